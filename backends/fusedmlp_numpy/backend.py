@@ -1,0 +1,85 @@
+"""Finding and building the NumPy engine. The mathematics is in kernels.py and engine.py."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
+from fusedmlp.errors import InvalidInputError
+from fusedmlp_numpy.engine import NumpyEngine
+
+if TYPE_CHECKING:
+    from fusedmlp.network import Network, Objective
+    from fusedmlp.optimizers import Optimizer
+    from fusedmlp.types import FloatDtype
+
+
+class NumpyBackend(Backend):
+    """Plain NumPy; matrix products on its BLAS, with that library's threads."""
+
+    name = "numpy"
+
+    def __init__(self, *, device: int | None = None, threads: int | None = None) -> None:
+        if device is not None:
+            raise InvalidInputError(
+                f"numpy:{device} names a device, but the numpy backend has none: use 'numpy'"
+            )
+        if threads is not None and threads < 1:
+            raise InvalidInputError(f"threads {threads} is not at least 1")
+        self._threads = threads
+
+    @classmethod
+    def probe(cls) -> Availability:
+        """See :meth:`fusedmlp.backend.Backend.probe`."""
+        return Availability("usable", f"NumPy {np.__version__}")
+
+    @classmethod
+    def preference(cls, workload: Workload) -> Preference:  # noqa: ARG003
+        """See :meth:`fusedmlp.backend.Backend.preference`."""
+        return Preference(1.0, "always there, and slower than a compiled engine")
+
+    def device(self) -> Device:
+        """See :meth:`fusedmlp.backend.Backend.device`."""
+        blas = [
+            library
+            for library in ThreadpoolController().info()
+            if library["user_api"] == "blas" and "numpy" in library["filepath"]
+        ]
+        facts = {
+            "numpy": np.__version__,
+            "cpus": os.cpu_count(),
+            "blas": blas[0]["internal_api"] if blas else "unknown",
+            "blas_version": blas[0]["version"] if blas else "unknown",
+            "blas_kernels": blas[0].get("architecture", "unknown") if blas else "unknown",
+            "threads": self._threads or (blas[0]["num_threads"] if blas else None),
+        }
+        return Device(
+            f"CPU, NumPy {facts['numpy']} with {facts['blas']} {facts['blas_version']} "
+            f"({facts['blas_kernels']} kernels, {facts['threads']} threads)",
+            facts,
+        )
+
+    def compile(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        objective: Objective,
+        *,
+        batch_size: int,
+        dtype: FloatDtype,
+        seed: int,
+    ) -> Engine:
+        """See :meth:`fusedmlp.backend.Backend.compile`."""
+        return NumpyEngine(
+            network,
+            optimizer,
+            objective,
+            batch_size=batch_size,
+            dtype=dtype,
+            seed=seed,
+            threads=self._threads,
+        )

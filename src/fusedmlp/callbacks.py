@@ -1,0 +1,89 @@
+"""Watching and steering a training from outside: the base class and the callbacks we ship.
+
+The Rich progress bar is in the command line's package; any object of this class may be passed to
+the trainer.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fusedmlp.history import EpochRecord
+    from fusedmlp.run import Run
+
+
+class Callback:
+    """Override what you need; every method does nothing by default.
+
+    A callback may read everything of the :class:`fusedmlp.run.Run`, and may call its
+    ``stop(reason)``. It must not change the engine's state.
+    """
+
+    def on_train_begin(self, run: Run) -> None:
+        """Before the first epoch, also of a resumed training."""
+
+    def on_rows_done(self, run: Run, rows: int) -> None:
+        """A few times a second: ``rows`` of the running epoch have been trained on."""
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        """After each epoch's validation; ``run.history`` already holds ``record``."""
+
+    def on_train_end(self, run: Run) -> None:
+        """After the last epoch, also when training was stopped, interrupted or failed."""
+
+
+class HistoryWriter(Callback):
+    """Keep ``history.csv`` and ``history.jsonl`` in a folder up to date.
+
+    Parameters
+    ----------
+    folder
+        Where the two files go.
+    every_seconds
+        Least time between two writes; the last epoch is always written.
+    """
+
+    def __init__(self, folder: Path, every_seconds: float = 1.0) -> None:
+        self.folder = folder
+        self.every_seconds = every_seconds
+        self._written = -float("inf")
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:  # noqa: ARG002
+        """Write when it is time."""
+        if time.monotonic() - self._written >= self.every_seconds:
+            run.history.save(self.folder)
+            self._written = time.monotonic()
+
+    def on_train_end(self, run: Run) -> None:
+        """Write the final state."""
+        run.history.save(self.folder)
+
+
+class EpochPrinter(Callback):
+    """Report each epoch as one plain line, for logs and screens without cursor control.
+
+    Parameters
+    ----------
+    write
+        Takes a line without its line break.
+    """
+
+    def __init__(self, write: Callable[[str], None] = print) -> None:
+        self._write = write
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        """Print the epoch's line."""
+        parts = [f"epoch {record.epoch}/{run.trainer.epochs}", f"loss {record.train_loss:.4f}"]
+        if record.train_accuracy is not None:
+            parts.append(f"accuracy {record.train_accuracy:.4f}")
+        if record.validation_loss is not None:
+            parts.append(f"validation loss {record.validation_loss:.4f}")
+        if record.validation_accuracy is not None:
+            parts.append(f"validation accuracy {record.validation_accuracy:.4f}")
+        parts.append(f"{record.samples_per_s:,.0f} samples/s")
+        self._write("  ".join(parts))

@@ -1,0 +1,139 @@
+"""Checkpoints: everything a training needs to go on with the same bits, in one safetensors file.
+
+Random generators need no state here: weights, shuffles and masks follow from the seed, the epoch
+and the step. Writing is atomic, so a process killed at any moment leaves a whole checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from fusedmlp.backend import State
+from fusedmlp.errors import FileFormatError, FusedMLPError, InvalidInputError
+from fusedmlp.files import (
+    network_from_dict,
+    network_to_dict,
+    parameters_from_arrays,
+    parameters_to_arrays,
+    read_arrays,
+    write_arrays,
+)
+from fusedmlp.history import EpochRecord, History
+from fusedmlp.staging import is_sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from fusedmlp.network import Network, Parameters
+    from fusedmlp.types import Inputs
+
+CHECKPOINT_KIND: Final = "fusedmlp-checkpoint"
+CHECKPOINT_VERSION: Final = 1
+
+_FINGERPRINT_ROWS: Final = 256
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training between two epochs.
+
+    Parameters
+    ----------
+    state
+        Parameters, optimizer slots and step.
+    best
+        Parameters of the best epoch so far, where early stopping keeps them.
+    history
+        Records of the finished epochs.
+    settings
+        What decides the bits that follow, as text by name: a resumed training must agree.
+    """
+
+    network: Network
+    state: State
+    best: Parameters | None
+    history: History
+    settings: Mapping[str, str]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, atomically.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written; the previous checkpoint is untouched.
+    """
+    header = {
+        "network": network_to_dict(checkpoint.network),
+        "step": checkpoint.state.step,
+        "slots": len(checkpoint.state.slots),
+        "has_best": checkpoint.best is not None,
+        "history": [asdict(record) for record in checkpoint.history.records],
+        "settings": dict(checkpoint.settings),
+    }
+    arrays = parameters_to_arrays("", checkpoint.state.parameters)
+    for index, slot in enumerate(checkpoint.state.slots):
+        arrays |= parameters_to_arrays(f"slot{index}.", slot)
+    if checkpoint.best is not None:
+        arrays |= parameters_to_arrays("best.", checkpoint.best)
+    write_arrays(path, CHECKPOINT_KIND, CHECKPOINT_VERSION, header, arrays)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    FileFormatError
+        The file is truncated, not a checkpoint, or from a newer version.
+    StorageError
+        The file cannot be opened.
+    """
+    header, arrays = read_arrays(path, CHECKPOINT_KIND, CHECKPOINT_VERSION)
+    try:
+        network = network_from_dict(header["network"])
+        slots = tuple(
+            parameters_from_arrays(f"slot{index}.", arrays, network)
+            for index in range(header["slots"])
+        )
+        best = parameters_from_arrays("best.", arrays, network) if header["has_best"] else None
+        history = History([EpochRecord(**record) for record in header["history"]])
+        parameters = parameters_from_arrays("", arrays, network)
+        state = State(parameters, slots, int(header["step"]))
+        return Checkpoint(network, state, best, history, dict(header["settings"]))
+    except (KeyError, TypeError, ValueError, FusedMLPError) as error:
+        raise FileFormatError(f"{path} is not a sound checkpoint: {error!s}") from error
+
+
+def check_settings(path: Path, checkpoint: Checkpoint, settings: Mapping[str, str]) -> None:
+    """Raise :class:`InvalidInputError` unless a resumed training agrees with its checkpoint."""
+    for name, value in settings.items():
+        before = checkpoint.settings.get(name)
+        if before != value:
+            raise InvalidInputError(
+                f"{path} was made with {name} {before}, now it is {value}: "
+                "resume with the same settings and data, or start anew"
+            )
+
+
+def fingerprint(
+    x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None
+) -> str:
+    """Digest that tells one data set from another: all targets and a sample of rows."""
+    digest = hashlib.sha256()
+    n_rows = int(x.shape[0])
+    rows = np.unique(np.linspace(0, n_rows - 1, _FINGERPRINT_ROWS).astype(np.int64))
+    sample = x[rows].toarray() if is_sparse(x) else np.asarray(x[rows])
+    for array in (sample, np.asarray(y), np.asarray(sample_weight)):
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        if array.dtype != object:
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return f"{n_rows} rows, {digest.hexdigest()[:16]}"

@@ -1,0 +1,121 @@
+"""The cache: raw IDX files on disk, written atomically, checked at every load.
+
+It stores what the digests prove and nothing else, so two processes that fill it at once write the
+same bytes. It neither downloads nor decides where to download from.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusedmlp.datasets.reading import reading
+from fusedmlp.errors import DataUnavailableError, StorageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fusedmlp.datasets.checksums import Corpus
+
+Payloads = dict[str, "NDArray[np.uint8]"]
+"""Raw IDX files, header included, by their usual name."""
+
+_PART = ".part"
+_STALE_S = 3600.0
+
+
+class NotThereError(DataUnavailableError):
+    """A place was not set or holds nothing: a reason to look elsewhere, and no fault."""
+
+
+def default_cache_dir() -> Path:
+    """Return ``FUSEDMLP_CACHE`` or, without it, the user's cache folder of this platform."""
+    chosen = os.environ.get("FUSEDMLP_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("fusedmlp", appauthor=False))
+
+
+def load(corpus: Corpus, cache_dir: Path) -> Payloads:
+    """Memory-map the files of ``corpus`` from the cache; sizes are checked here, digests are not.
+
+    :func:`~fusedmlp.datasets.obtain.obtain` checks the digests, at every load: some 40 ms for the
+    55 MB of MNIST where the processor has SHA instructions, 0.2 s where it has not. A stamp file
+    would save that time and would miss a disk that returns other bytes than were written.
+
+    Raises
+    ------
+    NotThereError
+        If it is not in the cache.
+    DataUnavailableError
+        If a file is missing or unreadable, or has the wrong length.
+    """
+    folder = cache_dir / corpus.name
+    payloads: Payloads = {}
+    for file in corpus.files:
+        path = folder / file.name
+        with reading(path):
+            if not folder.exists():
+                raise NotThereError(f"nothing cached yet in {folder}")
+            if not path.exists():  # another process may be writing it at this moment
+                raise NotThereError(f"{path} is not there")
+            n_bytes = path.stat().st_size
+            if n_bytes != file.n_bytes:
+                raise DataUnavailableError(
+                    f"{path}: truncated or another file: {n_bytes:,} bytes, "
+                    f"expected {file.n_bytes:,}"
+                )
+            payloads[file.name] = np.memmap(path, np.uint8, "r")
+    return payloads
+
+
+def store(corpus: Corpus, cache_dir: Path, payloads: Payloads) -> None:
+    """Write the verified ``payloads`` of ``corpus``, each file all or not at all.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written (read-only, full, missing rights). No partial file stays.
+    """
+    folder = cache_dir / corpus.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        for file in corpus.files:
+            _write_atomically(folder / file.name, payloads[file.name])
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _write_atomically(path: Path, payload: NDArray[np.uint8]) -> None:
+    """Write beside ``path`` and rename: readers see the old file or the whole new one."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload.data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes the file private; a cache that several users share must be readable.
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left; younger files may belong to one that is running."""
+    oldest = time.time() - _STALE_S
+    for path in folder.glob(f".*{_PART}"):
+        try:
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # another process swept it first

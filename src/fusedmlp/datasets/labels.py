@@ -1,0 +1,224 @@
+"""From a user's raw arrays to a checked :class:`Dataset`: rows, targets, task.
+
+Every loader of user files ends here, so that one set of rules and messages holds for all of them.
+Nothing is guessed silently: what cannot be told from the values is an error with the remedy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusedmlp.datasets.dataset import Dataset, Inputs, Targets, Task
+from fusedmlp.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# More classes than rows and more than this: identifiers or measurements, not classes.
+_MANY_CLASSES = 1_000
+_CHUNK_VALUES = 1 << 22
+
+
+def as_rows(x: NDArray[np.generic], where: str) -> tuple[NDArray[Inputs], tuple[int, int] | None]:
+    """Bring inputs into shape (N, D) and one of the three input types.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N,), (N, D) or (N, rows, columns, …)
+        uint8 stays (pixels), float32 and float64 stay, other numbers become float64, or float32
+        where that holds them exactly. A memory map that needs no conversion stays one.
+    where : str
+        For messages.
+
+    Returns
+    -------
+    rows : ndarray, shape (N, D)
+    image_shape : (int, int) or None
+        Set when ``x`` had exactly three dimensions.
+
+    Raises
+    ------
+    InvalidInputError
+        If ``x`` is empty, not numeric, or not finite.
+    """
+    if x.ndim == 0 or x.size == 0:
+        raise InvalidInputError(f"{where}: inputs have shape {x.shape}, expected at least one row")
+    if x.dtype.kind not in "buif":
+        raise InvalidInputError(f"{where}: inputs are {x.dtype}, expected numbers")
+    image_shape = (int(x.shape[1]), int(x.shape[2])) if x.ndim == 3 else None
+    rows = x.reshape(len(x), -1)
+    if rows.dtype.isnative and rows.dtype.type in (np.uint8, np.float32, np.float64):
+        typed: NDArray[Inputs] = rows.view(rows.dtype.type)
+    elif np.can_cast(rows.dtype, np.float32):
+        typed = rows.astype(np.float32)
+    else:
+        typed = rows.astype(np.float64)
+    require_finite(typed, f"{where}: inputs")
+    return typed, image_shape
+
+
+def require_finite(values: NDArray[Inputs | Targets], where: str) -> None:
+    """Check (N, C) values in blocks of rows, so that a memory map is never loaded whole.
+
+    Raises
+    ------
+    InvalidInputError
+        If a value is NaN or infinite; it names the first one's row and column, from zero.
+    """
+    if values.dtype.kind != "f":
+        return
+    step = max(1, _CHUNK_VALUES // values.shape[1])
+    for start in range(0, len(values), step):
+        bad = ~np.isfinite(values[start : start + step])
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            raise InvalidInputError(
+                f"{where} hold {values[start + row, column]} at row {start + row}, column "
+                f"{column}; expected finite numbers: remove or fill such rows"
+            )
+
+
+def class_labels(y: NDArray[np.generic], where: str) -> NDArray[np.int64]:
+    """Return labels (N,) as int64 after checking that they are whole and not negative.
+
+    Raises
+    ------
+    InvalidInputError
+        Otherwise; it names the first offending value and its row.
+    """
+    if y.dtype.kind not in "buif":
+        raise InvalidInputError(f"{where}: labels are {y.dtype}, expected whole numbers from 0")
+    values = y if y.dtype.kind != "f" else y.astype(np.float64)
+    bad = np.less(values, 0)
+    if y.dtype.kind == "f":
+        bad |= ~np.isfinite(values) | (values != np.floor(values))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InvalidInputError(
+            f"{where}: label {y[row]} in row {row}; expected whole numbers from 0 to K-1 "
+            "(renumber the classes, or pass task='regression')"
+        )
+    return y.astype(np.int64)
+
+
+def as_dataset(
+    *,
+    name: str,
+    x_train: NDArray[Inputs],
+    y_train: NDArray[np.generic],
+    x_test: NDArray[Inputs] | None,
+    y_test: NDArray[np.generic] | None,
+    source: str,
+    image_shape: tuple[int, int] | None,
+    task: Task | None,
+    class_names: tuple[str, ...] | None = None,
+) -> Dataset:
+    """Work out the task and K from raw targets, check them, and build the data set.
+
+    Parameters
+    ----------
+    x_train, x_test : ndarray, shape (N, D)
+        From :func:`as_rows`.
+    y_train, y_test : ndarray, shape (N,), (N, 1) or (N, K)
+        One column of whole numbers from 0: classes. One column with fractions: regression.
+        Several columns of only zeros and ones: multilabel. Several others: regression.
+    task : str or None
+        Overrules that reading; None to follow it.
+
+    Raises
+    ------
+    InvalidInputError
+        If the targets do not fit the inputs or the task.
+    """
+    parts = {"train": (x_train, y_train)}
+    if x_test is not None and y_test is not None:
+        parts["test"] = (x_test, y_test)
+    for part, (x, y) in parts.items():
+        if y.ndim not in (1, 2) or len(y) != len(x) or y.size == 0:
+            raise InvalidInputError(
+                f"{name}: {part} has {len(x)} rows of inputs and targets of shape {y.shape}; "
+                "expected as many targets as rows"
+            )
+    columns = {part: y.reshape(len(y), -1) for part, (_, y) in parts.items()}
+    task = task or _guess_task(list(columns.values()))
+    if task == "classification":
+        targets, n_outputs = _classes(name, columns, len(x_train), class_names)
+    else:
+        floats = np.float64 if x_train.dtype == np.float64 else np.float32
+        targets, n_outputs = _columns(name, columns, task, floats)
+    return Dataset(
+        name=name,
+        x_train=x_train,
+        y_train=targets["train"],
+        x_test=x_test,
+        y_test=targets.get("test"),
+        n_outputs=n_outputs,
+        task=task,
+        class_names=class_names,
+        source=source,
+        image_shape=image_shape,
+    )
+
+
+def _guess_task(columns: list[NDArray[np.generic]]) -> Task:
+    if columns[0].shape[1] > 1:
+        is_binary = all(np.isin(y, (0, 1)).all() for y in columns)
+        return "multilabel" if is_binary else "regression"
+    # Whole numbers stored as floats are classes too; a fraction anywhere makes it regression.
+    is_float = all(y.dtype.kind == "f" for y in columns)
+    if is_float and any(bool((np.isfinite(y) & (y != np.floor(y))).any()) for y in columns):
+        return "regression"
+    return "classification"
+
+
+def _classes(
+    name: str,
+    columns: dict[str, NDArray[np.generic]],
+    n_rows: int,
+    class_names: tuple[str, ...] | None,
+) -> tuple[dict[str, NDArray[Targets]], int]:
+    if columns["train"].shape[1] != 1:
+        raise InvalidInputError(
+            f"{name}: targets have {columns['train'].shape[1]} columns, expected one column of "
+            "labels for classification (or task='multilabel')"
+        )
+    targets: dict[str, NDArray[Targets]] = {}
+    for part, y in columns.items():
+        targets[part] = class_labels(y[:, 0], f"{name}: {part}")
+    n_classes = 1 + max(int(y.max()) for y in targets.values())
+    if class_names is not None:
+        n_classes = len(class_names)
+    if n_classes > max(_MANY_CLASSES, n_rows):
+        raise InvalidInputError(
+            f"{name}: label {n_classes - 1} would mean {n_classes:,} classes for {n_rows:,} rows; "
+            "expected labels 0..K-1 (for a measured quantity pass task='regression')"
+        )
+    if len(np.unique(targets["train"])) < 2:
+        raise InvalidInputError(
+            f"{name}: every training row has label {targets['train'][0]}; "
+            "expected at least two classes"
+        )
+    return targets, n_classes
+
+
+def _columns(
+    name: str,
+    columns: dict[str, NDArray[np.generic]],
+    task: Task,
+    floats: type[np.float32 | np.float64],
+) -> tuple[dict[str, NDArray[Targets]], int]:
+    n_outputs = columns["train"].shape[1]
+    targets: dict[str, NDArray[Targets]] = {}
+    for part, y in columns.items():
+        if y.dtype.kind not in "buif" or y.shape[1] != n_outputs:
+            raise InvalidInputError(
+                f"{name}: {part} targets are {y.dtype} with {y.shape[1]} columns, "
+                f"expected numbers in {n_outputs}"
+            )
+        if task == "multilabel" and not np.isin(y, (0, 1)).all():
+            raise InvalidInputError(f"{name}: {part} targets of a multilabel set must be 0 or 1")
+        targets[part] = y.astype(floats)
+        require_finite(targets[part], f"{name}: {part} targets")
+    return targets, n_outputs

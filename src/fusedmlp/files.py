@@ -1,0 +1,171 @@
+"""Models as safetensors files: plain arrays and a versioned JSON header, never pickle.
+
+Loading executes nothing, and checks names, types and shapes in the header before it reads an
+array. Checkpoints, in checkpoint.py, share the reading and writing below.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp.errors import FileFormatError, FusedMLPError, StorageError
+from fusedmlp.network import Network, Parameters
+from fusedmlp.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fusedmlp.types import FloatArray
+
+MODEL_KIND: Final = "fusedmlp-model"
+MODEL_VERSION: Final = 1
+
+_METADATA_KEY: Final = "fusedmlp"
+_DTYPES: Final = {"F32": "float32", "F64": "float64"}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds: the network, its parameters and the names of its classes."""
+
+    network: Network
+    parameters: Parameters
+    seed: int
+    class_names: tuple[str, ...] | None = None
+
+
+def save_model(path: Path, model: ModelFile) -> None:
+    """Write a model file, atomically.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written; an older file of that name is untouched.
+    """
+    header = {
+        "network": network_to_dict(model.network),
+        "seed": model.seed,
+        "class_names": model.class_names,
+    }
+    arrays = parameters_to_arrays("", model.parameters)
+    write_arrays(path, MODEL_KIND, MODEL_VERSION, header, arrays)
+
+
+def load_model(path: Path) -> ModelFile:
+    """Read a model file.
+
+    Raises
+    ------
+    FileFormatError
+        The file is truncated, not a model, or from a newer version.
+    StorageError
+        The file cannot be opened.
+    """
+    header, arrays = read_arrays(path, MODEL_KIND, MODEL_VERSION)
+    try:
+        network = network_from_dict(header["network"])
+        names = header["class_names"]
+        parameters = parameters_from_arrays("", arrays, network)
+        class_names = None if names is None else tuple(str(name) for name in names)
+        return ModelFile(network, parameters, int(header["seed"]), class_names)
+    except (KeyError, TypeError, ValueError, FusedMLPError) as error:
+        raise FileFormatError(f"{path} is not a sound model file: {error!s}") from error
+
+
+def network_to_dict(network: Network) -> dict[str, object]:
+    """Plain data for a header; :func:`network_from_dict` reads it."""
+    return asdict(network)
+
+
+def network_from_dict(data: Mapping[str, object]) -> Network:
+    """Rebuild a network, with all of its checks."""
+    fields = dict(data)
+    fields["sizes"] = tuple(fields["sizes"])  # type: ignore[arg-type]
+    return Network(**fields)  # type: ignore[arg-type]
+
+
+def parameters_to_arrays(prefix: str, parameters: Parameters) -> dict[str, FloatArray]:
+    """Name the arrays ``<prefix>weights.0``, ``<prefix>biases.0``, …"""
+    named = {f"{prefix}weights.{i}": W for i, W in enumerate(parameters.weights)}
+    return named | {f"{prefix}biases.{i}": b for i, b in enumerate(parameters.biases)}
+
+
+def parameters_from_arrays(
+    prefix: str, arrays: Mapping[str, FloatArray], network: Network
+) -> Parameters:
+    """Collect the arrays that :func:`parameters_to_arrays` named, and check them."""
+    layers = range(network.n_layers)
+    parameters = Parameters(
+        tuple(arrays[f"{prefix}weights.{i}"] for i in layers),
+        tuple(arrays[f"{prefix}biases.{i}"] for i in layers),
+    )
+    parameters.check(network)
+    return parameters
+
+
+def write_arrays(
+    path: Path,
+    kind: str,
+    version: int,
+    header: Mapping[str, object],
+    arrays: Mapping[str, FloatArray],
+) -> None:
+    """Write named arrays and a JSON header as one safetensors file."""
+    from safetensors.numpy import save
+
+    document = json.dumps({"kind": kind, "version": version, **header})
+    write_atomically(path, save(dict(arrays), metadata={_METADATA_KEY: document}))
+
+
+def read_arrays(path: Path, kind: str, version: int) -> tuple[dict[str, object], dict[str, FloatArray]]:
+    """Read what :func:`write_arrays` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        The file is truncated, foreign, of another kind, or newer than this release.
+    StorageError
+        The file cannot be opened.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise StorageError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = _checked_header(path, file.metadata(), kind, version)
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                stored = file.get_slice(name).get_dtype()
+                if stored not in _DTYPES:
+                    raise FileFormatError(f"{path}: array {name!r} has type {stored}, not F32 or F64")
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise FileFormatError(
+            f"{path} is not a safetensors file, or is truncated: {error}"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _checked_header(
+    path: Path, metadata: Mapping[str, str] | None, kind: str, version: int
+) -> dict[str, object]:
+    document = (metadata or {}).get(_METADATA_KEY)
+    if document is None:
+        raise FileFormatError(f"{path} was not written by fusedmlp: its header is missing")
+    try:
+        header = json.loads(document)
+    except ValueError as error:
+        raise FileFormatError(f"{path}: its header is not JSON: {error}") from error
+    if not isinstance(header, dict) or header.get("kind") != kind:
+        found = header.get("kind") if isinstance(header, dict) else header
+        raise FileFormatError(f"{path} holds {found!r}, expected {kind!r}")
+    if not isinstance(header.get("version"), int) or header["version"] > version:
+        raise FileFormatError(
+            f"{path} has format version {header.get('version')!r}, this release reads up to "
+            f"{version}: upgrade fusedmlp"
+        )
+    return header

@@ -1,0 +1,279 @@
+"""The network that users hold: its parameters, a backend to run them, prediction, and files.
+
+Training is in trainer.py; the mathematics is in the backends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import numpy as np
+
+from fusedmlp.backend import Backend, State, Workload
+from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.files import ModelFile, load_model, save_model
+from fusedmlp.network import Network, Objective, initialise
+from fusedmlp.optimizers import SGD
+from fusedmlp.registry import Selection, create, parse, select
+from fusedmlp.seeding import checked_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from fusedmlp.backend import Engine, Sums
+    from fusedmlp.history import History
+    from fusedmlp.network import HiddenActivation, Initialisation, Output, Parameters
+    from fusedmlp.types import FloatArray, FloatDtype, Inputs
+
+DTYPES: Final = ("float32", "float64")
+
+PREDICT_BATCH: Final = 256
+"""Batch size of the engine that only predicts; engines may take more rows at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Mean loss, and the share of rows predicted right (None for real targets)."""
+
+    loss: float
+    accuracy: float | None
+
+
+class MLP:
+    """A multilayer perceptron.
+
+    Parameters
+    ----------
+    sizes
+        ``(D, H1, …, K)``.
+    hidden, output, dropout
+        See :class:`fusedmlp.network.Network`.
+    init
+        How weights start; see :func:`fusedmlp.network.initialise`.
+    backend
+        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``auto``, or a built backend. None asks
+        ``FUSEDMLP_BACKEND`` and then chooses as ``auto`` does, when the model first runs.
+    dtype
+        ``float32`` or ``float64``: of the parameters and of all arithmetic.
+    seed
+        Of the weights, the shuffles and the dropout masks.
+    threads
+        CPU threads at most; None for all that the process may use.
+
+    Attributes
+    ----------
+    network
+        The shape.
+    parameters
+        Weights and biases on the host; assign to replace them.
+    history
+        Of the last training, or None.
+    class_names
+        Names of the classes, kept with the model; None where there are none.
+
+    Raises
+    ------
+    InvalidInputError
+        A value is out of range or a name is unknown.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        hidden: HiddenActivation = "sigmoid",
+        output: Output = "softmax",
+        dropout: float = 0.0,
+        *,
+        init: Initialisation = "auto",
+        backend: str | Backend | None = None,
+        dtype: FloatDtype = "float32",
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise UnknownNameError.of("dtype", str(dtype), DTYPES)
+        self.network = Network(tuple(sizes), hidden, output, dropout)
+        self.seed = checked_seed(seed)
+        self.threads = threads
+        self.backend = backend
+        if isinstance(backend, str) and backend != "auto":
+            parse(backend)  # a typing error should not wait for the first batch
+        self.history: History | None = None
+        self.class_names: tuple[str, ...] | None = None
+        self._engine: Engine | None = None
+        self._parameters = initialise(self.network, self.seed, dtype, init)
+
+    @property
+    def parameters(self) -> Parameters:
+        """Weights (D, H) and biases (H,) of each layer, on the host."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: Parameters) -> None:
+        parameters.check(self.network)
+        self._parameters = parameters.copy(self.dtype)
+        self._engine = None
+
+    @property
+    def dtype(self) -> FloatDtype:
+        """``float32`` or ``float64``."""
+        return cast("FloatDtype", self._parameters.dtype.name)
+
+    def select_backend(
+        self, batch_size: int = PREDICT_BATCH, rows: int | None = None
+    ) -> tuple[Selection, Backend]:
+        """Choose and build the backend for batches of ``batch_size`` rows.
+
+        Raises
+        ------
+        BackendUnavailableError
+            The one asked for cannot be used here; the message says how to repair it.
+        """
+        if isinstance(self.backend, Backend):
+            chosen = Selection(self.backend.name, None, "argument", "a built backend was given")
+            return chosen, self.backend
+        selection = select(self.backend, Workload(self.network, batch_size, rows))
+        return selection, create(selection, threads=self.threads)
+
+    def forward(self, x: Inputs) -> FloatArray:
+        """Outputs of the network.
+
+        Parameters
+        ----------
+        x
+            (N, D) numbers; ``uint8`` means pixels, read as x / 255; SciPy CSR is taken as it is.
+
+        Returns
+        -------
+        (N, K) probabilities for softmax and sigmoid outputs, else values; of the model's dtype.
+
+        Raises
+        ------
+        InvalidInputError
+            x has another width or type, or holds NaN or infinite values.
+        """
+        return self._inference_engine().forward(x)
+
+    def predict_proba(self, x: Inputs) -> FloatArray:
+        """Probabilities (N, K): of each class for softmax, of each label for sigmoid outputs."""
+        if self.network.output == "identity":
+            raise InvalidInputError(
+                "an identity output predicts values, not probabilities: use predict()"
+            )
+        return self.forward(x)
+
+    def predict(self, x: Inputs) -> npt.NDArray[np.generic]:
+        """Predictions.
+
+        Returns
+        -------
+        (N,) int64 class numbers for softmax; int64 zeros and ones for sigmoid (the step output of
+        a perceptron), (N,) for one output and (N, K) for several; values likewise for identity.
+        """
+        outputs = self.forward(x)
+        if self.network.output == "softmax":
+            return outputs.argmax(axis=1)
+        values: npt.NDArray[np.generic] = outputs
+        if self.network.output == "sigmoid":
+            values = (outputs > 0.5).astype(np.int64)
+        return values[:, 0] if self.network.n_outputs == 1 else values
+
+    def evaluate(
+        self, x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+    ) -> Metrics:
+        """Mean loss and accuracy on labelled rows.
+
+        Parameters
+        ----------
+        x, y, sample_weight
+            As :meth:`fusedmlp.backend.Engine.stage` takes them.
+        """
+        engine = self._inference_engine()
+        return self.metrics(engine.evaluate(engine.stage(x, y, sample_weight)))
+
+    def metrics(self, sums: Sums) -> Metrics:
+        """Turn an engine's sums into means."""
+        return Metrics(sums.loss, None if self.network.output == "identity" else sums.accuracy)
+
+    def summary(self) -> str:
+        """The layers with their shapes and parameter counts, as a table for people."""
+        lines = [str(self.network), f"{'layer':<10}{'shape':>16}{'activation':>14}{'parameters':>14}"]
+        for index, (fan_in, fan_out) in enumerate(self.network.layer_shapes):
+            last = index == self.network.n_layers - 1
+            activation = self.network.output if last else self.network.hidden
+            shape = f"({fan_in}, {fan_out})"
+            count = (fan_in + 1) * fan_out
+            lines.append(f"{index + 1:<10}{shape:>16}{activation:>14}{count:>14,}")
+        size = self.network.n_parameters * self._parameters.dtype.itemsize
+        lines.append(f"{self.network.n_parameters:,} parameters, {size:,} bytes as {self.dtype}")
+        return "\n".join(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as a safetensors file, atomically.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be written; an older one is untouched.
+        """
+        content = ModelFile(self.network, self._parameters, self.seed, self.class_names)
+        save_model(Path(path), content)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        backend: str | Backend | None = None,
+        threads: int | None = None,
+    ) -> MLP:
+        """Read a model that :meth:`save` wrote, to run on any backend.
+
+        Raises
+        ------
+        FileFormatError
+            The file is truncated, not a model, or from a newer release.
+        StorageError
+            The file cannot be opened.
+        """
+        file = load_model(Path(path))
+        network = file.network
+        mlp = cls(
+            network.sizes,
+            network.hidden,
+            network.output,
+            network.dropout,
+            backend=backend,
+            dtype=cast("FloatDtype", file.parameters.dtype.name),
+            seed=file.seed,
+            threads=threads,
+        )
+        mlp.parameters = file.parameters
+        mlp.class_names = file.class_names
+        return mlp
+
+    def __repr__(self) -> str:
+        return f"MLP({self.network}, dtype={self.dtype!r}, backend={self.backend!r})"
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the engine, which holds device buffers, out of pickles and copies."""
+        return self.__dict__ | {"_engine": None}
+
+    def _inference_engine(self) -> Engine:
+        if self._engine is None:
+            _, backend = self.select_backend()
+            engine = backend.compile(
+                self.network,
+                SGD(),
+                Objective(),
+                batch_size=PREDICT_BATCH,
+                dtype=self.dtype,
+                seed=self.seed,
+            )
+            engine.load(State(self._parameters, (), 0))
+            self._engine = engine
+        return self._engine

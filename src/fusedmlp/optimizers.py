@@ -1,0 +1,140 @@
+"""Optimizers as hyper-parameters: frozen, hashable, comparable, and nothing else.
+
+The update formulas are stated here, once, and computed by the backends' kernels of the same
+names. θ is a weight or bias array, g its gradient, lr the step's learning rate from the schedule
+and t the number of the step, from 1.
+
+=========  ==================================================================================
+sgd        θ ← θ − lr·g
+momentum   v ← μ·v − lr·g;  θ ← θ + v                                        (Polyak, 1964)
+nesterov   v ← μ·v − lr·g;  θ ← θ + μ·v − lr·g                        (Sutskever et al., 2013)
+adam       m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g²
+           θ ← θ − lr·(m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)           (Kingma and Ba, 2015)
+adamw      θ ← θ − lr·λ·θ (weights only), then adam            (Loshchilov and Hutter, 2019)
+=========  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
+
+import numpy as np
+
+from fusedmlp.errors import InvalidInputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from fusedmlp.types import Float64Array
+
+
+@dataclass(frozen=True, slots=True)
+class SGD:
+    """Stochastic gradient descent, with momentum μ where it is above 0."""
+
+    lr: float = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        _check_positive("lr", self.lr)
+        _check_unit_interval("momentum", self.momentum)
+        if self.nesterov and not self.momentum:
+            raise InvalidInputError("nesterov needs a momentum above 0, such as momentum=0.9")
+
+    @property
+    def kernel(self) -> Literal["sgd", "momentum", "nesterov"]:
+        """Name of the update formula."""
+        if not self.momentum:
+            return "sgd"
+        return "nesterov" if self.nesterov else "momentum"
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the arrays that the optimizer keeps beside each parameter."""
+        return ("velocity",) if self.momentum else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adam:
+    """Adam, with decoupled weight decay (AdamW) where ``weight_decay`` is above 0."""
+
+    lr: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    slots: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
+
+    def __post_init__(self) -> None:
+        _check_positive("lr", self.lr)
+        _check_unit_interval("beta1", self.beta1)
+        _check_unit_interval("beta2", self.beta2)
+        _check_positive("eps", self.eps)
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
+            raise InvalidInputError(f"weight_decay {self.weight_decay} is not at least 0")
+
+    @property
+    def kernel(self) -> Literal["adam"]:
+        """Name of the update formula; AdamW is ``adam`` with a decay."""
+        return "adam"
+
+    def bias_corrections(self, first_step: int, n_steps: int) -> Float64Array:
+        """1 − β₁ᵗ and 1 − β₂ᵗ for each step, in float64 on the host.
+
+        Parameters
+        ----------
+        first_step
+            Steps already taken: the first row is for t = first_step + 1.
+
+        Returns
+        -------
+        (n_steps, 2) float64
+        """
+        t = np.arange(first_step + 1, first_step + n_steps + 1, dtype=np.float64)
+        return np.stack([1.0 - self.beta1**t, 1.0 - self.beta2**t], axis=1)
+
+
+Optimizer: TypeAlias = SGD | Adam
+
+OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "adam", "adamw")
+
+DEFAULT_MOMENTUM: Final = 0.9
+DEFAULT_WEIGHT_DECAY: Final = 0.01
+
+
+def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
+    """Build an optimizer from its name with its usual hyper-parameters.
+
+    Parameters
+    ----------
+    name
+        One of :data:`OPTIMIZERS`.
+    lr
+        Base learning rate; the class's default where None.
+    """
+    rate = {} if lr is None else {"lr": lr}
+    match name:
+        case "sgd":
+            return SGD(**rate)
+        case "momentum":
+            return SGD(**rate, momentum=DEFAULT_MOMENTUM)
+        case "nesterov":
+            return SGD(**rate, momentum=DEFAULT_MOMENTUM, nesterov=True)
+        case "adam":
+            return Adam(**rate)
+        case "adamw":
+            return Adam(**rate, weight_decay=DEFAULT_WEIGHT_DECAY)
+        case _:
+            raise UnknownNameError.of("optimizer", name, OPTIMIZERS)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0.0):
+        raise InvalidInputError(f"{name} {value} is not a finite number above 0")
+
+
+def _check_unit_interval(name: str, value: float) -> None:
+    if not 0.0 <= value < 1.0:
+        raise InvalidInputError(f"{name} {value} is not in [0, 1)")

@@ -1,0 +1,173 @@
+"""Choosing a backend: argument, then ``FUSEDMLP_BACKEND``, then ``auto``.
+
+Backends are found through the entry-point group ``fusedmlp.backends``; this file names none of
+them. A request that cannot be met is an error, never a fallback. Nothing is cached: the same
+questions get fresh answers.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp.backend import Availability, Backend
+from fusedmlp.errors import (
+    BackendUnavailableError,
+    InvalidInputError,
+    MissingDependencyError,
+    NoUsableDeviceError,
+    UnknownNameError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fusedmlp.backend import Workload
+
+ENTRY_POINT_GROUP: Final = "fusedmlp.backends"
+ENVIRONMENT_VARIABLE: Final = "FUSEDMLP_BACKEND"
+AUTO: Final = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A backend that was chosen, and why.
+
+    Parameters
+    ----------
+    name, device
+        The backend and, for ``cupy:1``, the device's number.
+    origin
+        Who chose: ``argument``, ``FUSEDMLP_BACKEND`` or ``auto``.
+    reason
+        One sentence for people.
+    """
+
+    name: str
+    device: int | None
+    origin: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self.name if self.device is None else f"{self.name}:{self.device}"
+
+
+def known_backends() -> dict[str, EntryPoint]:
+    """Every registered backend by name, ours and other packages', without loading any."""
+    return {point.name: point for point in sorted(entry_points(group=ENTRY_POINT_GROUP))}
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Load a backend's class, which does not import its heavy library.
+
+    Raises
+    ------
+    UnknownNameError
+        No such backend is registered.
+    BackendUnavailableError
+        Its package does not import, or its entry point is not a Backend.
+    """
+    points = known_backends()
+    if name not in points:
+        raise UnknownNameError.of("backend", name, (*points, AUTO))
+    try:
+        loaded = points[name].load()
+    except Exception as error:
+        raise BackendUnavailableError(
+            f"backend {name!r} ({points[name].value}) does not import: {error}"
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Backend)):
+        raise BackendUnavailableError(
+            f"backend {name!r}: {points[name].value} is not a fusedmlp.backend.Backend"
+        )
+    return loaded
+
+
+def availability() -> dict[str, Availability]:
+    """Probe every registered backend, for real."""
+    found = {}
+    for name in known_backends():
+        try:
+            found[name] = backend_class(name).probe()
+        except BackendUnavailableError as error:
+            found[name] = Availability("broken", str(error), f"reinstall the package of {name!r}")
+    return found
+
+
+def select(
+    request: str | None,
+    workload: Workload,
+    environment: Mapping[str, str] = os.environ,
+) -> Selection:
+    """Decide which backend to use; an explicit one is not probed before :func:`create`.
+
+    Parameters
+    ----------
+    request
+        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``auto``, …; None to ask the environment.
+    workload
+        What ``auto`` weighs.
+    """
+    origin = "argument"
+    if request is None and environment.get(ENVIRONMENT_VARIABLE):
+        request, origin = environment[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
+    if request is None or request == AUTO:
+        return _select_auto(workload)
+    name, device = parse(request)
+    return Selection(name, device, origin, f"asked for by {origin}")
+
+
+def parse(request: str) -> tuple[str, int | None]:
+    """Split ``name`` or ``name:device`` and check the name.
+
+    Raises
+    ------
+    UnknownNameError
+        No such backend.
+    InvalidInputError
+        What follows the colon is not a device number.
+    """
+    name, colon, number = request.partition(":")
+    if name not in known_backends():
+        raise UnknownNameError.of("backend", request, (*known_backends(), AUTO))
+    if not colon:
+        return name, None
+    if not number.isdecimal():
+        raise InvalidInputError(
+            f"backend {request!r}: {number!r} is not a device number; write {name}:0"
+        )
+    return name, int(number)
+
+
+def create(selection: Selection, *, threads: int | None = None) -> Backend:
+    """Build the selected backend.
+
+    Raises
+    ------
+    MissingDependencyError, NoUsableDeviceError, BackendUnavailableError
+        It cannot be used here; the message says how to repair it.
+    """
+    return backend_class(selection.name)(device=selection.device, threads=threads)
+
+
+def unavailable(name: str, found: Availability) -> BackendUnavailableError:
+    """Build the error for a backend whose probe did not find it usable."""
+    kinds = {"missing": MissingDependencyError, "no-device": NoUsableDeviceError}
+    remedy = f". Remedy: {found.remedy}" if found.remedy else ""
+    return kinds.get(found.state, BackendUnavailableError)(
+        f"backend {name!r} is {found.state}: {found.detail}{remedy}"
+    )
+
+
+def _select_auto(workload: Workload) -> Selection:
+    preferences = {
+        name: backend_class(name).preference(workload)
+        for name, found in availability().items()
+        if found.state == "usable"
+    }
+    if not preferences:
+        raise BackendUnavailableError("no backend is usable here: run 'fusedmlp backends'")
+    best = max(preferences, key=lambda name: preferences[name].score)
+    return Selection(best, None, AUTO, preferences[best].reason)

@@ -1,0 +1,341 @@
+"""One training: the loop over epochs, and what must hold whenever and however it ends.
+
+Settings and their checks are in trainer.py. An epoch is a few calls of the engine's
+``train_epoch``, each some tenths of a second long, so that progress moves and Ctrl-C is served;
+the bits do not depend on where an epoch is cut.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from fusedmlp.backend import Data, State, Sums
+from fusedmlp.checkpoint import (
+    Checkpoint,
+    check_settings,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from fusedmlp.errors import DivergedError, FusedMLPError, InvalidInputError
+from fusedmlp.history import EpochRecord, History
+from fusedmlp.network import zeros
+from fusedmlp.schedules import Span
+from fusedmlp.seeding import Stream, generator
+from fusedmlp.storage import check_writable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from fusedmlp.model import MLP
+    from fusedmlp.network import Parameters
+    from fusedmlp.trainer import Trainer
+    from fusedmlp.types import Inputs, IntArray
+
+SLICE_SECONDS: Final = 0.2
+"""Aim for the length of one engine call: progress and Ctrl-C are served between calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """The state after the last finished epoch, replaced as one so that Ctrl-C cannot split it."""
+
+    epochs: int
+    state: State
+    best: Parameters | None
+    best_epoch: int | None
+
+
+class Run:
+    """A training under way, as callbacks see it.
+
+    Attributes
+    ----------
+    mlp, trainer
+        What is trained, and the settings.
+    selection, device
+        The backend that was chosen, and what it runs on.
+    engine
+        The engine; callbacks may read it.
+    rows, steps_per_epoch
+        Rows and steps of one epoch.
+    history
+        Records of the finished epochs, resumed ones included.
+    """
+
+    def __init__(
+        self,
+        mlp: MLP,
+        trainer: Trainer,
+        x: Inputs,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None,
+        validation_data: tuple[Inputs, npt.ArrayLike] | None,
+        resume: Path | None,
+    ) -> None:
+        self.mlp = mlp
+        self.trainer = trainer
+        self.history = History()
+        self._losses: list[float] = []
+        if trainer.checkpoint is not None:
+            check_writable(trainer.checkpoint.parent)
+
+        self.selection, backend = mlp.select_backend(trainer.batch_size, int(np.shape(x)[0]))
+        self.device = backend.device()
+        self.engine = backend.compile(
+            mlp.network,
+            trainer.optimizer,
+            trainer.objective,
+            batch_size=trainer.batch_size,
+            dtype=mlp.dtype,
+            seed=mlp.seed,
+        )
+        self._data = self.engine.stage(x, y, sample_weight)
+        if not self._data.labelled:
+            raise InvalidInputError("training needs targets: y is None")
+        self._train_rows, held_out = self._split(self._data.rows)
+        self._validation: tuple[Data, IntArray | None] | None = None
+        if validation_data is not None:
+            self._validation = self.engine.stage(*validation_data), None
+        elif held_out.size:
+            self._validation = self._data, held_out
+
+        self.rows = min(len(self._train_rows), trainer.rows_per_epoch or len(self._train_rows))
+        if trainer.batch_size > self.rows:
+            raise InvalidInputError(
+                f"batch size {trainer.batch_size} is larger than the {self.rows} rows of an "
+                f"epoch: use at most {self.rows}"
+            )
+        self.steps_per_epoch = -(-self.rows // trainer.batch_size)
+        self._steps_per_call = min(self.steps_per_epoch, 16)
+        self._stop_reason: str | None = None
+        self._saved_at, self._saved_epochs = time.monotonic(), 0
+        self._settings = self._bit_deciding_settings(x, y, sample_weight)
+        self._finished = self._start(resume)
+
+    def stop(self, reason: str) -> None:
+        """End the training after the running epoch."""
+        self._stop_reason = reason
+
+    def train(self) -> History:
+        """Run the epochs that are left; see :meth:`fusedmlp.trainer.Trainer.fit`."""
+        try:
+            for callback in self.trainer.callbacks:
+                callback.on_train_begin(self)
+            while self._finished.epochs < self.trainer.epochs and self._stop_reason is None:
+                self._epoch()
+            self.history.stopped = self._stop_reason
+        except KeyboardInterrupt:
+            self.history.stopped = "interrupted"
+            raise
+        except FusedMLPError as error:
+            self.history.stopped = str(error)
+            raise
+        finally:
+            self._finish()
+        return self.history
+
+    def _start(self, resume: Path | None) -> _Finished:
+        """Load the engine with the model's parameters or a checkpoint's state."""
+        optimizer, network = self.trainer.optimizer, self.mlp.network
+        if resume is None:
+            slots = tuple(zeros(network, self.mlp.dtype) for _ in optimizer.slots)
+            state = State(self.mlp.parameters, slots, 0)
+            self.engine.load(state)
+            return _Finished(0, state, None, None)
+        checkpoint = load_checkpoint(resume)
+        if checkpoint.network != network:
+            raise InvalidInputError(f"{resume} is of {checkpoint.network}, the model is {network}")
+        check_settings(resume, checkpoint, self._settings)
+        self.engine.load(checkpoint.state)
+        self.history.records.extend(checkpoint.history.records)
+        self._losses.extend(record.train_loss for record in self.history.records)
+        best_epoch = None
+        if self.trainer.early_stopping is not None:
+            best_epoch, stalled = self._best_epoch()
+            if stalled >= self.trainer.early_stopping.patience:
+                self._stop_reason = self._early_stop_reason(best_epoch)
+        return _Finished(len(self.history), checkpoint.state, checkpoint.best, best_epoch)
+
+    def _epoch(self) -> None:
+        epoch = self._finished.epochs
+        order = self._order(epoch)
+        lrs = self.trainer.schedule.rates(
+            self.trainer.optimizer.lr,
+            Span(
+                epoch * self.steps_per_epoch,
+                self.steps_per_epoch,
+                self.steps_per_epoch,
+                self.trainer.epochs,
+                self._losses,
+            ),
+        )
+        began = time.perf_counter()
+        sums = self._train_rows_of_epoch(order, lrs)
+        seconds = time.perf_counter() - began
+        self._check_finite(sums, epoch, float(lrs[-1]))
+
+        held_out = None
+        if self._validation is not None:
+            held_out = self.mlp.metrics(self.engine.evaluate(*self._validation))
+        trained = self.mlp.metrics(sums)
+        record = EpochRecord(
+            epoch=epoch + 1,
+            step=(epoch + 1) * self.steps_per_epoch,
+            lr=float(lrs[-1]),
+            train_loss=trained.loss,
+            train_accuracy=trained.accuracy,
+            validation_loss=held_out.loss if held_out else None,
+            validation_accuracy=held_out.accuracy if held_out else None,
+            seconds=seconds,
+            samples_per_s=self.rows / seconds,
+        )
+        self._conclude_epoch(record)
+
+    def _train_rows_of_epoch(
+        self, order: IntArray, lrs: npt.NDArray[np.float64]
+    ) -> Sums:
+        """Hand the epoch to the engine in calls of about SLICE_SECONDS."""
+        parts: list[Sums] = []
+        step, batch = 0, self.trainer.batch_size
+        while step < self.steps_per_epoch:
+            stop = min(step + self._steps_per_call, self.steps_per_epoch)
+            began = time.perf_counter()
+            rows = order[step * batch : stop * batch]
+            parts.append(self.engine.train_epoch(self._data, rows, lrs[step:stop]))
+            self.engine.synchronize()
+            per_step = (time.perf_counter() - began) / (stop - step)
+            self._steps_per_call = max(1, int(SLICE_SECONDS / max(per_step, 1e-7)))
+            step = stop
+            if parts[-1].first_non_finite() is not None:
+                break
+            for callback in self.trainer.callbacks:
+                callback.on_rows_done(self, min(step * batch, len(order)))
+        return Sums.joined(parts)
+
+    def _conclude_epoch(self, record: EpochRecord) -> None:
+        """Make the epoch the last finished one, then stop, save and report as asked."""
+        state = self.engine.state()
+        if not all(np.isfinite(array).all() for array in state.parameters):
+            raise self._diverged(record.epoch - 1, record.step, record.lr, "weights")
+        self.history.records.append(record)
+        self._losses.append(record.train_loss)
+        best, best_epoch = self._finished.best, None
+        if self.trainer.early_stopping is not None:
+            best_epoch, stalled = self._best_epoch()
+            if best_epoch == record.epoch:
+                best = state.parameters
+            if stalled >= self.trainer.early_stopping.patience:
+                self.stop(self._early_stop_reason(best_epoch))
+        self._finished = _Finished(record.epoch, state, best, best_epoch)
+        self._save_checkpoint(last=record.epoch == self.trainer.epochs)
+        for callback in self.trainer.callbacks:
+            callback.on_epoch_end(self, record)
+
+    def _finish(self) -> None:
+        """Give the model the last finished (or best) weights, whatever ended the training."""
+        finished = self._finished
+        del self.history.records[finished.epochs :]
+        stopping = self.trainer.early_stopping
+        if stopping is not None and stopping.restore_best and finished.best is not None:
+            self.mlp.parameters = finished.best
+            self.history.best_epoch = finished.best_epoch
+        else:
+            self.mlp.parameters = finished.state.parameters
+        self.mlp.history = self.history
+        try:
+            self._save_checkpoint(last=True)
+        finally:
+            for callback in self.trainer.callbacks:
+                callback.on_train_end(self)
+
+    def _best_epoch(self) -> tuple[int, int]:
+        """Return the best epoch's number and the epochs since, from the history alone."""
+        stopping = self.trainer.early_stopping
+        assert stopping is not None
+        source = "train" if self._validation is None else "validation"
+        name = f"{source}_{stopping.monitor}"
+        sign = 1.0 if stopping.monitor == "loss" else -1.0
+        best, best_epoch = np.inf, 0
+        for record in self.history.records:
+            value = getattr(record, name)
+            if value is None:
+                raise InvalidInputError(
+                    f"early stopping monitors accuracy, which {self.mlp.network} does not have: "
+                    "monitor 'loss'"
+                )
+            if sign * value < best - stopping.min_delta or not best_epoch:
+                best, best_epoch = sign * value, record.epoch
+        return best_epoch, len(self.history) - best_epoch
+
+    def _early_stop_reason(self, best_epoch: int) -> str:
+        return f"early stopping: no improvement since epoch {best_epoch}"
+
+    def _save_checkpoint(self, *, last: bool) -> None:
+        path, finished = self.trainer.checkpoint, self._finished
+        if path is None or finished.epochs in (0, self._saved_epochs):
+            return
+        due = time.monotonic() - self._saved_at >= self.trainer.checkpoint_seconds
+        if not (last or due):
+            return
+        history = History(self.history.records[: finished.epochs])
+        save_checkpoint(
+            path,
+            Checkpoint(self.mlp.network, finished.state, finished.best, history, self._settings),
+        )
+        self._saved_at, self._saved_epochs = time.monotonic(), finished.epochs
+
+    def _check_finite(self, sums: Sums, epoch: int, lr: float) -> None:
+        step = sums.first_non_finite()
+        if step is not None:
+            raise self._diverged(epoch, epoch * self.steps_per_epoch + step + 1, lr, "loss")
+
+    def _diverged(self, epoch: int, step: int, lr: float, what: str) -> DivergedError:
+        return DivergedError(
+            f"the {what} became NaN or infinite in epoch {epoch + 1}, step {step} "
+            f"(learning rate {lr:g}): lower the learning rate, or scale the inputs to about [0, 1]"
+        )
+
+    def _order(self, epoch: int) -> IntArray:
+        rows = self._train_rows
+        if self.trainer.shuffle:
+            rows = generator(self.mlp.seed, Stream.SHUFFLE, epoch).permutation(rows)
+        return rows[: self.rows]
+
+    def _split(self, n_rows: int) -> tuple[IntArray, IntArray]:
+        """Return training and validation row numbers, each ascending."""
+        n_held_out = round(n_rows * self.trainer.validation)
+        if not n_held_out:
+            if self.trainer.validation:
+                raise InvalidInputError(
+                    f"validation {self.trainer.validation} of {n_rows} rows is no row: use more"
+                )
+            return np.arange(n_rows), np.arange(0)
+        order = generator(self.mlp.seed, Stream.VALIDATION_SPLIT).permutation(n_rows)
+        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+    def _bit_deciding_settings(
+        self, x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None
+    ) -> dict[str, str]:
+        names = (
+            "optimizer",
+            "schedule",
+            "batch_size",
+            "objective",
+            "shuffle",
+            "validation",
+            "early_stopping",
+            "rows_per_epoch",
+        )
+        settings = {name: repr(getattr(self.trainer, name)) for name in names}
+        return settings | {
+            "seed": str(self.mlp.seed),
+            "dtype": self.mlp.dtype,
+            "data": fingerprint(x, y, sample_weight),
+        }

@@ -1,0 +1,214 @@
+"""Learning-rate schedules: the rate of every step, computed on the host in float64.
+
+A schedule is a pure function of where training stands, its past losses included, so that it
+needs no state of its own and a resumed run gets the same rates bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+
+from fusedmlp.errors import InvalidInputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fusedmlp.types import Float64Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The steps whose rates are asked for, and what came before them.
+
+    Parameters
+    ----------
+    first_step
+        Steps taken before this span.
+    n_steps
+        Steps in the span, all of one epoch.
+    steps_per_epoch, epochs
+        Length of the whole training; cosine and one-cycle are shaped to it.
+    losses
+        Mean training loss of each finished epoch, oldest first.
+    """
+
+    first_step: int
+    n_steps: int
+    steps_per_epoch: int
+    epochs: int
+    losses: Sequence[float] = ()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished before this span."""
+        return self.first_step // self.steps_per_epoch
+
+    def steps(self) -> Float64Vector:
+        """Steps taken before each step of the span: (n_steps,)."""
+        return np.arange(self.first_step, self.first_step + self.n_steps, dtype=np.float64)
+
+    def progress(self) -> Float64Vector:
+        """Share of the whole training that lies before each step: (n_steps,) in [0, 1]."""
+        last = max(1, self.steps_per_epoch * self.epochs - 1)
+        return np.minimum(self.steps() / last, 1.0)
+
+
+class Schedule(Protocol):
+    """Anything that turns a base rate and a span into rates."""
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """Return the learning rate of each step of ``span``: (n_steps,) float64, all ≥ 0."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Lr at every step."""
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """See :meth:`Schedule.rates`."""
+        return np.full(span.n_steps, lr)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """lr·factorⁿ, n growing by one every ``every`` epochs."""
+
+    every: int = 10
+    factor: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InvalidInputError(f"every {self.every} is not at least 1 epoch")
+        _check_factor(self.factor)
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """See :meth:`Schedule.rates`."""
+        return np.full(span.n_steps, lr * self.factor ** (span.epoch // self.every))
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """lr·factorᵉ in epoch e, from 0."""
+
+    factor: float = 0.95
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """See :meth:`Schedule.rates`."""
+        return np.full(span.n_steps, lr * self.factor**span.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Cosine:
+    """Half a cosine from lr at the first step to 0 at the last (Loshchilov and Hutter, 2017)."""
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """See :meth:`Schedule.rates`."""
+        rates: Float64Vector = lr * 0.5 * (1.0 + np.cos(np.pi * span.progress()))
+        return rates
+
+
+@dataclass(frozen=True, slots=True)
+class InverseScaling:
+    """lr / (t + 1)^power with t steps taken before; the power 0.5 is scikit-learn's default."""
+
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.power) and self.power >= 0.0):
+            raise InvalidInputError(f"power {self.power} is not a finite number of at least 0")
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """See :meth:`Schedule.rates`."""
+        rates: Float64Vector = lr / (span.steps() + 1.0) ** self.power
+        return rates
+
+
+@dataclass(frozen=True, slots=True)
+class OneCycle:
+    """Up from lr/25 to lr over the first 30 %, then down to lr/250,000, by half cosines.
+
+    The shape and constants are those that Smith and Topin (2019) led to in common libraries.
+    """
+
+    rise: float = 0.3
+    start_divisor: float = 25.0
+    end_divisor: float = 250_000.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rise < 1.0:
+            raise InvalidInputError(f"rise {self.rise} is not a share in (0, 1)")
+        for name in ("start_divisor", "end_divisor"):
+            if not getattr(self, name) >= 1.0:
+                raise InvalidInputError(f"{name} {getattr(self, name)} is not at least 1")
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """See :meth:`Schedule.rates`."""
+        progress = span.progress()
+        up = _half_cosine(lr / self.start_divisor, lr, progress / self.rise)
+        down = _half_cosine(lr, lr / self.end_divisor, (progress - self.rise) / (1.0 - self.rise))
+        return np.where(progress < self.rise, up, down)
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """Keep lr while the training loss falls; divide it when it stalls.
+
+    The rate is multiplied by ``factor`` each time ``patience`` epochs in a row fail to lower the
+    best training loss by ``tolerance``. Defaults are scikit-learn's.
+    """
+
+    factor: float = 0.2
+    patience: int = 10
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _check_factor(self.factor)
+        if self.patience < 1:
+            raise InvalidInputError(f"patience {self.patience} is not at least 1 epoch")
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """See :meth:`Schedule.rates`."""
+        best, stalled = math.inf, 0
+        for loss in span.losses[: span.epoch]:
+            stalled = stalled + 1 if loss > best - self.tolerance else 0
+            best = min(best, loss)
+            if stalled >= self.patience:
+                lr, stalled = lr * self.factor, 0
+        return np.full(span.n_steps, lr)
+
+
+_KINDS: Final[dict[str, type[Schedule]]] = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "cosine": Cosine,
+    "inverse-scaling": InverseScaling,
+    "one-cycle": OneCycle,
+    "adaptive": Adaptive,
+}
+SCHEDULES: Final = tuple(_KINDS)
+
+
+def make_schedule(name: str) -> Schedule:
+    """Build the schedule called ``name``, one of :data:`SCHEDULES`, with its defaults."""
+    if name not in _KINDS:
+        raise UnknownNameError.of("schedule", name, SCHEDULES)
+    return _KINDS[name]()
+
+
+def _half_cosine(start: float, end: float, share: Float64Vector) -> Float64Vector:
+    rates: Float64Vector = end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * share))
+    return rates
+
+
+def _check_factor(factor: float) -> None:
+    if not 0.0 < factor <= 1.0:
+        raise InvalidInputError(f"factor {factor} is not in (0, 1]")

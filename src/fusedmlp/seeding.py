@@ -1,0 +1,37 @@
+"""One seed, many independent streams of random numbers, the same on every backend.
+
+Each use has a stream of its own, so that one more draw in one place changes nothing elsewhere,
+and each epoch's shuffle is drawn afresh from (seed, epoch), so that resuming needs no generator
+state. Dropout does not draw from here: its masks come from the counter-based generator that
+:mod:`fusedmlp.backend` specifies.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from fusedmlp.errors import InvalidInputError
+
+
+class Stream(IntEnum):
+    """What a stream is for. The numbers are part of the reproducibility promise: never reuse one."""
+
+    WEIGHTS = 1
+    SHUFFLE = 2
+    VALIDATION_SPLIT = 3
+    DATASET = 4
+
+
+def checked_seed(seed: int) -> int:
+    """Return ``seed`` if it is a whole number that fits the 64-bit key of the dropout generator."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise InvalidInputError(f"seed {seed!r} is not a whole number in [0, 2**64)")
+    return int(seed)
+
+
+def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:
+    """Return the generator of ``stream`` number ``index`` (an epoch, say) under ``seed``."""
+    sequence = np.random.SeedSequence([checked_seed(seed), int(stream), index])
+    return np.random.Generator(np.random.PCG64(sequence))

@@ -1,0 +1,254 @@
+"""Checks on what users hand to an engine, and its canonical form on the host.
+
+Every backend's ``stage``, ``forward`` and ``load`` call these functions first, so that all of
+them refuse the same inputs with the same words before any compute. Nothing here is copied that
+can be used as it is: memory-mapped inputs stay mapped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeGuard, cast
+
+import numpy as np
+
+from fusedmlp.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import scipy.sparse
+
+    from fusedmlp.backend import State
+    from fusedmlp.network import Network
+    from fusedmlp.optimizers import Optimizer
+    from fusedmlp.types import DenseInputs, FloatArray, FloatDtype, Inputs, IntArray
+
+_SCAN_BYTES: Final = 32 * 2**20
+"""Inputs are scanned for NaN in pieces of this size, so that mapped files are not pulled in whole."""
+
+STORED_DTYPES: Final = ("uint8", "float32", "float64")
+"""Inputs of these dtypes are kept as they are; others are converted to the engine's dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostData:
+    """A checked data set on the host.
+
+    Parameters
+    ----------
+    x
+        (N, D) C-ordered array of one of :data:`STORED_DTYPES` (perhaps read-only or mapped), or
+        canonical CSR of a float dtype.
+    y
+        (N,) int64 class numbers for softmax; (N, K) of the engine's dtype otherwise; or None.
+    sample_weight
+        (N,) of the engine's dtype, or None.
+    """
+
+    x: Inputs
+    y: IntArray | FloatArray | None
+    sample_weight: FloatArray | None
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return int(self.x.shape[0])
+
+
+def is_sparse(x: object) -> TypeGuard[scipy.sparse.csr_array]:
+    """Tell whether ``x`` is a SciPy sparse container, without importing SciPy for arrays."""
+    return hasattr(x, "indptr") or (hasattr(x, "tocsr") and hasattr(x, "nnz"))
+
+
+def prepare(
+    x: Inputs,
+    y: npt.ArrayLike | None,
+    sample_weight: npt.ArrayLike | None,
+    network: Network,
+    dtype: FloatDtype,
+) -> HostData:
+    """Check a data set against a network; see :meth:`fusedmlp.backend.Engine.stage`."""
+    inputs = prepare_inputs(x, network, dtype)
+    rows = int(inputs.shape[0])
+    if rows == 0:
+        raise InvalidInputError(f"the data set is empty: x has shape {inputs.shape}")
+    return HostData(
+        inputs,
+        None if y is None else prepare_targets(y, rows, network, dtype),
+        None if sample_weight is None else _prepare_weights(sample_weight, rows, dtype),
+    )
+
+
+def prepare_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
+    """Check inputs and bring them into one of the stored forms; 0 rows are allowed."""
+    if is_sparse(x):
+        return _prepare_sparse(x, network, dtype)
+    array = np.asanyarray(x)
+    if array.dtype == object or array.dtype.kind not in "buif":
+        raise InvalidInputError(
+            f"x has dtype {array.dtype}: give numbers (float32, float64, or uint8 pixels)"
+        )
+    _check_input_shape(array.shape, network)
+    if array.dtype.name not in STORED_DTYPES or not array.dtype.isnative:
+        array = array.astype(dtype)
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    _check_finite("x", array)
+    return cast("DenseInputs", array)
+
+
+def prepare_targets(
+    y: npt.ArrayLike, rows: int, network: Network, dtype: FloatDtype
+) -> IntArray | FloatArray:
+    """Check targets for the network's output; (N,) class numbers or (N, K) values come back."""
+    array = np.asarray(y)
+    if array.dtype.kind not in "buif":
+        raise InvalidInputError(
+            f"y has dtype {array.dtype}: give numbers (class numbers for a softmax output)"
+        )
+    if array.shape[:1] != (rows,):
+        raise InvalidInputError(f"y has shape {array.shape}, but x has {rows} rows")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidInputError(f"y{_first_index(~np.isfinite(array))} is NaN or infinite")
+    if network.output == "softmax":
+        return _class_numbers(array, network.n_outputs)
+    values = array.reshape(rows, -1)
+    if array.ndim > 2 or values.shape[1] != network.n_outputs:
+        raise InvalidInputError(
+            f"y has shape {array.shape}, the network's {network.n_outputs} outputs need "
+            f"({rows}, {network.n_outputs})"
+        )
+    if network.output == "sigmoid":
+        wrong = (values != 0) & (values != 1)
+        if wrong.any():
+            at = _first_index(wrong)
+            raise InvalidInputError(
+                f"y{at} is {values[wrong][0]}: labels of a sigmoid output are 0 or 1"
+            )
+    return cast("FloatArray", np.ascontiguousarray(values, dtype=dtype))
+
+
+def prepare_state(state: State, network: Network, optimizer: Optimizer) -> None:
+    """Raise :class:`InvalidInputError` unless a state fits the network and the optimizer."""
+    state.parameters.check(network)
+    if len(state.slots) != len(optimizer.slots):
+        raise InvalidInputError(
+            f"the state has {len(state.slots)} optimizer slots, "
+            f"{type(optimizer).__name__} needs {len(optimizer.slots)}: {optimizer.slots}"
+        )
+    for slot in state.slots:
+        slot.check(network)
+    if state.step < 0:
+        raise InvalidInputError(f"step {state.step} is not at least 0")
+
+
+def check_rows(rows: IntArray, n_rows: int) -> IntArray:
+    """Return row numbers as a contiguous int64 array, each checked to be in [0, n_rows)."""
+    array = np.ascontiguousarray(rows)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InvalidInputError(
+            f"row numbers have shape {array.shape} and dtype {array.dtype}: give (n,) integers"
+        )
+    if array.size == 0:
+        raise InvalidInputError("no rows were given: at least one is needed")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= n_rows:
+        raise InvalidInputError(
+            f"row number {low if low < 0 else high} is outside the data set's {n_rows} rows"
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def check_rates(lr: npt.ArrayLike, n_batches: int) -> npt.NDArray[np.float64]:
+    """Return learning rates as (n_batches,) float64, each checked to be finite and ≥ 0."""
+    rates = np.ascontiguousarray(lr, dtype=np.float64)
+    if rates.shape != (n_batches,):
+        raise InvalidInputError(f"lr has shape {rates.shape}, the batches need ({n_batches},)")
+    if not (np.isfinite(rates).all() and (rates >= 0.0).all()):
+        raise InvalidInputError("learning rates must be finite and at least 0")
+    return rates
+
+
+def _prepare_sparse(
+    x: scipy.sparse.csr_array, network: Network, dtype: FloatDtype
+) -> scipy.sparse.csr_array:
+    import scipy.sparse
+
+    csr = scipy.sparse.csr_array(x)
+    _check_input_shape(csr.shape, network)
+    if csr.dtype.kind not in "buif":
+        raise InvalidInputError(f"x has dtype {csr.dtype}: give numbers (float32 or float64)")
+    if csr.dtype.name not in ("float32", "float64"):
+        # uint8 would mean pixels, but stored zeros are rare enough in CSR that nobody keeps
+        # pixels so: sparse integers are counts, and are taken as the numbers they are.
+        csr = csr.astype(dtype)
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    _check_finite("x.data", csr.data.reshape(1, -1))
+    return csr
+
+
+def _check_input_shape(shape: tuple[int, ...], network: Network) -> None:
+    if len(shape) != 2:
+        raise InvalidInputError(
+            f"x has shape {shape}: give (N, {network.n_inputs}); one row is x.reshape(1, -1)"
+        )
+    if shape[1] != network.n_inputs:
+        raise InvalidInputError(
+            f"x has {shape[1]} columns, the network has {network.n_inputs} inputs"
+        )
+
+
+def _check_finite(name: str, array: npt.NDArray[np.generic]) -> None:
+    if array.dtype.kind != "f" or array.size == 0:
+        return
+    rows_per_piece = max(1, _SCAN_BYTES // max(1, array[0].nbytes))
+    for start in range(0, len(array), rows_per_piece):
+        piece = np.isfinite(array[start : start + rows_per_piece])
+        if not piece.all():
+            row, column = (int(i) for i in np.argwhere(~piece)[0])
+            raise InvalidInputError(
+                f"{name}[{start + row}, {column}] is {array[start + row, column]}: "
+                "inputs must be finite; drop or fill such rows"
+            )
+
+
+def _class_numbers(array: npt.NDArray[np.generic], n_classes: int) -> IntArray:
+    if array.ndim != 1:
+        raise InvalidInputError(
+            f"y has shape {array.shape}: a softmax output takes (N,) class numbers "
+            "(one-hot rows: pass y.argmax(axis=1))"
+        )
+    labels = array.astype(np.int64)
+    wrong = labels != array
+    if wrong.any():
+        raise InvalidInputError(
+            f"y{_first_index(wrong)} is {array[wrong][0]}: class numbers are whole numbers"
+        )
+    outside = (labels < 0) | (labels >= n_classes)
+    if outside.any():
+        raise InvalidInputError(
+            f"y{_first_index(outside)} is {labels[outside][0]}: the network's {n_classes} "
+            f"outputs need class numbers 0 to {n_classes - 1}"
+        )
+    return labels
+
+
+def _prepare_weights(sample_weight: npt.ArrayLike, rows: int, dtype: FloatDtype) -> FloatArray:
+    weights = np.asarray(sample_weight)
+    if weights.dtype.kind not in "buif":
+        raise InvalidInputError(f"sample_weight has dtype {weights.dtype}: give numbers")
+    if weights.shape != (rows,):
+        raise InvalidInputError(f"sample_weight has shape {weights.shape}, x needs ({rows},)")
+    wrong = ~np.isfinite(weights) | (weights < 0)
+    if wrong.any():
+        raise InvalidInputError(
+            f"sample_weight{_first_index(wrong)} is {weights[wrong][0]}: "
+            "weights are finite and at least 0"
+        )
+    return cast("FloatArray", np.ascontiguousarray(weights, dtype=dtype))
+
+
+def _first_index(mask: npt.NDArray[np.bool_]) -> str:
+    return str([int(i) for i in np.argwhere(mask)[0]])

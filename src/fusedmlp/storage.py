@@ -1,0 +1,74 @@
+"""Writing files so that a crash at any moment leaves either the old file or the new one.
+
+Nothing here knows what is in a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from fusedmlp.errors import StorageError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``; on any failure the old file stays and nothing else is left.
+
+    The bytes go to a temporary file in the same folder and reach the disk before the rename,
+    so that SIGKILL or a power cut cannot leave a torn file.
+
+    Raises
+    ------
+    StorageError
+        The folder or file cannot be written (full disk, read-only, missing rights).
+    """
+    path = Path(path)
+    # A name of its own, so that two processes writing the same file cannot mix their bytes.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; choose another place or free space"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Create ``folder`` and make sure that a file can be written there, before long work starts.
+
+    Raises
+    ------
+    StorageError
+        It cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe."):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another folder"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where folders can be opened (not on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

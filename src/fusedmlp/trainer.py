@@ -1,0 +1,202 @@
+"""The trainer's settings and its ``fit``. The loop over epochs is in run.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from fusedmlp.errors import InvalidInputError
+from fusedmlp.network import Objective
+from fusedmlp.optimizers import SGD, Optimizer
+from fusedmlp.run import Run
+from fusedmlp.schedules import Constant, Schedule
+from fusedmlp.staging import prepare_targets
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from fusedmlp.callbacks import Callback
+    from fusedmlp.history import History
+    from fusedmlp.model import MLP
+    from fusedmlp.network import Network
+    from fusedmlp.types import Float64Vector, Inputs
+
+ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStopping:
+    """Stop when a figure has not improved for a while, and go back to the best epoch's weights.
+
+    Parameters
+    ----------
+    monitor
+        ``loss`` (falls) or ``accuracy`` (rises); of the validation rows where there are any, else
+        of the training rows.
+    patience
+        Epochs in a row without improvement that end the training.
+    min_delta
+        Smallest change that counts as an improvement.
+    restore_best
+        Give the model the weights of the best epoch instead of the last.
+    """
+
+    monitor: Literal["loss", "accuracy"] = "loss"
+    patience: int = 10
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.monitor not in ("loss", "accuracy"):
+            raise InvalidInputError(f"monitor {self.monitor!r} is not 'loss' or 'accuracy'")
+        if self.patience < 1:
+            raise InvalidInputError(f"patience {self.patience} is not at least 1 epoch")
+        if not self.min_delta >= 0.0:
+            raise InvalidInputError(f"min_delta {self.min_delta} is not at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """Mini-batch gradient descent, the same on every backend.
+
+    Parameters
+    ----------
+    optimizer, schedule
+        How steps are taken and how the learning rate moves.
+    epochs
+        Epochs in all, those before a resume included.
+    batch_size
+        Rows per step; the last batch of an epoch may be smaller.
+    objective
+        Reduction over the batch and L2 penalty.
+    shuffle
+        Draw a new order of the rows for every epoch.
+    validation
+        Share in [0, 1) of the rows to hold out, drawn once from the seed; or pass
+        ``validation_data`` to :meth:`fit`.
+    early_stopping
+        None to train all epochs.
+    class_weight
+        ``balanced`` (N / (K·count of the class)) or a weight for each class number; multiplies
+        the sample weights. Classes that a mapping leaves out weigh 1.
+    rows_per_epoch
+        Rows that an epoch sees; None for all. The workshop's recipe saw 256.
+    callbacks
+        Told about progress, in this order.
+    checkpoint
+        File to keep up to date; None for no checkpoints.
+    checkpoint_seconds
+        Least time between two checkpoints; the last epoch's is always written.
+    """
+
+    optimizer: Optimizer = field(default_factory=SGD)
+    schedule: Schedule = field(default_factory=Constant)
+    epochs: int = 20
+    batch_size: int = 64
+    objective: Objective = field(default_factory=Objective)
+    shuffle: bool = True
+    validation: float = 0.0
+    early_stopping: EarlyStopping | None = None
+    class_weight: ClassWeight | None = None
+    rows_per_epoch: int | None = None
+    callbacks: tuple[Callback, ...] = ()
+    checkpoint: Path | None = None
+    checkpoint_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "rows_per_epoch"):
+            value = getattr(self, name)
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1):
+                raise InvalidInputError(f"{name} {value!r} is not a whole number of at least 1")
+        if not 0.0 <= self.validation < 1.0:
+            raise InvalidInputError(f"validation {self.validation} is not a share in [0, 1)")
+
+    def fit(
+        self,
+        mlp: MLP,
+        x: Inputs,
+        y: npt.ArrayLike,
+        *,
+        validation_data: tuple[Inputs, npt.ArrayLike] | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        resume: Path | None = None,
+    ) -> History:
+        """Train ``mlp``; its parameters and history are set even when training ends early.
+
+        Parameters
+        ----------
+        x, y, sample_weight
+            (N, D), (N,) or (N, K), (N,); see :meth:`fusedmlp.backend.Engine.stage`.
+        validation_data
+            Rows and targets to validate on after each epoch.
+        resume
+            A checkpoint of the same training; it goes on with the same bits, or, on another
+            backend, within the trajectory bound.
+
+        Raises
+        ------
+        InvalidInputError
+            Data or settings do not fit; nothing was computed.
+        DivergedError
+            The loss became NaN or infinite; the model has the last finished epoch's weights.
+        KeyboardInterrupt
+            Ctrl-C; the model has the last finished epoch's weights.
+        BackendUnavailableError, FileFormatError, StorageError
+            The backend, the checkpoint to resume or the one to write cannot be used.
+        """
+        if self.validation and validation_data is not None:
+            raise InvalidInputError(
+                f"validation={self.validation} and validation_data were both given: choose one"
+            )
+        weights = self._row_weights(mlp.network, x, y, sample_weight)
+        run = Run(mlp, self, x, y, weights, validation_data, resume)
+        return run.train()
+
+    def _row_weights(
+        self,
+        network: Network,
+        x: Inputs,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None,
+    ) -> npt.ArrayLike | None:
+        if self.class_weight is None:
+            return sample_weight
+        labels = prepare_targets(y, int(x.shape[0]), network, "float64")
+        if labels.ndim == 2 and (network.output == "identity" or labels.shape[1] > 1):
+            raise InvalidInputError(
+                f"class_weight needs one class per row; the network is {network}"
+            )
+        by_class = class_weights(self.class_weight, labels.ravel().astype(np.int64), network)
+        rows = by_class[labels.ravel().astype(np.int64)]
+        if sample_weight is None:
+            return rows
+        given = np.asarray(sample_weight)
+        if given.shape != rows.shape:
+            raise InvalidInputError(f"sample_weight has shape {given.shape}, x needs {rows.shape}")
+        product: Float64Vector = rows * given
+        return product
+
+
+def class_weights(
+    request: ClassWeight, labels: npt.NDArray[np.int64], network: Network
+) -> Float64Vector:
+    """Return the weight of each class number: (K,), or (2,) for one sigmoid output."""
+    n_classes = max(2, network.n_outputs)
+    if request == "balanced":
+        counts = np.bincount(labels, minlength=n_classes)
+        return len(labels) / (n_classes * np.maximum(counts, 1))
+    if not isinstance(request, Mapping):
+        raise InvalidInputError(f"class_weight {request!r} is neither 'balanced' nor a mapping")
+    weights = np.ones(n_classes)
+    for number, weight in request.items():
+        if number not in range(n_classes):
+            raise InvalidInputError(
+                f"class_weight names class {number!r}, the classes are 0 to {n_classes - 1}"
+            )
+        weights[number] = weight
+    return weights

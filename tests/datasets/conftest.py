@@ -1,0 +1,145 @@
+"""Fixtures of the data-set tests: a tiny published set, and a local server that can misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from fusedmlp.datasets.checksums import Corpus, IdxFile
+from fusedmlp.datasets.idx import encode_idx
+from fusedmlp.datasets.transfer import Limits
+
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@dataclass
+class Server:
+    """A web server on this machine: answers by path, everything else is 404."""
+
+    url: str
+    answers: dict[str, Answer] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def serve(self, path: str, body: bytes, *, status: int = 200, length: int | None = None):
+        """Answer ``path`` with ``body``; announce ``length`` bytes instead of its real length."""
+
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            request.send_response(status)
+            request.send_header("Content-Length", str(len(body) if length is None else length))
+            request.end_headers()
+            request.wfile.write(body)
+
+        self.answers[path] = answer
+
+    def serve_endless(self, path: str, body: bytes):
+        """Answer ``path`` with ``body`` and no announced length, then close."""
+
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            request.send_response(200)
+            request.end_headers()
+            request.wfile.write(body)
+
+        self.answers[path] = answer
+
+    def stall(self, path: str):
+        """Accept a request for ``path`` and say nothing until the test is over."""
+        self.answers[path] = lambda _request: self.released.wait(30) and None
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked.append(self.path)
+            answer = state.answers.get(self.path)
+            try:
+                if answer:
+                    answer(self)
+                else:
+                    self.send_error(404)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the client gave up, as it should
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    state = Server(f"http://127.0.0.1:{httpd.server_port}/")
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield state
+    state.released.set()
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    """Twenty train and five test images of 4 x 4 pixels with labels, by file name."""
+    rng = np.random.default_rng(7)
+    shapes = ((20, 4, 4), (20,), (5, 4, 4), (5,))
+    return {
+        name: rng.integers(0, 3 if len(shape) == 1 else 256, shape, np.uint8)
+        for name, shape in zip(NAMES, shapes, strict=True)
+    }
+
+
+@pytest.fixture
+def raw(arrays) -> dict[str, bytes]:
+    """The same as raw IDX files."""
+    return {name: encode_idx(array) for name, array in arrays.items()}
+
+
+@pytest.fixture
+def corpus(raw, server) -> Corpus:
+    """A published set that the local server may carry below ``a/`` and ``b/``."""
+    return Corpus(
+        name="tiny",
+        files=tuple(
+            IdxFile(name, len(content), hashlib.sha256(content).hexdigest())
+            for name, content in raw.items()
+        ),
+        mirrors=(f"{server.url}a/", f"{server.url}b/"),
+        openml_id=1,
+        wheel=None,
+        class_names=("x", "y", "z"),
+        folders=("tiny", ""),
+    )
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(connect=1.0, silence=0.4, download=5.0, openml=20.0, pip=60.0)
+
+
+@pytest.fixture
+def closed_url() -> str:
+    """An address of this machine where nothing listens."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+@pytest.fixture(autouse=True)
+def no_user_settings(monkeypatch, tmp_path):
+    """Keep the machine's own data folders, caches and proxies out of every test."""
+    for name in ("FUSEDMLP_DATA", "FUSEDMLP_CACHE", "http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "no-sklearn-data"))

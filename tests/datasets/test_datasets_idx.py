@@ -1,0 +1,114 @@
+"""The IDX reader: what it returns, and that it accepts nothing but exact files."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from fusedmlp.datasets.idx import encode_idx, find_idx_files, read_idx, write_idx
+from fusedmlp.errors import DataUnavailableError, InvalidInputError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+DTYPES = ("u1", "i1", "i2", "i4", "f4", "f8")
+IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from(DTYPES).map(np.dtype),
+        hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5),
+    ),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_round_trip(tmp_path, array, compressed):
+    path = tmp_path / ("a.gz" if compressed else "a")
+    write_idx(path, array)
+    back = read_idx(path)
+    assert back.shape == array.shape
+    assert back.dtype == array.dtype.newbyteorder(">")
+    np.testing.assert_array_equal(back, array)
+
+
+def test_plain_file_is_mapped_read_only(tmp_path):
+    write_idx(tmp_path / "a", IMAGES)
+    back = read_idx(tmp_path / "a")
+    assert isinstance(back, np.memmap)
+    assert not back.flags.writeable
+
+
+def test_gzip_is_recognised_by_content(tmp_path):
+    (tmp_path / "a").write_bytes(gzip.compress(encode_idx(IMAGES)))
+    back = read_idx(tmp_path / "a")
+    assert not isinstance(back, np.memmap)
+    np.testing.assert_array_equal(back, IMAGES)
+
+
+RAW = encode_idx(IMAGES)
+ZIPPED = gzip.compress(RAW)
+HUGE = struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 2**31) + bytes(50)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "0 bytes"),
+        (b"\0\0\x08", "3 bytes"),
+        (b"<!DOCTYPE html>", "starts with 3c21444f"),
+        (b"\0\0\x07\x01" + bytes(20), "starts with 00000701"),
+        (b"\0\0\x08\0" + bytes(20), "starts with 00000800"),
+        (RAW[:10], "header of 16"),
+        (RAW[:-1], r"truncated: 39 bytes, expected 40 for 2 x 3 x 4 of uint8"),
+        (RAW + b"\0", r"too long: 41 bytes, expected 40"),
+        (HUGE, "truncated: 66 bytes"),
+        (ZIPPED[:-9], "damaged gzip"),
+        (ZIPPED[:20] + b"\xff\xff" + ZIPPED[22:], "damaged gzip"),
+        (ZIPPED + b"garbage", "damaged gzip"),
+        (gzip.compress(RAW[:-1]), "truncated: 39 bytes"),
+        (gzip.compress(RAW + b"\0"), "too long: 41 bytes"),
+        (gzip.compress(HUGE), "truncated: 66 bytes"),
+        (gzip.compress(b"hello, world"), "not an IDX file"),
+    ],
+)
+def test_anything_else_is_refused_with_the_file_and_the_reason(tmp_path, content, words):
+    (tmp_path / "bad-file").write_bytes(content)
+    with pytest.raises(DataUnavailableError, match=words) as caught:
+        read_idx(tmp_path / "bad-file")
+    assert "bad-file" in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(DataUnavailableError, match="No such file"):
+        read_idx(tmp_path / "nothing")
+    with pytest.raises(DataUnavailableError, match="cannot be read"):
+        read_idx(tmp_path)
+
+
+@pytest.mark.parametrize("array", [np.zeros(3, np.int64), np.array(1, np.uint8)])
+def test_what_idx_cannot_hold(array):
+    with pytest.raises(InvalidInputError, match="IDX cannot hold"):
+        encode_idx(array)
+
+
+def test_names_in_a_folder(tmp_path):
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-images-idx3-ubyte.gz",
+        "train-labels.idx1-ubyte.gz",
+        "test-images-idx3-ubyte",
+        "t10k-labels.idx1-ubyte",
+        "notes.txt",
+        "my-train-images-idx3-ubyte",
+    ):
+        (tmp_path / name).touch()
+    found = {key: path.name for key, path in find_idx_files(tmp_path).items()}
+    assert found == {
+        "train-images": "train-images-idx3-ubyte",
+        "train-labels": "train-labels.idx1-ubyte.gz",
+        "t10k-images": "test-images-idx3-ubyte",
+        "t10k-labels": "t10k-labels.idx1-ubyte",
+    }
