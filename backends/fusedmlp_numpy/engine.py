@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -28,7 +28,7 @@ from fusedmlp.staging import (
 from fusedmlp_numpy import kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
 
-OUTPUT_KERNELS = {
+OUTPUT_KERNELS: Final[dict[str, Callable[..., tuple[float, float]]]] = {
     "softmax": kernels.softmax_cross_entropy,
     "sigmoid": kernels.sigmoid_cross_entropy,
     "identity": kernels.squared_error,
 }
 
-FORWARD_ROWS = 1024
+FORWARD_ROWS: Final = 1024
 """Rows that forward and evaluate take at a time, or the batch size where that is larger."""
 
 
@@ -188,9 +188,7 @@ class NumpyEngine(Engine):
         """
         hidden, dropout = self.network.hidden, self.network.dropout
         last = self.network.n_layers - 1
-        for layer, (W, b) in enumerate(
-            zip(self._theta.weights, self._theta.biases, strict=True)
-        ):
+        for layer, (W, b) in enumerate(zip(self._theta.weights, self._theta.biases, strict=True)):
             np.matmul(a[layer], W, out=a[layer + 1])
             if layer == last:
                 return

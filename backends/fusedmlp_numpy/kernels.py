@@ -25,7 +25,7 @@ PIXEL_MAX = 255
 
 
 def gather_rows(x: Inputs, rows: IntArray, out: FloatArray) -> None:
-    """out = x[rows] in out's dtype; uint8 pixels become x / 255, CSR rows become dense.
+    """Out = x[rows] in out's dtype; uint8 pixels become x / 255, CSR rows become dense.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class Callback:
         """Before the first epoch, also of a resumed training."""
 
     def on_rows_done(self, run: Run, rows: int) -> None:
-        """A few times a second: ``rows`` of the running epoch have been trained on."""
+        """Hear a few times a second that ``rows`` of the running epoch have been trained on."""
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
         """After each epoch's validation; ``run.history`` already holds ``record``."""

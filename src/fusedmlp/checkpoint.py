@@ -124,9 +124,7 @@ def check_settings(path: Path, checkpoint: Checkpoint, settings: Mapping[str, st
             )
 
 
-def fingerprint(
-    x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None
-) -> str:
+def fingerprint(x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None) -> str:
     """Digest that tells one data set from another: all targets and a sample of rows."""
     digest = hashlib.sha256()
     n_rows = int(x.shape[0])

@@ -65,7 +65,7 @@ class DataUnavailableError(FusedMLPError, OSError):
 
 
 class FileFormatError(FusedMLPError, ValueError):
-    """A model or checkpoint file is truncated, foreign, or of a version this release cannot read."""
+    """A model or checkpoint file is truncated, foreign, or of a version too new to read."""
 
 
 class StorageError(FusedMLPError, OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fusedmlp.errors import FileFormatError, FusedMLPError, StorageError
 from fusedmlp.network import Network, Parameters
@@ -24,6 +24,9 @@ MODEL_KIND: Final = "fusedmlp-model"
 MODEL_VERSION: Final = 1
 
 _METADATA_KEY: Final = "fusedmlp"
+Header: TypeAlias = dict[str, Any]
+"""A JSON object from outside: its types are known only after the checks."""
+
 _DTYPES: Final = {"F32": "float32", "F64": "float64"}
 
 
@@ -80,15 +83,13 @@ def network_to_dict(network: Network) -> dict[str, object]:
     return asdict(network)
 
 
-def network_from_dict(data: Mapping[str, object]) -> Network:
+def network_from_dict(data: Header) -> Network:
     """Rebuild a network, with all of its checks."""
-    fields = dict(data)
-    fields["sizes"] = tuple(fields["sizes"])  # type: ignore[arg-type]
-    return Network(**fields)  # type: ignore[arg-type]
+    return Network(**{**data, "sizes": tuple(data["sizes"])})
 
 
 def parameters_to_arrays(prefix: str, parameters: Parameters) -> dict[str, FloatArray]:
-    """Name the arrays ``<prefix>weights.0``, ``<prefix>biases.0``, …"""
+    """Name the arrays ``<prefix>weights.0``, ``<prefix>biases.0``, …."""
     named = {f"{prefix}weights.{i}": W for i, W in enumerate(parameters.weights)}
     return named | {f"{prefix}biases.{i}": b for i, b in enumerate(parameters.biases)}
 
@@ -120,7 +121,7 @@ def write_arrays(
     write_atomically(path, save(dict(arrays), metadata={_METADATA_KEY: document}))
 
 
-def read_arrays(path: Path, kind: str, version: int) -> tuple[dict[str, object], dict[str, FloatArray]]:
+def read_arrays(path: Path, kind: str, version: int) -> tuple[Header, dict[str, FloatArray]]:
     """Read what :func:`write_arrays` wrote.
 
     Raises
@@ -140,7 +141,9 @@ def read_arrays(path: Path, kind: str, version: int) -> tuple[dict[str, object],
             for name in file.keys():  # noqa: SIM118 - not a dict
                 stored = file.get_slice(name).get_dtype()
                 if stored not in _DTYPES:
-                    raise FileFormatError(f"{path}: array {name!r} has type {stored}, not F32 or F64")
+                    raise FileFormatError(
+                        f"{path}: array {name!r} has type {stored}, not F32 or F64"
+                    )
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise FileFormatError(
@@ -152,12 +155,12 @@ def read_arrays(path: Path, kind: str, version: int) -> tuple[dict[str, object],
 
 def _checked_header(
     path: Path, metadata: Mapping[str, str] | None, kind: str, version: int
-) -> dict[str, object]:
+) -> Header:
     document = (metadata or {}).get(_METADATA_KEY)
     if document is None:
         raise FileFormatError(f"{path} was not written by fusedmlp: its header is missing")
     try:
-        header = json.loads(document)
+        header: Header = json.loads(document)
     except ValueError as error:
         raise FileFormatError(f"{path}: its header is not JSON: {error}") from error
     if not isinstance(header, dict) or header.get("kind") != kind:

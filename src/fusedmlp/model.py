@@ -140,7 +140,7 @@ class MLP:
         return selection, create(selection, threads=self.threads)
 
     def forward(self, x: Inputs) -> FloatArray:
-        """Outputs of the network.
+        """Compute the network's outputs.
 
         Parameters
         ----------
@@ -176,7 +176,8 @@ class MLP:
         """
         outputs = self.forward(x)
         if self.network.output == "softmax":
-            return outputs.argmax(axis=1)
+            labels: npt.NDArray[np.int64] = outputs.argmax(axis=1)
+            return labels
         values: npt.NDArray[np.generic] = outputs
         if self.network.output == "sigmoid":
             values = (outputs > 0.5).astype(np.int64)
@@ -200,8 +201,11 @@ class MLP:
         return Metrics(sums.loss, None if self.network.output == "identity" else sums.accuracy)
 
     def summary(self) -> str:
-        """The layers with their shapes and parameter counts, as a table for people."""
-        lines = [str(self.network), f"{'layer':<10}{'shape':>16}{'activation':>14}{'parameters':>14}"]
+        """Describe the layers, their shapes and parameter counts, as a table for people."""
+        lines = [
+            str(self.network),
+            f"{'layer':<10}{'shape':>16}{'activation':>14}{'parameters':>14}",
+        ]
         for index, (fan_in, fan_out) in enumerate(self.network.layer_shapes):
             last = index == self.network.n_layers - 1
             activation = self.network.output if last else self.network.hidden

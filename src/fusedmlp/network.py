@@ -144,7 +144,7 @@ class Parameters:
     biases: tuple[FloatArray, ...]
 
     def __iter__(self) -> Iterator[FloatArray]:
-        """Yield W1, b1, W2, b2, …"""
+        """Yield W1, b1, W2, b2, …."""
         for W, b in zip(self.weights, self.biases, strict=True):
             yield W
             yield b

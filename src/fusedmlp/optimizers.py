@@ -17,7 +17,7 @@ adamw      θ ← θ − lr·λ·θ (weights only), then adam            (Loshch
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
@@ -114,20 +114,21 @@ def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
     lr
         Base learning rate; the class's default where None.
     """
-    rate = {} if lr is None else {"lr": lr}
+    optimizer: Optimizer
     match name:
         case "sgd":
-            return SGD(**rate)
+            optimizer = SGD()
         case "momentum":
-            return SGD(**rate, momentum=DEFAULT_MOMENTUM)
+            optimizer = SGD(momentum=DEFAULT_MOMENTUM)
         case "nesterov":
-            return SGD(**rate, momentum=DEFAULT_MOMENTUM, nesterov=True)
+            optimizer = SGD(momentum=DEFAULT_MOMENTUM, nesterov=True)
         case "adam":
-            return Adam(**rate)
+            optimizer = Adam()
         case "adamw":
-            return Adam(**rate, weight_decay=DEFAULT_WEIGHT_DECAY)
+            optimizer = Adam(weight_decay=DEFAULT_WEIGHT_DECAY)
         case _:
             raise UnknownNameError.of("optimizer", name, OPTIMIZERS)
+    return optimizer if lr is None else replace(optimizer, lr=lr)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -198,9 +198,7 @@ class Run:
         )
         self._conclude_epoch(record)
 
-    def _train_rows_of_epoch(
-        self, order: IntArray, lrs: npt.NDArray[np.float64]
-    ) -> Sums:
+    def _train_rows_of_epoch(self, order: IntArray, lrs: npt.NDArray[np.float64]) -> Sums:
         """Hand the epoch to the engine in calls of about SLICE_SECONDS."""
         parts: list[Sums] = []
         step, batch = 0, self.trainer.batch_size

@@ -48,11 +48,11 @@ class Span:
         return self.first_step // self.steps_per_epoch
 
     def steps(self) -> Float64Vector:
-        """Steps taken before each step of the span: (n_steps,)."""
+        """Return the steps taken before each step of the span: (n_steps,)."""
         return np.arange(self.first_step, self.first_step + self.n_steps, dtype=np.float64)
 
     def progress(self) -> Float64Vector:
-        """Share of the whole training that lies before each step: (n_steps,) in [0, 1]."""
+        """Return the share of the training that lies before each step: (n_steps,) in [0, 1]."""
         last = max(1, self.steps_per_epoch * self.epochs - 1)
         return np.minimum(self.steps() / last, 1.0)
 

@@ -16,7 +16,7 @@ from fusedmlp.errors import InvalidInputError
 
 
 class Stream(IntEnum):
-    """What a stream is for. The numbers are part of the reproducibility promise: never reuse one."""
+    """What a stream is for; results are reproducible only while the numbers stay as they are."""
 
     WEIGHTS = 1
     SHUFFLE = 2

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fusedmlp.types import DenseInputs, FloatArray, FloatDtype, Inputs, IntArray
 
 _SCAN_BYTES: Final = 32 * 2**20
-"""Inputs are scanned for NaN in pieces of this size, so that mapped files are not pulled in whole."""
+"""Inputs are scanned for NaN in pieces, so that mapped files are not pulled in whole."""
 
 STORED_DTYPES: Final = ("uint8", "float32", "float64")
 """Inputs of these dtypes are kept as they are; others are converted to the engine's dtype."""

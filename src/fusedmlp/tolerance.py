@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 KERNEL_FACTOR: Final = 16.0
-"""Roundings per term that a kernel may add: a product, a sum, and an exp of a few ulp, with slack."""
+"""Roundings per term that a kernel may add: a product, a sum, an exp of a few ulp, and slack."""
 
 
 def kernel_bound(dtype: npt.DTypeLike, depth: int = 1) -> float:
@@ -53,9 +53,7 @@ def difference(actual: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     return float(gap / scale) if scale else math.inf
 
 
-def check_close(
-    name: str, actual: npt.ArrayLike, reference: npt.ArrayLike, bound: float
-) -> float:
+def check_close(name: str, actual: npt.ArrayLike, reference: npt.ArrayLike, bound: float) -> float:
     """Return the difference, or raise :class:`BreachedError` where it is above ``bound``."""
     found = difference(actual, reference)
     if not found <= bound:

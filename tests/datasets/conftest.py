@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+
 from fusedmlp.datasets.checksums import Corpus, IdxFile
 from fusedmlp.datasets.idx import encode_idx
 from fusedmlp.datasets.transfer import Limits
@@ -76,8 +77,11 @@ def server() -> Iterator[Server]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
+    class Listener(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 64  # the default of 5 makes a sixth client wait a second
+
+    httpd = Listener(("127.0.0.1", 0), Handler)
     state = Server(f"http://127.0.0.1:{httpd.server_port}/")
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -124,7 +128,7 @@ def corpus(raw, server) -> Corpus:
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(connect=1.0, silence=0.4, download=5.0, openml=20.0, pip=60.0)
+    return Limits(connect=5.0, silence=1.0, download=5.0, openml=20.0, pip=60.0)
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import struct
 
 import numpy as np
 import pytest
-from fusedmlp.datasets.idx import encode_idx, find_idx_files, read_idx, write_idx
-from fusedmlp.errors import DataUnavailableError, InvalidInputError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from fusedmlp.datasets.idx import decode_idx, encode_idx, find_idx_files, read_idx, write_idx
+from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
 DTYPES = ("u1", "i1", "i2", "i4", "f4", "f8")
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
@@ -24,7 +25,9 @@ IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     ),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_round_trip(tmp_path, array, compressed):
     path = tmp_path / ("a.gz" if compressed else "a")
     write_idx(path, array)
@@ -79,6 +82,17 @@ def test_anything_else_is_refused_with_the_file_and_the_reason(tmp_path, content
     with pytest.raises(DataUnavailableError, match=words) as caught:
         read_idx(tmp_path / "bad-file")
     assert "bad-file" in str(caught.value)
+
+
+def test_large_compressed_file(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3000, 28, 28), np.uint8)
+    write_idx(tmp_path / "a.gz", images)
+    np.testing.assert_array_equal(read_idx(tmp_path / "a.gz"), images)
+
+
+def test_decoding_checks_the_length():
+    with pytest.raises(DataUnavailableError, match="here: too long: 41 bytes"):
+        decode_idx(np.frombuffer(RAW + b"x", np.uint8), "here")
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+
 from fusedmlp.datasets.published import from_mirrors
 from fusedmlp.datasets.transfer import Limits, download, require_reachable
 from fusedmlp.errors import DataUnavailableError
@@ -94,12 +95,14 @@ SPOILERS = {
     spoil_garbage: "damaged gzip",
     spoil_announced: "bytes announced, expected",
     spoil_flood: "more than the expected",
-    spoil_stall: "silent for 0.4 s",
+    spoil_stall: "silent for 1 s",
     spoil_protocol: "what?",
 }
 
 
-@pytest.mark.parametrize(("spoil", "words"), SPOILERS.items(), ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.parametrize(
+    ("spoil", "words"), SPOILERS.items(), ids=lambda x: getattr(x, "__name__", "")
+)
 def test_bad_mirror_gives_its_reason_and_the_next_one_helps(
     server, raw, corpus, limits, spoil, words
 ):

@@ -6,8 +6,8 @@ same bytes. It neither downloads nor decides where to download from.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.datasets.reading import reading
-from fusedmlp.errors import DataUnavailableError, StorageError
+from fusedmlp.errors import DataUnavailableError
+from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Payloads = dict[str, "NDArray[np.uint8]"]
 """Raw IDX files, header included, by their usual name."""
 
-_PART = ".part"
 _STALE_S = 3600.0
 
 
@@ -85,37 +85,16 @@ def store(corpus: Corpus, cache_dir: Path, payloads: Payloads) -> None:
         If the folder cannot be written (read-only, full, missing rights). No partial file stays.
     """
     folder = cache_dir / corpus.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        for file in corpus.files:
-            _write_atomically(folder / file.name, payloads[file.name])
-    except OSError as error:
-        raise StorageError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
-def _write_atomically(path: Path, payload: NDArray[np.uint8]) -> None:
-    """Write beside ``path`` and rename: readers see the old file or the whole new one."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload.data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; a cache that several users share must be readable.
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    _sweep(folder)
+    for file in corpus.files:
+        write_atomically(folder / file.name, payloads[file.name].tobytes())
 
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed process left; younger files may belong to one that is running."""
     oldest = time.time() - _STALE_S
-    for path in folder.glob(f".*{_PART}"):
-        try:
+    for path in folder.glob(".*.tmp"):
+        # Another process may sweep at the same time, and what cannot be swept does no harm.
+        with contextlib.suppress(OSError):
             if path.stat().st_mtime < oldest:
                 path.unlink()
-        except FileNotFoundError:
-            continue  # another process swept it first

@@ -118,6 +118,8 @@ def _find_target(path: Path, names: list[str], target: str | int | None) -> int:
 
 
 def _as_number(cell: str) -> float | None:
+    if "_" in cell:  # Python reads 1_000 as a number, NumPy does not
+        return None
     try:
         return float(cell)
     except ValueError:
@@ -199,8 +201,9 @@ def _read_targets(
         return np.array(numbers), None
     texts = [token for token in tokens if _as_number(token) is None]
     if "" in texts or task in ("regression", "multilabel") or (numbers and task is None):
+        shown = "" if "" in texts else texts[0]
         raise InvalidInputError(
-            f"{path}: the target column holds {texts[0]!r}"
+            f"{path}: the target column holds {shown!r}"
             f"{' besides numbers' if numbers else ''}; expected a number in every row, or a "
             "class name in every row (pass task='classification' if numbers are names here)"
         )

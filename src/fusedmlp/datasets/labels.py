@@ -41,7 +41,7 @@ def as_rows(x: NDArray[np.generic], where: str) -> tuple[NDArray[Inputs], tuple[
     Raises
     ------
     InvalidInputError
-        If ``x`` is empty, not numeric, or not finite.
+        If ``x`` is empty, not numeric, or not finite (memory maps are not scanned here).
     """
     if x.ndim == 0 or x.size == 0:
         raise InvalidInputError(f"{where}: inputs have shape {x.shape}, expected at least one row")
@@ -55,12 +55,14 @@ def as_rows(x: NDArray[np.generic], where: str) -> tuple[NDArray[Inputs], tuple[
         typed = rows.astype(np.float32)
     else:
         typed = rows.astype(np.float64)
-    require_finite(typed, f"{where}: inputs")
+    # A memory map may be larger than memory: it is scanned once, when an engine receives it.
+    if not isinstance(typed, np.memmap):
+        require_finite(typed, f"{where}: inputs")
     return typed, image_shape
 
 
 def require_finite(values: NDArray[Inputs | Targets], where: str) -> None:
-    """Check (N, C) values in blocks of rows, so that a memory map is never loaded whole.
+    """Check (N, C) values in blocks of rows, which bounds the memory that this takes.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def class_labels(y: NDArray[np.generic], where: str) -> NDArray[np.int64]:
     if bad.any():
         row = int(np.argmax(bad))
         raise InvalidInputError(
-            f"{where}: label {y[row]} in row {row}; expected whole numbers from 0 to K-1 "
+            f"{where}: label {values[row]:g} in row {row}; expected whole numbers from 0 to K-1 "
             "(renumber the classes, or pass task='regression')"
         )
     return y.astype(np.int64)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.datasets.dataset import Dataset, Task
 
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, lengths of the name and extra fields
+_LOCAL_HEADER = struct.Struct("<26xHH")  # …, lengths of the name and extra fields
 _KEYS = ("x_train, y_train and, both or neither, x_test, y_test", "x and y")
 
 
@@ -55,7 +55,7 @@ def load_npz(path: Path, task: Task | None = None) -> Dataset:
             arrays = {
                 name: _read_member(path, archive, members[key]) for name, key in names.items()
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DataUnavailableError(f"{path}: damaged or not an .npz file: {error}") from error
     x_train, image_shape = as_rows(arrays["x_train"], f"{path}: x_train")
     x_test = None
@@ -101,14 +101,13 @@ def _read_member(
                 f"{path}: {info.filename} has {info.file_size:,} bytes, expected "
                 f"{header_bytes + n_values * dtype.itemsize:,} for {dtype} of shape {shape}"
             )
-        order = "F" if is_fortran else "C"
         if info.compress_type != zipfile.ZIP_STORED or n_values == 0:
-            values = np.frombuffer(bytearray(stream.read()), dtype)
+            values = np.frombuffer(stream.read(), dtype)
             return values.reshape(shape, order="F" if is_fortran else "C")
     offset = _data_offset(path, info) + header_bytes
     if offset + n_values * dtype.itemsize > path.stat().st_size:
         raise DataUnavailableError(f"{path}: truncated: {info.filename} reaches past the end")
-    return np.memmap(path, dtype, "r", offset, shape, "F" if order == "F" else "C")
+    return np.memmap(path, dtype, "r", offset, shape, "F" if is_fortran else "C")
 
 
 def _read_array_header(
@@ -134,12 +133,11 @@ def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
     """Return where a member's bytes start.
 
     The directory at the end of a zip gives the position of the member's local header; that
-    header's own name and extra fields may differ in length from those in the directory.
+    header's own name and extra fields may differ in length from those in the directory. Opening
+    the member has checked the header's signature.
     """
     with path.open("rb") as file:
         file.seek(info.header_offset)
         head = file.read(_LOCAL_HEADER.size)
-    if len(head) < _LOCAL_HEADER.size or head[:4] != b"PK\x03\x04":
-        raise DataUnavailableError(f"{path}: damaged: {info.filename} has no local header")
-    _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(head)
+    name_bytes, extra_bytes = _LOCAL_HEADER.unpack(head)
     return int(info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)

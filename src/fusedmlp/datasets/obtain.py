@@ -84,7 +84,7 @@ def obtain(
                 file.verify(payloads[file.name])
         except cache.NotThereError as error:
             reasons.append(f"{name}: {error}")
-        except DataUnavailableError as error:
+        except OSError as error:  # DataUnavailableError, or a temporary folder that is full
             reasons.append(f"{name}: {error}")
             failed = f"{title} failed ({error}), "
         else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.datasets.idx import encode_idx
-from fusedmlp.datasets.transfer import require_reachable
+from fusedmlp.datasets.transfer import download, require_reachable
 from fusedmlp.errors import DataUnavailableError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fusedmlp.datasets.checksums import Corpus
     from fusedmlp.datasets.transfer import Limits
 
+_DESCRIPTION_BYTES = 1 << 20  # a few KB in fact
 _LABELS_HEADER = 8  # bytes before the labels of a one-dimensional IDX file
 
 
@@ -38,9 +39,11 @@ def from_openml(corpus: Corpus, limits: Limits, host: str) -> Payloads:
     DataUnavailableError
         If OpenML is out of reach, too slow, fails, or holds another table.
     """
-    # What an earlier fetch_openml left on disk is used without any network.
+    # What an earlier fetch_openml left on disk is used without any network. Otherwise its first
+    # question is asked here: fetch_openml would repeat it, and wait four times as long.
     if not _sklearn_folder().is_dir():
         require_reachable(host, limits)
+        download(f"{host}api/v1/json/data/{corpus.openml_id}", _DESCRIPTION_BYTES, limits)
     with tempfile.TemporaryDirectory(prefix="fusedmlp-openml-") as folder:
         _run_child(corpus.openml_id, Path(folder), limits)
         pixels = np.load(Path(folder) / "pixels.npy", allow_pickle=False)

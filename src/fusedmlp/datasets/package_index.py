@@ -102,7 +102,7 @@ def _download(wheel: Wheel, folder: Path, pip: list[str], limits: Limits) -> Non
         *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
         *("--no-input", "--disable-pip-version-check", "--progress-bar", "off"),
         # pip's own defaults wait for more than a minute on an index that does not answer.
-        *("--timeout", f"{limits.silence:g}", "--retries", "1"),
+        *("--timeout", f"{limits.pip_silence:g}", "--retries", "1"),
         *("--requirement", str(requirements), "--dest", str(folder)),
     ]
     # The user's "only inside a virtual environment" is meant for installing.

@@ -27,10 +27,11 @@ class Limits:
     """How long to wait, in seconds, before a source counts as failed."""
 
     connect: float = 3.0  # name look-up and connection, all addresses of the host together
-    silence: float = 8.0  # between two pieces of an answer
+    silence: float = 5.0  # between two pieces of an answer
     download: float = 300.0  # one file
     openml: float = 900.0  # download and parse, in a process of its own
     pip: float = 300.0  # one wheel
+    pip_silence: float = 10.0  # an index that first fetches the wheel elsewhere takes a while
 
 
 def require_reachable(url: str, limits: Limits) -> None:

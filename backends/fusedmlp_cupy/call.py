@@ -1,0 +1,125 @@
+"""One call of the engine: what its batches share on the device, and the sums read at its end.
+
+A call is an epoch or a slice of one, an evaluation, or a single batch. Row numbers, the steps of
+the dropout masks and the batches' weights go up once before it; the rows' losses stay on the
+device, and the batches' sums are read once after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusedmlp.backend import Sums
+from fusedmlp_cupy import kernels
+from fusedmlp_cupy.kernels import Batch, Dropout, Targets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fusedmlp.types import IntArray
+    from fusedmlp_cupy.data import CupyData
+    from fusedmlp_cupy.device import CupyDevice, DeviceArray, Program
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """What the dropout masks of a call depend on; no units are silenced where ``rate`` is 0."""
+
+    seed: int
+    first_step: int
+    n_hidden: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the batches of one call share.
+
+    Parameters
+    ----------
+    device
+        Where the call runs.
+    data
+        The data set.
+    rows
+        (n,) row numbers, or None for the data set's own order.
+    n, size
+        Rows in all and in each batch but the last.
+    targets
+        See :class:`fusedmlp_cupy.kernels.Targets`.
+    dropout
+        One entry a hidden layer, or none where no unit is silenced.
+    """
+
+    device: CupyDevice
+    data: CupyData
+    rows: DeviceArray | None
+    n: int
+    size: int
+    targets: Targets
+    dropout: tuple[Dropout, ...]
+
+    def batches(self) -> Iterator[Batch]:
+        """Cut the call into batches."""
+        for number, first in enumerate(range(0, self.n, self.size)):
+            yield Batch(self.rows, first, number, min(self.size, self.n - first))
+
+    def dropout_of(self, layer: int) -> Dropout | None:
+        """Return the masks of a hidden layer."""
+        return self.dropout[layer] if self.dropout else None
+
+    def finish(self, program: Program) -> Sums:
+        """Sum the rows' losses batch by batch and read the sums: the one wait of a call."""
+        n_batches = -(-self.n // self.size)
+        sums = self.device.empty((2, n_batches), np.float64)
+        kernels.batch_sums(program, self.targets, self.n, self.size, sums)
+        losses, correct = self.device.download(sums)
+        if self.targets.weights is not None:
+            return Sums(losses, correct, self.device.download(self.targets.weights))
+        counts = np.full(n_batches, self.size, np.float64)
+        counts[-1] = self.n - (n_batches - 1) * self.size
+        return Sums(losses, correct, counts)
+
+
+def begin(
+    device: CupyDevice,
+    program: Program,
+    data: CupyData,
+    rows: IntArray | None,
+    size: int,
+    masks: Masks,
+    *,
+    mean: bool,
+) -> Call:
+    """Put on the device what the batches of a call need.
+
+    Parameters
+    ----------
+    rows
+        (n,) checked row numbers, or None for the whole data set in its own order.
+    size
+        Rows of each batch but the last.
+    mean
+        Whether the batch's delta is divided by its weight.
+    """
+    n = data.rows if rows is None else len(rows)
+    n_batches = -(-n // size)
+    assert data.y is not None
+    on_device = None if rows is None else device.upload(rows)
+    weights = None
+    if data.w is not None:
+        weights = device.empty((n_batches,), np.float64)
+        kernels.batch_weights(program, data.w, on_device, n, size, weights)
+    losses, correct = device.empty((n,), np.float64), device.empty((n,), np.float64)
+    targets = Targets(data.y, data.w, mean, weights, losses, correct)
+    dropout: tuple[Dropout, ...] = ()
+    if masks.rate:
+        steps = np.arange(masks.first_step, masks.first_step + n_batches, dtype=np.uint64)
+        words = device.upload((steps % 2**32).astype(np.uint32))
+        dropout = tuple(
+            Dropout(words, layer, masks.seed, masks.rate) for layer in range(masks.n_hidden)
+        )
+    return Call(device, data, on_device, n, size, targets, dropout)

@@ -1,0 +1,90 @@
+"""How functions are compiled, and when compiled code on disk may be used again.
+
+Numba looks at the file of the function that it loads, and not at the functions called from there
+(numba#3588): edit a callee in another file, and yesterday's machine code runs. Therefore only the
+few functions that Python calls, the *entries*, are kept on disk, and each is a closure over
+:data:`STAMP`, a hash of all sources of this package: closure values are part of the key under
+which Numba files compiled code. Numba itself adds its version and the CPU.
+
+The folder is Numba's choice: ``NUMBA_CACHE_DIR``, else ``__pycache__``, else the user's cache.
+A folder that cannot be written, and a file that cannot be read, cost time and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import numba
+
+from fusedmlp.backend import MAX_ROW_LOSS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+OPTIONS: Final = {"nogil": True, "error_model": "numpy"}
+"""Without the GIL; and 1/0 is ∞, as in NumPy, where Python's rule would put a branch in each loop."""
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function that other compiled functions call; the one untyped door to Numba."""
+    return cast("Function", numba.njit(**OPTIONS)(function))
+
+
+def _stamp() -> str | None:
+    """Hash of everything that compiled code depends on; None where there are no sources to read."""
+    digest = hashlib.sha256(repr(MAX_ROW_LOSS).encode())
+    try:
+        for source in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(source.read_bytes())
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+STAMP: Final = _stamp()
+
+
+class Entry:
+    """A compiled function for Python to call; compiled ahead, for one signature after another.
+
+    Parameters
+    ----------
+    function
+        A closure over :data:`STAMP`.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._dispatcher = self._cached()
+
+    def compile(self, *arguments: object) -> float:
+        """Make sure that code for these arguments' types exists; return the seconds it took."""
+        signature = tuple(numba.typeof(argument) for argument in arguments)
+        if signature in self._dispatcher.overloads:
+            return 0.0
+        start = time.perf_counter()
+        try:
+            self._dispatcher.compile(signature)
+        except Exception:  # noqa: BLE001 - a damaged file can raise anything that pickle can
+            # A full disk, a damaged or half-written file: compile without one. Where the sources
+            # are at fault, this raises the same error again.
+            self._dispatcher = numba.njit(**OPTIONS)(self._function)
+            self._dispatcher.compile(signature)
+        return time.perf_counter() - start
+
+    def __call__(self, *arguments: object) -> None:
+        """Run; compiles first where :meth:`compile` was not called for these types."""
+        self._dispatcher(*arguments)
+
+    def _cached(self) -> Any:
+        if STAMP is not None:
+            try:
+                return numba.njit(cache=True, **OPTIONS)(self._function)
+            except RuntimeError:
+                pass  # Numba found no folder that it may write.
+        return numba.njit(**OPTIONS)(self._function)

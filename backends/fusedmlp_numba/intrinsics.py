@@ -1,0 +1,411 @@
+"""What Numba cannot say in Python: vector registers, fused multiply-add, atomics. LLVM by hand.
+
+The only file that needs knowledge of LLVM. Each intrinsic's docstring gives its meaning as NumPy
+would write it; kernels.py uses them as plain functions. No network, no layer, no loop over tiles
+is here.
+
+A *panel* is LANES·2 neighbouring columns: two vector registers of the host's width. The weights
+are stored panel by panel (see layout.py), so that a tile reads them as one stream. Nothing here
+checks bounds, and nothing reads or writes outside the rows and panels that it is told to.
+
+Hazards: ``fmuladd`` fuses only where the host has FMA, so results differ between hosts, never
+between two runs or two splits of the work on one host. Numba caches what calls an intrinsic
+without looking at the intrinsic's body: caching.py hashes this file for that reason.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Emit = Callable[[Any, Any, Any, Sequence[Any]], Any]
+    """Numba's code generator: (context, builder, signature, arguments) → value."""
+
+_FEATURES: Final = frozenset(str(get_host_cpu_features()).split(","))
+
+VECTOR_BYTES: Final = (
+    64 if "+avx512f" in _FEATURES else 32 if {"+avx2", "+fma"} <= _FEATURES else 16
+)
+"""Bytes of a vector register: AVX-512, AVX2, and SSE2 or NEON."""
+
+VECTORS: Final = 2
+"""Vector registers side by side in a panel."""
+
+TILE_ROWS: Final = 8 if VECTOR_BYTES == 64 else 6
+"""Rows of accumulators: 8·2 of AVX-512's 32 registers, 6·2 of AVX2's 16; the rest hold operands."""
+
+GATHER_PANELS: Final = 4
+"""Panels that a sparse row sums at once: eight independent chains hide the latency of FMA."""
+
+
+def panel_columns(itemsize: int) -> int:
+    """Columns of a panel for a floating type of ``itemsize`` bytes."""
+    return VECTORS * VECTOR_BYTES // itemsize
+
+
+class _Vectors:
+    """Loads, stores and arithmetic on vectors of one floating type, in one builder."""
+
+    def __init__(self, context: Any, builder: Any, element: Any) -> None:
+        self.builder = builder
+        self.itemsize: int = element.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.itemsize
+        self.scalar = context.get_value_type(element)
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        self._fmuladd = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(self.vector, [self.vector] * 3),
+            f"llvm.fmuladd.v{self.lanes}f{element.bitwidth}",
+        )
+
+    def load(self, base: Any, offset: Any) -> Any:
+        return self.builder.load(self._pointer(base, offset), align=self.itemsize)
+
+    def store(self, value: Any, base: Any, offset: Any) -> None:
+        self.builder.store(value, self._pointer(base, offset), align=self.itemsize)
+
+    def splat(self, value: Any) -> Any:
+        lane = ir.IntType(32)
+        first = self.builder.insert_element(
+            ir.Constant(self.vector, ir.Undefined), value, lane(0)
+        )
+        mask = ir.Constant(ir.VectorType(lane, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, first, mask)
+
+    def fma(self, x: Any, y: Any, z: Any) -> Any:
+        return self.builder.call(self._fmuladd, [x, y, z])
+
+    def panel(self, offset: Any) -> list[Any]:
+        """Offsets of a panel row's registers."""
+        word = offset.type
+        return [self.builder.add(offset, word(v * self.lanes)) for v in range(VECTORS)]
+
+    def _pointer(self, base: Any, offset: Any) -> Any:
+        pointer = self.builder.gep(base, [offset])
+        return self.builder.bitcast(pointer, self.vector.as_pointer())
+
+
+def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    return context.make_array(kind)(context, builder, value).data
+
+
+def _switch(builder: Any, count: Any, highest: int, emit: Callable[[int], None]) -> None:
+    """Emit one specialised block for each value 1..highest of ``count``, and jump to it."""
+    done = builder.append_basic_block("done")
+    switch = builder.switch(count, done)
+    for number in range(1, highest + 1):
+        block = builder.append_basic_block(f"case{number}")
+        switch.add_case(count.type(number), block)
+        builder.position_at_end(block)
+        emit(number)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_tile(
+    typingctx: Any,
+    rows: Any,
+    A: Any,
+    a: Any,
+    a_row: Any,
+    a_column: Any,
+    B: Any,
+    b: Any,
+    b_row: Any,
+    C: Any,
+    c: Any,
+    c_row: Any,
+    depth: Any,
+    accumulate: Any,
+) -> tuple[Any, Emit]:
+    """One tile of a product, C = A·B or C += A·B: ``rows`` × one panel, held in registers.
+
+    Every element is summed in the order of k, from C's value where ``accumulate``: the result
+    does not depend on how rows, columns or depth were cut.
+
+    Parameters
+    ----------
+    rows
+        1 to TILE_ROWS.
+    A, a, a_row, a_column
+        Flat array; element (i, k) is ``A[a + i * a_row + k * a_column]``.
+    B, b, b_row
+        Flat array; row k is the panel at ``B[b + k * b_row]``.
+    C, c, c_row
+        Flat array; row i is the panel at ``C[c + i * c_row]``.
+    depth
+        Length of the sums, at least 1.
+    """
+    del typingctx
+    signature = types.void(
+        rows, A, a, a_row, a_column, B, b, b_row, C, c, c_row, depth, accumulate
+    )
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        count, A, a, a_row, a_column, B, b, b_row, C, c, c_row, depth, accumulate = arguments
+        kinds = signature.args
+        A, B, C = (
+            _data(context, builder, kinds[i], value) for i, value in ((1, A), (5, B), (8, C))
+        )
+        v = _Vectors(context, builder, kinds[1].dtype)
+        word = depth.type
+
+        def one(rows: int) -> None:
+            targets, starts, left = [], [], []
+            for i in range(rows):
+                left.append(builder.gep(A, [builder.add(a, builder.mul(word(i), a_row))]))
+                for offset in v.panel(builder.add(c, builder.mul(word(i), c_row))):
+                    targets.append(offset)
+                    starts.append(builder.select(accumulate, v.load(C, offset), v.zero))
+            before = builder.block
+            body = builder.append_basic_block(f"depth{rows}")
+            after = builder.append_basic_block(f"store{rows}")
+            builder.branch(body)
+            builder.position_at_end(body)
+            k, at_a, at_b = (builder.phi(word) for _ in range(3))
+            sums = [builder.phi(v.vector) for _ in starts]
+            right = [v.load(B, offset) for offset in v.panel(at_b)]
+            results = []
+            for i in range(rows):
+                factor = v.splat(builder.load(builder.gep(left[i], [at_a])))
+                for s, vector in enumerate(right):
+                    results.append(v.fma(factor, vector, sums[i * VECTORS + s]))
+            following = (
+                builder.add(k, word(1)),
+                builder.add(at_a, a_column),
+                builder.add(at_b, b_row),
+            )
+            for phi, first, value in zip((k, at_a, at_b), (word(0), word(0), b), following,
+                                         strict=True):
+                phi.add_incoming(first, before)
+                phi.add_incoming(value, body)
+            for phi, first, value in zip(sums, starts, results, strict=True):
+                phi.add_incoming(first, before)
+                phi.add_incoming(value, body)
+            builder.cbranch(builder.icmp_signed("<", following[0], depth), body, after)
+            builder.position_at_end(after)
+            for offset, value in zip(targets, results, strict=True):
+                v.store(value, C, offset)
+
+        _switch(builder, count, TILE_ROWS, one)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def gather_tile(
+    typingctx: Any,
+    panels: Any,
+    values: Any,
+    indices: Any,
+    start: Any,
+    stop: Any,
+    B: Any,
+    b: Any,
+    b_row: Any,
+    b_panel: Any,
+    C: Any,
+    c: Any,
+    c_panel: Any,
+    alpha: Any,
+    accumulate: Any,
+) -> tuple[Any, Emit]:
+    """One sparse row times a matrix: C = α·Σₙ values[n]·B[indices[n]], or C += that.
+
+    Parameters
+    ----------
+    panels
+        1 to GATHER_PANELS neighbouring panels, summed at once.
+    values, indices, start, stop
+        Flat arrays and the range of n.
+    B, b, b_row, b_panel
+        Flat array; row r of panel p is at ``B[b + r * b_row + p * b_panel]``.
+    C, c, c_panel
+        Flat array; panel p of the result is at ``C[c + p * c_panel]``.
+    """
+    del typingctx
+    signature = types.void(
+        panels, values, indices, start, stop, B, b, b_row, b_panel, C, c, c_panel, alpha, accumulate
+    )
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        count, values, indices, start, stop, B, b, b_row, b_panel, C, c, c_panel, alpha, add = (
+            arguments
+        )
+        kinds = signature.args
+        values, indices, B, C = (
+            _data(context, builder, kinds[i], value)
+            for i, value in ((1, values), (2, indices), (5, B), (9, C))
+        )
+        v = _Vectors(context, builder, kinds[1].dtype)
+        word = start.type
+
+        def one(panels: int) -> None:
+            before = builder.block
+            body = builder.append_basic_block(f"entries{panels}")
+            after = builder.append_basic_block(f"store{panels}")
+            empty = builder.icmp_signed(">=", start, stop)
+            builder.cbranch(empty, after, body)
+            builder.position_at_end(body)
+            n = builder.phi(word)
+            sums = [builder.phi(v.vector) for _ in range(panels * VECTORS)]
+            factor = v.splat(builder.load(builder.gep(values, [n])))
+            index = builder.zext(builder.load(builder.gep(indices, [n])), word)
+            row = builder.add(b, builder.mul(index, b_row))
+            results = []
+            for p in range(panels):
+                for offset in v.panel(builder.add(row, builder.mul(word(p), b_panel))):
+                    results.append(v.fma(factor, v.load(B, offset), sums[len(results)]))
+            following = builder.add(n, word(1))
+            n.add_incoming(start, before)
+            n.add_incoming(following, body)
+            for phi, value in zip(sums, results, strict=True):
+                phi.add_incoming(v.zero, before)
+                phi.add_incoming(value, body)
+            builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
+            builder.position_at_end(after)
+            scale = v.splat(alpha)
+            for p in range(panels):
+                for s, offset in enumerate(
+                    v.panel(builder.add(c, builder.mul(word(p), c_panel)))
+                ):
+                    total = builder.phi(v.vector)
+                    total.add_incoming(v.zero, before)
+                    total.add_incoming(results[p * VECTORS + s], body)
+                    results[p * VECTORS + s] = total
+            for p in range(panels):
+                for s, offset in enumerate(
+                    v.panel(builder.add(c, builder.mul(word(p), c_panel)))
+                ):
+                    old = builder.select(add, v.load(C, offset), v.zero)
+                    v.store(v.fma(scale, results[p * VECTORS + s], old), C, offset)
+
+        _switch(builder, count, GATHER_PANELS, one)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma(typingctx: Any, x: Any, y: Any, z: Any) -> tuple[Any, Emit]:
+    """x·y + z in the operands' one floating type, rounded once where the host can."""
+    del typingctx
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        kind = context.get_value_type(signature.args[0])
+        return builder.call(builder.module.declare_intrinsic("llvm.fmuladd", [kind]), arguments)
+
+    return x(x, y, z), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def like(typingctx: Any, value: Any, x: Any) -> tuple[Any, Emit]:
+    """``value`` in the floating type of x, a number or an array; a float64 would widen the rest."""
+    del typingctx
+    kind = x.dtype if isinstance(x, types.Array) else x
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        return context.cast(builder, arguments[0], signature.args[0], kind)
+
+    return kind(value, x), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def is_double(typingctx: Any, x: Any) -> tuple[Any, Emit]:
+    """Whether x is float64: a constant of the compiled code."""
+    del typingctx
+    answer = x == types.float64
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        del builder, arguments
+        return context.get_constant(signature.return_type, answer)
+
+    return types.boolean(x), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def nearest(typingctx: Any, x: Any) -> tuple[Any, Emit]:
+    """The whole number nearest to x, as a float of x's type (``np.rint``)."""
+    del typingctx
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        kind = context.get_value_type(signature.args[0])
+        return builder.call(builder.module.declare_intrinsic("llvm.rint", [kind]), arguments)
+
+    return x(x), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def power_of_two(typingctx: Any, n: Any) -> tuple[Any, Emit]:
+    """2ⁿ for a whole n in the range of normal numbers, by writing n into the exponent bits.
+
+    A NaN counts as 0, because LLVM leaves its conversion to an integer undefined. Integer
+    arithmetic in Python would not do: Numba widens it to 64 bits, and the loop stays scalar.
+    """
+    del typingctx
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        kind = context.get_value_type(signature.args[0])
+        bits, mantissa, bias = (
+            (32, 23, 127) if signature.args[0] == types.float32 else (64, 52, 1023)
+        )
+        word = ir.IntType(bits)
+        (n,) = arguments
+        n = builder.select(builder.fcmp_ordered("ord", n, n), n, kind(0.0))
+        exponent = builder.add(builder.fptosi(n, word), word(bias))
+        return builder.bitcast(builder.shl(exponent, word(mantissa)), kind)
+
+    return n(n), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def atomic_add(typingctx: Any, array: Any, index: Any, value: Any) -> tuple[Any, Emit]:
+    """Add to an element of an int64 array, seen whole by every thread; return its old value."""
+    del typingctx
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        array, index, value = arguments
+        pointer = builder.gep(_data(context, builder, signature.args[0], array), [index])
+        return builder.atomic_rmw("add", pointer, value, "seq_cst")
+
+    return types.int64(array, types.intp, types.int64), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def atomic_load(typingctx: Any, array: Any, index: Any) -> tuple[Any, Emit]:
+    """Read an element of an int64 array that other threads write."""
+    del typingctx
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        array, index = arguments
+        pointer = builder.gep(_data(context, builder, signature.args[0], array), [index])
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(array, types.intp), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def yield_processor(typingctx: Any) -> tuple[Any, Emit]:
+    """Let another thread of the system run: what a spinning thread does on a full machine."""
+    del typingctx
+    name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        del signature, arguments
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), emit

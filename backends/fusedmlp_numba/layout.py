@@ -1,0 +1,219 @@
+"""Where everything lies: the engine's flat buffers, and the way between them and plain arrays.
+
+Parameters, gradients and optimizer slots are one flat array each, of the same layout, so that an
+update is one loop. Per layer: the weights W (D, H) in panels of ``columns`` neighbouring columns,
+each panel (D, columns) contiguous, then the bias, both filled up with zeros to whole panels. The
+filling is computed along and never read by a real column. Activations are (B, width) rows with
+the width filled up likewise. Compiled code gets these NamedTuples; it computes nothing here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from fusedmlp.network import Parameters
+from fusedmlp_numba.intrinsics import panel_columns
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from fusedmlp.network import Network
+    from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, IntArray
+
+ALIGNMENT: Final = 64
+"""Bytes of a cache line: a panel's row of AVX2 is one line, where it starts at one."""
+
+
+class Shape(NamedTuple):
+    """The network's geometry; offsets count elements of the flat buffers.
+
+    Parameters
+    ----------
+    sizes
+        (L + 1,) D, H1, …, K.
+    widths
+        (L + 1,) columns of the activation buffers: D, then whole panels.
+    weights, biases, transposed
+        (L,) offsets of each layer's weights and bias in the parameters, and of Wᵀ in its buffer.
+    rows
+        (L + 1,) offsets of each layer's activations.
+    columns
+        Columns of a panel.
+    """
+
+    sizes: IntArray
+    widths: IntArray
+    weights: IntArray
+    biases: IntArray
+    transposed: IntArray
+    rows: IntArray
+    columns: int
+
+
+class Buffers(NamedTuple):
+    """Everything a step writes, each a flat array; allocated once.
+
+    Parameters
+    ----------
+    theta, gradient, first, second
+        Parameters, their gradients, and the optimizer's slots (empty where it has fewer).
+    x
+        (B, D) the batch's inputs, empty where only sparse data is staged.
+    a, delta
+        Activations of the hidden layers, and deltas; the last delta starts as the logits.
+    kept
+        Dropout masks of the hidden layers.
+    transposed
+        Wᵀ of the layers above the first, in panels.
+    left, right
+        Operands of products, packed: a block for each worker, and the delta in panels.
+    index, value, row_stop
+        The batch's nonzero inputs: row i has a stretch of ``capacity`` entries from
+        ``i * capacity``, filled up to ``row_stop[i]``.
+    list_row, list_value, list_start, list_stop
+        The same entries by input: which rows, and with what value.
+    row_loss, row_correct
+        (B,) the output kernels' results.
+    sync
+        The barrier's three counters, a cache line apart.
+    """
+
+    theta: FloatArray
+    gradient: FloatArray
+    first: FloatArray
+    second: FloatArray
+    x: FloatArray
+    a: FloatArray
+    delta: FloatArray
+    kept: npt.NDArray[np.uint8]
+    transposed: FloatArray
+    left: FloatArray
+    right: FloatArray
+    index: npt.NDArray[np.uint32]
+    value: FloatArray
+    row_stop: IntArray
+    list_row: npt.NDArray[np.uint32]
+    list_value: FloatArray
+    list_start: IntArray
+    list_stop: IntArray
+    row_loss: Float64Vector
+    row_correct: Float64Vector
+    sync: IntArray
+
+
+class Rules(NamedTuple):
+    """The network's, objective's and optimizer's settings as numbers; see kernels.py."""
+
+    hidden: int
+    output: int
+    optimizer: int
+    mean: bool
+    l2: float
+    keep: float
+    threshold: np.uint64
+    seed: np.uint64
+    momentum: float
+    beta1: float
+    beta2: float
+    eps: float
+    decay: float
+
+
+class Source(NamedTuple):
+    """A staged data set, in one type for all kinds of inputs: what is not there is empty.
+
+    Parameters
+    ----------
+    kind
+        0: ``pixels``, 1: ``single``, 2: ``double``, each (N, D); 3: CSR with single ``data``,
+        4: with double.
+    sparse
+        Whether the first layer works on nonzero inputs only.
+    capacity
+        Entries that a sparse row may have.
+    labels, targets
+        (N,) class numbers, or (N, K) values.
+    sample_weight
+        (N,), or (0,) for none.
+    """
+
+    kind: int
+    sparse: bool
+    capacity: int
+    pixels: npt.NDArray[np.uint8]
+    single: npt.NDArray[np.float32]
+    double: npt.NDArray[np.float64]
+    indptr: IntArray
+    indices: npt.NDArray[np.int32]
+    single_data: npt.NDArray[np.float32]
+    double_data: npt.NDArray[np.float64]
+    labels: IntArray
+    targets: FloatArray
+    sample_weight: FloatArray
+
+
+def aligned(n: int, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+    """Return n zeros that start at a cache line."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.zeros(n + ALIGNMENT // itemsize, dtype)
+    start = -raw.ctypes.data % ALIGNMENT // itemsize
+    return raw[start : start + n]
+
+
+def shape_of(network: Network, dtype: FloatDtype, batch: int) -> Shape:
+    """Lay out a network whose buffers hold ``batch`` rows."""
+    columns = panel_columns(np.dtype(dtype).itemsize)
+    sizes = np.array(network.sizes, np.int64)
+    widths = -(-sizes // columns) * columns
+    weights = sizes[:-1] * widths[1:]
+    ends = np.cumsum(weights + widths[1:])
+    transposed = sizes[1:] * widths[:-1]
+    transposed[0] = 0  # no delta is handed below the first layer
+    rows = batch * widths
+    rows[0] = 0  # the inputs have a buffer of their own
+    widths[0] = sizes[0]
+    return Shape(
+        sizes,
+        widths,
+        ends - weights - widths[1:],
+        ends - widths[1:],
+        np.cumsum(transposed) - transposed,
+        np.cumsum(rows) - rows,
+        columns,
+    )
+
+
+def parameter_count(shape: Shape) -> int:
+    """Length of the flat parameters."""
+    return int(shape.biases[-1] + shape.widths[-1])
+
+
+def pack(parameters: Parameters, shape: Shape, out: FloatArray) -> None:
+    """Write plain arrays into a flat buffer, with zeros as filling."""
+    out[:] = 0
+    for layer, (W, b) in enumerate(zip(parameters.weights, parameters.biases, strict=True)):
+        panels = _panels(out, shape, layer)
+        for panel in range(len(panels)):
+            part = W[:, panel * shape.columns : (panel + 1) * shape.columns]
+            panels[panel, :, : part.shape[1]] = part
+        out[shape.biases[layer] :][: len(b)] = b
+
+
+def unpack(flat: FloatArray, shape: Shape) -> Parameters:
+    """Return fresh plain arrays from a flat buffer."""
+    weights, biases = [], []
+    for layer in range(len(shape.weights)):
+        panels = _panels(flat, shape, layer)
+        H = int(shape.sizes[layer + 1])
+        W = panels.transpose(1, 0, 2).reshape(panels.shape[1], -1)[:, :H]
+        weights.append(np.array(W, order="C"))
+        biases.append(flat[shape.biases[layer] :][:H].copy())
+    return Parameters(tuple(weights), tuple(biases))
+
+
+def _panels(flat: FloatArray, shape: Shape, layer: int) -> FloatArray:
+    """View a layer's weights as (panels, D, columns)."""
+    start, stop = shape.weights[layer], shape.biases[layer]
+    return flat[start:stop].reshape(-1, int(shape.sizes[layer]), shape.columns)

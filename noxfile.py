@@ -1,0 +1,97 @@
+"""Every check of the project, each in an environment of its own: ``nox -s NAME``.
+
+Words after ``--`` go to the tool underneath: ``nox -s tests -- -k parity -x``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["lint", "typecheck", "tests", "docs"]
+nox.options.error_on_missing_interpreters = False
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+COVERAGE_FLOOR = 90
+
+
+def install(session: nox.Session, *groups: str, package: bool = True) -> None:
+    """Install dependency groups of pyproject.toml and, where asked, the package itself."""
+    needed = [r for group in groups for r in nox.project.dependency_groups(PYPROJECT, group)]
+    session.install(*(["-e", "."] if package else []), *needed)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole suite with coverage. ``-- --no-cov`` leaves coverage out; any pytest option goes."""
+    install(session, "test")
+    session.run(
+        "pytest",
+        "--cov",
+        f"--cov-fail-under={0 if session.posargs else COVERAGE_FLOOR}",
+        *session.posargs,
+    )
+
+
+@nox.session(python=PYTHONS, name="tests-all")
+def tests_all(session: nox.Session) -> None:
+    """The suite on every supported Python that is installed."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check formatting and lint. ``-- --fix`` mends what can be mended."""
+    install(session, "lint", package=False)
+    if "--fix" in session.posargs:
+        session.run("ruff", "check", "--fix", ".")
+        session.run("ruff", "format", ".")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Mypy, strict, over the package and the backends."""
+    install(session, "typecheck")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; warnings are errors."""
+    install(session, "docs")
+    output = ROOT / "docs" / "_build"
+    shutil.rmtree(output, ignore_errors=True)
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", str(output), *session.posargs)
+    session.log(f"open {output / 'index.html'}")
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure every usable backend on MNIST. ``-- --quick`` only proves that everything runs."""
+    install(session, "test")
+    session.run("pytest", "benchmarks", "--benchmark-only", "-p", "no:cov", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Check and measure the CuPy backend on this machine's GPU; exit 3 where there is none.
+
+    ``CUDA=12 nox -s gpu`` installs for CUDA 12; words after ``--`` go to benchmarks/gpu.py.
+    """
+    install(session, "test")
+    if os.environ.get("CUDA") == "12":
+        session.run("pip", "uninstall", "-y", "cupy-cuda13x", silent=True)
+        session.install("-e", ".[cuda12]")
+    else:
+        session.install("-e", ".[cuda13]")
+    session.run("python", "benchmarks/gpu.py", *session.posargs)
+    session.run("pytest", "-m", "gpu")

@@ -1,0 +1,49 @@
+"""Fixtures for the whole suite: the backends to test, and why one is skipped."""
+
+from __future__ import annotations
+
+import pytest
+
+from fusedmlp.registry import availability, backend_class
+
+COMPILED = ("numba", pytest.param("cupy", marks=pytest.mark.gpu))
+"""Backends that are compared with NumPy, the specification."""
+
+EVERY = ("numpy", *COMPILED)
+
+
+def pytest_collection_modifyitems(items):
+    """Skip tests that need a device, with what the probe found as the reason."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing:
+        return
+    found = availability()["cupy"]
+    if found.state != "usable":
+        skip = pytest.mark.skip(reason=f"no GPU: cupy is {found.state}: {found.detail[:120]}")
+        for item in needing:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", params=EVERY)
+def backend(request):
+    """Each backend in turn."""
+    return backend_class(request.param)()
+
+
+@pytest.fixture(scope="session", params=COMPILED)
+def compiled_backend(request):
+    """Each backend but the specification."""
+    return backend_class(request.param)()
+
+
+@pytest.fixture(scope="session")
+def numpy_backend():
+    """The specification."""
+    return backend_class("numpy")()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    """Keep the tester's own choice of backend and data out of the tests."""
+    for name in ("FUSEDMLP_BACKEND", "FUSEDMLP_DATA", "FUSEDMLP_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)

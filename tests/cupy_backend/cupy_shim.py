@@ -1,0 +1,187 @@
+"""Runs kernels.cu on the CPU: builds it with g++ behind cupy_shim.h, and calls it with ctypes.
+
+Every call is checked as no GPU would: the arguments against the kernel's own parameter list, in
+number, type and width. Arrays stand for device memory and are plain NumPy arrays here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HEADER = Path(__file__).with_name("cupy_shim.h")
+
+# Contraction into fused multiply-adds as NVRTC does by default is left off: the shim is for the
+# logic, and so rounds as NumPy does.
+FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-w"]
+
+SCALARS = {
+    "int": np.dtype("int32"),
+    "uint32": np.dtype("uint32"),
+    "int64": np.dtype("int64"),
+    "uint64": np.dtype("uint64"),
+    "float": np.dtype("float32"),
+    "double": np.dtype("float64"),
+    "uint8": np.dtype("uint8"),
+}
+CTYPES = {
+    "int32": ctypes.c_int32,
+    "uint32": ctypes.c_uint32,
+    "int64": ctypes.c_int64,
+    "uint64": ctypes.c_uint64,
+    "float32": ctypes.c_float,
+    "float64": ctypes.c_double,
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    dtype: np.dtype
+    pointer: bool
+    const: bool
+
+
+def parameters_of(source: str, real: str) -> dict[str, list[Parameter]]:
+    """The parameter list of every kernel in a source."""
+    kernels = {}
+    for name, text in re.findall(r"^KERNEL (\w+)\(([^)]*)\)", source, re.MULTILINE):
+        parameters = []
+        for part in text.split(","):
+            match = re.fullmatch(r"\s*(const )?(\w+)(\*?) (\w+)\s*", part)
+            assert match, f"{name}: cannot read the parameter {part!r}"
+            const, kind, star, argument = match.groups()
+            dtype = SCALARS[real if kind == "real" else kind]
+            parameters.append(Parameter(argument, dtype, bool(star), bool(const)))
+        kernels[name] = parameters
+    return kernels
+
+
+def compiler() -> str:
+    """g++, or a skip with its reason; CI must have it."""
+    found = shutil.which("g++")
+    if found is None:
+        reason = "g++ is not installed: kernels.cu cannot be run on the CPU"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
+    """Compile a source to a shared library, with a C entry for each kernel."""
+    entries = []
+    for name, parameters in parameters_of(source, real).items():
+        fields = "".join(
+            f"{'const ' if p.const else ''}{_c_type(p, real)} a{i}; "
+            for i, p in enumerate(parameters)
+        )
+        arguments = ", ".join(f"a->a{i}" for i in range(len(parameters)))
+        entries.append(
+            f"struct Args_{name} {{ {fields} }};\n"
+            f"static void body_{name}(void* p) "
+            f"{{ auto* a = (Args_{name}*)p; {name}({arguments}); }}\n"
+            f'extern "C" const char* shim_{name}(const unsigned* grid, const unsigned* block, '
+            f"int backwards, void* args) "
+            f"{{ return shim::launch(grid, block, backwards, body_{name}, args); }}\n"
+        )
+    text = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{source}\n' + "".join(entries)
+    digest = hashlib.sha256((text + HEADER.read_text() + real).encode()).hexdigest()[:16]
+    cpp, library = folder / f"{digest}.cpp", folder / f"{digest}.so"
+    cpp.write_text(text)
+    command = [compiler(), *FLAGS, f"-DREAL={real}", str(cpp), "-o", str(library)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"g++ refused kernels.cu:\n{result.stderr}"
+    return ctypes.CDLL(str(library))
+
+
+def _c_type(parameter: Parameter, real: str) -> str:
+    names = {str(v): k for k, v in SCALARS.items()}
+    kind = names[str(parameter.dtype)]
+    return f"{kind}*" if parameter.pointer else kind
+
+
+class Kernels:
+    """All kernels of a source for one floating type.
+
+    Every launch runs twice, with threads and blocks forwards and backwards, on copies of the same
+    memory, and must give the same bits both times: a race within a block or between blocks would
+    show as a difference.
+    """
+
+    def __init__(self, source: str, real: str, folder: Path) -> None:
+        self.parameters = parameters_of(source, real)
+        self._library = build(source, real, folder)
+        self.launched: set[str] = set()
+        self.both_orders = True
+
+    def __call__(self, name, grid, block, args) -> None:
+        self.launched.add(name)
+        values = self._checked(name, args)
+        written = [
+            value
+            for value, parameter in zip(args, self.parameters[name], strict=True)
+            if parameter.pointer and not parameter.const and isinstance(value, np.ndarray)
+        ]
+        before = [array.copy() for array in written] if self.both_orders else []
+        self._run(name, grid, block, values, backwards=False)
+        if not self.both_orders:
+            return
+        after = [array.copy() for array in written]
+        for array, saved in zip(written, before, strict=True):
+            array[...] = saved
+        self._run(name, grid, block, values, backwards=True)
+        for array, forwards in zip(written, after, strict=True):
+            assert array.tobytes() == forwards.tobytes(), (
+                f"{name}: the result depends on the order in which threads run"
+            )
+
+    def _run(self, name, grid, block, values, *, backwards: bool) -> None:
+        class Args(ctypes.Structure):
+            _fields_ = [(f"a{i}", type(value)) for i, value in enumerate(values)]
+
+        three = ctypes.c_uint * 3
+        entry = getattr(self._library, f"shim_{name}")
+        entry.restype = ctypes.c_char_p
+        failure = entry(
+            three(*(tuple(grid) + (1, 1))[:3]),
+            three(*(tuple(block) + (1, 1))[:3]),
+            int(backwards),
+            ctypes.byref(Args(*values)),
+        )
+        assert failure is None, f"{name}{grid}{block}: {failure.decode()}"
+
+    def _checked(self, name, args) -> list:
+        parameters = self.parameters[name]
+        assert len(args) == len(parameters), (
+            f"{name} takes {len(parameters)} arguments, got {len(args)}"
+        )
+        values = []
+        for value, parameter in zip(args, parameters, strict=True):
+            where = f"{name}: argument {parameter.name}"
+            if parameter.pointer and isinstance(value, np.ndarray):
+                assert value.dtype == parameter.dtype, (
+                    f"{where} is {value.dtype}, the kernel reads {parameter.dtype}"
+                )
+                assert value.flags.c_contiguous, f"{where} is not contiguous"
+                values.append(ctypes.c_void_p(value.ctypes.data))
+            elif parameter.pointer:
+                assert isinstance(value, np.uint64), f"{where} is {value!r}, not a pointer"
+                assert value == 0, f"{where} is {value!r}, not a pointer"
+                values.append(ctypes.c_void_p(0))
+            else:
+                assert isinstance(value, np.generic), f"{where} is {value!r}: no width is known"
+                assert value.dtype == parameter.dtype, (
+                    f"{where} is {value.dtype}, the kernel reads {parameter.dtype}"
+                )
+                values.append(CTYPES[value.dtype.name](value.item()))
+        return values

@@ -1,0 +1,331 @@
+"""``.npz`` files and IDX folders of users: what is mapped, what is converted, what is refused."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from fusedmlp.datasets import load_dataset, load_npz
+from fusedmlp.datasets.idx import write_idx
+from fusedmlp.errors import DataUnavailableError, InvalidInputError
+
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(12, 5))
+Y = np.arange(12) % 3
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data.npz"
+
+
+def test_stored_members_are_mapped(path):
+    np.savez(path, x_train=X, y_train=Y, x_test=X[:4], y_test=Y[:4])
+    data = load_dataset(path)
+    assert isinstance(data.x_train, np.memmap)
+    assert isinstance(data.x_test, np.memmap)
+    assert not data.x_train.flags.writeable
+    np.testing.assert_array_equal(data.x_train, X)
+    np.testing.assert_array_equal(data.x_test, X[:4])
+    assert data.y_train.dtype == np.int64
+    np.testing.assert_array_equal(data.y_train, Y)
+    assert (data.name, data.task, data.n_outputs) == ("data", "classification", 3)
+    assert data.summary()["memory_mapped"] is True
+
+
+def test_compressed_members_are_loaded(path):
+    np.savez_compressed(path, x=X, y=Y)
+    data = load_npz(path)
+    assert not isinstance(data.x_train, np.memmap)
+    np.testing.assert_array_equal(data.x_train, X)
+    assert data.x_test is None
+    assert data.y_test is None
+    assert data.summary()["rows"] == {"train": 12, "test": None}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_column_major_arrays(path, save):
+    save(path, x=np.asfortranarray(X), y=Y)
+    np.testing.assert_array_equal(load_npz(path).x_train, X)
+
+
+def test_local_header_longer_than_the_directory_says(path):
+    # The extra field of the local header differs from the one in the directory, as zip allows.
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in (("x.npy", X), ("y.npy", Y)):
+            with archive.open(name, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array)
+    np.testing.assert_array_equal(load_npz(path).x_train, X)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [
+        (np.uint8, np.uint8),
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+        (">f8", np.float64),
+        (np.float16, np.float32),
+        (np.int16, np.float32),
+        (np.bool_, np.float32),
+        (np.int64, np.float64),
+        (np.uint16, np.float32),
+    ],
+)
+def test_input_types(path, dtype, kept):
+    x = RNG.integers(0, 2, (12, 5)).astype(dtype)
+    np.savez(path, x=x, y=Y)
+    data = load_npz(path)
+    assert data.x_train.dtype == kept
+    np.testing.assert_array_equal(data.x_train, x)
+
+
+def test_images_become_rows_and_stay_mapped(path):
+    x = RNG.integers(0, 256, (12, 4, 6), np.uint8)
+    np.savez(path, x=x, y=Y)
+    data = load_npz(path)
+    assert isinstance(data.x_train, np.memmap)
+    assert data.image_shape == (4, 6)
+    np.testing.assert_array_equal(data.x_train, x.reshape(12, 24))
+
+
+def test_one_input_column(path):
+    np.savez(path, x=X[:, 0], y=Y)
+    assert load_npz(path).x_train.shape == (12, 1)
+
+
+def test_test_part_follows_the_type_of_the_training_part(path):
+    np.savez(path, x_train=X, y_train=Y, x_test=X[:4].astype(np.float32), y_test=Y[:4])
+    assert load_npz(path).x_test.dtype == np.float64
+    pixels = np.zeros((4, 5), np.uint8)
+    np.savez(path, x_train=X, y_train=Y, x_test=pixels, y_test=Y[:4])
+    with pytest.raises(InvalidInputError, match="columns of uint8, expected 5 of float64"):
+        load_npz(path)  # pixels beside scaled numbers are a mistake, not a type to convert
+
+
+BINARY = np.array([[0, 1], [1, 1], [0, 0]] * 4)
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "dtype", "shape", "n_outputs"),
+    [
+        (Y, "classification", np.int64, (12,), 3),
+        (Y.astype(float), "classification", np.int64, (12,), 3),
+        (Y[:, None], "classification", np.int64, (12,), 3),
+        (Y.astype(bool), "classification", np.int64, (12,), 2),
+        (Y + 0.5, "regression", np.float64, (12, 1), 1),
+        (X[:, :2], "regression", np.float64, (12, 2), 2),
+        (BINARY, "multilabel", np.float64, (12, 2), 2),
+        (BINARY.astype(bool), "multilabel", np.float64, (12, 2), 2),
+    ],
+)
+def test_targets(path, y, task, dtype, shape, n_outputs):
+    np.savez(path, x=X, y=y)
+    data = load_npz(path)
+    assert (data.task, data.y_train.dtype, data.y_train.shape) == (task, dtype, shape)
+    assert data.n_outputs == n_outputs
+    np.testing.assert_array_equal(data.y_train.reshape(12, -1), y.reshape(12, -1))
+
+
+def test_task_overrules(path):
+    np.savez(path, x=X.astype(np.float32), y=Y)
+    data = load_dataset(path, task="regression")
+    assert (data.task, data.y_train.dtype) == ("regression", np.float32)
+    np.savez(path, x=X, y=BINARY)
+    assert load_npz(path, "regression").task == "regression"
+    with pytest.raises(InvalidInputError, match="2 columns, expected one column"):
+        load_npz(path, "classification")
+    np.savez(path, x=X, y=X[:, :2])
+    with pytest.raises(InvalidInputError, match="multilabel set must be 0 or 1"):
+        load_npz(path, "multilabel")
+
+
+def test_class_that_only_the_test_part_has(path):
+    np.savez(path, x_train=X, y_train=Y, x_test=X[:2], y_test=np.array([0, 5]))
+    assert load_npz(path).n_outputs == 6
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (Y - 1, r"data: train: label -1 in row 0; expected whole numbers from 0"),
+        (np.where(Y == 1, np.nan, Y), "label nan in row 1"),
+        (np.where(Y == 2, np.inf, Y), "label inf in row 2"),
+        (Y * 1000, "2,001 classes for 12 rows"),
+        (np.full(12, 4), "every training row has label 4"),
+        (Y.astype(str), "labels are <U21"),
+        (Y[:7], r"12 rows of inputs and targets of shape \(7,\)"),
+        (Y.reshape(12, 1, 1), r"targets of shape \(12, 1, 1\)"),
+        (np.zeros((12, 0)), r"targets of shape \(12, 0\)"),
+        (np.where(np.eye(12)[:, :2] > 0, np.nan, 0.5), "targets hold nan at row 0, column 0"),
+        (X[:, :2].astype("M8[s]"), "targets are datetime64"),
+    ],
+)
+def test_bad_targets(path, y, words):
+    np.savez(path, x=X, y=y)
+    with pytest.raises(InvalidInputError, match=words):
+        load_npz(path)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((0, 5)), r"shape \(0, 5\), expected at least one row"),
+        (np.array(3.0), r"shape \(\)"),
+        (X.astype(str), "inputs are <U"),
+        (X + 1j, "inputs are complex128"),
+    ],
+)
+def test_bad_inputs(path, x, words):
+    np.savez(path, x=x, y=Y[: len(np.atleast_1d(x))])
+    with pytest.raises(InvalidInputError, match=words):
+        load_npz(path)
+
+
+def test_values_that_are_not_finite(path):
+    x = X.copy()
+    x[7, 2] = np.inf
+    np.savez_compressed(path, x=x, y=Y)
+    with pytest.raises(InvalidInputError, match="x_train: inputs hold inf at row 7, column 2"):
+        load_npz(path)
+
+
+@pytest.mark.parametrize(
+    "keys", [("x",), ("a", "y"), ("x_train", "x"), ("x_train", "y_train", "x_test"), ()]
+)
+def test_keys(path, keys):
+    np.savez(path, **dict.fromkeys(keys, X))
+    with pytest.raises(InvalidInputError, match="expected x_train, y_train and") as caught:
+        load_npz(path)
+    assert (", ".join(keys) or "nothing") in str(caught.value)
+
+
+def test_objects_are_never_unpickled(path):
+    class Bomb:
+        def __reduce__(self):
+            return (print, ("unpickled",))
+
+    np.savez(path, x=np.array([Bomb(), 1], object), y=Y[:2])
+    with pytest.raises(DataUnavailableError, match="never unpickled"):
+        load_npz(path)
+
+
+def rewrite(path, change):
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content[:-30],
+        lambda content: content[: len(content) // 2],
+        lambda _content: b"",
+        lambda _content: b"<!DOCTYPE html>",
+        lambda content: content.replace(b"PK\x03\x04", b"PK\x03\x05", 1),
+        lambda content: content.replace(b"\x93NUMPY", b"\x93NUMPI", 1),
+        lambda content: content.replace(b"(12, 5)", b"(12, 6)", 1),
+        lambda content: content.replace(b"\x93NUMPY\x01", b"\x93NUMPY\x07", 1),
+    ],
+)
+@pytest.mark.parametrize("save", [np.savez])
+def test_damaged_files(path, save, change):
+    save(path, x=X, y=Y)
+    rewrite(path, change)
+    with pytest.raises(DataUnavailableError, match=r"data\.npz"):
+        load_npz(path)
+
+
+def test_damaged_compressed_member(path):
+    np.savez_compressed(path, x=RNG.normal(size=(500, 5)), y=np.arange(500) % 2)
+    rewrite(path, lambda c: c[:3000] + bytes(100) + c[3100:])
+    with pytest.raises(DataUnavailableError, match=r"data\.npz"):
+        load_npz(path)
+
+
+def test_member_that_reaches_past_the_end(path):
+    np.savez(path, x=X, y=Y)
+    size, larger = 128 + X.nbytes, 128 + 99 * 40
+    rewrite(
+        path,
+        lambda content: content.replace(b"(12, 5)", b"(99, 5)").replace(
+            struct.pack("<I", size), struct.pack("<I", larger)
+        ),
+    )
+    with pytest.raises(DataUnavailableError, match=r"x\.npy reaches past the end"):
+        load_npz(path)
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        (b"a text, no array at all", r"x\.npy: "),
+        (b"\x93NUMPY\x01\x00", r"x\.npy: "),
+        (None, r"x\.npy has 608 bytes, expected 704 for float64 of shape \(12, 6\)"),
+    ],
+)
+def test_member_that_is_no_array(path, member, words):
+    np.savez(path, x=X, y=Y)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    contents["x.npy"] = member or contents["x.npy"].replace(b"(12, 5)", b"(12, 6)")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    with pytest.raises(DataUnavailableError, match=words):
+        load_npz(path)
+
+
+def test_compressed_pixels_stay_pixels(path):
+    x = RNG.integers(0, 256, (12, 5), np.uint8)
+    np.savez_compressed(path, x=x, y=Y)
+    data = load_npz(path)
+    assert data.x_train.dtype == np.uint8
+    np.testing.assert_array_equal(data.x_train, x)
+
+
+def test_array_format_2(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in (("x.npy", X), ("y.npy", Y)):
+            with archive.open(name, "w") as member:
+                np.lib.format.write_array(member, array, version=(2, 0))
+    np.testing.assert_array_equal(load_npz(path).x_train, X)
+
+
+IMAGES = RNG.integers(0, 256, (12, 4, 6), np.uint8)
+
+
+def test_idx_folder(tmp_path):
+    write_idx(tmp_path / "train-images-idx3-ubyte", IMAGES)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", Y.astype(np.uint8))
+    data = load_dataset(tmp_path)
+    assert isinstance(data.x_train, np.memmap)
+    assert data.x_train.dtype == np.uint8
+    assert data.image_shape == (4, 6)
+    assert data.x_test is None
+    assert data.name == tmp_path.name
+    np.testing.assert_array_equal(data.y_train, Y)
+    write_idx(tmp_path / "test-images-idx3-ubyte", IMAGES[:5])
+    with pytest.raises(DataUnavailableError, match="no t10k-labels file"):
+        load_dataset(tmp_path)
+    write_idx(tmp_path / "test-labels-idx1-ubyte", Y[:5].astype(np.uint8))
+    assert len(load_dataset(tmp_path).x_test) == 5
+
+
+def test_idx_folder_of_floats(tmp_path):
+    write_idx(tmp_path / "train-images-idx2-float", X)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", Y.astype(np.uint8))
+    data = load_dataset(tmp_path)
+    assert data.x_train.dtype == np.float64
+    np.testing.assert_array_equal(data.x_train, X)
+
+
+def test_idx_folder_that_does_not_fit(tmp_path):
+    with pytest.raises(DataUnavailableError, match="no train-images and no train-labels"):
+        load_dataset(tmp_path)
+    write_idx(tmp_path / "train-images-idx3-ubyte", IMAGES)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", Y[:9].astype(np.uint8))
+    with pytest.raises(InvalidInputError, match="12 rows of inputs"):
+        load_dataset(tmp_path)

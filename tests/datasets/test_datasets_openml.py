@@ -1,0 +1,132 @@
+"""The OpenML source: a stand-in for scikit-learn answers in the child process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fusedmlp.datasets import openml_child
+from fusedmlp.datasets.openml import from_openml
+from fusedmlp.errors import DataUnavailableError
+
+FAKE = """
+import numpy as np
+
+class Table:
+    table = np.load({path!r})
+    data, target = table["x"].astype(float), table["y"].astype(str).astype(object)
+
+def fetch_openml(**options):
+    assert options.pop("data_id") == 1
+    assert options.pop("as_frame") is False
+    assert options.pop("parser") == "liac-arff"
+    {body}
+"""
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path, arrays, server):
+    """Let the child process import a scikit-learn whose ``fetch_openml`` has the given body."""
+    images = np.concatenate([arrays["train-images-idx3-ubyte"], arrays["t10k-images-idx3-ubyte"]])
+    labels = np.concatenate([arrays["train-labels-idx1-ubyte"], arrays["t10k-labels-idx1-ubyte"]])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
+
+    server.serve("/api/v1/json/data/1", b"{}")
+
+    def make(body: str, x: np.ndarray | None = None) -> None:
+        package = tmp_path / "fake" / "sklearn"
+        package.mkdir(parents=True)
+        table = images.reshape(25, 16) if x is None else x
+        np.savez(tmp_path / "table.npz", x=table, y=labels)
+        (package / "__init__.py").touch()
+        text = FAKE.format(path=str(tmp_path / "table.npz"), body=body)
+        (package / "datasets.py").write_text(text, "utf-8")
+
+    return make
+
+
+def test_raw_files_are_rebuilt(fake, server, corpus, limits, raw):
+    fake("return Table")
+    payloads = from_openml(corpus, limits, server.url)
+    assert {name: payload.tobytes() for name, payload in payloads.items()} == raw
+
+
+def test_child_script_in_this_process(monkeypatch, tmp_path):
+    class Table:
+        data = np.array([[0.0, 255.0]])
+        target = np.array(["7"], object)
+
+    set_to = []
+    monkeypatch.setattr("socket.setdefaulttimeout", set_to.append)
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda **_options: Table)
+    openml_child.main(1, tmp_path, 2.5)
+    assert set_to == [2.5]
+    assert np.load(tmp_path / "pixels.npy").tolist() == [[0, 255]]
+    assert np.load(tmp_path / "labels.npy").tolist() == [7]
+
+
+def test_sockets_of_the_child_have_a_timeout(fake, server, corpus, limits):
+    fake("import socket; raise OSError(f'timeout is {socket.getdefaulttimeout()}')")
+    with pytest.raises(DataUnavailableError, match=r"OSError: timeout is 1\.0$"):
+        from_openml(corpus, limits, server.url)
+
+
+def test_error_is_one_line(fake, server, corpus, limits):
+    fake("import urllib.error as e; raise e.HTTPError('url', 504, 'Gateway Time-out', None, None)")
+    with pytest.raises(DataUnavailableError, match="504: Gateway Time-out") as caught:
+        from_openml(corpus, limits, server.url)
+    assert "\n" not in str(caught.value)
+
+
+def test_child_that_dies_without_a_word(fake, server, corpus, limits):
+    fake("import os; os._exit(9)")
+    with pytest.raises(DataUnavailableError, match="exit status 9"):
+        from_openml(corpus, limits, server.url)
+
+
+def test_child_that_never_ends(fake, server, corpus, limits):
+    fake("import time; time.sleep(60)")
+    start = time.monotonic()
+    with pytest.raises(DataUnavailableError, match="not finished within 1 s"):
+        from_openml(corpus, replace(limits, openml=1.0), server.url)
+    assert time.monotonic() - start < 10
+
+
+def test_another_table(fake, server, corpus, limits):
+    fake("return Table", np.zeros((25, 7), np.uint8))
+    with pytest.raises(DataUnavailableError, match=r"another table: inputs \(25, 7\)"):
+        from_openml(corpus, limits, server.url)
+
+
+def test_unreachable_host_costs_no_process(fake, closed_url, corpus, limits):
+    fake("raise AssertionError('started')")
+    with pytest.raises(DataUnavailableError, match="refused"):
+        from_openml(corpus, limits, closed_url)
+
+
+def test_openml_that_is_down_or_silent_costs_no_process(fake, server, corpus, limits):
+    fake("raise AssertionError('started')")
+    server.serve("/api/v1/json/data/1", b"", status=504)
+    with pytest.raises(DataUnavailableError, match="HTTP 504"):
+        from_openml(corpus, limits, server.url)
+    server.stall("/api/v1/json/data/1")
+    with pytest.raises(DataUnavailableError, match="silent for 1 s"):
+        from_openml(corpus, limits, server.url)
+
+
+def test_what_scikit_learn_has_on_disk_needs_no_network(
+    fake, closed_url, corpus, limits, monkeypatch, tmp_path
+):
+    fake("return Table")
+    (tmp_path / "home" / "openml").mkdir(parents=True)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    assert len(from_openml(corpus, limits, closed_url)) == 4
+
+
+def test_python_that_cannot_be_started(monkeypatch, server, corpus, limits):
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    with pytest.raises(DataUnavailableError, match="cannot start /nonexistent/python"):
+        from_openml(corpus, limits, server.url)

@@ -1,0 +1,260 @@
+"""What the contract promises of every backend: its members, their signatures, its manners."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fusedmlp.backend import Backend, Engine, State, Sums
+from fusedmlp.errors import InvalidInputError
+from fusedmlp.network import OUTPUTS, Network, Objective, Parameters
+from fusedmlp.registry import backend_class, known_backends
+from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
+from problems import OPTIMIZERS, engine, flat, order, problem
+
+
+def members(contract):
+    return sorted(contract.__abstractmethods__)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba", "cupy"])
+def test_backends_have_the_contract_signatures(name):
+    found = backend_class(name)
+    assert found.name == name
+    for member in members(Backend):
+        assert inspect.signature(getattr(found, member)) == inspect.signature(
+            getattr(Backend, member)
+        ), member
+
+
+def engine_class(name):
+    module = {"numpy": "NumpyEngine", "numba": "NumbaEngine", "cupy": "CupyEngine"}[name]
+    package = pytest.importorskip(f"fusedmlp_{name}.engine")
+    return getattr(package, module)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba", "cupy"])
+def test_engines_implement_the_contract_and_nothing_beside(name):
+    found = engine_class(name)
+    assert found.__mro__[1:] == (Engine, *Engine.__mro__[1:]), "an engine inherits from another"
+    public = {n for n in vars(found) if not n.startswith("_")}
+    assert public == set(members(Engine))
+    for member in members(Engine):
+        theirs, ours = inspect.getattr_static(Engine, member), inspect.getattr_static(found, member)
+        if isinstance(theirs, property):
+            assert isinstance(ours, property)
+            continue
+        expected, actual = inspect.signature(theirs), inspect.signature(ours)
+        # A return type may be narrower (stage returns the engine's own Data).
+        assert list(actual.parameters.values()) == list(expected.parameters.values()), member
+
+
+def test_three_backends_are_registered():
+    assert {"numpy", "numba", "cupy"} <= set(known_backends())
+
+
+def test_importing_the_package_imports_no_heavy_library():
+    heavy = ["numba", "cupy", "sklearn", "scipy", "typer", "rich", "matplotlib", "torch"]
+    code = f"import sys, fusedmlp; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_epoch_is_its_batches(backend, optimizer):
+    """train_epoch equals loss_and_gradients and apply_gradients, batch by batch."""
+    task = problem(dropout=0.3, weighted=True, rows=21)
+    rows = order(21)
+    whole, data = engine(backend, task, optimizer, Objective(l2=0.1))
+    sums = whole.train_epoch(data, rows, np.full(3, 0.05))
+    steps, data = engine(backend, task, optimizer, Objective(l2=0.1))
+    losses = []
+    for start in range(0, 21, 8):
+        one, gradients = steps.loss_and_gradients(data, rows[start : start + 8])
+        losses.append(one.losses[0])
+        steps.apply_gradients(gradients, 0.05)
+    bound = kernel_bound("float64", 64)
+    check_close("losses", sums.losses, losses, bound)
+    check_close("parameters", flat(whole.parameters()), flat(steps.parameters()), bound)
+    assert sums.weights.shape == (3,)
+    assert whole.state().step == steps.state().step == 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_sliced_epoch_has_the_same_bits(backend, dtype):
+    task = problem(dropout=0.3, rows=37)
+    rows, lr = order(37, 2), np.linspace(0.1, 0.2, 10)
+    results = []
+    for cuts in ([0, 10], [0, 1, 4, 9, 10]):
+        built, data = engine(backend, task, "adam", dtype=dtype)
+        parts = [
+            built.train_epoch(data, rows[a * 8 : b * 8], lr[a:b])
+            for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+        ]
+        results.append((Sums.joined(parts), flat(built.parameters())))
+    (whole, parameters), (sliced, parameters_sliced) = results
+    np.testing.assert_array_equal(whole.losses, sliced.losses)
+    np.testing.assert_array_equal(parameters, parameters_sliced)
+
+
+def test_the_same_run_has_the_same_bits(backend):
+    task = problem((40, 33, 10), rows=200, dropout=0.2, storage="uint8")
+    results = []
+    for _ in range(2):
+        built, data = engine(backend, task, "momentum", dtype="float32", batch_size=16)
+        built.train_epoch(data, order(200, 3), np.full(38, 0.1))
+        results.append(flat(built.parameters()))
+    np.testing.assert_array_equal(*results)
+
+
+def test_state_moves_between_engines_of_any_backend(backend, numpy_backend):
+    """k steps here and m there equal k + m steps on NumPy, slots and masks included."""
+    task = problem(dropout=0.3, rows=40)
+    rows, lr = order(40, 2), np.full(10, 0.01)
+    whole, data = engine(numpy_backend, task, "adam")
+    whole.train_epoch(data, rows, lr)
+    first, data = engine(backend, task, "adam")
+    first.train_epoch(data, rows[:32], lr[:4])
+    second, data = engine(numpy_backend, task, "adam")
+    second.load(first.state())
+    second.train_epoch(data, rows[32:], lr[4:])
+    bound = trajectory_bound("float64")
+    check_close("parameters", flat(second.parameters()), flat(whole.parameters()), bound)
+
+
+def test_parameters_are_fresh_copies(backend):
+    built, _ = engine(backend, problem())
+    before = flat(built.parameters())
+    for array in built.parameters():
+        array[...] = 7.0
+    for array in built.state().parameters:
+        array[...] = 7.0
+    np.testing.assert_array_equal(flat(built.parameters()), before)
+
+
+def test_inputs_are_never_written_to(backend):
+    task = problem(weighted=True)
+    for array in (task.x, task.y, task.sample_weight):
+        array.flags.writeable = False
+    built, data = engine(backend, task)
+    built.train_epoch(data, order(37), np.full(5, 0.1))
+    built.evaluate(data)
+    built.forward(task.x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_huge_logits_have_finite_losses(backend, output, dtype):
+    """Losses come from logits and are capped, so that the largest finite ones stay finite."""
+    largest = float(np.finfo(dtype).max) / 8
+    x = np.array([[1.0], [-1.0], [1e-3], [0.0]])
+    K = 2
+    y = np.array([0, 1, 1, 0]) if output == "softmax" else np.array([[0, 1]] * 4)
+    built = backend.compile(
+        Network((1, K), output=output),
+        OPTIMIZERS["sgd"],
+        Objective(),
+        batch_size=4,
+        dtype=dtype,
+        seed=0,
+    )
+    W = np.array([[-largest, largest]], dtype)
+    built.load(State(Parameters((W,), (np.zeros(K, dtype),)), (), 0))
+    data = built.stage(x, y)
+    sums = built.evaluate(data)
+    assert np.isfinite(sums.losses).all()
+    assert sums.loss > 1e10
+    if output != "identity":
+        outputs = built.forward(x)
+        assert np.isfinite(outputs).all()
+        assert ((outputs >= 0) & (outputs <= 1)).all()
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("hidden", ["identity", "relu"])
+def test_a_loss_that_becomes_nan_is_returned(backend, hidden, output):
+    """A non-finite loss must reach the trainer, whatever the kernels may assume."""
+    task = problem((5, 9, 9, 3), hidden, output, rows=8, storage="float32")
+    built, data = engine(backend, task, dtype="float32")
+    sums = built.train_epoch(data, np.tile(np.arange(8), 6), np.full(6, 1e38))
+    assert sums.first_non_finite() is not None
+    assert np.isnan(sums.losses).any()
+
+
+def test_foreign_data_is_refused(backend):
+    built, _ = engine(backend, problem())
+
+    class Foreign:
+        rows, labelled = 3, True
+
+    with pytest.raises(InvalidInputError, match="staged by another backend"):
+        built.evaluate(Foreign())
+
+
+def test_data_without_targets_is_refused(backend):
+    task = problem()
+    built, _ = engine(backend, task)
+    data = built.stage(task.x)
+    for call in (
+        lambda: built.evaluate(data),
+        lambda: built.loss_and_gradients(data, np.arange(2)),
+        lambda: built.train_epoch(data, np.arange(8), np.ones(1)),
+    ):
+        with pytest.raises(InvalidInputError, match="without targets"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("rows", "lr", "message"),
+    [
+        (np.array([0, 37]), np.ones(1), "row number 37 is outside the data set's 37 rows"),
+        (np.array([-1]), np.ones(1), "row number -1"),
+        (np.array([0.5]), np.ones(1), "integers"),
+        (np.arange(0), np.ones(0), "at least one"),
+        (np.arange(9), np.ones(1), r"lr has shape \(1,\), the batches need \(2,\)"),
+        (np.arange(8), np.array([np.nan]), "finite"),
+        (np.arange(8), np.array([-1.0]), "at least 0"),
+    ],
+)
+def test_wrong_rows_and_rates_are_refused(backend, rows, lr, message):
+    built, data = engine(backend, problem())
+    before = flat(built.parameters())
+    with pytest.raises(InvalidInputError, match=message):
+        built.train_epoch(data, rows, lr)
+    np.testing.assert_array_equal(flat(built.parameters()), before)
+
+
+def test_too_many_rows_for_a_batch_are_refused(backend):
+    built, data = engine(backend, problem())
+    with pytest.raises(InvalidInputError, match="more than the engine's batch size 8"):
+        built.loss_and_gradients(data, np.arange(9))
+
+
+def test_a_state_that_does_not_fit_is_refused(backend):
+    built, _ = engine(backend, problem(), "momentum")
+    other, _ = engine(backend, problem((13, 8, 5)), "momentum")
+    with pytest.raises(InvalidInputError, match="W1 has shape"):
+        built.load(other.state())
+    plain, _ = engine(backend, problem(), "sgd")
+    with pytest.raises(InvalidInputError, match="0 optimizer slots"):
+        built.load(plain.state())
+
+
+def test_devices_are_described(backend):
+    device = backend.device()
+    assert str(device)
+    assert device.facts
+
+
+def test_a_device_number_is_refused_where_there_are_none():
+    for name in ("numpy", "numba"):
+        with pytest.raises(InvalidInputError, match=f"{name}:1 names a device"):
+            backend_class(name)(device=1)
+        with pytest.raises(InvalidInputError, match="threads 0"):
+            backend_class(name)(threads=0)

@@ -1,0 +1,224 @@
+"""Atomic writing, model files and checkpoints: round trips, and files that lie."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusedmlp import MLP
+from fusedmlp.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from fusedmlp.errors import FileFormatError, StorageError
+from fusedmlp.files import MODEL_KIND, MODEL_VERSION, load_model, read_arrays, write_arrays
+from fusedmlp.history import EpochRecord, History
+from fusedmlp.network import Network
+from fusedmlp.optimizers import SGD
+from fusedmlp.storage import check_writable, write_atomically
+from problems import flat, start
+
+
+def test_writing_replaces_the_whole_file_and_leaves_no_other(tmp_path):
+    path = tmp_path / "new" / "file"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["file"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, number, call):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(*{"fsync": (os, "fsync"), "replace": (Path, "replace")}[call], fail)
+    with pytest.raises(StorageError, match=os.strerror(number)):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_write_that_the_system_cuts_short_keeps_the_old_file(tmp_path):
+    """A file-size limit makes the kernel refuse in the middle of the bytes, as a full disk does."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StorageError, match=f"cannot write .*file: {os.strerror(errno.EFBIG)}"):
+            write_atomically(path, bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot write to"):
+        check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
+
+
+@pytest.fixture
+def model(tmp_path):
+    mlp = MLP([5, 4, 3], "tanh", dropout=0.25, dtype="float64", seed=9, backend="numpy")
+    mlp.class_names = ("a", "b", "c")
+    path = tmp_path / "model.safetensors"
+    mlp.save(path)
+    return mlp, path
+
+
+def test_a_model_comes_back(model):
+    mlp, path = model
+    loaded = MLP.load(path, backend="numpy")
+    assert loaded.network == mlp.network
+    assert loaded.dtype == "float64"
+    assert loaded.seed == 9
+    assert loaded.class_names == ("a", "b", "c")
+    np.testing.assert_array_equal(flat(loaded.parameters), flat(mlp.parameters))
+
+
+def test_a_model_file_is_plain_safetensors(model):
+    """Anyone can read it with the safetensors package alone."""
+    from safetensors import safe_open
+
+    _, path = model
+    with safe_open(path, "numpy") as file:
+        assert sorted(file.keys()) == ["biases.0", "biases.1", "weights.0", "weights.1"]
+        assert json.loads(file.metadata()["fusedmlp"])["version"] == MODEL_VERSION
+
+
+def test_truncated_files_are_refused_at_any_length(model, tmp_path):
+    _, path = model
+    content = path.read_bytes()
+    for length in [0, 1, 7, 8, 9, 50, len(content) // 2, len(content) - 1]:
+        cut = tmp_path / "cut"
+        cut.write_bytes(content[:length])
+        with pytest.raises(FileFormatError, match="cut"):
+            MLP.load(cut)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "other"}, "holds 'other', expected 'fusedmlp-model'"),
+        ({"version": MODEL_VERSION + 1}, "format version 2, this release reads up to 1: upgrade"),
+        ({"version": "1"}, "format version '1'"),
+        ({"network": {"sizes": [5, 4, 2]}}, r"W2 has shape \(4, 3\), the network needs \(4, 2\)"),
+        ({"network": {"sizes": [5, 4, 3], "hidden": "exec"}}, "unknown hidden activation 'exec'"),
+        ({"network": {"sizes": [5, 4, 3], "extra": 1}}, "unexpected keyword"),
+        ({"network": {"sizes": [10**12, 10**12, 3]}}, "W1 has shape"),
+        ({"network": 5}, "not a sound model file"),
+        ({"seed": "x"}, "not a sound model file"),
+    ],
+)
+def test_headers_that_lie_are_refused(model, tmp_path, change, message):
+    mlp, path = model
+    header, arrays = read_arrays(path, MODEL_KIND, MODEL_VERSION)
+    header |= change
+    lying = tmp_path / "lying"
+    write_arrays(lying, header.pop("kind"), header.pop("version"), header, arrays)
+    with pytest.raises(FileFormatError, match=message):
+        load_model(lying)
+
+
+def test_arrays_that_lie_are_refused(model, tmp_path):
+    _, path = model
+    header, arrays = read_arrays(path, MODEL_KIND, MODEL_VERSION)
+    header = {k: v for k, v in header.items() if k not in ("kind", "version")}
+    lying = tmp_path / "lying"
+    cases = [
+        ({"weights.0": arrays["weights.0"].astype(np.int64)}, "has type I64"),
+        ({"weights.0": np.full_like(arrays["weights.0"], np.nan)}, "W1 holds NaN"),
+        ({"weights.0": arrays["weights.0"].T.copy()}, "W1 has shape"),
+    ]
+    for change, message in cases:
+        write_arrays(lying, MODEL_KIND, MODEL_VERSION, header, arrays | change)
+        with pytest.raises(FileFormatError, match=message):
+            load_model(lying)
+    del arrays["biases.1"]
+    write_arrays(lying, MODEL_KIND, MODEL_VERSION, header, arrays)
+    with pytest.raises(FileFormatError, match=r"biases\.1"):
+        load_model(lying)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "foreign"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    with pytest.raises(FileFormatError, match="not a safetensors file"):
+        MLP.load(path)
+    path.write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    with pytest.raises(FileFormatError, match="not a safetensors file"):
+        MLP.load(path)
+    save_file({"a": np.ones(3)}, path)
+    with pytest.raises(FileFormatError, match="not written by fusedmlp"):
+        MLP.load(path)
+    save_file({"a": np.ones(3)}, path, metadata={"fusedmlp": "{"})
+    with pytest.raises(FileFormatError, match="not JSON"):
+        MLP.load(path)
+    with pytest.raises(StorageError, match="there is no file"):
+        MLP.load(tmp_path / "absent")
+    with pytest.raises(StorageError, match="there is no file"):
+        MLP.load(tmp_path)
+
+
+def test_a_checkpoint_comes_back(tmp_path):
+    network = Network((5, 4, 3))
+    state = start(network, SGD(0.1, 0.9))
+    record = EpochRecord(1, 8, 0.1, 1 / 3, 0.5, None, None, 0.1, 123.4)
+    path = tmp_path / "checkpoint"
+    saved = Checkpoint(network, state, state.parameters, History([record]), {"seed": "0"})
+    save_checkpoint(path, saved)
+    loaded = load_checkpoint(path)
+    assert loaded.network == network
+    assert loaded.history.records == [record]
+    assert loaded.settings == {"seed": "0"}
+    assert loaded.state.step == 0
+    assert len(loaded.state.slots) == 1
+    np.testing.assert_array_equal(flat(loaded.state.parameters), flat(state.parameters))
+    np.testing.assert_array_equal(flat(loaded.best), flat(state.parameters))
+    with pytest.raises(FileFormatError, match="holds 'fusedmlp-checkpoint', expected"):
+        MLP.load(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FileFormatError, match="truncated"):
+        load_checkpoint(path)
+
+
+def test_fingerprints_tell_data_apart():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((1000, 4)), rng.integers(0, 2, 1000)
+    base = fingerprint(x, y, None)
+    assert fingerprint(x.copy(), y.copy(), None) == base
+    other = y.copy()
+    other[500] ^= 1
+    assert fingerprint(x, other, None) != base
+    assert fingerprint(x + 1, y, None) != base
+    assert fingerprint(x, y, np.ones(1000)) != base
+    assert fingerprint(x[:999], y[:999], None) != base
+
+
+def test_histories_are_written_as_csv_and_json_lines(tmp_path):
+    record = EpochRecord(1, 8, 0.1, 1 / 3, 0.5, None, None, 0.25, 123.4)
+    History([record]).save(tmp_path)
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,step,lr,train_loss,train_accuracy,validation_loss")
+    assert lines[1] == f"1,8,0.1,{1 / 3!r},0.5,,,0.25,123.4"
+    parsed = json.loads((tmp_path / "history.jsonl").read_text())
+    assert parsed["train_loss"] == 1 / 3
+    assert parsed["validation_loss"] is None

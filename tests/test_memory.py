@@ -1,0 +1,47 @@
+"""Data sets larger than memory: training maps the file and copies nothing of it but batches."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+BOUND_MIB = 64
+"""Private memory that training on a mapped file may take above what it had before."""
+
+CODE = """
+import sys, numpy as np
+from fusedmlp import MLP, Trainer
+name, path, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def private_kib():
+    fields = dict(l.split(":") for l in open("/proc/self/status"))
+    return int(fields["RssAnon"].split()[0])
+def train(x):
+    mlp = MLP([784, 16, 10], backend=name, threads=1)
+    y = np.arange(len(x)) % 10
+    return Trainer(epochs=1, batch_size=256, validation=0.1).fit(mlp, x, y)
+x = np.memmap(path, np.uint8, "r", shape=(rows, 784))
+train(x[:4096])                     # imports and compilation are not the data's
+before = private_kib()
+train(x)
+print((private_kib() - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_a_mapped_file_is_not_copied(tmp_path, name):
+    """300 MB of pixels, of which a copy in any form would break the bound."""
+    rows, path = 400_000, tmp_path / "pixels"
+    with path.open("wb") as file:
+        file.truncate(rows * 784)
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CODE), name, str(path), str(rows)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(found.stdout) < BOUND_MIB

@@ -1,0 +1,162 @@
+"""Update formulas against the papers', one scalar at a time, and schedules' shapes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.network import Parameters
+from fusedmlp.optimizers import SGD, Adam, make_optimizer
+from fusedmlp.schedules import (
+    SCHEDULES,
+    Adaptive,
+    Cosine,
+    Exponential,
+    InverseScaling,
+    OneCycle,
+    Span,
+    Step,
+    make_schedule,
+)
+from problems import OPTIMIZERS, engine, flat, problem
+
+
+def follow(optimizer, theta, gradients, rates, *, is_weight):
+    """The formulas as printed, on Python floats: the oracle."""
+    v = m = s = 0.0
+    for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), start=1):
+        if isinstance(optimizer, SGD):
+            v = optimizer.momentum * v - lr * g
+            theta += optimizer.momentum * v - lr * g if optimizer.nesterov else v
+        else:
+            b1, b2 = optimizer.beta1, optimizer.beta2
+            theta -= lr * optimizer.weight_decay * theta * is_weight
+            m = b1 * m + (1 - b1) * g
+            s = b2 * s + (1 - b2) * g * g
+            theta -= lr * (m / (1 - b1**t)) / (math.sqrt(s / (1 - b2**t)) + optimizer.eps)
+    return theta
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_follow_the_formulas(backend, name):
+    optimizer = OPTIMIZERS[name]
+    built, _ = engine(backend, problem((3, 4, 2)), optimizer)
+    start = built.parameters()
+    rng = np.random.default_rng(0)
+    steps = [
+        Parameters(
+            tuple(rng.normal(size=W.shape) for W in start.weights),
+            tuple(rng.normal(size=b.shape) for b in start.biases),
+        )
+        for _ in range(4)
+    ]
+    rates = [0.1, 0.2, 0.05, 0.01]
+    for gradients, lr in zip(steps, rates, strict=True):
+        built.apply_gradients(gradients, lr)
+    expected = [
+        follow(optimizer, theta, g, rates, is_weight=is_weight)
+        for theta, *g, is_weight in zip(
+            flat(start),
+            *map(flat, steps),
+            flat(
+                Parameters(
+                    *(
+                        tuple(np.full(a.shape, i) for a in group)
+                        for i, group in ((1.0, start.weights), (0.0, start.biases))
+                    )
+                )
+            ),
+            strict=True,
+        )
+    ]
+    np.testing.assert_allclose(flat(built.parameters()), expected, rtol=1e-12, atol=1e-14)
+    assert built.state().step == 4
+
+
+def test_optimizers_by_name():
+    assert make_optimizer("sgd", 0.5) == SGD(0.5)
+    assert make_optimizer("momentum") == SGD(momentum=0.9)
+    assert make_optimizer("nesterov") == SGD(momentum=0.9, nesterov=True)
+    assert make_optimizer("adam") == Adam()
+    assert make_optimizer("adamw", 0.01) == Adam(0.01, weight_decay=0.01)
+    with pytest.raises(UnknownNameError, match="optimizer 'lion': choose one of sgd, momentum"):
+        make_optimizer("lion")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: SGD(0.0),
+        lambda: SGD(float("nan")),
+        lambda: SGD(momentum=1.0),
+        lambda: SGD(nesterov=True),
+        lambda: Adam(lr=-1),
+        lambda: Adam(beta1=1.0),
+        lambda: Adam(beta2=-0.1),
+        lambda: Adam(eps=0.0),
+        lambda: Adam(weight_decay=-1.0),
+        lambda: Step(every=0),
+        lambda: Step(factor=0.0),
+        lambda: Exponential(1.5),
+        lambda: InverseScaling(-1.0),
+        lambda: OneCycle(rise=1.0),
+        lambda: OneCycle(start_divisor=0.5),
+        lambda: Adaptive(patience=0),
+    ],
+)
+def test_wrong_hyper_parameters_are_refused(wrong):
+    with pytest.raises(InvalidInputError):
+        wrong()
+
+
+def all_rates(schedule, lr=1.0, steps_per_epoch=10, epochs=10, losses=()):
+    return np.concatenate(
+        [
+            schedule.rates(
+                lr, Span(e * steps_per_epoch, steps_per_epoch, steps_per_epoch, epochs, losses)
+            )
+            for e in range(epochs)
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_give_one_rate_a_step_and_do_not_mind_cuts(name):
+    schedule = make_schedule(name)
+    rates = all_rates(schedule)
+    assert rates.shape == (100,)
+    assert rates.dtype == np.float64
+    assert (rates >= 0).all()
+    assert (rates <= 1).all()
+    halves = [schedule.rates(1.0, Span(start, 5, 10, 10)) for start in range(0, 100, 5)]
+    np.testing.assert_array_equal(np.concatenate(halves), rates)
+
+
+def test_the_shapes_of_schedules():
+    assert (all_rates(make_schedule("constant"), 0.3) == 0.3).all()
+    np.testing.assert_allclose(
+        all_rates(Step(3, 0.1))[::10], [1] * 3 + [0.1] * 3 + [0.01] * 3 + [0.001]
+    )
+    np.testing.assert_allclose(all_rates(Exponential(0.5))[::10], 0.5 ** np.arange(10))
+    cosine = all_rates(Cosine())
+    assert cosine[0] == 1
+    assert cosine[-1] == pytest.approx(0, abs=1e-15)
+    assert cosine[:50].sum() + cosine[50:].sum() == pytest.approx(50)
+    np.testing.assert_allclose(all_rates(InverseScaling(0.5))[[0, 3, 99]], [1, 0.5, 0.1])
+    cycle = all_rates(OneCycle())
+    assert cycle[0] == pytest.approx(1 / 25)
+    assert cycle.max() == pytest.approx(1, rel=1e-3)
+    assert cycle.argmax() in (29, 30)
+    assert cycle[-1] == pytest.approx(1 / 250_000)
+    with pytest.raises(UnknownNameError, match="schedule 'linear'"):
+        make_schedule("linear")
+
+
+def test_adaptive_divides_after_patience_epochs_without_progress():
+    schedule = Adaptive(factor=0.2, patience=2, tolerance=0.01)
+    losses = [1.0, 0.5, 0.495, 0.499, 0.3, 0.31, 0.31, 0.31]
+    rates = all_rates(schedule, steps_per_epoch=1, epochs=9, losses=losses)
+    np.testing.assert_allclose(rates, [1, 1, 1, 1, 0.2, 0.2, 0.2, 0.04, 0.04])
