@@ -127,7 +127,7 @@ def test_truncated_files_are_refused_at_any_length(model, tmp_path):
     ],
 )
 def test_headers_that_lie_are_refused(model, tmp_path, change, message):
-    mlp, path = model
+    _, path = model
     header, arrays = read_arrays(path, MODEL_KIND, MODEL_VERSION)
     header |= change
     lying = tmp_path / "lying"

@@ -106,7 +106,7 @@ def test_any_shape(
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_fifty_steps(compiled_backend, numpy_backend, optimizer, dropout, dtype):
-    """Parameters, optimizer slots and sums stay together over 50 steps, partial batches included."""
+    """Parameters, slots and sums stay together over 50 steps, partial batches included."""
     task = problem((13, 17, 5), dropout=dropout, rows=37)
     rows = order(37, epochs=10)
     n_steps = -(-len(rows) // 8)

@@ -276,21 +276,19 @@ def gather_tile(
                 phi.add_incoming(value, body)
             builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
             builder.position_at_end(after)
+            totals = [builder.phi(v.vector) for _ in results]
+            for total, result in zip(totals, results, strict=True):
+                total.add_incoming(v.zero, before)
+                total.add_incoming(result, body)
             scale = v.splat(alpha)
-            for p in range(panels):
-                for s, offset in enumerate(
-                    v.panel(builder.add(c, builder.mul(word(p), c_panel)))
-                ):
-                    total = builder.phi(v.vector)
-                    total.add_incoming(v.zero, before)
-                    total.add_incoming(results[p * VECTORS + s], body)
-                    results[p * VECTORS + s] = total
-            for p in range(panels):
-                for s, offset in enumerate(
-                    v.panel(builder.add(c, builder.mul(word(p), c_panel)))
-                ):
-                    old = builder.select(add, v.load(C, offset), v.zero)
-                    v.store(v.fma(scale, results[p * VECTORS + s], old), C, offset)
+            targets = [
+                offset
+                for p in range(panels)
+                for offset in v.panel(builder.add(c, builder.mul(word(p), c_panel)))
+            ]
+            for offset, total in zip(targets, totals, strict=True):
+                old = builder.select(add, v.load(C, offset), v.zero)
+                v.store(v.fma(scale, total, old), C, offset)
 
         _switch(builder, count, GATHER_PANELS, one)
         return context.get_dummy_value()
@@ -305,7 +303,12 @@ def fma(typingctx: Any, x: Any, y: Any, z: Any) -> tuple[Any, Emit]:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         kind = context.get_value_type(signature.args[0])
-        return builder.call(builder.module.declare_intrinsic("llvm.fmuladd", [kind]), arguments)
+        function = ir.FunctionType(kind, [kind] * 3)
+        bits = signature.args[0].bitwidth
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, function, f"llvm.fmuladd.f{bits}"),
+            arguments,
+        )
 
     return x(x, y, z), emit
 

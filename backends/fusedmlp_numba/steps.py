@@ -110,7 +110,9 @@ def matrix(flat: FloatArray, start: int, rows: tuple[int, int], width: int) -> F
 
 
 @kernel
-def gather(source: Source, buffers: Buffers, rows: IntArray, worker: int, workers: int) -> None:
+def gather(
+    shape: Shape, buffers: Buffers, source: Source, rows: IntArray, worker: int, workers: int
+) -> None:
     """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries."""
     first, last = share(len(rows), worker, workers)
     index, value, stop = buffers.index, buffers.value, buffers.row_stop
@@ -133,8 +135,7 @@ def gather(source: Source, buffers: Buffers, rows: IntArray, worker: int, worker
                 index, value, stop,
             )  # fmt: skip
         return
-    D = len(buffers.list_start)
-    x = matrix(buffers.x, 0, (first, last), D)
+    x = matrix(buffers.x, 0, (first, last), shape.sizes[0])
     mine = rows[first:last]
     if source.kind == PIXELS:
         gather_rows(source.pixels, mine, x, True)
@@ -287,7 +288,7 @@ def gradient_layer(
             finish(buffers, rules, w, D, rows, panels, columns, lr, corrections, training)
     else:
         # Its own panels are packed by each worker; too few panels to cut are read where they lie.
-        packed = panels[1] - panels[0] < width // columns or workers == 1
+        packed = width // columns >= workers
         if packed:
             pack_panels(buffers.delta, at, width, batch, buffers.right, panels, columns)
         height = block_rows(batch)
@@ -303,7 +304,7 @@ def gradient_layer(
                 buffers.left, worker * BLOCK,
             )  # fmt: skip
             finish(buffers, rules, w, D, block, panels, columns, lr, corrections, training)
-    if rows[0] == 0:  # the bias belongs to whoever has the first row of the weights
+    if width // columns >= workers or worker == 0:
         first, last = panels[0] * columns, panels[1] * columns
         bias = shape.biases[layer]
         column_sums(
@@ -424,7 +425,7 @@ def run_batches(
         rows = order[number * batch : (number + 1) * batch]
         B, step, t = len(rows), first_step + number, min(number, len(lr) - 1)
         rate, correction = lr[t], corrections[t]
-        gather(source, buffers, rows, worker, workers)
+        gather(shape, buffers, source, rows, worker, workers)
         if not barrier(sync, workers):
             return
         if backward and source.sparse:

@@ -27,7 +27,7 @@ namespace shim {
 
 enum { STACK_BYTES = 64 * 1024, MAX_THREADS = 1024 };
 
-struct Fiber { jmp_buf at; bool started, finished; };
+struct Fiber { jmp_buf at; bool created, finished; };
 
 static std::vector<Fiber> fibers(MAX_THREADS);
 static std::vector<char> stacks((size_t)STACK_BYTES * MAX_THREADS);
@@ -36,13 +36,21 @@ static ucontext_t scheduler_context, start_context;
 static int current;
 static void (*body)(void*);
 static void* body_argument;
-static const char* failure;
 
+static void barrier()
+{
+    if (!_setjmp(fibers[current].at))
+        _longjmp(scheduler, 1);
+}
+
+// A fiber's life: one thread after another, so that starting a thread needs no system call.
 static void run_fiber()
 {
-    body(body_argument);
-    fibers[current].finished = true;
-    _longjmp(scheduler, 1);
+    for (;;) {
+        body(body_argument);
+        fibers[current].finished = true;
+        barrier();
+    }
 }
 
 // Runs fiber `index` until its next barrier or its end.
@@ -54,9 +62,9 @@ static void resume(int index)
     if (_setjmp(scheduler))
         return;
     Fiber& fiber = fibers[index];
-    if (fiber.started)
+    if (fiber.created)
         _longjmp(fiber.at, 1);
-    fiber.started = true;
+    fiber.created = true;
     getcontext(&start_context);
     start_context.uc_stack.ss_sp = &stacks[(size_t)STACK_BYTES * index];
     start_context.uc_stack.ss_size = STACK_BYTES;
@@ -65,18 +73,12 @@ static void resume(int index)
     swapcontext(&scheduler_context, &start_context);
 }
 
-static void barrier()
-{
-    if (!_setjmp(fibers[current].at))
-        _longjmp(scheduler, 1);
-}
-
 // Runs one block; false where some threads ended while others wait at a barrier.
 static bool run_block(int n_threads, bool backwards)
 {
     memset(__start_shim_shared, 0xFF, __stop_shim_shared - __start_shim_shared);
     for (int i = 0; i < n_threads; ++i)
-        fibers[i].started = fibers[i].finished = false;
+        fibers[i].finished = false;
     for (;;) {
         int finished = 0;
         for (int i = 0; i < n_threads; ++i) {

@@ -153,8 +153,8 @@ class Kernels:
         entry = getattr(self._library, f"shim_{name}")
         entry.restype = ctypes.c_char_p
         failure = entry(
-            three(*(tuple(grid) + (1, 1))[:3]),
-            three(*(tuple(block) + (1, 1))[:3]),
+            three(*((*tuple(grid), 1, 1))[:3]),
+            three(*((*tuple(block), 1, 1))[:3]),
             int(backwards),
             ctypes.byref(Args(*values)),
         )

@@ -1,7 +1,7 @@
 """A stand-in for the module ``cupy``: the small part that the backend uses, in host memory.
 
-It is strict where CuPy is: no implicit conversion to NumPy, no mixed devices' arrays, only C-ordered
-outputs, uploads of exactly the right type. Fresh arrays are NaN or 0xFF, so that nothing
+It is strict where CuPy is: no implicit conversion to NumPy, only C-ordered outputs,
+uploads of exactly the right type. Fresh arrays are NaN or 0xFF, so that nothing
 unwritten is ever used unnoticed, and lie between guards that every launch is checked against.
 Kernels run through :mod:`cupy_shim`.
 """
@@ -59,7 +59,6 @@ class DeviceArray:
 
     def get(self):
         self._owner.reads += 1
-        self._owner.check_guards()
         return self._host.copy()
 
     def fill(self, value):
@@ -76,7 +75,7 @@ class Memory:
     """All arrays of a stand-in, with their guards."""
 
     def __init__(self, limit: int | None) -> None:
-        self.limit, self.blocks = limit, []
+        self.limit = limit
         self.uploads = self.reads = self.synchronisations = 0
 
     def allocate(self, shape, dtype):
@@ -87,12 +86,10 @@ class Memory:
         block = np.full(n_bytes + 2 * GUARD_BYTES, GUARD, np.uint8)
         block[GUARD_BYTES : GUARD_BYTES + n_bytes] = 0xFF
         host = block[GUARD_BYTES : GUARD_BYTES + n_bytes].view(dtype).reshape(shape)
-        self.blocks.append(block)
         return DeviceArray(host, self, block)
 
-    def check_guards(self, arrays=None):
-        blocks = self.blocks if arrays is None else [a._block for a in arrays]
-        for block in blocks:
+    def check_guards(self, arrays):
+        for block in (array._block for array in arrays):
             for guard in (block[:GUARD_BYTES], block[-GUARD_BYTES:]):
                 assert (guard == GUARD).all(), "a kernel wrote outside an array"
 
@@ -101,111 +98,126 @@ def unwrap(value):
     return value._host if isinstance(value, DeviceArray) else value
 
 
-def make(kernels_for, *, devices: int = 2, limit: int | None = None, free: int = 1000):
-    """Build a stand-in module.
+class NullStream:
+    """The default stream: everything queued on it is done at once."""
+
+    def __init__(self, memory):
+        self._memory = memory
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def synchronize(self):
+        self._memory.synchronisations += 1
+
+
+class RawKernel:
+    """One kernel of a module."""
+
+    def __init__(self, standin, run):
+        self._standin, self._run = standin, run
+
+    def compile(self):
+        self._standin.check_current("compiled")
+
+    def __call__(self, grid, block, args):
+        self._standin.check_current("launched")
+        assert all(type(n) is int for n in (*grid, *block)), (grid, block)
+        self._run(grid, block, tuple(unwrap(a) for a in args))
+        self._standin.memory.check_guards([a for a in args if isinstance(a, DeviceArray)])
+
+
+class RawModule:
+    """The kernels of a source, compiled for the CPU."""
+
+    def __init__(self, standin, kernels):
+        self._standin, self._kernels = standin, kernels
+
+    def get_function(self, name):
+        assert name in self._kernels.parameters, f"no kernel {name}"
+        return RawKernel(self._standin, lambda *launch: self._kernels(name, *launch))
+
+
+class StandIn:
+    """The module itself.
 
     Parameters
     ----------
     kernels_for
-        Maps the compile options of a module to a :class:`cupy_shim.Kernels`.
+        Maps a source and its compile options to a :class:`cupy_shim.Kernels`.
     devices
         Devices that the driver lists.
     limit
         Largest allocation that succeeds, in bytes.
     """
-    memory = Memory(limit)
-    stack: list[int] = []
+
+    __name__ = "cupy"
+    __version__ = "14.2.0"
+
+    def __init__(self, kernels_for=None, *, devices=2, limit=None):
+        self._kernels_for, self._devices = kernels_for, devices
+        self._current = []
+        self.memory = Memory(limit)
+        self.empty = self.memory.allocate
+        self.cuda = SimpleNamespace(
+            Device=self._device,
+            Stream=SimpleNamespace(null=NullStream(self.memory)),
+            runtime=SimpleNamespace(
+                getDeviceCount=lambda: devices,
+                getDeviceProperties=lambda _number: PROPERTIES,
+                driverGetVersion=lambda: 13000,
+                runtimeGetVersion=lambda: 13020,
+                memGetInfo=lambda: (1000, 2**34),
+            ),
+        )
 
     @contextmanager
-    def device(number):
-        assert 0 <= number < devices
-        stack.append(number)
+    def _device(self, number):
+        assert 0 <= number < self._devices
+        self._current.append(number)
         try:
             yield
         finally:
-            stack.pop()
+            self._current.pop()
 
-    class Null:
-        def __enter__(self):
-            return self
+    def check_current(self, what):
+        assert self._current, f"{what} outside a device's context"
 
-        def __exit__(self, *_):
-            return None
+    def RawModule(self, *, code, options=()):
+        return RawModule(self, self._kernels_for(code, options))
 
-        def synchronize(self):
-            memory.synchronisations += 1
+    def RawKernel(self, _code, name):
+        """Only the probe compiles one: it adds 1."""
+        assert name == "fusedmlp_probe"
+        return RawKernel(self, lambda _grid, _block, args: args[0].__iadd__(1))
 
-    class RawKernel:
-        def __init__(self, run):
-            self._run = run
-
-        def compile(self):
-            assert stack, "compiled outside a device's context"
-
-        def __call__(self, grid, block, args):
-            assert stack, "launched outside a device's context"
-            assert all(type(n) is int for n in (*grid, *block)), (grid, block)
-            self._run(grid, block, tuple(unwrap(a) for a in args))
-            memory.check_guards([a for a in args if isinstance(a, DeviceArray)])
-
-    class RawModule:
-        def __init__(self, *, code, options=()):
-            self._kernels = kernels_for(code, options)
-
-        def get_function(self, name):
-            kernels = self._kernels
-            assert name in kernels.parameters, f"no kernel {name}"
-            return RawKernel(lambda *launch: kernels(name, *launch))
-
-    def probe_kernel(_code, _name):
-        def add_one(_grid, _block, args):
-            args[0]._host[...] += 1
-
-        return RawKernel(lambda grid, block, args: None) if False else add_one
-
-    def zeros(shape, dtype):
-        array = memory.allocate(shape if isinstance(shape, tuple) else (shape,), dtype)
-        array._host[...] = 0
+    def zeros(self, shape, dtype):
+        array = self.empty(shape if isinstance(shape, tuple) else (shape,), dtype)
+        array.fill(0)
         return array
 
-    def dot(a, b, out=None):
-        assert stack, "multiplied outside a device's context"
-        a_host, b_host = unwrap(a), unwrap(b)
-        out = memory.allocate((a.shape[0], b.shape[1]), a.dtype) if out is None else out
+    def dot(self, a, b, out=None):
+        self.check_current("multiplied")
+        out = self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out
+        a_host, b_host, out_host = unwrap(a), unwrap(b), unwrap(out)
         assert a.dtype == b.dtype == out.dtype
         for operand in (a_host, b_host):
             assert operand.flags.c_contiguous or operand.T.flags.c_contiguous, "CuPy would copy"
-            assert not np.shares_memory(operand, unwrap(out)), "CuPy would copy"
-        assert unwrap(out).flags.c_contiguous, "CuPy refuses other outputs"
-        assert unwrap(out).shape == (a.shape[0], b.shape[1])
-        np.matmul(a_host, b_host, out=unwrap(out))
-        memory.check_guards([out])
+            assert not np.shares_memory(operand, out_host), "CuPy would copy"
+        assert out_host.flags.c_contiguous, "CuPy refuses other outputs"
+        assert out_host.shape == (a.shape[0], b.shape[1])
+        np.matmul(a_host, b_host, out=out_host)
+        self.memory.check_guards([out])
         return out
 
-    properties = {
-        "name": b"Pretended GPU",
-        "major": 9,
-        "minor": 0,
-        "multiProcessorCount": 132,
-        "totalGlobalMem": 2**34,
-    }
-    runtime = SimpleNamespace(
-        getDeviceCount=lambda: devices,
-        getDeviceProperties=lambda _number: properties,
-        driverGetVersion=lambda: 13000,
-        runtimeGetVersion=lambda: 13020,
-        memGetInfo=lambda: (free, 2**34),
-    )
-    return SimpleNamespace(
-        __name__="cupy",
-        __version__="14.2.0",
-        empty=memory.allocate,
-        zeros=zeros,
-        dot=dot,
-        RawModule=RawModule,
-        RawKernel=probe_kernel,
-        cuda=SimpleNamespace(
-            Device=device, Stream=SimpleNamespace(null=Null()), runtime=runtime
-        ),
-        memory=memory,
-    )
+
+PROPERTIES = {
+    "name": b"Pretended GPU",
+    "major": 9,
+    "minor": 0,
+    "multiProcessorCount": 132,
+    "totalGlobalMem": 2**34,
+}

@@ -90,6 +90,15 @@ def test_large_compressed_file(tmp_path):
     np.testing.assert_array_equal(read_idx(tmp_path / "a.gz"), images)
 
 
+@pytest.mark.parametrize("extra", [b"", b"one more byte"])
+def test_large_compressed_file_with_something_after_it(tmp_path, extra):
+    content = encode_idx(np.zeros((3000, 28, 28), np.uint8))
+    after = b"" if extra else b"\x01"
+    (tmp_path / "a.gz").write_bytes(gzip.compress(content + after) + extra)
+    with pytest.raises(DataUnavailableError, match=r"too long|damaged gzip"):
+        read_idx(tmp_path / "a.gz")
+
+
 def test_decoding_checks_the_length():
     with pytest.raises(DataUnavailableError, match="here: too long: 41 bytes"):
         decode_idx(np.frombuffer(RAW + b"x", np.uint8), "here")

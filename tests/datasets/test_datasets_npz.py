@@ -193,6 +193,15 @@ def test_values_that_are_not_finite(path):
         load_npz(path)
 
 
+def test_position_of_a_bad_value_in_a_later_block(path, monkeypatch):
+    monkeypatch.setattr("fusedmlp.datasets.labels._CHUNK_VALUES", 20)  # four rows of five
+    x = X.copy()
+    x[10, 3] = np.nan
+    np.savez_compressed(path, x=x, y=Y)
+    with pytest.raises(InvalidInputError, match="hold nan at row 10, column 3"):
+        load_npz(path)
+
+
 @pytest.mark.parametrize(
     "keys", [("x",), ("a", "y"), ("x_train", "x"), ("x_train", "y_train", "x_test"), ()]
 )

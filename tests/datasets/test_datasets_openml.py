@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets._openml import _get_local_path
 
 from fusedmlp.datasets import openml_child
 from fusedmlp.datasets.openml import from_openml
@@ -74,6 +76,12 @@ def test_sockets_of_the_child_have_a_timeout(fake, server, corpus, limits):
         from_openml(corpus, limits, server.url)
 
 
+def test_modules_beside_the_script_shadow_nothing(fake, server, corpus, limits):
+    fake("import importlib.util as i; raise OSError(str(i.find_spec('openml_child')))")
+    with pytest.raises(DataUnavailableError, match=r"OSError: None$"):
+        from_openml(corpus, limits, server.url)
+
+
 def test_error_is_one_line(fake, server, corpus, limits):
     fake("import urllib.error as e; raise e.HTTPError('url', 504, 'Gateway Time-out', None, None)")
     with pytest.raises(DataUnavailableError, match="504: Gateway Time-out") as caught:
@@ -121,12 +129,15 @@ def test_what_scikit_learn_has_on_disk_needs_no_network(
     fake, closed_url, corpus, limits, monkeypatch, tmp_path
 ):
     fake("return Table")
-    (tmp_path / "home" / "openml").mkdir(parents=True)
+    answer = _get_local_path("api/v1/json/data/1", str(tmp_path / "home" / "openml"))
+    Path(answer).parent.mkdir(parents=True)
+    Path(answer).touch()
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
     assert len(from_openml(corpus, limits, closed_url)) == 4
 
 
 def test_python_that_cannot_be_started(monkeypatch, server, corpus, limits):
+    server.serve("/api/v1/json/data/1", b"{}")
     monkeypatch.setattr("sys.executable", "/nonexistent/python")
     with pytest.raises(DataUnavailableError, match="cannot start /nonexistent/python"):
         from_openml(corpus, limits, server.url)

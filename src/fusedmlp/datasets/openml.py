@@ -41,9 +41,10 @@ def from_openml(corpus: Corpus, limits: Limits, host: str) -> Payloads:
     """
     # What an earlier fetch_openml left on disk is used without any network. Otherwise its first
     # question is asked here: fetch_openml would repeat it, and wait four times as long.
-    if not _sklearn_folder().is_dir():
+    question = f"api/v1/json/data/{corpus.openml_id}"
+    if not _sklearn_answer(question).is_file():
         require_reachable(host, limits)
-        download(f"{host}api/v1/json/data/{corpus.openml_id}", _DESCRIPTION_BYTES, limits)
+        download(f"{host}{question}", _DESCRIPTION_BYTES, limits)
     with tempfile.TemporaryDirectory(prefix="fusedmlp-openml-") as folder:
         _run_child(corpus.openml_id, Path(folder), limits)
         pixels = np.load(Path(folder) / "pixels.npy", allow_pickle=False)
@@ -51,10 +52,10 @@ def from_openml(corpus: Corpus, limits: Limits, host: str) -> Payloads:
     return _rebuild(corpus, pixels, labels)
 
 
-def _sklearn_folder() -> Path:
-    """Return where scikit-learn keeps what it fetched, without importing scikit-learn."""
+def _sklearn_answer(question: str) -> Path:
+    """Return where scikit-learn keeps an answer of OpenML, without importing scikit-learn."""
     home = os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data"
-    return Path(home).expanduser() / "openml"
+    return Path(home).expanduser() / "openml" / "openml.org" / f"{question}.gz"
 
 
 def _run_child(openml_id: int, folder: Path, limits: Limits) -> None:

@@ -1,0 +1,127 @@
+"""Finding and building the Numba engine. Numba is imported when a backend is built, not before."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
+from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
+
+if TYPE_CHECKING:
+    from fusedmlp.network import Network, Objective
+    from fusedmlp.optimizers import Optimizer
+    from fusedmlp.types import FloatDtype
+
+INSTALL: Final = "pip install numba"
+
+
+class NumbaBackend(Backend):
+    """Compiled kernels on the CPU: no BLAS, no thread pool, the same bits for any thread count."""
+
+    name = "numba"
+
+    def __init__(self, *, device: int | None = None, threads: int | None = None) -> None:
+        if device is not None:
+            raise InvalidInputError(
+                f"numba:{device} names a device, but the numba backend has none: use 'numba'"
+            )
+        if threads is not None and threads < 1:
+            raise InvalidInputError(f"threads {threads} is not at least 1")
+        found = self.probe()
+        if found.state == "missing":
+            raise MissingDependencyError(f"{found.detail}: {found.remedy}")
+        if found.state != "usable":
+            raise NoUsableDeviceError(found.detail)
+        self._threads = usable_cpus() if threads is None else threads
+
+    @classmethod
+    def probe(cls) -> Availability:
+        """See :meth:`fusedmlp.backend.Backend.probe`.
+
+        Imports Numba and has LLVM describe this CPU. That is where an unsuited NumPy, a missing
+        library or an unknown CPU shows; compiling a function besides takes half a second more,
+        and exercises nothing else of the machine.
+        """
+        try:
+            import numba
+            from llvmlite import binding
+
+            binding.initialize_native_target()
+            binding.Target.from_default_triple().create_target_machine(
+                cpu=binding.get_host_cpu_name()
+            )
+        except ModuleNotFoundError as error:
+            if error.name in ("numba", "llvmlite"):
+                return Availability("missing", f"{error.name} is not installed", INSTALL)
+            return _broken(error)
+        except Exception as error:  # noqa: BLE001 - a probe never raises, whatever a loader does
+            return _broken(error)
+        return Availability("usable", f"Numba {numba.__version__}")
+
+    @classmethod
+    def preference(cls, workload: Workload) -> Preference:  # noqa: ARG003
+        """See :meth:`fusedmlp.backend.Backend.preference`."""
+        return Preference(10.0, "compiled and fused, the fastest on the CPU")
+
+    def device(self) -> Device:
+        """See :meth:`fusedmlp.backend.Backend.device`."""
+        import llvmlite
+        import numba
+        from fusedmlp_numba.intrinsics import VECTOR_BYTES
+
+        facts = {
+            "numba": numba.__version__,
+            "llvm": llvmlite.__version__,
+            "cpu": _cpu_name(),
+            "vector_bits": 8 * VECTOR_BYTES,
+            "cpus": os.cpu_count(),
+            "threads": self._threads,
+        }
+        return Device(
+            f"CPU ({facts['cpu']}), Numba {facts['numba']} with {facts['vector_bits']}-bit vectors "
+            f"and at most {facts['threads']} threads",
+            facts,
+        )
+
+    def compile(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        objective: Objective,
+        *,
+        batch_size: int,
+        dtype: FloatDtype,
+        seed: int,
+    ) -> Engine:
+        """See :meth:`fusedmlp.backend.Backend.compile`."""
+        from fusedmlp_numba.engine import NumbaEngine
+
+        return NumbaEngine(
+            network,
+            optimizer,
+            objective,
+            batch_size=batch_size,
+            dtype=dtype,
+            seed=seed,
+            threads=self._threads,
+        )
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on, which containers and ``taskset`` limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    from llvmlite import binding
+
+    return str(binding.get_host_cpu_name())
+
+
+def _broken(error: Exception) -> Availability:
+    return Availability(
+        "broken", f"Numba does not load: {error}", f"{INSTALL} --upgrade --force-reinstall"
+    )

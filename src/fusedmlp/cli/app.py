@@ -1,0 +1,78 @@
+"""The ``fusedmlp`` command: its subcommands, and what every failure turns into.
+
+An error that fusedmlp raises on purpose is one message and its class's exit code. Anything else
+is a bug and keeps its traceback. Heavy libraries are imported inside the commands, so that help
+stays quick.
+"""
+
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from fusedmlp.cli import console
+from fusedmlp.cli.backends import backends
+from fusedmlp.cli.data import data
+from fusedmlp.cli.doctor import doctor
+from fusedmlp.cli.evaluate import evaluate
+from fusedmlp.cli.predict import predict
+from fusedmlp.cli.reproduce import reproduce
+from fusedmlp.cli.train import train
+from fusedmlp.errors import ExitCode, FusedMLPError
+
+
+class _Commands(TyperGroup):
+    """Subcommands whose intended errors become one message and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except FusedMLPError as error:
+            console.error(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            console.note("interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from interrupt
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        from fusedmlp import __version__
+
+        typer.echo(f"fusedmlp {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Train and use multilayer perceptrons on NumPy, Numba or CuPy.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 backend unavailable, 4 a figure was
+    missed, 5 data unavailable, 130 interrupted.
+    """
+
+
+def build() -> typer.Typer:
+    """Put the subcommands together."""
+    app = typer.Typer(
+        cls=_Commands,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for command in (train, evaluate, predict, reproduce, backends, doctor, data):
+        app.command()(command)
+    return app
+
+
+def main() -> None:
+    """Run the ``fusedmlp`` command with the process's arguments."""
+    build()(prog_name="fusedmlp")

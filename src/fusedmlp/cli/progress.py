@@ -1,0 +1,144 @@
+"""Showing a training on stderr: a bar and a table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from rich.progress import BarColumn, Progress, TextColumn
+
+from fusedmlp.callbacks import Callback, EpochPrinter
+from fusedmlp.cli.console import note
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fusedmlp.history import EpochRecord
+    from fusedmlp.run import Run
+
+ALL_EPOCHS_UP_TO: Final = 50
+"""Longer trainings show only some of their epochs."""
+
+SHOWN_EPOCHS: Final = 20
+"""About how many of a longer training's epochs are shown."""
+
+
+def progress(console: Console) -> Callback:
+    """Return the callback that suits ``console``."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return TrainingTable(console)
+    return TrainingLines(console)
+
+
+def is_shown(epoch: int, epochs: int) -> bool:
+    """Tell whether an epoch, from 1, gets a line."""
+    if epochs <= ALL_EPOCHS_UP_TO or epoch in (1, epochs):
+        return True
+    return epoch % -(-epochs // SHOWN_EPOCHS) == 0
+
+
+class TrainingLines(Callback):
+    """One plain line an epoch."""
+
+    def __init__(self, console: Console) -> None:
+        self._printer = EpochPrinter(lambda line: note(line, console))
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        """Print the epoch's line if it is among those shown."""
+        if is_shown(record.epoch, run.trainer.epochs):
+            self._printer.on_epoch_end(run, record)
+
+
+class TrainingTable(Callback):
+    """A table that grows by a line an epoch, above a bar of the running epoch's rows."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[rows]} rows"),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            expand=True,
+        )
+        self._bar = self._progress.add_task("", epoch="", rows="", left="")
+        self._began = 0.0
+        self._epochs_before = 0
+
+    def on_train_begin(self, run: Run) -> None:
+        """Print the table's head and start the bar."""
+        self._began, self._epochs_before = time.monotonic(), len(run.history)
+        if self._epochs_before < run.trainer.epochs:
+            for line in self._head(run):
+                self._console.print(line, soft_wrap=True)
+            self._update(run, 0)
+            self._progress.start()
+
+    def on_rows_done(self, run: Run, rows: int) -> None:
+        """Move the bar."""
+        self._update(run, rows)
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        """Add the epoch to the table."""
+        if is_shown(record.epoch, run.trainer.epochs):
+            self._progress.console.print(self._line(run, record), soft_wrap=True)
+        self._update(run, 0)
+
+    def on_train_end(self, run: Run) -> None:  # noqa: ARG002
+        """Take the bar away."""
+        self._progress.stop()
+
+    def _update(self, run: Run, rows: int) -> None:
+        epochs, finished = run.trainer.epochs, len(run.history)
+        share_done = finished - self._epochs_before + rows / run.rows
+        left = ""
+        if share_done > 0:
+            share_left = max(0.0, epochs - self._epochs_before - share_done)
+            seconds = (time.monotonic() - self._began) / share_done * share_left
+            left = f"{duration(seconds)} left"
+        self._progress.update(
+            self._bar,
+            total=run.rows,
+            completed=rows,
+            epoch=f"{min(finished + 1, epochs)}/{epochs}",
+            rows=f"{rows:,}/{run.rows:,}",
+            left=left,
+        )
+
+    @staticmethod
+    def _head(run: Run) -> tuple[str, str]:
+        has_accuracy = run.mlp.network.output != "identity"
+        has_validation = bool(run.trainer.validation)
+        names = f"{'loss':>10}" + (f"{'accuracy':>10}" if has_accuracy else "")
+        width = len(names)
+        groups = f"{'':9}{'training':>{width}}"
+        columns = f"{'epoch':>9}{names}"
+        if has_validation:
+            groups += f"{'validation':>{width + 2}}"
+            columns += f"  {names}"
+        return groups, f"{columns}{'samples/s':>13}"
+
+    @staticmethod
+    def _line(run: Run, record: EpochRecord) -> str:
+        def pair(loss: float, accuracy: float | None) -> str:
+            return f"{loss:>10.4f}" + ("" if accuracy is None else f"{accuracy:>10.4f}")
+
+        epoch = f"{record.epoch}/{run.trainer.epochs}"
+        line = f"{epoch:>9}{pair(record.train_loss, record.train_accuracy)}"
+        if record.validation_loss is not None:
+            line += f"  {pair(record.validation_loss, record.validation_accuracy)}"
+        return f"{line}{record.samples_per_s:>13,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for people: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,48 @@
+"""Fixtures of the CuPy backend's tests: kernels.cu on the CPU, and a stand-in for CuPy on top."""
+
+from __future__ import annotations
+
+import cupy_shim
+import cupy_standin
+import pytest
+
+from fusedmlp_cupy.device import CupyDevice, kernel_source
+
+REALS = {"float32": "float", "float64": "double"}
+
+
+@pytest.fixture(scope="session")
+def built_kernels(tmp_path_factory):
+    """kernels.cu, built once for each floating type: {dtype: Kernels}."""
+    folder = tmp_path_factory.mktemp("shim")
+    return {
+        dtype: cupy_shim.Kernels(kernel_source(), real, folder) for dtype, real in REALS.items()
+    }
+
+
+@pytest.fixture
+def kernels(built_kernels):
+    """The same, with every launch run in both orders of threads."""
+    for each in built_kernels.values():
+        each.both_orders = True
+    return built_kernels
+
+
+@pytest.fixture
+def standin(kernels):
+    """A pretended ``cupy`` with two devices, its kernels on the CPU."""
+    return cupy_standin.StandIn(lambda _code, options: kernels[dtype_of(options)])
+
+
+@pytest.fixture
+def device(standin):
+    """Device 0 of the stand-in, current for the length of the test."""
+    device = CupyDevice(standin, 0)
+    with device.active():
+        yield device
+
+
+def dtype_of(options) -> str:
+    """The floating type that a module was compiled for."""
+    (real,) = [option[len("-DREAL=") :] for option in options if option.startswith("-DREAL=")]
+    return {value: key for key, value in REALS.items()}[real]
