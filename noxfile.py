@@ -29,7 +29,7 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole suite with coverage. ``-- --no-cov`` leaves coverage out; any pytest option goes."""
+    """The whole suite with coverage; words after ``--`` (any pytest options) waive the floor."""
     install(session, "test")
     session.run(
         "pytest",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
+
 from workloads import mnist_rows
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from fusedmlp.registry import backend_class
 from workloads import SMALL, build, epoch, mnist_rows
 
-from fusedmlp.network import Parameters
-from fusedmlp.registry import backend_class
+if TYPE_CHECKING:
+    from fusedmlp.network import Parameters
 
 
 def lean_epoch(

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
-from workloads import WORKLOADS, Workload, build, epoch
 
 from fusedmlp.registry import availability, backend_class, known_backends
 from fusedmlp.tolerance import check_close, trajectory_bound
+from workloads import WORKLOADS, Workload, build, epoch
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
 
 
 def check_parity(name: str, workload: Workload, x: np.ndarray, y: np.ndarray) -> None:

