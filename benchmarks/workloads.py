@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.backend import Backend, Data, Engine, State
-from fusedmlp.datasets import load_dataset
 from fusedmlp.network import Network, Objective, initialise, zeros
 from fusedmlp.optimizers import SGD, Optimizer
 
@@ -37,6 +36,8 @@ WORKLOADS = (SMALL, BIG)
 
 def mnist_rows(rows: int) -> tuple[np.ndarray, np.ndarray]:
     """The first rows of MNIST's training part: (rows, 784) uint8 and (rows,) class numbers."""
+    from fusedmlp.datasets import load_dataset  # the networks alone need no data
+
     data = load_dataset("mnist")
     return data.x_train[:rows], data.y_train[:rows]
 

@@ -45,7 +45,10 @@ class CupyBackend(Backend):
         found = examine(number)
         availability = found.availability
         if availability.state != "usable":
-            text = f"backend cupy: {availability.detail}; remedy: {availability.remedy}"
+            text = (
+                f"backend 'cupy' is {availability.state}: {availability.detail}. "
+                f"Remedy: {availability.remedy}"
+            )
             if availability.state == "no-device":
                 raise NoUsableDeviceError(text)
             raise MissingDependencyError(text)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from fusedmlp.errors import FusedMLPError
+from fusedmlp.errors import DeviceMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,15 +34,11 @@ Argument: TypeAlias = "DeviceArray | np.generic"
 
 SOURCE = "kernels.cu"
 
-COMPILE_OPTIONS = ("-std=c++17", "-prec-div=true", "-prec-sqrt=true")
+COMPILE_OPTIONS = ("--std=c++17", "-prec-div=true", "-prec-sqrt=true")
 """Given to NVRTC beside -DREAL; CuPy adds -ftz=true and the architecture. Never fast-math."""
 
 UPLOAD_BYTES = 64 * 2**20
 """Data sets go up in pieces of this size, so that a mapped file is never pulled in whole."""
-
-
-class DeviceMemoryError(FusedMLPError, MemoryError):
-    """The device has too little free memory for a data set or an engine."""
 
 
 class DeviceArray(Protocol):
@@ -151,10 +147,8 @@ class CupyDevice:
         """Compile ``kernels.cu`` for a floating type, or load it from CuPy's cache on disk."""
         start = time.perf_counter()
         module = self._cupy.RawModule(code=kernel_source(), options=compile_options(dtype))
+        module.compile()
         functions = {name: module.get_function(name) for name in names}
-        for function in functions.values():
-            # CuPy defers the compilation to the first use; measure it here instead.
-            function.compile()
         return Program(functions, time.perf_counter() - start)
 
 

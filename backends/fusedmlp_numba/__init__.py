@@ -1,3 +1,3 @@
-"""The Numba backend: the whole epoch in one compiled call on the CPU. Imports no Numba by itself."""
+"""The Numba backend: the whole epoch in one compiled call on the CPU. Does not import Numba."""
 
 from fusedmlp_numba.backend import NumbaBackend as NumbaBackend

@@ -68,6 +68,7 @@ class NumbaBackend(Backend):
         """See :meth:`fusedmlp.backend.Backend.device`."""
         import llvmlite
         import numba
+
         from fusedmlp_numba.intrinsics import VECTOR_BYTES
 
         facts = {

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import numba
 
@@ -24,15 +24,32 @@ from fusedmlp.backend import MAX_ROW_LOSS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Dispatcher: TypeAlias = Any
+    """Numba's compiled function."""
+
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 OPTIONS: Final = {"nogil": True, "error_model": "numpy"}
-"""Without the GIL; and 1/0 is ∞, as in NumPy, where Python's rule would put a branch in each loop."""
+"""Without the GIL; and 1/0 is ∞ as in NumPy: Python's rule would put a branch in every loop."""
+
+KERNEL_OPTIONS: Final = {
+    **OPTIONS,
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
+"""Kernels allocate nothing and are not called from Python: leaving out reference counts and the
+wrappers for other callers halves the time to compile."""
+
+
+njit = cast("Callable[..., Callable[..., Dispatcher]]", numba.njit)
+typeof = cast("Callable[[object], object]", numba.typeof)
+"""Numba's types know only some of its options: these are the untyped doors."""
 
 
 def kernel(function: Function) -> Function:
-    """Compile a function that other compiled functions call; the one untyped door to Numba."""
-    return cast("Function", numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False, **OPTIONS)(function))
+    """Compile a function that other compiled functions call; its static type stays."""
+    return cast("Function", njit(**KERNEL_OPTIONS)(function))
 
 
 def _stamp() -> str | None:
@@ -58,13 +75,13 @@ class Entry:
         A closure over :data:`STAMP`.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., None]) -> None:
         self._function = function
         self._dispatcher = self._cached()
 
     def compile(self, *arguments: object) -> float:
         """Make sure that code for these arguments' types exists; return the seconds it took."""
-        signature = tuple(numba.typeof(argument) for argument in arguments)
+        signature = tuple(typeof(argument) for argument in arguments)
         if signature in self._dispatcher.overloads:
             return 0.0
         start = time.perf_counter()
@@ -73,7 +90,7 @@ class Entry:
         except Exception:  # noqa: BLE001 - a damaged file can raise anything that pickle can
             # A full disk, a damaged or half-written file: compile without one. Where the sources
             # are at fault, this raises the same error again.
-            self._dispatcher = numba.njit(**OPTIONS)(self._function)
+            self._dispatcher = njit(**OPTIONS)(self._function)
             self._dispatcher.compile(signature)
         return time.perf_counter() - start
 
@@ -81,10 +98,10 @@ class Entry:
         """Run; compiles first where :meth:`compile` was not called for these types."""
         self._dispatcher(*arguments)
 
-    def _cached(self) -> Any:
+    def _cached(self) -> Dispatcher:
         if STAMP is not None:
             try:
-                return numba.njit(cache=True, **OPTIONS)(self._function)
+                return njit(cache=True, **OPTIONS)(self._function)
             except RuntimeError:
                 pass  # Numba found no folder that it may write.
-        return numba.njit(**OPTIONS)(self._function)
+        return njit(**OPTIONS)(self._function)

@@ -27,12 +27,13 @@ from fusedmlp.staging import (
     prepare_inputs,
     prepare_state,
 )
-from fusedmlp_numba import steps
+from fusedmlp_numba import layers, steps
 from fusedmlp_numba.layout import (
     Buffers,
     Rules,
     Source,
     aligned,
+    nonzero_entries,
     pack,
     parameter_count,
     shape_of,
@@ -148,10 +149,11 @@ class NumbaEngine(Engine):
         self._run(steps.FORWARD, source, np.arange(n_rows), self._rows, outputs=outputs)
         return outputs
 
-    def evaluate(self, data: Data) -> Sums:
+    def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
         own = self._own(data, labelled=True)
-        return self._run(steps.EVALUATE, own.source, np.arange(own.rows), self._rows)
+        rows = np.arange(own.rows) if rows is None else check_rows(rows, own.rows)
+        return self._run(steps.EVALUATE, own.source, rows, self._rows)
 
     def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
@@ -170,7 +172,9 @@ class NumbaEngine(Engine):
         (rate,) = check_rates([lr], 1)
         pack(gradients, self._shape, self._buffers.gradient)
         (corrections,) = self._corrections(1)
-        steps.APPLY(self._shape, self._buffers, self._rules, float(rate), corrections)
+        arguments = self._shape, self._buffers, self._rules, float(rate), corrections
+        self._compile_seconds += steps.APPLY.compile(*arguments)
+        steps.APPLY(*arguments)
         self._step += 1
 
     def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
@@ -196,7 +200,7 @@ class NumbaEngine(Engine):
         outputs: FloatArray | None = None,
     ) -> Sums:
         """Do a task with every batch of ``order``, on as many workers as it is worth."""
-        sums = np.empty((3, -(-len(order) // batch)))
+        sums = np.empty((-(-len(order) // batch), 3))
         outputs = np.empty((0, 0), self.dtype) if outputs is None else outputs
         lr, corrections = schedule
         arguments = (
@@ -214,7 +218,7 @@ class NumbaEngine(Engine):
             outputs,
         )
         _run_workers(arguments, self._workers(len(order), batch), self._buffers.sync)
-        losses, correct, weights = sums
+        losses, correct, weights = sums.T.copy()
         return Sums(losses, correct, weights)
 
     def _workers(self, rows: int, batch: int) -> int:
@@ -238,6 +242,8 @@ class NumbaEngine(Engine):
             "double": np.empty((0, 0), np.float64),
             "indptr": np.empty(0, np.int64),
             "indices": np.empty(0, np.int32),
+            "short_indices": np.empty(0, np.uint16),
+            "pixel_data": np.empty(0, np.uint8),
             "single_data": np.empty(0, np.float32),
             "double_data": np.empty(0, np.float64),
             "labels": np.empty(0, np.int64),
@@ -247,16 +253,23 @@ class NumbaEngine(Engine):
         if is_sparse(x):
             sparse = True
             name = "single_data" if x.dtype == np.float32 else "double_data"
-            kind = steps.CSR_SINGLE if x.dtype == np.float32 else steps.CSR_DOUBLE
+            kind = layers.CSR_SINGLE if x.dtype == np.float32 else layers.CSR_DOUBLE
             nothing["indptr"] = np.ascontiguousarray(x.indptr, np.int64)
             nothing["indices"] = np.ascontiguousarray(x.indices, np.int32)
             nothing[name] = np.ascontiguousarray(x.data)
             capacity = max(1, int(np.diff(x.indptr).max(initial=0)))
+        elif sparse and (entries := nonzero_entries(x)) is not None:
+            kind, name = {
+                "uint8": (layers.SHORT_PIXELS, "pixel_data"),
+                "float32": (layers.SHORT_SINGLE, "single_data"),
+                "float64": (layers.SHORT_DOUBLE, "double_data"),
+            }[x.dtype.name]
+            nothing["indptr"], nothing["short_indices"], nothing[name] = entries
         else:
             kind, name = {
-                "uint8": (steps.PIXELS, "pixels"),
-                "float32": (steps.SINGLE, "single"),
-                "float64": (steps.DOUBLE, "double"),
+                "uint8": (layers.PIXELS, "pixels"),
+                "float32": (layers.SINGLE, "single"),
+                "float64": (layers.DOUBLE, "double"),
             }[x.dtype.name]
             nothing[name] = cast("npt.NDArray[np.generic]", x)
         if host.y is not None:
@@ -270,10 +283,10 @@ class NumbaEngine(Engine):
     def _reserve(self, capacity: int, *, sparse: bool) -> None:
         """Let the buffers for inputs grow to a batch of rows with ``capacity`` entries."""
         room = self._rows * capacity
-        if sparse and len(self._buffers.index) < room:
+        if sparse and len(self._buffers.entry_index) < room:
             self._buffers = self._buffers._replace(
-                index=np.zeros(room, np.uint32),
-                value=self._zeros(room),
+                entry_index=np.zeros(room, np.uint32),
+                entry_value=self._zeros(room),
                 list_row=np.zeros(room, np.uint32),
                 list_value=self._zeros(room),
             )
@@ -295,14 +308,12 @@ class NumbaEngine(Engine):
             a=self._zeros(activations),
             delta=self._zeros(activations),
             kept=np.zeros(activations if self.network.dropout else 0, np.uint8),
-            transposed=self._zeros(
-                int(W_t[-1] + H[-1] * shape.widths[-2]) if len(H) > 1 else 0
-            ),
+            transposed=self._zeros(int(W_t[-1] + H[-1] * shape.widths[-2]) if len(H) > 1 else 0),
             left=self._zeros(BLOCK * self._threads),
             right=self._zeros(rows * int(shape.widths[1:].max())),
-            index=np.zeros(0, np.uint32),
-            value=self._zeros(0),
-            row_stop=np.zeros(rows, np.int64),
+            entry_index=np.zeros(0, np.uint32),
+            entry_value=self._zeros(0),
+            entry_stop=np.zeros(rows, np.int64),
             list_row=np.zeros(0, np.uint32),
             list_value=self._zeros(0),
             list_start=np.zeros(D, np.int64),
@@ -319,18 +330,18 @@ class NumbaEngine(Engine):
         return (self._buffers.first, self._buffers.second)[: len(self.optimizer.slots)]
 
     def _compile(self) -> None:
-        """Compile, or load from disk, all that later calls run: types do not depend on the data."""
+        """Compile, or load from disk, what all calls run: its types do not depend on the data.
+
+        Only :meth:`apply_gradients` has code of its own, compiled by its first call.
+        """
         x = zeros(self.network, self.dtype).weights[0][:, :1].T.copy()
         source = self._source(HostData(x, None, None), sparse=False)
         lr, corrections = UNTRAINED
-        order, sums = _read_only(np.zeros(0, np.int64)), np.empty((3, 0))
+        order, sums = _read_only(np.zeros(0, np.int64)), np.empty((0, 3))
         self._compile_seconds += steps.RUN.compile(
             self._shape, self._buffers, self._rules, source, steps.FORWARD, order, 1, 0,
             _read_only(lr), corrections, sums, np.empty((0, 0), self.dtype), 0, 1,
         )  # fmt: skip
-        self._compile_seconds += steps.APPLY.compile(
-            self._shape, self._buffers, self._rules, 0.0, corrections[0]
-        )
 
     def _own(self, data: Data, *, labelled: bool) -> NumbaData:
         if not isinstance(data, NumbaData):
@@ -343,15 +354,13 @@ class NumbaEngine(Engine):
         return data
 
 
-def _rules(
-    network: Network, optimizer: Optimizer, objective: Objective, seed: int
-) -> Rules:
+def _rules(network: Network, optimizer: Optimizer, objective: Objective, seed: int) -> Rules:
     sgd = optimizer if isinstance(optimizer, SGD) else None
     adam = None if isinstance(optimizer, SGD) else optimizer
     return Rules(
         hidden=HIDDEN_ACTIVATIONS.index(network.hidden),
         output=OUTPUTS.index(network.output),
-        optimizer=steps.OPTIMIZER_KERNELS.index(optimizer.kernel),
+        optimizer=layers.OPTIMIZER_KERNELS.index(optimizer.kernel),
         mean=objective.reduction == "mean",
         l2=float(objective.l2),
         keep=1.0 - network.dropout,

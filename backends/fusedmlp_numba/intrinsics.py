@@ -13,17 +13,21 @@ between two runs or two splits of the work on one host. Numba caches what calls 
 without looking at the intrinsic's body: caching.py hashes this file for that reason.
 """
 
+# ruff: noqa: ANN401, ARG001 - values of LLVM's builder and Numba's types have no static types, and
+# an intrinsic's own parameters are types: the values come to the function that it returns.
+
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from llvmlite import ir
+from numba import config as untyped_config
 from numba import types
-from numba.core import cgutils
-from numba.core.codegen import get_host_cpu_features
-from numba.extending import intrinsic
-from numba.np import arrayobj
+from numba.core import cgutils as untyped_cgutils
+from numba.core import codegen as untyped_codegen
+from numba.extending import intrinsic as untyped_intrinsic
+from numba.np import arrayobj as untyped_arrayobj
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +35,17 @@ if TYPE_CHECKING:
     Emit = Callable[[Any, Any, Any, Sequence[Any]], Any]
     """Numba's code generator: (context, builder, signature, arguments) → value."""
 
-_FEATURES: Final = frozenset(str(get_host_cpu_features()).split(","))
+cgutils: Any = untyped_cgutils
+codegen: Any = untyped_codegen
+arrayobj: Any = untyped_arrayobj
+config: Any = untyped_config
+
+_FEATURES: Final = frozenset(
+    str(config.CPU_FEATURES or codegen.get_host_cpu_features()).split(",")
+    if config.CPU_NAME != "generic"
+    else ()
+)
+"""What Numba will compile for: the host, or what the user's NUMBA_CPU_* variables say."""
 
 VECTOR_BYTES: Final = (
     64 if "+avx512f" in _FEATURES else 32 if {"+avx2", "+fma"} <= _FEATURES else 16
@@ -46,6 +60,11 @@ TILE_ROWS: Final = 8 if VECTOR_BYTES == 64 else 6
 
 GATHER_PANELS: Final = 4
 """Panels that a sparse row sums at once: eight independent chains hide the latency of FMA."""
+
+
+def intrinsic(emitter: Callable[..., tuple[Any, Emit]]) -> Callable[..., Any]:
+    """Register an intrinsic: for its callers a function of values, without ``typingctx``."""
+    return cast("Callable[..., Any]", untyped_intrinsic(emitter))
 
 
 def panel_columns(itemsize: int) -> int:
@@ -77,14 +96,24 @@ class _Vectors:
 
     def splat(self, value: Any) -> Any:
         lane = ir.IntType(32)
-        first = self.builder.insert_element(
-            ir.Constant(self.vector, ir.Undefined), value, lane(0)
-        )
+        first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), value, lane(0))
         mask = ir.Constant(ir.VectorType(lane, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, first, mask)
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         return self.builder.call(self._fmuladd, [x, y, z])
+
+    def variable(self, start: Any) -> Any:
+        """Make a vector that a loop changes; LLVM keeps it in a register."""
+        place = cgutils.alloca_once(self.builder, self.vector)
+        self.builder.store(start, place)
+        return place
+
+    def add_product(self, sums: list[Any], factor: Any, vectors: list[Any]) -> None:
+        """Add factor·vector to each sum."""
+        many = self.splat(factor)
+        for place, vector in zip(sums, vectors, strict=True):
+            self.builder.store(self.fma(many, vector, self.builder.load(place)), place)
 
     def panel(self, offset: Any) -> list[Any]:
         """Offsets of a panel row's registers."""
@@ -113,7 +142,7 @@ def _switch(builder: Any, count: Any, highest: int, emit: Callable[[int], None])
     builder.position_at_end(done)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def multiply_tile(
     typingctx: Any,
     rows: Any,
@@ -148,10 +177,7 @@ def multiply_tile(
     depth
         Length of the sums, at least 1.
     """
-    del typingctx
-    signature = types.void(
-        rows, A, a, a_row, a_column, B, b, b_row, C, c, c_row, depth, accumulate
-    )
+    signature = types.void(rows, A, a, a_row, a_column, B, b, b_row, C, c, c_row, depth, accumulate)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         count, A, a, a_row, a_column, B, b, b_row, C, c, c_row, depth, accumulate = arguments
@@ -163,41 +189,24 @@ def multiply_tile(
         word = depth.type
 
         def one(rows: int) -> None:
-            targets, starts, left = [], [], []
-            for i in range(rows):
-                left.append(builder.gep(A, [builder.add(a, builder.mul(word(i), a_row))]))
-                for offset in v.panel(builder.add(c, builder.mul(word(i), c_row))):
-                    targets.append(offset)
-                    starts.append(builder.select(accumulate, v.load(C, offset), v.zero))
-            before = builder.block
-            body = builder.append_basic_block(f"depth{rows}")
-            after = builder.append_basic_block(f"store{rows}")
-            builder.branch(body)
-            builder.position_at_end(body)
-            k, at_a, at_b = (builder.phi(word) for _ in range(3))
-            sums = [builder.phi(v.vector) for _ in starts]
-            right = [v.load(B, offset) for offset in v.panel(at_b)]
-            results = []
-            for i in range(rows):
-                factor = v.splat(builder.load(builder.gep(left[i], [at_a])))
-                for s, vector in enumerate(right):
-                    results.append(v.fma(factor, vector, sums[i * VECTORS + s]))
-            following = (
-                builder.add(k, word(1)),
-                builder.add(at_a, a_column),
-                builder.add(at_b, b_row),
-            )
-            for phi, first, value in zip((k, at_a, at_b), (word(0), word(0), b), following,
-                                         strict=True):
-                phi.add_incoming(first, before)
-                phi.add_incoming(value, body)
-            for phi, first, value in zip(sums, starts, results, strict=True):
-                phi.add_incoming(first, before)
-                phi.add_incoming(value, body)
-            builder.cbranch(builder.icmp_signed("<", following[0], depth), body, after)
-            builder.position_at_end(after)
-            for offset, value in zip(targets, results, strict=True):
-                v.store(value, C, offset)
+            left = [
+                builder.gep(A, [builder.add(a, builder.mul(word(i), a_row))]) for i in range(rows)
+            ]
+            targets = [v.panel(builder.add(c, builder.mul(word(i), c_row))) for i in range(rows)]
+            starts = [
+                [builder.select(accumulate, v.load(C, at), v.zero) for at in target]
+                for target in targets
+            ]
+            sums = [[v.variable(start) for start in row] for row in starts]
+            with cgutils.for_range(builder, depth) as loop:
+                k = loop.index
+                right = [v.load(B, at) for at in v.panel(builder.add(b, builder.mul(k, b_row)))]
+                at_a = builder.mul(k, a_column)
+                for i in range(rows):
+                    v.add_product(sums[i], builder.load(builder.gep(left[i], [at_a])), right)
+            for target, row in zip(targets, sums, strict=True):
+                for at, value in zip(target, row, strict=True):
+                    v.store(builder.load(value), C, at)
 
         _switch(builder, count, TILE_ROWS, one)
         return context.get_dummy_value()
@@ -205,7 +214,7 @@ def multiply_tile(
     return signature, emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def gather_tile(
     typingctx: Any,
     panels: Any,
@@ -236,7 +245,6 @@ def gather_tile(
     C, c, c_panel
         Flat array; panel p of the result is at ``C[c + p * c_panel]``.
     """
-    del typingctx
     signature = types.void(
         panels, values, indices, start, stop, B, b, b_row, b_panel, C, c, c_panel, alpha, accumulate
     )
@@ -254,42 +262,20 @@ def gather_tile(
         word = start.type
 
         def one(panels: int) -> None:
-            before = builder.block
-            body = builder.append_basic_block(f"entries{panels}")
-            after = builder.append_basic_block(f"store{panels}")
-            empty = builder.icmp_signed(">=", start, stop)
-            builder.cbranch(empty, after, body)
-            builder.position_at_end(body)
-            n = builder.phi(word)
-            sums = [builder.phi(v.vector) for _ in range(panels * VECTORS)]
-            factor = v.splat(builder.load(builder.gep(values, [n])))
-            index = builder.zext(builder.load(builder.gep(indices, [n])), word)
-            row = builder.add(b, builder.mul(index, b_row))
-            results = []
-            for p in range(panels):
-                for offset in v.panel(builder.add(row, builder.mul(word(p), b_panel))):
-                    results.append(v.fma(factor, v.load(B, offset), sums[len(results)]))
-            following = builder.add(n, word(1))
-            n.add_incoming(start, before)
-            n.add_incoming(following, body)
-            for phi, value in zip(sums, results, strict=True):
-                phi.add_incoming(v.zero, before)
-                phi.add_incoming(value, body)
-            builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
-            builder.position_at_end(after)
-            totals = [builder.phi(v.vector) for _ in results]
-            for total, result in zip(totals, results, strict=True):
-                total.add_incoming(v.zero, before)
-                total.add_incoming(result, body)
+            sums = [[v.variable(v.zero) for _ in range(VECTORS)] for _ in range(panels)]
+            with cgutils.for_range_slice(builder, start, stop, word(1), word) as (n, _):
+                factor = builder.load(builder.gep(values, [n]))
+                index = builder.zext(builder.load(builder.gep(indices, [n])), word)
+                row = builder.add(b, builder.mul(index, b_row))
+                for p in range(panels):
+                    offsets = v.panel(builder.add(row, builder.mul(word(p), b_panel)))
+                    v.add_product(sums[p], factor, [v.load(B, at) for at in offsets])
             scale = v.splat(alpha)
-            targets = [
-                offset
-                for p in range(panels)
-                for offset in v.panel(builder.add(c, builder.mul(word(p), c_panel)))
-            ]
-            for offset, total in zip(targets, totals, strict=True):
-                old = builder.select(add, v.load(C, offset), v.zero)
-                v.store(v.fma(scale, total, old), C, offset)
+            for p in range(panels):
+                target = v.panel(builder.add(c, builder.mul(word(p), c_panel)))
+                for at, total in zip(target, sums[p], strict=True):
+                    old = builder.select(add, v.load(C, at), v.zero)
+                    v.store(v.fma(scale, builder.load(total), old), C, at)
 
         _switch(builder, count, GATHER_PANELS, one)
         return context.get_dummy_value()
@@ -297,7 +283,7 @@ def gather_tile(
     return signature, emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def matrix(
     typingctx: Any, flat: Any, start: Any, first: Any, last: Any, width: Any
 ) -> tuple[Any, Emit]:
@@ -305,7 +291,6 @@ def matrix(
 
     A view without a reference to its array, as kernels keep none: see OPTIONS in caching.py.
     """
-    del typingctx
     view = types.Array(flat.dtype, 2, "C")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
@@ -323,16 +308,15 @@ def matrix(
             itemsize=itemsize,
             meminfo=None,
         )
-        return array._getvalue()
+        return array._getvalue()  # noqa: SLF001 - as Numba's own code generators do
 
     word = types.intp
     return view(flat, word, word, word, word), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(typingctx: Any, x: Any, y: Any, z: Any) -> tuple[Any, Emit]:
     """x·y + z in the operands' one floating type, rounded once where the host can."""
-    del typingctx
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         kind = context.get_value_type(signature.args[0])
@@ -346,10 +330,9 @@ def fma(typingctx: Any, x: Any, y: Any, z: Any) -> tuple[Any, Emit]:
     return x(x, y, z), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def like(typingctx: Any, value: Any, x: Any) -> tuple[Any, Emit]:
     """``value`` in the floating type of x, a number or an array; a float64 would widen the rest."""
-    del typingctx
     kind = x.dtype if isinstance(x, types.Array) else x
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
@@ -358,10 +341,9 @@ def like(typingctx: Any, value: Any, x: Any) -> tuple[Any, Emit]:
     return kind(value, x), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def is_double(typingctx: Any, x: Any) -> tuple[Any, Emit]:
     """Whether x is float64: a constant of the compiled code."""
-    del typingctx
     answer = x == types.float64
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
@@ -371,10 +353,9 @@ def is_double(typingctx: Any, x: Any) -> tuple[Any, Emit]:
     return types.boolean(x), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def nearest(typingctx: Any, x: Any) -> tuple[Any, Emit]:
-    """The whole number nearest to x, as a float of x's type (``np.rint``)."""
-    del typingctx
+    """Round x to the nearest whole number, as a float of x's type (``np.rint``)."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         kind = context.get_value_type(signature.args[0])
@@ -383,14 +364,13 @@ def nearest(typingctx: Any, x: Any) -> tuple[Any, Emit]:
     return x(x), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def power_of_two(typingctx: Any, n: Any) -> tuple[Any, Emit]:
     """2ⁿ for a whole n in the range of normal numbers, by writing n into the exponent bits.
 
     A NaN counts as 0, because LLVM leaves its conversion to an integer undefined. Integer
     arithmetic in Python would not do: Numba widens it to 64 bits, and the loop stays scalar.
     """
-    del typingctx
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         kind = context.get_value_type(signature.args[0])
@@ -406,10 +386,9 @@ def power_of_two(typingctx: Any, n: Any) -> tuple[Any, Emit]:
     return n(n), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def atomic_add(typingctx: Any, array: Any, index: Any, value: Any) -> tuple[Any, Emit]:
     """Add to an element of an int64 array, seen whole by every thread; return its old value."""
-    del typingctx
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         array, index, value = arguments
@@ -419,10 +398,9 @@ def atomic_add(typingctx: Any, array: Any, index: Any, value: Any) -> tuple[Any,
     return types.int64(array, types.intp, types.int64), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def atomic_load(typingctx: Any, array: Any, index: Any) -> tuple[Any, Emit]:
     """Read an element of an int64 array that other threads write."""
-    del typingctx
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         array, index = arguments
@@ -432,10 +410,9 @@ def atomic_load(typingctx: Any, array: Any, index: Any) -> tuple[Any, Emit]:
     return types.int64(array, types.intp), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def yield_processor(typingctx: Any) -> tuple[Any, Emit]:
     """Let another thread of the system run: what a spinning thread does on a full machine."""
-    del typingctx
     name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:

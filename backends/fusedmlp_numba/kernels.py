@@ -22,7 +22,8 @@ import numpy as np
 from fusedmlp.backend import MAX_ROW_LOSS
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp_numba.caching import kernel
-from fusedmlp_numba.intrinsics import fma, is_double, like, nearest, power_of_two
+from fusedmlp_numba.elementary import exp, tanh
+from fusedmlp_numba.intrinsics import like
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,74 +38,10 @@ SIGMOID_OUTPUT: Final = OUTPUTS.index("sigmoid")
 
 PIXEL_MAX: Final = 255
 
-# ln 2 in two parts, the first with so few bits that its product with any exponent is exact, and
-# the arguments beyond which e^x is surely 0 or infinite (Cody and Waite, 1980).
-LOG2_E: Final = 1.4426950408889634
-LN2_HIGH_32: Final = 0.693359375
-LN2_LOW_32: Final = -2.12194440054690583e-4
-LN2_HIGH_64: Final = 6.93145751953125e-1
-LN2_LOW_64: Final = 1.42860682030941723212e-6
-LOWEST_32, HIGHEST_32 = -104.0, 89.0
-LOWEST_64, HIGHEST_64 = -746.0, 710.0
-# 1/k!: Taylor's series for |r| ≤ ½·ln 2 is within a tenth of an ulp after r⁷ and r¹³.
-F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13 = (
-    1.0 / math.factorial(k) for k in range(2, 14)
-)
-
-
-@kernel
-def reduced(x: float) -> tuple[float, float]:
-    """n and e^r − 1 with x = n·ln 2 + r, |r| ≤ ½·ln 2. The sum has no cancellation near 0."""
-    n = nearest(x * like(LOG2_E, x))
-    if is_double(x):
-        r = fma(n, like(-LN2_LOW_64, x), fma(n, like(-LN2_HIGH_64, x), x))
-        p = fma(r, like(F13, x), like(F12, x))
-        p = fma(r, p, like(F11, x))
-        p = fma(r, p, like(F10, x))
-        p = fma(r, p, like(F9, x))
-        p = fma(r, p, like(F8, x))
-        p = fma(r, p, like(F7, x))
-    else:
-        r = fma(n, like(-LN2_LOW_32, x), fma(n, like(-LN2_HIGH_32, x), x))
-        p = like(F7, x)
-    p = fma(r, p, like(F6, x))
-    p = fma(r, p, like(F5, x))
-    p = fma(r, p, like(F4, x))
-    p = fma(r, p, like(F3, x))
-    p = fma(r, p, like(F2, x))
-    return n, fma(r * r, p, r)
-
-
-@kernel
-def exp(x: float) -> float:
-    """e^x within 2 ulp; ∞ where it overflows, 0 where it underflows, NaN for NaN.
-
-    A plain expression without branches, so that LLVM turns a loop over it into vectors.
-    """
-    lowest = like(LOWEST_64, x) if is_double(x) else like(LOWEST_32, x)
-    highest = like(HIGHEST_64, x) if is_double(x) else like(HIGHEST_32, x)
-    x = lowest if x < lowest else x
-    x = highest if x > highest else x
-    n, p = reduced(x)
-    # In two steps, because 2^n alone is out of range where e^x is subnormal or nearly infinite.
-    half = nearest(n * like(0.5, x))
-    return (p + like(1.0, x)) * power_of_two(half) * power_of_two(n - half)
-
-
-@kernel
-def tanh(x: float) -> float:
-    """(e^2x − 1) / (e^2x + 1), by way of e^2|x| − 1: a few ulp for any x, tiny ones too."""
-    y = abs(x) * like(2.0, x)
-    y = like(40.0, x) if y > like(40.0, x) else y
-    n, p = reduced(y)
-    scale = power_of_two(n)
-    e = fma(scale, p, scale - like(1.0, x))
-    return math.copysign(e / (e + like(2.0, x)), x)
-
 
 @kernel
 def gather_rows(x: DenseInputs, rows: IntArray, out: FloatArray, pixels: bool) -> None:
-    """out = x[rows] in out's dtype; pixels become x / 255.
+    """Out = x[rows] in out's dtype; pixels become x / 255.
 
     Parameters
     ----------
@@ -128,9 +65,7 @@ def gather_rows(x: DenseInputs, rows: IntArray, out: FloatArray, pixels: bool) -
 
 
 @kernel
-def bias_activation(
-    z: FloatArray, b: FloatArray, activation: int, first: int, last: int
-) -> None:
+def bias_activation(z: FloatArray, b: FloatArray, activation: int, first: int, last: int) -> None:
     """Z ← f(z + b), in place, in columns first to last.
 
     sigmoid: σ(z) = 1 / (1 + e⁻ᶻ), where e⁻ᶻ = ∞ rightly gives 0; tanh; relu: max(z, 0).
@@ -394,10 +329,10 @@ def output_activation(z: FloatArray, b: FloatArray, output: int, out: FloatArray
 @kernel
 def dropout_mask(
     out: npt.NDArray[np.uint8],
-    seed: int,
-    step: int,
-    layer: int,
-    threshold: int,
+    seed: np.uint64,
+    step: np.uint64,
+    layer: np.uint64,
+    threshold: np.uint64,
     first: int,
     last: int,
     first_row: int,
@@ -424,8 +359,8 @@ def dropout_mask(
 
 @kernel
 def philox4x32(
-    c0: int, c1: int, c2: int, c3: int, seed: int
-) -> tuple[int, int, int, int]:
+    c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, seed: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """Philox4x32-10: four random 32-bit words for a counter (Salmon et al., SC'11, section 4.3).
 
     Words travel in uint64, so that the 32 × 32 bit products are whole.

@@ -9,6 +9,7 @@ the width filled up likewise. Compiled code gets these NamedTuples; it computes 
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -17,10 +18,12 @@ from fusedmlp.network import Parameters
 from fusedmlp_numba.intrinsics import panel_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from fusedmlp.network import Network
-    from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, IntArray
+    from fusedmlp.types import DenseInputs, Float64Vector, FloatArray, FloatDtype, IntArray
 
 ALIGNMENT: Final = 64
 """Bytes of a cache line: a panel's row of AVX2 is one line, where it starts at one."""
@@ -69,9 +72,9 @@ class Buffers(NamedTuple):
         Wᵀ of the layers above the first, in panels.
     left, right
         Operands of products, packed: a block for each worker, and the delta in panels.
-    index, value, row_stop
+    entry_index, entry_value, entry_stop
         The batch's nonzero inputs: row i has a stretch of ``capacity`` entries from
-        ``i * capacity``, filled up to ``row_stop[i]``.
+        ``i * capacity``, filled up to ``entry_stop[i]``.
     list_row, list_value, list_start, list_stop
         The same entries by input: which rows, and with what value.
     row_loss, row_correct
@@ -91,9 +94,9 @@ class Buffers(NamedTuple):
     transposed: FloatArray
     left: FloatArray
     right: FloatArray
-    index: npt.NDArray[np.uint32]
-    value: FloatArray
-    row_stop: IntArray
+    entry_index: npt.NDArray[np.uint32]
+    entry_value: FloatArray
+    entry_stop: IntArray
     list_row: npt.NDArray[np.uint32]
     list_value: FloatArray
     list_start: IntArray
@@ -127,8 +130,8 @@ class Source(NamedTuple):
     Parameters
     ----------
     kind
-        0: ``pixels``, 1: ``single``, 2: ``double``, each (N, D); 3: CSR with single ``data``,
-        4: with double.
+        The arrays in use, a constant of steps.py: ``pixels``, ``single`` or ``double``, each
+        (N, D); or CSR of ``indptr``, ``indices`` or ``short_indices``, and one of the ``data``.
     sparse
         Whether the first layer works on nonzero inputs only.
     capacity
@@ -147,6 +150,8 @@ class Source(NamedTuple):
     double: npt.NDArray[np.float64]
     indptr: IntArray
     indices: npt.NDArray[np.int32]
+    short_indices: npt.NDArray[np.uint16]
+    pixel_data: npt.NDArray[np.uint8]
     single_data: npt.NDArray[np.float32]
     double_data: npt.NDArray[np.float64]
     labels: IntArray
@@ -160,6 +165,47 @@ def aligned(n: int, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
     raw = np.zeros(n + ALIGNMENT // itemsize, dtype)
     start = -raw.ctypes.data % ALIGNMENT // itemsize
     return raw[start : start + n]
+
+
+def nonzero_entries(
+    x: DenseInputs,
+) -> tuple[IntArray, npt.NDArray[np.uint16], npt.NDArray[np.generic]] | None:
+    """Copy the nonzero entries of x as CSR (indptr, indices, data), where that is worth it.
+
+    Finding them in every epoch anew costs as much as half the products. None where the copy would
+    be larger than x, or x is mapped from a file that may not fit into memory, or is too wide.
+    """
+    rows, D = x.shape
+    if np.iinfo(np.uint16).max < D or _is_mapped(x):
+        return None
+    counts = np.concatenate([np.count_nonzero(x[part], axis=1) for part in _parts(rows, D)])
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    n = int(indptr[-1])
+    if n * (x.itemsize + 2) + indptr.nbytes > x.nbytes:
+        return None
+    indices, data = np.empty(n, np.uint16), np.empty(n, x.dtype)
+    for part in _parts(rows, D):
+        found = x[part] != 0
+        stretch = slice(indptr[part.start], indptr[min(part.stop, rows)])
+        indices[stretch] = np.nonzero(found)[1]
+        data[stretch] = x[part][found]
+    return indptr, indices, data
+
+
+def _parts(rows: int, D: int) -> Iterator[slice]:
+    """Cut rows into pieces of about a million entries, to keep temporary arrays small."""
+    height = max(1, 2**20 // D)
+    for start in range(0, rows, height):
+        yield slice(start, start + height)
+
+
+def _is_mapped(x: npt.NDArray[np.generic]) -> bool:
+    base: object = x
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return True
+        base = base.base
+    return isinstance(base, mmap.mmap)
 
 
 def shape_of(network: Network, dtype: FloatDtype, batch: int) -> Shape:
@@ -203,12 +249,13 @@ def pack(parameters: Parameters, shape: Shape, out: FloatArray) -> None:
 
 def unpack(flat: FloatArray, shape: Shape) -> Parameters:
     """Return fresh plain arrays from a flat buffer."""
-    weights, biases = [], []
+    weights: list[FloatArray] = []
+    biases: list[FloatArray] = []
     for layer in range(len(shape.weights)):
         panels = _panels(flat, shape, layer)
         H = int(shape.sizes[layer + 1])
         W = panels.transpose(1, 0, 2).reshape(panels.shape[1], -1)[:, :H]
-        weights.append(np.array(W, order="C"))
+        weights.append(W.copy(order="C"))
         biases.append(flat[shape.biases[layer] :][:H].copy())
     return Parameters(tuple(weights), tuple(biases))
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import (
     GATHER_PANELS,
@@ -20,8 +18,10 @@ from fusedmlp_numba.intrinsics import (
     like,
     multiply_tile,
 )
+from fusedmlp_numba.kernels import PIXEL_MAX
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
@@ -31,6 +31,9 @@ DEPTH: Final = 1024
 
 BLOCK: Final = 2**16
 """Elements of the left operand in one block: a share of the L2 cache."""
+
+PACKED_ROWS: Final = 16
+"""Rows that are copied into panels together."""
 
 
 @kernel
@@ -125,17 +128,12 @@ def multiply_transposed(
     """
     for k0 in range(0, depth, DEPTH):
         terms = min(DEPTH, depth - k0)
-        for i in range(rows[0], rows[1], TILE_ROWS):
-            n = min(TILE_ROWS, rows[1] - i)
-            target = scratch + (i - rows[0]) * terms
-            for k in range(terms):
-                source = a + (k0 + k) * a_row + i
-                if n == TILE_ROWS:
-                    for j in range(TILE_ROWS):
-                        left[target + k * TILE_ROWS + j] = A[source + j]
-                else:
-                    for j in range(n):
-                        left[target + k * TILE_ROWS + j] = A[source + j]
+        for k in range(terms):
+            source, target = a + (k0 + k) * a_row, scratch + k * TILE_ROWS
+            for i in range(rows[0], rows[1], TILE_ROWS):
+                tile = target + (i - rows[0]) * terms
+                for j in range(min(TILE_ROWS, rows[1] - i)):
+                    left[tile + j] = A[source + i + j]
         for p in range(panels[0], panels[1]):
             for i in range(rows[0], rows[1], TILE_ROWS):
                 multiply_tile(
@@ -166,11 +164,13 @@ def pack_panels(
     columns: int,
 ) -> None:
     """Copy columns of a (depth, N) matrix into panels (depth, columns) of ``out``."""
-    for p in range(panels[0], panels[1]):
-        for k in range(depth):
-            source, target = b + k * b_row + p * columns, (p * depth + k) * columns
-            for j in range(columns):
-                out[target + j] = B[source + j]
+    # A few rows at a time: all of a panel's rows at once lie on more pages than the TLB holds.
+    for k0 in range(0, depth, PACKED_ROWS):
+        for p in range(panels[0], panels[1]):
+            for k in range(k0, min(k0 + PACKED_ROWS, depth)):
+                source, target = b + k * b_row + p * columns, (p * depth + k) * columns
+                for j in range(columns):
+                    out[target + j] = B[source + j]
 
 
 @kernel
@@ -220,15 +220,16 @@ def gather_dense(
         row_stop[i] = n
         if pixels:
             for k in range(i * capacity, n):
-                value[k] /= like(255.0, value)
+                value[k] /= like(PIXEL_MAX, value)
 
 
 @kernel
 def gather_csr(
     indptr: IntArray,
-    indices: npt.NDArray[np.int32],
-    data: FloatArray,
+    indices: npt.NDArray[np.int32] | npt.NDArray[np.uint16],
+    data: DenseInputs,
     rows: IntArray,
+    pixels: bool,
     first: int,
     last: int,
     capacity: int,
@@ -236,14 +237,17 @@ def gather_csr(
     value: FloatArray,
     row_stop: IntArray,
 ) -> None:
-    """Copy the entries of CSR rows first to last of the batch."""
+    """Copy the entries of CSR rows first to last of the batch; pixels become x / 255."""
     for i in range(first, last):
         start, stop = indptr[rows[i]], indptr[rows[i] + 1]
         n = i * capacity
         for k in range(stop - start):
             index[n + k] = indices[start + k]
-            value[n + k] = data[start + k]
+            value[n + k] = like(data[start + k], value)
         row_stop[i] = n + stop - start
+        if pixels:
+            for k in range(n, n + stop - start):
+                value[k] /= like(PIXEL_MAX, value)
 
 
 @kernel
@@ -264,28 +268,34 @@ def list_columns(
 
     Within an input, rows ascend; each worker fills its own inputs' stretch of the lists.
     """
-    for d in range(first, last):
-        list_stop[d] = 0
+    list_stop[first:last] = 0
     before = 0
     for i in range(rows):
-        n = _lower_bound(index, i * capacity, row_stop[i], first)
-        before += n - i * capacity
-        while n < row_stop[i] and index[n] < last:
+        start, stop = _stretch(index, i * capacity, row_stop[i], first, last)
+        before += start - i * capacity
+        for n in range(start, stop):
             list_stop[index[n]] += 1
-            n += 1
     for d in range(first, last):
         count = list_stop[d]
         list_start[d] = before
         list_stop[d] = before
         before += count
     for i in range(rows):
-        n = _lower_bound(index, i * capacity, row_stop[i], first)
-        while n < row_stop[i] and index[n] < last:
-            at = list_stop[index[n]]
+        start, stop = _stretch(index, i * capacity, row_stop[i], first, last)
+        for n in range(start, stop):
+            d = index[n]
+            at = list_stop[d]
             list_row[at] = i
             list_value[at] = value[n]
-            list_stop[index[n]] = at + 1
-            n += 1
+            list_stop[d] = at + 1
+
+
+@kernel
+def _stretch(
+    index: npt.NDArray[np.uint32], start: int, stop: int, first: int, last: int
+) -> tuple[int, int]:
+    """Where a row's ascending indices first to last stand."""
+    return _lower_bound(index, start, stop, first), _lower_bound(index, start, stop, last)
 
 
 @kernel

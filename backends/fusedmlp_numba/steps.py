@@ -1,11 +1,8 @@
 """Whole steps in compiled code: forward, backward and update for every batch of one call.
 
-The formulas of single operations are in kernels.py, products in products.py. Every worker runs
-these same functions with its own number, on its share of rows or panels, and meets the others at
-a barrier wherever it needs their results. What a worker computes never depends on how many there
-are, and sums over rows run in one order on one worker: the bits are the same for any number.
-
-At the end stand the entries, the few functions that Python calls (see caching.py).
+Each pass strings together the parts of layers.py. Every worker runs the same passes, and meets the
+others at a barrier wherever it needs their results. At the end stand the entries, the two
+functions that Python calls (see caching.py).
 """
 
 from __future__ import annotations
@@ -15,52 +12,28 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.caching import STAMP, Entry, kernel
-from fusedmlp_numba.intrinsics import atomic_add, atomic_load, like, matrix, yield_processor
-from fusedmlp_numba.kernels import (
-    SIGMOID_OUTPUT,
-    SOFTMAX_OUTPUT,
-    adam,
-    bias_activation,
-    dropout_mask,
-    gather_rows,
-    hidden_delta,
-    momentum,
-    nesterov,
-    output_activation,
-    sgd,
-    sigmoid_cross_entropy,
-    softmax_cross_entropy,
-    squared_error,
+from fusedmlp_numba.intrinsics import atomic_add, atomic_load, matrix, yield_processor
+from fusedmlp_numba.kernels import output_activation
+from fusedmlp_numba.layers import (
+    forward_layer,
+    gather,
+    gradient_layer,
+    hand_down,
+    output_delta,
+    share,
+    update,
 )
-from fusedmlp_numba.products import (
-    BLOCK,
-    block_rows,
-    gather_csr,
-    gather_dense,
-    gather_gradient,
-    gather_product,
-    list_columns,
-    multiply,
-    multiply_transposed,
-    pack_panels,
-    transpose_panels,
-)
+from fusedmlp_numba.products import list_columns, transpose_panels
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Array, Float64Vector, FloatArray, IntArray
     from fusedmlp_numba.layout import Buffers, Rules, Shape, Source
-
-OPTIMIZER_KERNELS: Final = ("sgd", "momentum", "nesterov", "adam")
-SGD, MOMENTUM, NESTEROV = range(3)
 
 ARRIVED, ROUND, FAILED = 0, 8, 16
 """The barrier's counters in ``sync``, a cache line apart."""
 
 SPINS: Final = 2000
 """Reads of the barrier before a waiting worker offers its processor: some microseconds."""
-
-PIXELS, SINGLE, DOUBLE, CSR_SINGLE, CSR_DOUBLE = range(5)
-"""Kinds of a Source."""
 
 TRAIN, GRADIENTS, EVALUATE, FORWARD = range(4)
 """What a pass over the batches does."""
@@ -87,292 +60,6 @@ def barrier(sync: IntArray, workers: int) -> bool:
 
 
 @kernel
-def share(n: int, worker: int, workers: int) -> tuple[int, int]:
-    """A worker's part of n things."""
-    return n * worker // workers, n * (worker + 1) // workers
-
-
-@kernel
-def shares(
-    rows: int, panels: int, worker: int, workers: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """A worker's rows and panels of a matrix: panels are cut, or rows where panels are too few."""
-    if panels >= workers:
-        return (0, rows), share(panels, worker, workers)
-    return share(rows, worker, workers), (0, panels)
-
-
-@kernel
-def gather(
-    shape: Shape, buffers: Buffers, source: Source, rows: IntArray, worker: int, workers: int
-) -> None:
-    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries."""
-    first, last = share(len(rows), worker, workers)
-    index, value, stop = buffers.index, buffers.value, buffers.row_stop
-    room = source.capacity
-    if source.sparse:
-        if source.kind == PIXELS:
-            gather_dense(source.pixels, rows, True, first, last, room, index, value, stop)
-        elif source.kind == SINGLE:
-            gather_dense(source.single, rows, False, first, last, room, index, value, stop)
-        elif source.kind == DOUBLE:
-            gather_dense(source.double, rows, False, first, last, room, index, value, stop)
-        elif source.kind == CSR_SINGLE:
-            gather_csr(
-                source.indptr, source.indices, source.single_data, rows, first, last, room,
-                index, value, stop,
-            )  # fmt: skip
-        else:
-            gather_csr(
-                source.indptr, source.indices, source.double_data, rows, first, last, room,
-                index, value, stop,
-            )  # fmt: skip
-        return
-    x = matrix(buffers.x, 0, first, last, shape.sizes[0])
-    mine = rows[first:last]
-    if source.kind == PIXELS:
-        gather_rows(source.pixels, mine, x, True)
-    elif source.kind == SINGLE:
-        gather_rows(source.single, mine, x, False)
-    else:
-        gather_rows(source.double, mine, x, False)
-
-
-@kernel
-def forward_layer(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
-    source: Source,
-    layer: int,
-    batch: int,
-    step: int,
-    training: bool,
-    worker: int,
-    workers: int,
-) -> None:
-    """Compute a worker's share of a[l + 1] = f(a[l]·W[l] + b[l]), or of the last product.
-
-    The last bias is left to the output kernels.
-    """
-    columns, D, width = shape.columns, shape.widths[layer], shape.widths[layer + 1]
-    hidden = layer < len(shape.weights) - 1
-    out = buffers.a if hidden else buffers.delta
-    at = shape.rows[layer + 1]
-    rows, panels = shares(batch, width // columns, worker, workers)
-    if layer == 0 and source.sparse:
-        gather_product(
-            buffers.index, buffers.value, buffers.row_stop, source.capacity,
-            buffers.theta, shape.weights[0], shape.sizes[0],
-            out, at, width, rows, panels, columns,
-        )  # fmt: skip
-    else:
-        multiply(
-            buffers.x if layer == 0 else buffers.a, shape.rows[layer], D,
-            buffers.theta, shape.weights[layer], shape.sizes[layer],
-            out, at, width, rows, panels, columns,
-        )  # fmt: skip
-    if not hidden:
-        return
-    first, last = panels[0] * columns, panels[1] * columns
-    a = matrix(out, at, rows[0], rows[1], width)
-    b = buffers.theta[shape.biases[layer] :][:width]
-    bias_activation(a, b, rules.hidden, first, last)
-    if training and rules.keep < 1.0:
-        kept = matrix(buffers.kept, at, rows[0], rows[1], width)
-        dropout_mask(
-            kept, rules.seed, np.uint64(step), np.uint64(layer), rules.threshold,
-            first, last, rows[0],
-        )  # fmt: skip
-        drop(a, kept, 1.0 / rules.keep, first, last)
-
-
-@kernel
-def drop(a: FloatArray, kept: FloatArray, factor: float, first: int, last: int) -> None:
-    """A ← a ⊙ kept · factor in columns first to last."""
-    scale = like(factor, a)
-    for i in range(len(a)):
-        row, mask = a[i][first:last], kept[i][first:last]
-        for j in range(len(row)):
-            row[j] = row[j] * like(mask[j], a) * scale
-
-
-@kernel
-def output_delta(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
-    source: Source,
-    rows: IntArray,
-    scale: float,
-    worker: int,
-    workers: int,
-) -> None:
-    """Turn a worker's share of the last product into the delta; note losses and hits by row."""
-    L = len(shape.weights)
-    mine = share(len(rows), worker, workers)
-    z = matrix(buffers.delta, shape.rows[L], mine[0], mine[1], shape.widths[L])
-    b = buffers.theta[shape.biases[L - 1] :][: shape.sizes[L]]
-    w, chosen = source.sample_weight, rows[mine[0] : mine[1]]
-    losses, correct = buffers.row_loss[mine[0] : mine[1]], buffers.row_correct[mine[0] : mine[1]]
-    if rules.output == SOFTMAX_OUTPUT:
-        softmax_cross_entropy(z, b, source.labels, w, chosen, scale, losses, correct)
-    elif rules.output == SIGMOID_OUTPUT:
-        sigmoid_cross_entropy(z, b, source.targets, w, chosen, scale, losses, correct)
-    else:
-        squared_error(z, b, source.targets, w, chosen, scale, losses, correct)
-
-
-@kernel
-def hand_down(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
-    layer: int,
-    batch: int,
-    worker: int,
-    workers: int,
-) -> None:
-    """A worker's share of delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]), for l > 0."""
-    columns, width = shape.columns, shape.widths[layer]
-    rows, panels = shares(batch, width // columns, worker, workers)
-    multiply(
-        buffers.delta, shape.rows[layer + 1], shape.widths[layer + 1],
-        buffers.transposed, shape.transposed[layer], shape.sizes[layer + 1],
-        buffers.delta, shape.rows[layer], width, rows, panels, columns,
-    )  # fmt: skip
-    first, last = panels[0] * columns, panels[1] * columns
-    delta = matrix(buffers.delta, shape.rows[layer], rows[0], rows[1], width)
-    if rules.keep < 1.0:
-        kept = matrix(buffers.kept, shape.rows[layer], rows[0], rows[1], width)
-        drop(delta, kept, 1.0 / rules.keep, first, last)
-    a = matrix(buffers.a, shape.rows[layer], rows[0], rows[1], width)
-    hidden_delta(delta, a, rules.hidden, rules.keep, first, last)
-
-
-@kernel
-def gradient_layer(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
-    source: Source,
-    layer: int,
-    batch: int,
-    lr: float,
-    corrections: Float64Vector,
-    training: bool,
-    worker: int,
-    workers: int,
-) -> None:
-    """A worker's share of dW[l] = a[l]ᵀ·delta[l + 1] and db[l], and their update in training."""
-    columns, D, width = shape.columns, shape.sizes[layer], shape.widths[layer + 1]
-    at, w = shape.rows[layer + 1], shape.weights[layer]
-    rows, panels = shares(D, width // columns, worker, workers)
-    sparse = layer == 0 and source.sparse
-    if sparse:
-        descend = training and rules.optimizer == SGD and rules.l2 == 0.0
-        gather_gradient(
-            buffers.list_row, buffers.list_value, buffers.list_start, buffers.list_stop,
-            buffers.delta, at, width,
-            buffers.theta if descend else buffers.gradient, w, D,
-            rows, panels, columns, -lr if descend else 1.0, descend,
-        )  # fmt: skip
-        if not descend:
-            finish(buffers, rules, w, D, rows, panels, columns, lr, corrections, training)
-    else:
-        # Its own panels are packed by each worker; too few panels to cut are read where they lie.
-        packed = width // columns >= workers
-        if packed:
-            pack_panels(buffers.delta, at, width, batch, buffers.right, panels, columns)
-        height = block_rows(batch)
-        for i in range(rows[0], rows[1], height):
-            block = (i, min(i + height, rows[1]))
-            multiply_transposed(
-                buffers.x if layer == 0 else buffers.a, shape.rows[layer], shape.widths[layer],
-                buffers.right if packed else buffers.delta,
-                0 if packed else at,
-                columns if packed else width,
-                batch * columns if packed else columns,
-                batch, buffers.gradient, w, D, block, panels, columns,
-                buffers.left, worker * BLOCK,
-            )  # fmt: skip
-            finish(buffers, rules, w, D, block, panels, columns, lr, corrections, training)
-    if width // columns >= workers or worker == 0:
-        first, last = panels[0] * columns, panels[1] * columns
-        bias = shape.biases[layer]
-        column_sums(
-            matrix(buffers.delta, at, 0, batch, width),
-            buffers.gradient[bias:][:width], first, last,
-        )  # fmt: skip
-        if training:
-            update(buffers, rules, bias + first, bias + last, lr, corrections, 0.0)
-
-
-@kernel
-def finish(
-    buffers: Buffers,
-    rules: Rules,
-    w: int,
-    D: int,
-    rows: tuple[int, int],
-    panels: tuple[int, int],
-    columns: int,
-    lr: float,
-    corrections: Float64Vector,
-    training: bool,
-) -> None:
-    """Add the L2 term to a block of the weights' gradient, and update while it is in the cache."""
-    for p in range(panels[0], panels[1]):
-        start, stop = w + (p * D + rows[0]) * columns, w + (p * D + rows[1]) * columns
-        if rules.l2 != 0.0:
-            gradient, W = buffers.gradient[start:stop], buffers.theta[start:stop]
-            l2 = like(rules.l2, W)
-            for i in range(len(W)):
-                gradient[i] += l2 * W[i]
-        if training:
-            update(buffers, rules, start, stop, lr, corrections, rules.decay)
-
-
-@kernel
-def column_sums(delta: FloatArray, out: FloatArray, first: int, last: int) -> None:
-    """Db = 1ᵀ·delta in columns first to last, summed in the order of the rows."""
-    sums = out[first:last]
-    sums[:] = like(0.0, out)
-    for i in range(len(delta)):
-        row = delta[i][first:last]
-        for j in range(len(row)):
-            sums[j] += row[j]
-
-
-@kernel
-def update(
-    buffers: Buffers,
-    rules: Rules,
-    start: int,
-    stop: int,
-    lr: float,
-    corrections: Float64Vector,
-    decay: float,
-) -> None:
-    """Take one optimizer step with a stretch of the flat parameters."""
-    theta, gradient = buffers.theta[start:stop], buffers.gradient[start:stop]
-    if rules.optimizer == SGD:
-        sgd(theta, gradient, lr)
-        return
-    first = buffers.first[start:stop]
-    if rules.optimizer == MOMENTUM:
-        momentum(theta, gradient, first, lr, rules.momentum)
-    elif rules.optimizer == NESTEROV:
-        nesterov(theta, gradient, first, lr, rules.momentum)
-    else:
-        second = buffers.second[start:stop]
-        adam(
-            theta, gradient, first, second, lr, rules.beta1, rules.beta2, rules.eps, corrections,
-            decay,
-        )  # fmt: skip
-
-
-@kernel
 def batch_weight(source: Source, rows: IntArray) -> float:
     """Σ wᵢ of a batch."""
     w = source.sample_weight
@@ -385,95 +72,116 @@ def batch_weight(source: Source, rows: IntArray) -> float:
 
 
 @kernel
-def run_batches(
+def forward_pass(
     shape: Shape,
     buffers: Buffers,
     rules: Rules,
     source: Source,
-    task: int,
-    order: IntArray,
-    batch: int,
-    first_step: int,
-    lr: Float64Vector,
-    corrections: Float64Array,
-    sums: Float64Array,
-    outputs: FloatArray,
+    rows: IntArray,
+    step: int,
+    training: bool,
     worker: int,
     workers: int,
-) -> None:
-    """Do ``task`` with every batch of ``order``: one worker's part.
+) -> bool:
+    """Fill the activations and the last product for a batch; False where a worker has failed."""
+    sync, batch = buffers.sync, len(rows)
+    gather(shape, buffers, source, rows, worker, workers)
+    if not barrier(sync, workers):
+        return False
+    if training and source.sparse:
+        first, last = share(shape.sizes[0], worker, workers)
+        list_columns(
+            buffers.entry_index, buffers.entry_value, buffers.entry_stop,
+            batch, source.capacity, first, last,
+            buffers.list_row, buffers.list_value, buffers.list_start, buffers.list_stop,
+        )  # fmt: skip
+    for layer in range(len(shape.weights)):
+        forward_layer(shape, buffers, rules, source, layer, batch, step, training, worker, workers)
+        if not barrier(sync, workers):
+            return False
+    return True
 
-    Parameters
-    ----------
-    lr, corrections
-        (n_batches,) and (n_batches, 2); one row is enough for tasks that do not train.
-    sums
-        (3, n_batches) loss, correct and weight sums; worker 0 writes them.
-    outputs
-        (n, K), written by FORWARD.
+
+@kernel
+def backward_pass(
+    shape: Shape,
+    buffers: Buffers,
+    rules: Rules,
+    source: Source,
+    batch: int,
+    lr: float,
+    corrections: Float64Vector,
+    training: bool,
+    worker: int,
+    workers: int,
+) -> bool:
+    """Fill the gradients, and update in training; False where a worker has failed.
+
+    delta[L] = ŷ − y;  dW[l] = a[l]ᵀ·delta[l + 1];  db[l] = 1ᵀ·delta[l + 1];
+    delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]).
     """
-    L, sync = len(shape.weights), buffers.sync
-    training, backward = task == TRAIN, task in (TRAIN, GRADIENTS)
-    for number in range((len(order) + batch - 1) // batch):
-        rows = order[number * batch : (number + 1) * batch]
-        B, step, t = len(rows), first_step + number, min(number, len(lr) - 1)
-        rate, correction = lr[t], corrections[t]
-        gather(shape, buffers, source, rows, worker, workers)
-        if not barrier(sync, workers):
-            return
-        if backward and source.sparse:
-            first, last = share(shape.sizes[0], worker, workers)
-            list_columns(
-                buffers.index, buffers.value, buffers.row_stop, B, source.capacity, first, last,
-                buffers.list_row, buffers.list_value, buffers.list_start, buffers.list_stop,
+    for layer in range(len(shape.weights) - 1, -1, -1):
+        # Wᵀ was copied before: these weights may change while other workers still need the old.
+        if layer > 0:
+            hand_down(shape, buffers, rules, layer, batch, worker, workers)
+        gradient_layer(
+            shape, buffers, rules, source, layer, batch, lr, corrections, training, worker, workers
+        )
+        if not barrier(buffers.sync, workers):
+            return False
+    return True
+
+
+@kernel
+def losses_pass(
+    shape: Shape,
+    buffers: Buffers,
+    rules: Rules,
+    source: Source,
+    rows: IntArray,
+    training: bool,
+    sums: Float64Vector,
+    worker: int,
+    workers: int,
+) -> bool:
+    """Turn the last product into delta[L], and write the batch's loss, correct and weight sums.
+
+    In training Wᵀ is copied too, for the backward pass. False where a worker has failed.
+    """
+    weight = batch_weight(source, rows)
+    scale = 1.0
+    if rules.mean:
+        scale = 1.0 / weight if weight != 0.0 else 0.0
+    output_delta(shape, buffers, rules, source, rows, scale, worker, workers)
+    if training:
+        for layer in range(1, len(shape.weights)):
+            panels = shape.widths[layer] // shape.columns
+            transpose_panels(
+                buffers.theta, shape.weights[layer], shape.sizes[layer], shape.sizes[layer + 1],
+                buffers.transposed, shape.transposed[layer],
+                share(panels, worker, workers), shape.columns,
             )  # fmt: skip
-        for layer in range(L):
-            forward_layer(
-                shape, buffers, rules, source, layer, B, step, backward, worker, workers
-            )
-            if not barrier(sync, workers):
-                return
-        if task == FORWARD:
-            first, last = share(B, worker, workers)
-            z = matrix(buffers.delta, shape.rows[L], first, last, shape.widths[L])
-            b = buffers.theta[shape.biases[L - 1] :][: shape.sizes[L]]
-            start = number * batch
-            output_activation(z, b, rules.output, outputs[start + first : start + last])
-        else:
-            weight = batch_weight(source, rows)
-            scale = 1.0
-            if rules.mean:
-                scale = 1.0 / weight if weight != 0.0 else 0.0
-            output_delta(shape, buffers, rules, source, rows, scale, worker, workers)
-            if backward:
-                for layer in range(1, L):
-                    panels = shape.widths[layer] // shape.columns
-                    transpose_panels(
-                        buffers.theta, shape.weights[layer], shape.sizes[layer],
-                        shape.sizes[layer + 1], buffers.transposed, shape.transposed[layer],
-                        share(panels, worker, workers), shape.columns,
-                    )  # fmt: skip
-            if not barrier(sync, workers):
-                return
-            if worker == 0:
-                loss, correct = 0.0, 0.0
-                for i in range(B):
-                    loss += buffers.row_loss[i]
-                    correct += buffers.row_correct[i]
-                sums[0, number], sums[1, number], sums[2, number] = loss, correct, weight
-        if backward:
-            for layer in range(L - 1, -1, -1):
-                # Wᵀ was copied before: these weights may change while others still need the old.
-                if layer > 0:
-                    hand_down(shape, buffers, rules, layer, B, worker, workers)
-                gradient_layer(
-                    shape, buffers, rules, source, layer, B, rate, correction, training,
-                    worker, workers,
-                )  # fmt: skip
-                if layer > 0 and not barrier(sync, workers):
-                    return
-        if not barrier(sync, workers):
-            return
+    if not barrier(buffers.sync, workers):
+        return False
+    if worker == 0:
+        loss, correct = 0.0, 0.0
+        for i in range(len(rows)):
+            loss += buffers.row_loss[i]
+            correct += buffers.row_correct[i]
+        sums[0], sums[1], sums[2] = loss, correct, weight
+    return True
+
+
+@kernel
+def write_outputs(
+    shape: Shape, buffers: Buffers, rules: Rules, out: FloatArray, worker: int, workers: int
+) -> None:
+    """Write a worker's share of the batch's outputs ŷ (B, K)."""
+    L = len(shape.weights)
+    first, last = share(len(out), worker, workers)
+    z = matrix(buffers.delta, shape.rows[L], first, last, shape.widths[L])
+    b = buffers.theta[shape.biases[L - 1] :][: shape.sizes[L]]
+    output_activation(z, b, rules.output, out[first:last])
 
 
 @kernel
@@ -506,11 +214,41 @@ def entries(stamp: str | None) -> tuple[Entry, Entry]:
         worker: int,
         workers: int,
     ) -> None:
+        """Do ``task`` with every batch of ``order``: one worker's part.
+
+        Parameters
+        ----------
+        lr, corrections
+            (n_batches,) and (n_batches, 2); one row is enough for tasks that do not train.
+        sums
+            (n_batches, 3) loss, correct and weight sums; worker 0 writes them.
+        outputs
+            (n, K), written by FORWARD.
+        """
         stamp  # noqa: B018 - a closure value, and so a part of the cache's key
-        run_batches(
-            shape, buffers, rules, source, task, order, batch, first_step, lr, corrections,
-            sums, outputs, worker, workers,
-        )  # fmt: skip
+        training = task in (TRAIN, GRADIENTS)
+        for number in range((len(order) + batch - 1) // batch):
+            start, t = number * batch, min(number, len(lr) - 1)
+            rows, step = order[start : start + batch], first_step + number
+            going = forward_pass(
+                shape, buffers, rules, source, rows, step, training, worker, workers
+            )
+            if going and task == FORWARD:
+                out = outputs[start : start + len(rows)]
+                write_outputs(shape, buffers, rules, out, worker, workers)
+            elif going:
+                going = losses_pass(
+                    shape, buffers, rules, source, rows, training, sums[number], worker, workers
+                )
+            if going and training:
+                going = backward_pass(
+                    shape, buffers, rules, source, len(rows), lr[t], corrections[t],
+                    task == TRAIN, worker, workers,
+                )  # fmt: skip
+            elif going:
+                going = barrier(buffers.sync, workers)
+            if not going:
+                return
 
     def apply(
         shape: Shape, buffers: Buffers, rules: Rules, lr: float, corrections: Float64Vector

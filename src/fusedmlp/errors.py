@@ -58,6 +58,10 @@ class NoUsableDeviceError(BackendUnavailableError):
     """The backend's library is installed, but no device works; the driver's own words follow."""
 
 
+class DeviceMemoryError(FusedMLPError, MemoryError):
+    """The device has too little free memory; the message has the bytes asked for and free."""
+
+
 class DataUnavailableError(FusedMLPError, OSError):
     """A data set could not be obtained, or a data file is truncated, foreign or corrupted."""
 

@@ -44,7 +44,7 @@ OUTPUT_OF_TASK: Final[dict[Task, Output]] = {
 Split = Literal["canonical", "workshop"]
 SPLITS: Final = get_args(Split)
 
-SMALL_SET_STEPS: Final = 2_000
+SMALL_SET_STEPS: Final = 6_000
 """A small set gets more epochs, so that its training takes about this many steps."""
 
 SMALL_SET_EPOCHS: Final = 300
@@ -203,8 +203,10 @@ class Recipe:
             odd = ", ".join(sorted(set(data) ^ names))
             raise InvalidInputError(f"missing or unknown settings: {odd}")
         try:
-            hidden = tuple(data["hidden"])  # type: ignore[arg-type]
-            recipe = cls(**{**data, "hidden": hidden})  # type: ignore[arg-type]
+            hidden: object = data["hidden"]
+            if not isinstance(hidden, list | tuple):
+                raise InvalidInputError(f"hidden {hidden!r} is not a list of widths")
+            recipe = cls(**{**data, "hidden": tuple(hidden)})  # type: ignore[arg-type]
             recipe.check()
         except TypeError as error:
             raise InvalidInputError(f"a setting is of the wrong kind: {error}") from error
@@ -218,10 +220,10 @@ MNIST_REPAIRED: Final = Recipe(
     hidden=(256,),
     activation="sigmoid",
     optimizer="nesterov",
-    lr=0.3,
+    lr=0.5,
     schedule="one-cycle",
     batch_size=64,
-    epochs=20,
+    epochs=15,
     validation=0.1,
 )
 """The workshop's network trained soundly, and the default of ``fusedmlp train``."""

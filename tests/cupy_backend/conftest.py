@@ -8,30 +8,29 @@ import pytest
 
 from fusedmlp_cupy.device import CupyDevice, kernel_source
 
-REALS = {"float32": "float", "float64": "double"}
-
 
 @pytest.fixture(scope="session")
 def built_kernels(tmp_path_factory):
     """kernels.cu, built once for each floating type: {dtype: Kernels}."""
     folder = tmp_path_factory.mktemp("shim")
     return {
-        dtype: cupy_shim.Kernels(kernel_source(), real, folder) for dtype, real in REALS.items()
+        dtype: cupy_shim.Kernels(kernel_source(), real, folder)
+        for dtype, real in cupy_shim.REALS.items()
     }
 
 
 @pytest.fixture
 def kernels(built_kernels):
-    """The same, with every launch run in both orders of threads."""
+    """The same, with every launch checked by repeating it."""
     for each in built_kernels.values():
-        each.both_orders = True
+        each.checked = True
     return built_kernels
 
 
 @pytest.fixture
 def standin(kernels):
     """A pretended ``cupy`` with two devices, its kernels on the CPU."""
-    return cupy_standin.StandIn(lambda _code, options: kernels[dtype_of(options)])
+    return cupy_standin.StandIn(kernels)
 
 
 @pytest.fixture
@@ -40,9 +39,3 @@ def device(standin):
     device = CupyDevice(standin, 0)
     with device.active():
         yield device
-
-
-def dtype_of(options) -> str:
-    """The floating type that a module was compiled for."""
-    (real,) = [option[len("-DREAL=") :] for option in options if option.startswith("-DREAL=")]
-    return {value: key for key, value in REALS.items()}[real]

@@ -5,10 +5,12 @@
 // bits in both. Not modelled: warps, memory ordering, occupancy, rounding modes, speed.
 //
 // Caught here: a barrier that some threads of a block miss, shared memory read before it is
-// written (it starts as NaN in every block), grids and blocks beyond the hardware's limits.
+// written (it starts as NaN in every block), grids and blocks beyond the hardware's limits, and
+// any access to a page that the caller has forbidden (cupy_standin.py ends its arrays at such).
 
 #include <cmath>
 #include <csetjmp>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <ucontext.h>
@@ -20,6 +22,7 @@ static ShimDim threadIdx, blockIdx, blockDim, gridDim;
 #define __global__
 #define __device__ static inline
 #define __shared__ static __attribute__((section("shim_shared")))
+__attribute__((used)) __shared__ char shim_shared_exists; // or the linker knows no such section
 extern "C" char __start_shim_shared[] __attribute__((visibility("hidden")));
 extern "C" char __stop_shim_shared[] __attribute__((visibility("hidden")));
 
@@ -93,6 +96,30 @@ static bool run_block(int n_threads, bool backwards)
     }
 }
 
+static const char* run_blocks(int n_threads, bool backwards)
+{
+    const unsigned long long n_blocks = (unsigned long long)gridDim.x * gridDim.y * gridDim.z;
+    for (unsigned long long i = 0; i < n_blocks; ++i) {
+        const unsigned long long b = backwards ? n_blocks - 1 - i : i;
+        blockIdx = {(unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y),
+                    (unsigned)(b / ((unsigned long long)gridDim.x * gridDim.y))};
+        if (!run_block(n_threads, backwards))
+            return "some threads of a block ended while others wait at __syncthreads()";
+    }
+    return nullptr;
+}
+
+static sigjmp_buf fault;
+
+static void on_fault(int) { siglongjmp(fault, 1); }
+
+static const char* after_fault()
+{
+    for (Fiber& fiber : fibers) // those that were under way can never be resumed
+        fiber.created = false;
+    return "a thread read or wrote outside the arrays";
+}
+
 static const char* launch(
     const unsigned* grid, const unsigned* block, bool backwards, void (*kernel)(void*), void* args)
 {
@@ -106,15 +133,16 @@ static const char* launch(
         return "the grid is empty or beyond the hardware's limits";
     body = kernel;
     body_argument = args;
-    const unsigned long long n_blocks = (unsigned long long)grid[0] * grid[1] * grid[2];
-    for (unsigned long long i = 0; i < n_blocks; ++i) {
-        const unsigned long long b = backwards ? n_blocks - 1 - i : i;
-        blockIdx = {(unsigned)(b % grid[0]), (unsigned)(b / grid[0] % grid[1]),
-                    (unsigned)(b / ((unsigned long long)grid[0] * grid[1]))};
-        if (!run_block((int)n_threads, backwards))
-            return "some threads of a block ended while others wait at __syncthreads()";
-    }
-    return nullptr;
+
+    struct sigaction catching = {}, before_segv, before_bus;
+    catching.sa_handler = on_fault;
+    catching.sa_flags = SA_NODEFER;
+    sigaction(SIGSEGV, &catching, &before_segv);
+    sigaction(SIGBUS, &catching, &before_bus);
+    const char* failure = sigsetjmp(fault, 1) ? after_fault() : run_blocks((int)n_threads, backwards);
+    sigaction(SIGSEGV, &before_segv, nullptr);
+    sigaction(SIGBUS, &before_bus, nullptr);
+    return failure;
 }
 
 } // namespace shim

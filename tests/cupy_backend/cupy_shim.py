@@ -24,6 +24,8 @@ HEADER = Path(__file__).with_name("cupy_shim.h")
 # logic, and so rounds as NumPy does.
 FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-w"]
 
+REALS = {"float32": "float", "float64": "double"}
+
 SCALARS = {
     "int": np.dtype("int32"),
     "uint32": np.dtype("uint32"),
@@ -64,6 +66,12 @@ def parameters_of(source: str, real: str) -> dict[str, list[Parameter]]:
             parameters.append(Parameter(argument, dtype, bool(star), bool(const)))
         kernels[name] = parameters
     return kernels
+
+
+def dtype_of(options) -> str:
+    """The floating type that a module's compile options choose."""
+    (real,) = [option[len("-DREAL=") :] for option in options if option.startswith("-DREAL=")]
+    return {value: key for key, value in REALS.items()}[real]
 
 
 def compiler() -> str:
@@ -110,42 +118,49 @@ def _c_type(parameter: Parameter, real: str) -> str:
     return f"{kind}*" if parameter.pointer else kind
 
 
+RUNS = (("as chosen", False), ("as chosen", True), ("one block", False), ("one block", True))
+"""How a checked launch is repeated: the grid, and whether threads and blocks go backwards."""
+
+
 class Kernels:
     """All kernels of a source for one floating type.
 
-    Every launch runs twice, with threads and blocks forwards and backwards, on copies of the same
-    memory, and must give the same bits both times: a race within a block or between blocks would
-    show as a difference.
+    A checked launch runs four times on the same memory, as in :data:`RUNS`, and must give the
+    same bits each time: a race within a block or between blocks, or a loop that needs a certain
+    grid, would show as a difference.
     """
 
     def __init__(self, source: str, real: str, folder: Path) -> None:
         self.parameters = parameters_of(source, real)
         self._library = build(source, real, folder)
         self.launched: set[str] = set()
-        self.both_orders = True
+        self.checked = True
 
     def __call__(self, name, grid, block, args) -> None:
         self.launched.add(name)
-        values = self._checked(name, args)
+        values = self._arguments(name, args)
+        if not self.checked:
+            self._run(name, grid, block, values, backwards=False)
+            return
         written = [
             value
             for value, parameter in zip(args, self.parameters[name], strict=True)
             if parameter.pointer and not parameter.const and isinstance(value, np.ndarray)
         ]
-        before = [array.copy() for array in written] if self.both_orders else []
-        self._run(name, grid, block, values, backwards=False)
-        if not self.both_orders:
-            return
-        after = [array.copy() for array in written]
-        for array, saved in zip(written, before, strict=True):
-            array[...] = saved
-        self._run(name, grid, block, values, backwards=True)
-        for array, forwards in zip(written, after, strict=True):
-            assert array.tobytes() == forwards.tobytes(), (
-                f"{name}: the result depends on the order in which threads run"
+        before = [array.copy() for array in written]
+        results = []
+        for shape, backwards in RUNS:
+            for array, saved in zip(written, before, strict=True):
+                array[...] = saved
+            self._run(name, grid if shape == "as chosen" else (1,), block, values, backwards)
+            results.append([array.tobytes() for array in written])
+        for (shape, backwards), result in zip(RUNS[1:], results[1:], strict=True):
+            assert result == results[0], (
+                f"{name}: other results with the grid {shape} and threads "
+                f"{'backwards' if backwards else 'forwards'}"
             )
 
-    def _run(self, name, grid, block, values, *, backwards: bool) -> None:
+    def _run(self, name, grid, block, values, backwards) -> None:
         class Args(ctypes.Structure):
             _fields_ = [(f"a{i}", type(value)) for i, value in enumerate(values)]
 
@@ -160,7 +175,7 @@ class Kernels:
         )
         assert failure is None, f"{name}{grid}{block}: {failure.decode()}"
 
-    def _checked(self, name, args) -> list:
+    def _arguments(self, name, args) -> list:
         parameters = self.parameters[name]
         assert len(args) == len(parameters), (
             f"{name} takes {len(parameters)} arguments, got {len(args)}"

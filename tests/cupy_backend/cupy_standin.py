@@ -2,19 +2,28 @@
 
 It is strict where CuPy is: no implicit conversion to NumPy, only C-ordered outputs,
 uploads of exactly the right type. Fresh arrays are NaN or 0xFF, so that nothing
-unwritten is ever used unnoticed, and lie between guards that every launch is checked against.
-Kernels run through :mod:`cupy_shim`.
+unwritten is ever used unnoticed. Each begins after a guard that every launch is checked against,
+and ends at a page that must not be touched at all. Kernels run through :mod:`cupy_shim`.
 """
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
+from cupy_shim import dtype_of
+
+from fusedmlp_cupy.device import kernel_source
 
 GUARD_BYTES = 256
 GUARD = 0xA5
+
+FORBIDDEN = 0  # PROT_NONE
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 
 class OutOfMemoryError(MemoryError):
@@ -83,15 +92,25 @@ class Memory:
         n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if self.limit is not None and n_bytes > self.limit:
             raise OutOfMemoryError(f"Out of memory allocating {n_bytes:,} bytes")
-        block = np.full(n_bytes + 2 * GUARD_BYTES, GUARD, np.uint8)
-        block[GUARD_BYTES : GUARD_BYTES + n_bytes] = 0xFF
-        host = block[GUARD_BYTES : GUARD_BYTES + n_bytes].view(dtype).reshape(shape)
-        return DeviceArray(host, self, block)
+        block = fenced(n_bytes + GUARD_BYTES)
+        block[:GUARD_BYTES] = GUARD
+        block[GUARD_BYTES:] = 0xFF
+        return DeviceArray(block[GUARD_BYTES:].view(dtype).reshape(shape), self, block)
 
     def check_guards(self, arrays):
-        for block in (array._block for array in arrays):
-            for guard in (block[:GUARD_BYTES], block[-GUARD_BYTES:]):
-                assert (guard == GUARD).all(), "a kernel wrote outside an array"
+        for array in arrays:
+            guard = array._block[:GUARD_BYTES]
+            assert (guard == GUARD).all(), "a kernel wrote before the beginning of an array"
+
+
+def fenced(n_bytes):
+    """Bytes whose end is the end of the accessible memory."""
+    page = mmap.PAGESIZE
+    n_pages = -(-n_bytes // page)
+    pages = np.frombuffer(mmap.mmap(-1, (n_pages + 1) * page), np.uint8)
+    fence = pages.ctypes.data + n_pages * page
+    assert libc.mprotect(fence, page, FORBIDDEN) == 0, ctypes.get_errno()
+    return pages[n_pages * page - n_bytes : n_pages * page]
 
 
 def unwrap(value):
@@ -120,9 +139,6 @@ class RawKernel:
     def __init__(self, standin, run):
         self._standin, self._run = standin, run
 
-    def compile(self):
-        self._standin.check_current("compiled")
-
     def __call__(self, grid, block, args):
         self._standin.check_current("launched")
         assert all(type(n) is int for n in (*grid, *block)), (grid, block)
@@ -136,6 +152,9 @@ class RawModule:
     def __init__(self, standin, kernels):
         self._standin, self._kernels = standin, kernels
 
+    def compile(self):
+        self._standin.check_current("compiled")
+
     def get_function(self, name):
         assert name in self._kernels.parameters, f"no kernel {name}"
         return RawKernel(self._standin, lambda *launch: self._kernels(name, *launch))
@@ -146,8 +165,8 @@ class StandIn:
 
     Parameters
     ----------
-    kernels_for
-        Maps a source and its compile options to a :class:`cupy_shim.Kernels`.
+    kernels
+        {dtype: :class:`cupy_shim.Kernels`}, which its modules are taken from.
     devices
         Devices that the driver lists.
     limit
@@ -157,8 +176,8 @@ class StandIn:
     __name__ = "cupy"
     __version__ = "14.2.0"
 
-    def __init__(self, kernels_for=None, *, devices=2, limit=None):
-        self._kernels_for, self._devices = kernels_for, devices
+    def __init__(self, kernels=None, *, devices=2, limit=None):
+        self._kernels, self._devices = kernels, devices
         self._current = []
         self.memory = Memory(limit)
         self.empty = self.memory.allocate
@@ -187,7 +206,8 @@ class StandIn:
         assert self._current, f"{what} outside a device's context"
 
     def RawModule(self, *, code, options=()):
-        return RawModule(self, self._kernels_for(code, options))
+        assert code == kernel_source()
+        return RawModule(self, self._kernels[dtype_of(options)])
 
     def RawKernel(self, _code, name):
         """Only the probe compiles one: it adds 1."""
@@ -209,7 +229,8 @@ class StandIn:
             assert not np.shares_memory(operand, out_host), "CuPy would copy"
         assert out_host.flags.c_contiguous, "CuPy refuses other outputs"
         assert out_host.shape == (a.shape[0], b.shape[1])
-        np.matmul(a_host, b_host, out=out_host)
+        with np.errstate(all="ignore"):  # a device warns of nothing
+            np.matmul(a_host, b_host, out=out_host)
         self.memory.check_guards([out])
         return out
 

@@ -13,11 +13,11 @@ import pytest
 import scipy.sparse
 
 from fusedmlp.backend import State
-from fusedmlp.errors import InvalidInputError
+from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
 from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_cupy.device import CupyDevice, DeviceMemoryError
+from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.engine import CupyEngine
 from fusedmlp_cupy.kernels import KERNELS
 from fusedmlp_numpy.engine import NumpyEngine
@@ -30,7 +30,7 @@ SEED = 2**40 + 11
 def fast(standin, kernels):
     """The stand-in, with each launch run once: its race check is test_cupy_kernels.py's."""
     for each in kernels.values():
-        each.both_orders = False
+        each.checked = False
     return standin
 
 

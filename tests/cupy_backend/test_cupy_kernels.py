@@ -1,7 +1,8 @@
 """Every kernel of kernels.cu against its NumPy twin, run on the CPU behind the shim.
 
 Sizes are odd on purpose: 1, primes, and above the block sizes. Outputs start as NaN, every launch
-runs in two orders of threads that must agree bit for bit, and writes outside an array fail.
+is repeated in another order of threads and with a single block, which must agree bit for bit,
+and reading or writing past an array's end fails.
 """
 
 from __future__ import annotations

@@ -20,6 +20,11 @@ from fusedmlp.cli.reproduce import reproduce
 from fusedmlp.cli.train import train
 from fusedmlp.errors import ExitCode, FusedMLPError
 
+HELP = """Train and use multilayer perceptrons on NumPy, Numba or CuPy.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 backend unavailable, \
+4 a figure was missed, 5 data unavailable, 130 interrupted."""
+
 
 class _Commands(TyperGroup):
     """Subcommands whose intended errors become one message and an exit code."""
@@ -44,18 +49,14 @@ def _print_version(*, wanted: bool) -> None:
 
 
 def _root(
-    version: Annotated[  # noqa: ARG001 - its callback does the work
+    version: Annotated[
         bool,
         typer.Option(
             "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:
-    """Train and use multilayer perceptrons on NumPy, Numba or CuPy.
-
-    Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 backend unavailable, 4 a figure was
-    missed, 5 data unavailable, 130 interrupted.
-    """
+    """Take the options that stand before a subcommand."""
 
 
 def build() -> typer.Typer:
@@ -67,7 +68,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_root)
+    app.callback(help=HELP)(_root)
     for command in (train, evaluate, predict, reproduce, backends, doctor, data):
         app.command()(command)
     return app

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-LABEL_WIDTH: Final = 14
+LABEL_WIDTH: Final = 16
 """Column in which the values of labelled lines start."""
 
 _PIPE_WIDTH: Final = 120
@@ -36,19 +37,27 @@ def stderr() -> Console:
 
 
 def note(text: str, console: Console | None = None) -> None:
-    """Write one line to stderr, left to the terminal to wrap."""
-    (console or stderr()).print(Text(text), soft_wrap=True)
+    """Write a line to stderr."""
+    _print_line(Text(text), console or stderr())
 
 
-def labelled(label: str, text: str, console: Console) -> None:
-    """Write ``label`` and, in a column of its own, ``text``."""
-    line = Text.assemble((f"{label:<{LABEL_WIDTH}}", "bold"), text)
-    console.print(line, soft_wrap=True)
+def labelled(label: str, text: str, console: Console, indent: int = 0) -> None:
+    """Write ``label`` and, in a column of its own, ``text``, which wraps inside the column."""
+    head = Text(f"{' ' * indent}{label}", style="bold")
+    if not console.is_terminal or len(label) + indent >= LABEL_WIDTH:
+        head.pad_right(max(1, LABEL_WIDTH - len(head)))
+        _print_line(Text.assemble(head, text), console)
+        return
+    line = Table.grid()
+    line.add_column(width=LABEL_WIDTH)
+    line.add_column(overflow="fold")
+    line.add_row(head, Text(text))
+    console.print(line)
 
 
 def error(text: str) -> None:
     """Write ``error: …`` to stderr."""
-    stderr().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+    _print_line(Text.assemble(("error: ", "bold red"), text), stderr())
 
 
 def print_json(document: Mapping[str, object]) -> None:
@@ -73,6 +82,11 @@ def finite(value: object) -> object:
             return [finite(item) for item in value]
         case _:
             return value
+
+
+def _print_line(line: Text, console: Console) -> None:
+    """Wrap between words on a terminal; what goes to a file or pipe stays one line."""
+    console.print(line, soft_wrap=not console.is_terminal)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -74,6 +74,7 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
+        metavar=" ",
         help="Print one JSON object on stdout; progress and notes stay on stderr.",
         rich_help_panel=_RUNNING,
     ),
@@ -195,7 +196,7 @@ LearningRate = Annotated[
         metavar="RATE",
         help="Learning rate, the highest one where a schedule moves it.",
         envvar="FUSEDMLP_LR",
-        show_default=f"{MNIST_REPAIRED.lr:g}; 0.1 or, for adam, 0.001 with another --optimizer",
+        show_default=f"{MNIST_REPAIRED.lr:g}; with another --optimizer 0.1, or 0.001 for adam",
         rich_help_panel=_TRAINING,
     ),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -23,8 +23,33 @@ SHOWN_EPOCHS: Final = 20
 """About how many of a longer training's epochs are shown."""
 
 
-def progress(console: Console) -> Callback:
-    """Return the callback that suits ``console``."""
+class View(Callback):
+    """A callback that also shows that training is about to begin, which takes a while at first.
+
+    Used as a context manager, so that a terminal is left in order whatever happens.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._waiting = console.status("preparing; the first time this compiles")
+
+    def __enter__(self) -> Self:
+        """Show that something is going on, on a terminal."""
+        if self._console.is_terminal:
+            self._waiting.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop showing it, if training has not begun."""
+        self._waiting.stop()
+
+    def on_train_begin(self, run: Run) -> None:  # noqa: ARG002
+        """Stop showing it."""
+        self._waiting.stop()
+
+
+def view(console: Console) -> View:
+    """Return the view that suits ``console``."""
     if console.is_terminal and not console.is_dumb_terminal:
         return TrainingTable(console)
     return TrainingLines(console)
@@ -37,10 +62,11 @@ def is_shown(epoch: int, epochs: int) -> bool:
     return epoch % -(-epochs // SHOWN_EPOCHS) == 0
 
 
-class TrainingLines(Callback):
+class TrainingLines(View):
     """One plain line an epoch."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._printer = EpochPrinter(lambda line: note(line, console))
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
@@ -49,11 +75,11 @@ class TrainingLines(Callback):
             self._printer.on_epoch_end(run, record)
 
 
-class TrainingTable(Callback):
+class TrainingTable(View):
     """A table that grows by a line an epoch, above a bar of the running epoch's rows."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        super().__init__(console)
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
@@ -69,6 +95,7 @@ class TrainingTable(Callback):
 
     def on_train_begin(self, run: Run) -> None:
         """Print the table's head and start the bar."""
+        super().on_train_begin(run)
         self._began, self._epochs_before = time.monotonic(), len(run.history)
         if self._epochs_before < run.trainer.epochs:
             for line in self._head(run):
@@ -86,8 +113,9 @@ class TrainingTable(Callback):
             self._progress.console.print(self._line(run, record), soft_wrap=True)
         self._update(run, 0)
 
-    def on_train_end(self, run: Run) -> None:  # noqa: ARG002
-        """Take the bar away."""
+    def __exit__(self, *error: object) -> None:
+        """Take the bar away, also when another callback failed before it could be told."""
+        super().__exit__(*error)
         self._progress.stop()
 
     def _update(self, run: Run, rows: int) -> None:
@@ -123,13 +151,18 @@ class TrainingTable(Callback):
     @staticmethod
     def _line(run: Run, record: EpochRecord) -> str:
         def pair(loss: float, accuracy: float | None) -> str:
-            return f"{loss:>10.4f}" + ("" if accuracy is None else f"{accuracy:>10.4f}")
+            return f"{loss_text(loss):>10}" + ("" if accuracy is None else f"{accuracy:>10.4f}")
 
         epoch = f"{record.epoch}/{run.trainer.epochs}"
         line = f"{epoch:>9}{pair(record.train_loss, record.train_accuracy)}"
         if record.validation_loss is not None:
             line += f"  {pair(record.validation_loss, record.validation_accuracy)}"
         return f"{line}{record.samples_per_s:>13,.0f}"
+
+
+def loss_text(loss: float) -> str:
+    """Write a loss with four decimals, or its size alone where it is huge."""
+    return f"{loss:.4f}" if loss < 1e4 else f"{loss:.2e}"
 
 
 def duration(seconds: float) -> str:

@@ -144,23 +144,23 @@ def resumed_settings(before: Settings, given: Given, folder: Path) -> Settings:
     InvalidInputError
         Another option was typed whose value is not the folder's.
     """
+    wanted = dict(given.values)
+    if wanted["dataset"] is not None:
+        wanted["dataset"] = DataRequest(str(wanted["dataset"])).absolute().dataset
     stored = {
         **before.recipe.to_dict(),
         **{name: getattr(before.data, name) for name in DataRequest.__slots__},
         "hidden": before.recipe.hidden,
         "seed": before.seed,
     }
-    if "dataset" in given.typed:
-        stored["dataset"] = before.data.dataset
-        given.values["dataset"] = DataRequest(str(given.values["dataset"])).absolute().dataset
     for name in sorted(given.typed - _MAY_DIFFER_ON_RESUME - _NOT_SETTINGS):
-        if given.values[name] != stored[name]:
+        if wanted[name] != stored[name]:
             raise InvalidInputError(
-                f"--{name.replace('_', '-')} {_as_typed(given.values[name])} does not fit "
+                f"--{name.replace('_', '-')} {_as_typed(wanted[name])} does not fit "
                 f"--resume {folder}, whose training has {_as_typed(stored[name])}: leave the "
                 "option out, or start a new training"
             )
-    typed = {name: given.values[name] for name in _MAY_DIFFER_ON_RESUME & given.typed}
+    typed = {name: wanted[name] for name in _MAY_DIFFER_ON_RESUME & given.typed}
     data, recipe = before.data, before.recipe
     if "data_dir" in typed:
         data = replace(data, data_dir=_text(typed["data_dir"]))

@@ -17,11 +17,11 @@ from fusedmlp.checkpoint import load_checkpoint
 from fusedmlp.cli import console
 from fusedmlp.cli.choosing import chosen_backend, describe, is_named
 from fusedmlp.cli.outputs import OutputFolder, existing_folder, new_folder
-from fusedmlp.cli.progress import duration, progress
+from fusedmlp.cli.progress import duration, loss_text, view
 from fusedmlp.cli.settings import Settings
 from fusedmlp.errors import ExitCode, FusedMLPError, StorageError
 from fusedmlp.network import Network
-from fusedmlp.registry import Selection
+from fusedmlp.recipes import MNIST_REPAIRED
 from fusedmlp.storage import check_writable
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fusedmlp.datasets import Dataset
     from fusedmlp.history import History
     from fusedmlp.model import MLP
+    from fusedmlp.registry import Selection
     from fusedmlp.run import Run
 
 
@@ -75,13 +76,14 @@ class Training:
     Parameters
     ----------
     changes
-        What the user asked of the recipe; the data decide the rest. Empty on a resume.
+        What the user asked of a new training's recipe, the data decide the rest; None on a
+        resume, where the recipe is final.
     checkpoint
         Where to go on from; None to start.
     """
 
     settings: Settings
-    changes: Mapping[str, object]
+    changes: Mapping[str, object] | None
     folder: OutputFolder
     checkpoint: Path | None
 
@@ -108,11 +110,10 @@ class Training:
             named = chosen_backend(settings.backend, settings.threads, _ANY_WORKLOAD)
 
         dataset = settings.data.load(settings.seed, lambda text: console.note(text, err))
-        if self.checkpoint is None and settings.data.dataset != "mnist":
-            rows = len(dataset.x_train)
-            recipe = replace(settings.recipe, **_untouched(self.changes))
-            recipe = recipe.suited_to(rows, dataset.task).changed(self.changes)
-            settings = replace(settings, recipe=recipe)
+        if self.changes is not None:
+            base = MNIST_REPAIRED.changed({"validation": self.changes["validation"]})
+            suited = base.suited_to(len(dataset.x_train), dataset.task)
+            settings = replace(settings, recipe=suited.changed(self.changes))
         recipe = settings.recipe
         workload = Workload(recipe.network(dataset), recipe.batch_size, len(dataset.x_train))
         selection, backend = named or chosen_backend(settings.backend, settings.threads, workload)
@@ -120,12 +121,15 @@ class Training:
         self._announce(err, dataset, mlp, describe(selection, backend), settings)
 
         bookkeeper = Bookkeeper(replace(settings, data=settings.data.absolute()), self.folder)
-        callbacks = (bookkeeper, HistoryWriter(self.folder.path), progress(err))
+        shown = view(err)
+        callbacks = (bookkeeper, HistoryWriter(self.folder.path), shown)
         trainer = recipe.trainer(callbacks=callbacks, checkpoint=self.folder.checkpoint)
         try:
-            history = trainer.fit(mlp, dataset.x_train, dataset.y_train, resume=self.checkpoint)
+            with shown:
+                history = trainer.fit(mlp, dataset.x_train, dataset.y_train, resume=self.checkpoint)
         except KeyboardInterrupt:
-            self._save_what_there_is(mlp, err)
+            if not self._save_what_there_is(mlp, err):
+                console.note("interrupted before the first epoch ended: nothing to save", err)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except FusedMLPError:
             with contextlib.suppress(StorageError):  # the first error is the one to tell
@@ -140,7 +144,7 @@ class Training:
         test = "no" if dataset.x_test is None else f"{len(dataset.x_test):,}"
         recipe = settings.recipe
         rows = f"{len(dataset.x_train):,} rows to train on, {test} to test on"
-        console.labelled("data", f"{dataset.name}: {rows}; {dataset.source}", err)
+        console.labelled("data", f"{dataset.name}: {rows}; from {dataset.source}", err)
         parameters = f"{mlp.network.n_parameters:,} parameters, {mlp.dtype}"
         console.labelled("network", f"{mlp.network}, {parameters}", err)
         how = f"{recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule})"
@@ -153,17 +157,17 @@ class Training:
             left = f"{recipe.epochs - done} to go" if done < recipe.epochs else "nothing left to do"
             console.labelled("resumed", f"{_epochs(done)} of {recipe.epochs} finished, {left}", err)
 
-    def _save_what_there_is(self, mlp: MLP, err: Console) -> None:
+    def _save_what_there_is(self, mlp: MLP, err: Console) -> bool:
         """Save the last finished epoch's model after a training that ended early."""
         if not mlp.history:
-            console.note("stopped before the first epoch ended: there is no model to save", err)
-            return
+            return False
         mlp.save(self.folder.model)
         console.note(
             f"stopped after epoch {len(mlp.history)}; its model is {self.folder.model}. "
             f"Go on with: fusedmlp train --resume {self.folder.path}",
             err,
         )
+        return True
 
     def _result(
         self,
@@ -200,7 +204,7 @@ class Training:
         compiled = f", {duration(compile_seconds)} to compile" if compile_seconds >= 0.05 else ""
         lines = [("trained", f"{_epochs(last.epoch)} in {duration(seconds)}, {pace}{compiled}")]
         if tested is not None:
-            lines.append(("test loss", f"{tested.loss:.4f}"))
+            lines.append(("test loss", loss_text(tested.loss)))
         if tested is not None and tested.accuracy is not None:
             error_rate = f"error rate {100 * (1 - tested.accuracy):.2f} %"
             lines.append(("test accuracy", f"{tested.accuracy:.4f} ({error_rate})"))
@@ -231,13 +235,12 @@ def resumed(asked: Path, change: Callable[[Settings], Settings]) -> Training:
     check_writable(folder.path)
     # A training that was killed before its first checkpoint starts again, to the same end.
     checkpoint = folder.checkpoint if folder.checkpoint.exists() else None
-    changes = settings.recipe.to_dict() | {"hidden": settings.recipe.hidden}
     if settings.recipe.epochs != before.recipe.epochs and settings.recipe.schedule in _SHAPED:
         console.note(
             f"the {settings.recipe.schedule} schedule is shaped to the number of epochs: the "
             f"learning rate now follows that of {settings.recipe.epochs} epochs"
         )
-    return Training(settings, changes, folder, checkpoint)
+    return Training(settings, None, folder, checkpoint)
 
 
 _SHAPED = ("cosine", "one-cycle")

@@ -1,0 +1,78 @@
+"""``fusedmlp backends``: the state of every backend, and the line that would repair it."""
+
+from typing import TYPE_CHECKING
+
+from fusedmlp.cli import console, options
+
+if TYPE_CHECKING:
+    from fusedmlp.backend import Availability, Preference
+
+DEFAULT_SIZES = (784, 256, 10)
+"""What ``auto`` is asked about: the default recipe's network on MNIST."""
+
+DEFAULT_ROWS = 60_000
+
+_STYLES = {"usable": "green", "missing": "yellow", "no-device": "yellow", "broken": "red"}
+
+
+def backends(json_: options.Json = False) -> None:
+    """Say which backends work here, how to repair the others, and what auto would choose."""
+    from fusedmlp.backend import Workload
+    from fusedmlp.network import Network
+    from fusedmlp.recipes import MNIST_REPAIRED
+    from fusedmlp.registry import AUTO, availability, backend_class, select
+
+    workload = Workload(Network(DEFAULT_SIZES), MNIST_REPAIRED.batch_size, DEFAULT_ROWS)
+    found = availability()
+    preferences = {
+        name: backend_class(name).preference(workload)
+        for name, state in found.items()
+        if state.state == "usable"
+    }
+    choice = select(AUTO, workload)
+    if json_:
+        console.print_json(
+            {
+                "backends": {
+                    name: {
+                        "state": state.state,
+                        "detail": state.detail,
+                        "remedy": state.remedy or None,
+                        "preference": preferences[name].score if name in preferences else None,
+                        "reason": preferences[name].reason if name in preferences else None,
+                    }
+                    for name, state in found.items()
+                },
+                "auto": {
+                    "choice": str(choice),
+                    "reason": choice.reason,
+                    "workload": f"{workload.network}, batches of {workload.batch_size}",
+                },
+            }
+        )
+        return
+    for name, state in found.items():
+        _print_backend(name, state, preferences.get(name))
+    network = "-".join(map(str, DEFAULT_SIZES))
+    console.labelled(
+        "auto",
+        f"would choose {choice} to train {network} on MNIST: {choice.reason}",
+        console.stdout(),
+    )
+
+
+def _print_backend(name: str, found: "Availability", preference: "Preference | None") -> None:
+    from rich.text import Text
+
+    out = console.stdout()
+    head = Text.assemble(
+        (f"{name:<{console.LABEL_WIDTH}}", "bold"), (found.state, _STYLES[found.state])
+    )
+    out.print(head)
+    rows = {"found": found.detail, "remedy": found.remedy}
+    if preference is not None:
+        rows["for MNIST"] = preference.reason
+    for label, text in rows.items():
+        if text:
+            console.labelled(label, text, out, indent=2)
+    out.print()

@@ -1,0 +1,120 @@
+"""``fusedmlp data``: which data sets there are, and what is in one."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fusedmlp.cli import console, options
+from fusedmlp.cli.settings import DataRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DESCRIPTIONS = {
+    "mnist": "70,000 handwritten digits, 28 x 28 pixels",
+    "fashion-mnist": "70,000 pictures of clothes, 28 x 28 pixels",
+    "digits": "1,797 handwritten digits, 8 x 8 pixels",
+    "moons": "two interleaved half circles, as many points as wanted",
+}
+
+
+def data(
+    ctx: typer.Context,
+    dataset: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|PATH]",
+            help="A data set to load, by its name or path; none to list the names.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: options.DataDir = None,
+    source: options.Source = None,
+    split: options.Split = None,
+    target: options.Target = None,
+    seed: options.Seed = None,
+    json_: options.Json = False,
+) -> None:
+    """List the known data sets, or load one and describe it."""
+    if dataset is None:
+        _list(json_=json_)
+        return
+    typed = options.given_on_command_line(ctx)
+    request = DataRequest(
+        dataset,
+        data_dir=str(data_dir) if data_dir is not None and "data_dir" in typed else None,
+        source=source,
+        split=split,
+        target=target,
+    )
+    loaded = request.load(seed or 0, console.note)
+    summary = loaded.summary() | {"cache": _cached(dataset)}
+    if json_:
+        console.print_json(summary)
+    else:
+        _describe(summary)
+
+
+def _cached(name: str) -> str | None:
+    """Return the cache folder of a published set, if it is there."""
+    from fusedmlp.datasets import default_cache_dir
+
+    folder = default_cache_dir() / name
+    return str(folder) if name in ("mnist", "fashion-mnist") and folder.is_dir() else None
+
+
+def _list(*, json_: bool) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from fusedmlp.datasets import DATASET_NAMES, default_cache_dir
+
+    sets = {
+        name: {
+            "description": DESCRIPTIONS[name],
+            "downloaded": name in ("mnist", "fashion-mnist"),
+            "cache": _cached(name),
+        }
+        for name in DATASET_NAMES
+    }
+    if json_:
+        console.print_json({"datasets": sets, "cache": str(default_cache_dir())})
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in ("name", "content", "here"):
+        table.add_column(column, no_wrap=column == "name")
+    for name, facts in sets.items():
+        where = "yes" if facts["cache"] else "after a download"
+        here = where if facts["downloaded"] else "built in"
+        table.add_row(name, str(facts["description"]), here)
+    console.show(table)
+    out = console.stdout()
+    console.labelled("cache", str(default_cache_dir()), out)
+    console.labelled("your own", "a folder of IDX files, an .npz or a .csv file, by its path", out)
+
+
+def _describe(summary: "Mapping[str, object]") -> None:
+    out = console.stdout()
+    rows, counts = summary["rows"], summary["class_counts"]
+    assert isinstance(rows, dict)
+    assert isinstance(counts, dict)
+    parts = [f"{count:,} {part}" for part, count in rows.items() if count is not None]
+    shape = summary["image_shape"]
+    picture = f" ({shape[0]} x {shape[1]} pixels)" if isinstance(shape, list) else ""
+    console.labelled("name", str(summary["name"]), out)
+    console.labelled("task", str(summary["task"]), out)
+    console.labelled("rows N", " and ".join(parts), out)
+    console.labelled("inputs D", f"{summary['inputs']}{picture}, {summary['dtype']}", out)
+    console.labelled("outputs K", str(summary["outputs"]), out)
+    console.labelled("density", f"{summary['density']:.1%} of the inputs are not zero", out)
+    names = summary["class_names"]
+    if isinstance(counts["train"], list):
+        labels = names if isinstance(names, list) else list(range(len(counts["train"])))
+        pairs = zip(labels, counts["train"], strict=True)
+        each = ", ".join(f"{label}: {count:,}" for label, count in pairs)
+        console.labelled("training rows", each, out)
+    mapped = ", read from disk as needed" if summary["memory_mapped"] else ""
+    console.labelled("size", f"{summary['bytes'] / 1e6:,.1f} MB{mapped}", out)  # type: ignore[operator]
+    console.labelled("source", str(summary["source"]), out)
+    if summary["cache"]:
+        console.labelled("cache", str(summary["cache"]), out)

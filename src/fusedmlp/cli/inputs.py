@@ -1,0 +1,137 @@
+"""Rows to predict, from a file or a data set: inputs only, no targets."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from fusedmlp.datasets import DATASET_NAMES, load_dataset
+from fusedmlp.datasets.idx import read_idx
+from fusedmlp.datasets.labels import as_rows
+from fusedmlp.errors import DataUnavailableError, InvalidInputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from fusedmlp.types import DenseInputs
+
+_NPZ_KEYS = ("x_test", "x", "x_train")
+
+
+def load_inputs(source: str, *, skip_column: str | None, data_dir: Path | None) -> DenseInputs:
+    """Read rows (N, D).
+
+    Parameters
+    ----------
+    source
+        A data set's name (its test part), or the path of a ``.csv``, ``.npy`` or ``.npz`` file or
+        of an IDX file of images, plain or ``.gz``.
+    skip_column
+        A ``.csv`` file's column to leave out: its name, or its number from 0.
+    data_dir
+        Folder of a published data set's files.
+
+    Raises
+    ------
+    InvalidInputError
+        The content is not rows of finite numbers, or an option does not apply.
+    DataUnavailableError
+        The file is missing, truncated or foreign.
+    """
+    path = Path(source).expanduser()
+    is_csv = path.suffix.lower() == ".csv"
+    if skip_column is not None and not is_csv:
+        raise InvalidInputError(f"--skip-column {skip_column} is for .csv files, not for {source}")
+    if source in DATASET_NAMES:
+        dataset = load_dataset(source, data_dir=data_dir)
+        inputs = dataset.x_train if dataset.x_test is None else dataset.x_test
+        return cast("DenseInputs", inputs)
+    if not path.is_file():
+        raise DataUnavailableError(
+            f"{source} is neither a file nor a data set: name a .csv, .npy, .npz or IDX file, "
+            f"or one of {', '.join(DATASET_NAMES)}"
+        )
+    if is_csv:
+        array = _read_csv(path, skip_column)
+    elif path.suffix.lower() in (".npy", ".npz"):
+        array = _read_numpy(path)
+    else:
+        array = read_idx(path)
+    rows, _ = as_rows(array, str(path))
+    return cast("DenseInputs", rows)
+
+
+def _read_numpy(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
+            for key in _NPZ_KEYS:
+                if key in content:
+                    return cast("npt.NDArray[np.generic]", content[key])
+            found = ", ".join(content.files) or "nothing"
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DataUnavailableError(
+            f"{path}: truncated or not a {path.suffix} file of numbers: {error}"
+        ) from error
+    raise InvalidInputError(f"{path} holds {found}: expected one of {', '.join(_NPZ_KEYS)}")
+
+
+def _read_csv(path: Path, skip_column: str | None) -> npt.NDArray[np.generic]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = [(number, cells) for number, cells in enumerate(csv.reader(file), 1) if cells]
+    except UnicodeDecodeError as error:
+        raise DataUnavailableError(f"{path}: not UTF-8 text: {error.reason}") from error
+    except OSError as error:
+        raise DataUnavailableError(f"cannot read {path}: {error.strerror}") from error
+    header = lines[0][1] if lines and not any(map(_is_number, lines[0][1])) else None
+    skipped = None
+    if skip_column is not None and lines:
+        skipped = _find_column(path, skip_column, header, len(lines[0][1]))
+    rows = lines[1:] if header else lines
+    if not rows:
+        raise InvalidInputError(f"{path}: no rows: expected at least one row of numbers")
+    return np.array([_numbers(path, number, cells, skipped, rows[0][1]) for number, cells in rows])
+
+
+def _find_column(path: Path, name: str, header: list[str] | None, n_columns: int) -> int:
+    names = [cell.strip() for cell in header or ()]
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < n_columns:
+        return int(name)
+    known = f" or one of {', '.join(names[:20])}" if names else ""
+    raise InvalidInputError(
+        f"{path}: no column {name!r}: expected a number below {n_columns}{known}"
+    )
+
+
+def _numbers(
+    path: Path, line: int, cells: list[str], skipped: int | None, first: list[str]
+) -> list[float]:
+    if len(cells) != len(first):
+        raise InvalidInputError(
+            f"{path}: line {line} has {len(cells)} cells, expected {len(first)} as in the first"
+        )
+    kept = [cell for column, cell in enumerate(cells) if column != skipped]
+    for cell in kept:
+        if not _is_number(cell):
+            raise InvalidInputError(
+                f"{path}: line {line}: {cell!r} is no number; every cell must be one (a column "
+                "of names can be left out with --skip-column)"
+            )
+    return [float(cell) for cell in kept]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,156 @@
+"""``evaluate`` and ``predict``: figures and answers agree with the library's."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from clihelp import contents
+
+from fusedmlp import MLP, load_dataset
+from fusedmlp.datasets.idx import write_idx
+from fusedmlp.errors import ExitCode
+
+
+def test_evaluate_agrees_with_the_library(cli, trained):
+    data = load_dataset("digits")
+    mlp = MLP.load(trained / "model.safetensors", backend="numpy")
+    expected = mlp.evaluate(data.x_test, data.y_test)
+    document = cli("evaluate", trained, "--json").document
+    assert document["loss"] == expected.loss
+    assert document["accuracy"] == expected.accuracy
+    assert document["error_rate"] == pytest.approx(1 - expected.accuracy)
+    matrix = np.array(document["confusion"])
+    wanted = np.zeros((10, 10), int)
+    np.add.at(wanted, (data.y_test, mlp.predict(data.x_test)), 1)
+    np.testing.assert_array_equal(matrix, wanted)
+    shares = matrix.diagonal() / matrix.sum(axis=1)
+    assert document["class_accuracy"] == pytest.approx(shares.tolist())
+
+
+def test_evaluate_shows_figures_classes_and_part(cli, trained):
+    outcome = cli("evaluate", trained / "model.safetensors", "--part", "train")
+    assert outcome.code == 0
+    assert "train part, 1,437 rows" in outcome.stdout
+    assert "error rate" in outcome.stdout
+    header = next(line for line in outcome.stdout.splitlines() if line.startswith("class "))
+    assert header.split() == ["class", "accuracy", *map(str, range(10))]
+
+
+def test_evaluate_needs_to_know_the_data(cli, trained):
+    lonely = trained.parent / "lonely.safetensors"
+    lonely.write_bytes((trained / "model.safetensors").read_bytes())
+    cli("evaluate", lonely).failed(ExitCode.USAGE, "settings.json", "--dataset")
+    assert cli("evaluate", lonely, "--dataset", "digits").code == 0
+    cli("evaluate", trained, "--part", "all").failed(ExitCode.USAGE, "'all'", "test, train")
+
+
+def test_evaluate_describes_other_tasks(cli, npz):
+    rng = np.random.default_rng(0)
+    x = rng.random((80, 3))
+    several = npz("several.npz", x=x, y=(x > 0.5).astype(int))
+    values = npz("values.npz", x=x, y=x[:, 0] + 0.5)
+    for path, words in ((several, ("label", "accuracy")), (values, ("loss",))):
+        out = path.with_suffix("")
+        assert cli("train", "--dataset", path, "--epochs", 1, "--output", out).code == 0
+        cli("evaluate", out).failed(ExitCode.USAGE, "no test part", "--part train")
+        outcome = cli("evaluate", out, "--part", "train")
+        assert outcome.code == 0
+        assert all(word in outcome.stdout for word in words)
+    assert "error rate" not in outcome.stdout
+    assert cli("evaluate", out, "--part", "train", "--json").document["accuracy"] is None
+
+
+@pytest.fixture
+def rows():
+    return load_dataset("digits").x_test[:5]
+
+
+@pytest.fixture
+def expected(trained, rows):
+    return MLP.load(trained / "model.safetensors", backend="numpy").predict(rows)
+
+
+def test_predict_reads_every_kind_of_file(cli, trained, tmp_path, rows, expected):
+    np.save(tmp_path / "rows.npy", rows)
+    np.savez(tmp_path / "rows.npz", x=rows)
+    np.savetxt(tmp_path / "rows.csv", rows, delimiter=",")
+    head = ",".join(f"p{i}" for i in range(64)) + ",digit"
+    with_target = np.column_stack([rows, np.full(5, 3)])
+    np.savetxt(tmp_path / "target.csv", with_target, delimiter=",", header=head, comments="")
+    for name in ("rows.npy", "rows.npz", "rows.csv"):
+        assert cli("predict", trained, name, "--json").document["predictions"] == list(expected)
+    skipping = cli("predict", trained, "target.csv", "--skip-column", "digit", "--json")
+    assert skipping.document["predictions"] == list(expected)
+    by_number = cli("predict", trained, "target.csv", "--skip-column", 64, "--json")
+    assert by_number.document["predictions"] == list(expected)
+    pixels = np.round(rows.reshape(5, 8, 8) * 255).astype(np.uint8)
+    write_idx(tmp_path / "images-idx3-ubyte", pixels)
+    assert cli("predict", trained, "images-idx3-ubyte", "--json").document["rows"] == 5
+
+
+def test_predict_writes_csv_on_stdout_alone(process, trained, tmp_path, rows, expected):
+    np.save(tmp_path / "rows.npy", rows)
+    outcome = process("predict", trained, "rows.npy")
+    assert outcome.stdout == "prediction\n" + "".join(f"{digit}\n" for digit in expected)
+    table = list(csv.reader(io.StringIO(process("predict", trained, "rows.npy", "--proba").stdout)))
+    assert table[0] == [str(digit) for digit in range(10)]
+    chances = np.array(table[1:], np.float32)
+    mlp = MLP.load(trained / "model.safetensors", backend="numpy")
+    np.testing.assert_array_equal(chances, mlp.predict_proba(rows))
+
+
+def test_predict_writes_files_and_overwrites_none(cli, trained, tmp_path, rows, expected):
+    np.save(tmp_path / "rows.npy", rows)
+    assert cli("predict", trained, "rows.npy", "--output", "out.npy").stdout == ""
+    np.testing.assert_array_equal(np.load("out.npy"), expected)
+    assert cli("predict", trained, "rows.npy", "--output", "out.csv").code == 0
+    before = contents(tmp_path)
+    outcome = cli("predict", trained, "rows.npy", "--output", "out.csv")
+    outcome.failed(ExitCode.USAGE, "out.csv exists", "another file")
+    cli("predict", trained, "rows.npy", "--output", "out.txt").failed(
+        ExitCode.USAGE, ".csv or .npy"
+    )
+    assert contents(tmp_path) == before
+
+
+def test_predict_names_the_classes(cli, tmp_path):
+    (tmp_path / "set.csv").write_text("a,b,kind\n" + "0,0,hen\n1,1,cow\n" * 20)
+    cli("train", "--dataset", "set.csv", "--epochs", 100, "--output", "out")
+    (tmp_path / "new.csv").write_text("a,b\n0,0\n1,1\n")
+    assert cli("predict", "out", "new.csv").stdout == "prediction\nhen\ncow\n"
+    assert cli("predict", "out", "new.csv", "--proba").stdout.startswith("cow,hen\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "words"),
+    [
+        ("absent.csv", None, ExitCode.DATA_UNAVAILABLE, ("neither a file", ".npz", "digits")),
+        ("a.csv", b"", ExitCode.USAGE, ("no rows",)),
+        ("a.csv", b"1,2\n3\n", ExitCode.USAGE, ("line 2", "1 cells, expected 2")),
+        ("a.csv", b"1,2\n3,x\n", ExitCode.USAGE, ("line 2", "'x'", "--skip-column")),
+        ("a.csv", b"1,nan\n", ExitCode.USAGE, ("nan", "finite")),
+        ("a.csv", b"\xff\xfe\x00", ExitCode.DATA_UNAVAILABLE, ("UTF-8",)),
+        ("a.npy", b"\x93NUMPY\x01", ExitCode.DATA_UNAVAILABLE, ("truncated",)),
+        ("a.npz", b"PK\x03\x04", ExitCode.DATA_UNAVAILABLE, ("truncated",)),
+        ("a.idx", b"\x00\x00\x08\x03", ExitCode.DATA_UNAVAILABLE, ("truncated",)),
+        ("a.pkl", b"\x80\x04K\x01.", ExitCode.DATA_UNAVAILABLE, ("not an IDX file",)),
+    ],
+)
+def test_predict_refuses_unsound_files(cli, trained, tmp_path, name, content, code, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    cli("predict", trained, name).failed(code, name, *words)
+
+
+def test_predict_refuses_options_that_do_not_apply(cli, trained, tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros((2, 64)))
+    outcome = cli("predict", trained, "rows.npy", "--skip-column", "x")
+    outcome.failed(ExitCode.USAGE, ".csv files")
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    outcome = cli("predict", trained, "a.csv", "--skip-column", "c")
+    outcome.failed(ExitCode.USAGE, "'c'", "a, b")
+    np.savez(tmp_path / "odd.npz", rows=np.zeros((2, 64)))
+    cli("predict", trained, "odd.npz").failed(ExitCode.USAGE, "holds rows", "x_test")

@@ -1,0 +1,93 @@
+"""A training that is stopped from outside: Ctrl-C keeps what is done, SIGKILL loses nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from clihelp import contents, parameters
+
+from fusedmlp.checkpoint import load_checkpoint
+from fusedmlp.errors import ExitCode
+
+LONG = ("--dataset", "digits", "--hidden", "64", "--schedule", "constant", "--threads", "1")
+
+
+def start(*args):
+    return subprocess.Popen(
+        [sys.executable, "-m", "fusedmlp", "train", *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path, child, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_ctrl_c_saves_the_last_finished_epoch_and_says_how_to_go_on(cli, tmp_path):
+    child = start(*LONG, "--epochs", 100_000, "--output", "out")
+    wait_for(tmp_path / "out/checkpoint.safetensors", child)
+    child.send_signal(signal.SIGINT)
+    stdout, stderr = child.communicate(timeout=60)
+    assert child.returncode == ExitCode.INTERRUPTED, stderr
+    assert "Traceback" not in stderr
+    assert "fusedmlp train --resume out" in stderr
+    assert stdout == ""
+    checkpoint = load_checkpoint(tmp_path / "out/checkpoint.safetensors")
+    done = len(checkpoint.history)
+    assert f"stopped after epoch {done};" in stderr
+    for saved, last in zip(parameters("out"), checkpoint.state.parameters, strict=True):
+        np.testing.assert_array_equal(saved, last)
+    assert cli("train", "--resume", "out", "--epochs", done + 1, "--json").document["epochs"] == (
+        done + 1
+    )
+
+
+def test_ctrl_c_before_the_first_epoch_ends_says_that_nothing_was_saved(tmp_path, npz):
+    rng = np.random.default_rng(0)
+    npz("set.npz", x=rng.random((50_000, 200)), y=rng.integers(0, 2, 50_000))
+    child = start("--dataset", "set.npz", "--hidden", "500,500", "--batch-size", 4,
+                  "--output", "out")  # fmt: skip
+    wait_for(tmp_path / "out/settings.json", child)
+    child.send_signal(signal.SIGINT)
+    _, stderr = child.communicate(timeout=60)
+    assert child.returncode == ExitCode.INTERRUPTED
+    assert "before the first epoch ended" in stderr
+    assert not (tmp_path / "out/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(process, tmp_path):
+    epochs = ("--epochs", 400)
+    whole = process("train", *LONG, *epochs, "--output", "whole", "--json")
+    assert whole.code == 0, whole.stderr
+    draw = random.Random(os.getpid())
+    args, kills = (*LONG, *epochs, "--output", "parts"), 0
+    for _ in range(3):
+        child = start(*args)
+        wait_for(tmp_path / "parts/settings.json", child)
+        time.sleep(draw.uniform(0.0, 1.6 if kills else 2.2))
+        child.kill()
+        child.communicate()
+        kills += child.returncode == -signal.SIGKILL
+        args = ("--resume", "parts")
+    assert kills, "every training ended before it could be killed: make it longer"
+    last = process("train", "--resume", "parts", "--json")
+    assert last.code == 0, last.stderr
+    files, expected = contents(tmp_path / "parts"), contents(tmp_path / "whole")
+    assert files["model.safetensors"] == expected["model.safetensors"]
+    assert last.document["epochs"] == 400
+    assert last.document["train_loss"] == whole.document["train_loss"]
+    assert not [name for name in files if name.endswith(".tmp")]

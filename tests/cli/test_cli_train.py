@@ -1,0 +1,207 @@
+"""``fusedmlp train``: what it writes and says, how options act, and resuming."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from clihelp import QUICK, contents, parameters
+
+from fusedmlp import MLP, load_dataset
+from fusedmlp.errors import ExitCode
+from fusedmlp.recipes import MNIST_REPAIRED
+
+KEYS = {
+    "backend", "dataset", "epochs", "train_loss", "train_accuracy", "test_accuracy",
+    "samples_per_s", "seconds", "compile_seconds", "model", "seed",
+}  # fmt: skip
+
+
+def test_train_saves_the_model_and_its_history_and_says_what_came_out(cli, tmp_path):
+    outcome = cli("train", *QUICK, "--output", "out")
+    assert outcome.code == 0
+    assert set(contents(tmp_path / "out")) == {
+        "checkpoint.safetensors", "history.csv", "history.jsonl", "model.safetensors",
+        "settings.json",
+    }  # fmt: skip
+    data = load_dataset("digits")
+    measured = MLP.load("out/model.safetensors", backend="numpy").evaluate(data.x_test, data.y_test)
+    assert f"test accuracy   {measured.accuracy:.4f}" in outcome.stdout
+    assert "samples/s" in outcome.stdout
+    assert len((tmp_path / "out/history.csv").read_text().splitlines()) == 3
+    assert "epoch 2/2  loss" in outcome.stderr
+    assert "validation accuracy" in outcome.stderr
+    assert "numpy (asked for by FUSEDMLP_BACKEND)" in outcome.stderr
+
+
+def test_json_is_one_object_alone_on_stdout(process):
+    outcome = process("train", *QUICK, "--json", "--seed", 3)
+    assert outcome.code == 0
+    document = outcome.document
+    assert document.keys() >= KEYS
+    assert document["backend"] == "numpy"
+    assert document["epochs"] == 2
+    assert document["seed"] == 3
+    assert 0 < document["test_accuracy"] <= 1
+    assert document["samples_per_s"] > 0
+    assert "epoch 1/2" in outcome.stderr
+    assert "\x1b" not in outcome.stdout + outcome.stderr
+
+
+def test_auto_says_why_it_chose(cli, monkeypatch):
+    from fusedmlp import registry
+
+    numpy_alone = {"numpy": registry.known_backends()["numpy"]}
+    monkeypatch.setattr(registry, "known_backends", lambda: numpy_alone)
+    monkeypatch.delenv("FUSEDMLP_BACKEND")
+    outcome = cli("train", *QUICK)
+    assert outcome.code == 0
+    assert "numpy (auto: always there" in outcome.stderr
+    assert "asked for by argument" in cli("train", *QUICK, "--backend", "numpy").stderr
+
+
+def test_options_reach_the_network_and_the_trainer(cli, tmp_path):
+    given = {
+        "hidden": "9,7", "activation": "tanh", "optimizer": "adam", "lr": 0.002,
+        "batch-size": 50, "epochs": 1, "dropout": 0.1, "l2": 0.001, "schedule": "cosine",
+        "validation": 0.25, "dtype": "float64",
+    }  # fmt: skip
+    options = [part for name, value in given.items() for part in (f"--{name}", value)]
+    assert cli("train", "--dataset", "digits", *options, "--output", "out").code == 0
+    recipe = json.loads((tmp_path / "out/settings.json").read_text())["recipe"]
+    for name, value in given.items():
+        expected = [9, 7] if name == "hidden" else value
+        assert recipe[name.replace("-", "_")] == expected
+    network = MLP.load("out/model.safetensors").network
+    assert (network.sizes, network.hidden, network.dropout) == ((64, 9, 7, 10), "tanh", 0.1)
+
+
+def test_variables_stand_in_for_options(cli, monkeypatch):
+    for name, value in {"EPOCHS": "1", "HIDDEN": "5", "DATASET": "moons", "SEED": "8"}.items():
+        monkeypatch.setenv(f"FUSEDMLP_{name}", value)
+    document = cli("train", "--json").document
+    assert (document["dataset"], document["epochs"], document["seed"]) == ("moons", 1, 8)
+    assert MLP.load(document["model"]).network.sizes == (2, 5, 2)
+
+
+def test_another_optimizer_brings_its_own_learning_rate(cli, tmp_path):
+    cli("train", *QUICK, "--optimizer", "adam", "--output", "adam")
+    cli("train", *QUICK, "--output", "usual")
+    rates = {
+        name: json.loads((tmp_path / name / "settings.json").read_text())["recipe"]["lr"]
+        for name in ("adam", "usual")
+    }
+    assert rates == {"adam": 0.001, "usual": MNIST_REPAIRED.lr}
+
+
+def test_each_training_gets_a_folder_of_its_own(cli):
+    first, second = (cli("train", *QUICK, "--json").document["output"] for _ in range(2))
+    assert first != second
+    assert first.startswith("runs/digits-2")
+
+
+@pytest.mark.parametrize(
+    ("task", "output"), [("multilabel", "sigmoid"), ("regression", "identity")]
+)
+def test_other_tasks_get_their_output_layer(cli, npz, task, output):
+    rng = np.random.default_rng(0)
+    x = rng.random((200, 3))
+    y = (x[:, :2] > 0.5).astype(float) if task == "multilabel" else x @ rng.random((3, 2))
+    path = npz("set.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    outcome = cli("train", "--dataset", path, "--epochs", 60, "--hidden", 16, "--json")
+    document = outcome.document
+    network = MLP.load(document["model"]).network
+    assert (network.output, network.n_outputs) == (output, 2)
+    assert document["test_loss"] < (1.2 if task == "multilabel" else 0.02)
+    assert (document["test_accuracy"] is None) == (task == "regression")
+
+
+def test_a_set_without_test_part_gives_no_test_figures(cli, tmp_path):
+    rows = "\n".join(f"{i % 7},{i % 3},{'ab'[i % 2]}" for i in range(60))
+    (tmp_path / "table.csv").write_text(f"p,q,kind\n{rows}\n")
+    outcome = cli("train", "--dataset", "table.csv", "--epochs", 1, "--json", "--target", "kind")
+    assert outcome.document["test_accuracy"] is None
+    assert MLP.load(outcome.document["model"]).class_names == ("a", "b")
+
+
+def test_an_output_with_a_training_in_it_is_refused_and_untouched(cli, trained):
+    before = contents(trained)
+    outcome = cli("train", *QUICK, "--output", trained, "--seed", 1)
+    outcome.failed(ExitCode.USAGE, str(trained), "--resume", "another --output")
+    assert contents(trained) == before
+
+
+def test_resuming_for_more_epochs_gives_the_bits_of_one_training(cli, tmp_path):
+    options = ("--dataset", "digits", "--hidden", 12, "--schedule", "constant")
+    cli("train", *options, "--epochs", 5, "--output", "whole")
+    cli("train", *options, "--epochs", 2, "--output", "parts")
+    outcome = cli("train", "--resume", "parts", "--epochs", 5)
+    assert outcome.code == 0
+    assert "2 epochs of 5 finished, 3 to go" in outcome.stderr
+    for one, other in zip(parameters("whole"), parameters("parts"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert cli("train", "--resume", "parts", "--json").document["epochs"] == 5
+
+
+def test_resuming_a_finished_training_says_so_and_repeats_its_results(cli):
+    before = cli("train", *QUICK, "--output", "out", "--json").document
+    outcome = cli("train", "--resume", "out/checkpoint.safetensors", "--json")
+    assert outcome.code == 0
+    assert "nothing left to do" in outcome.stderr
+    ignored = {"compile_seconds"}
+    assert {k: v for k, v in outcome.document.items() if k not in ignored} == {
+        k: v for k, v in before.items() if k not in ignored
+    }
+
+
+def test_a_training_killed_before_its_first_checkpoint_starts_again(cli, tmp_path, trained):
+    before = contents(trained)["model.safetensors"]
+    for name in ("checkpoint.safetensors", "model.safetensors"):
+        (trained / name).unlink()
+    assert cli("train", "--resume", trained).code == 0
+    assert contents(trained)["model.safetensors"] == before
+
+
+def test_a_resume_refuses_what_would_change_the_training(cli, trained):
+    before = contents(trained)
+    outcome = cli("train", "--resume", trained, "--hidden", 13)
+    outcome.failed(ExitCode.USAGE, "--hidden 13", "12", "leave the option out")
+    outcome = cli("train", "--resume", trained, "--batch-size", 10)
+    outcome.failed(ExitCode.USAGE, "--batch-size 10", "64")
+    cli("train", "--resume", trained, "--output", "x").failed(ExitCode.USAGE, "--output x")
+    assert contents(trained) == before
+    assert cli("train", "--resume", trained, "--hidden", 12, "--dataset", "digits").code == 0
+
+
+def test_a_resume_may_start_in_another_folder(cli, tmp_path, monkeypatch, npz):
+    rng = np.random.default_rng(1)
+    npz("set.npz", x=rng.random((100, 3)), y=rng.integers(0, 2, 100))
+    cli("train", "--dataset", "set.npz", "--epochs", 1, "--output", "out")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    outcome = cli("train", "--resume", "../out", "--epochs", 2)
+    assert outcome.code == 0, outcome.stderr
+    assert "one-cycle schedule is shaped" in outcome.stderr
+
+
+def test_divergence_is_an_error_and_keeps_the_last_sound_epoch(cli, npz, tmp_path):
+    rng = np.random.default_rng(2)
+    path = npz("set.npz", x=rng.random((64, 3)), y=rng.random(64))
+    options = ("--dataset", path, "--optimizer", "sgd", "--schedule", "constant")
+    outcome = cli("train", *options, "--lr", "1e30", "--output", "at-once")
+    outcome.failed(ExitCode.FAILURE, "epoch 1", "lower the learning rate")
+    assert not (tmp_path / "at-once/model.safetensors").exists()
+    outcome = cli("train", *options, "--lr", "8", "--hidden", "none", "--output", "later")
+    outcome.failed(ExitCode.FAILURE, "NaN or infinite")
+    assert "stopped after epoch" in outcome.stderr
+    assert all(np.isfinite(array).all() for array in parameters("later"))
+
+
+@pytest.mark.slow
+def test_the_default_recipe_reaches_its_promise_on_mnist(process):
+    outcome = process("train", "--json", env={"FUSEDMLP_BACKEND": "auto"})
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.document["test_accuracy"] >= 0.98
+    assert "(auto: " in outcome.stderr

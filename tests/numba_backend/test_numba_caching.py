@@ -1,0 +1,143 @@
+"""Compiled code on disk: used again, not when any source has changed, and never in the way.
+
+Each test runs a copy of the package in processes of their own. They take the update step, the
+entry that compiles fastest; its formula is in a callee in another file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fusedmlp_numba
+from fusedmlp_numba.caching import OPTIONS, Entry
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import fusedmlp_numba
+from fusedmlp.backend import State
+from fusedmlp.network import Network, Objective, Parameters
+from fusedmlp.optimizers import SGD
+from fusedmlp_numba import engine, steps
+assert fusedmlp_numba.__file__.startswith(sys.argv[1])
+engine.NumbaEngine._compile = lambda self: None
+network = Network((1, 1), output="identity")
+built = engine.NumbaEngine(
+    network, SGD(), Objective(), batch_size=1, dtype="float64", seed=0, threads=1
+)
+one = Parameters((np.ones((1, 1)),), (np.ones(1),))
+built.load(State(one, (), 0))
+built.apply_gradients(one, 0.25)
+(hits,) = [steps.APPLY._dispatcher.stats.cache_hits]
+print(float(built.parameters().weights[0][0, 0]), sum(hits.values()))
+"""
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The package in a folder of its own, and a function that runs the script on it."""
+    package = tmp_path / "fusedmlp_numba"
+    shutil.copytree(
+        Path(fusedmlp_numba.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+
+    def run(**environment):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-B", "-c", SCRIPT, str(tmp_path)],
+            env={**os.environ, "HOME": str(tmp_path / "home"), **environment},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        value, hits = done.stdout.split()
+        return float(value), int(hits)
+
+    return package, run
+
+
+def files(folder, suffix):
+    return sorted(folder.rglob(f"*.{suffix}"))
+
+
+def test_a_changed_callee_is_compiled_again(copied):
+    package, run = copied
+    assert run() == (0.75, 0)
+    assert run() == (0.75, 1)
+    kernels = package / "kernels.py"
+    source = kernels.read_text()
+    assert source.count("theta[i] -= rate * gradient[i]") == 1
+    kernels.write_text(source.replace("theta[i] -= rate", "theta[i] += rate"))
+    # Same length; and even with the same time, only the contents tell.
+    os.utime(kernels, (0, 0))
+    assert run() == (1.25, 0)
+    assert run() == (1.25, 1)
+
+
+def test_the_users_folder_is_respected(copied, tmp_path):
+    package, run = copied
+    folder = tmp_path / "chosen"
+    assert run(NUMBA_CACHE_DIR=str(folder)) == (0.75, 0)
+    assert files(folder, "nbc")
+    assert files(package, "nbc") == []
+
+
+def test_no_folder_that_can_be_written(copied, tmp_path):
+    package, run = copied
+    # Not by permissions, which root does not feel: files stand where the folders would be.
+    (package / "__pycache__").write_text("")
+    (tmp_path / "home").write_text("")
+    environment = {"NUMBA_CACHE_DIR": "/dev/null/none", "XDG_CACHE_HOME": str(tmp_path / "home")}
+    assert run(**environment) == (0.75, 0)
+    assert files(tmp_path, "nbc") == []
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_damaged_files(copied, suffix, content):
+    package, run = copied
+    run()
+    (damaged,) = files(package, suffix)
+    damaged.write_bytes(content)
+    assert run()[0] == 0.75
+
+
+class FullDisk:
+    """A dispatcher whose code cannot be written."""
+
+    overloads = ()
+
+    def compile(self, signature):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk():
+    def fill(out):
+        out[:] = 3.0
+
+    entry = Entry(fill)
+    entry._dispatcher = FullDisk()
+    out = np.zeros(2)
+    assert entry.compile(out) > 0.0
+    entry(out)
+    assert (out == 3.0).all()
+    assert entry.compile(out) == 0.0
+
+
+def test_an_error_in_the_source_is_shown():
+    def wrong(out):
+        out.nothing_of_the_kind()
+
+    with pytest.raises(Exception, match="nothing_of_the_kind"):
+        Entry(wrong).compile(np.zeros(1))
+
+
+def test_no_fastmath():
+    assert "fastmath" not in OPTIONS
