@@ -11,14 +11,22 @@ from fusedmlp import SGD, Adam, load_dataset
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.recipes import (
     MNIST_REPAIRED,
+    MNIST_REPAIRED_ON_ITS_SPLIT,
     MNIST_WORKSHOP,
     MOONS_REPAIRED,
     MOONS_WORKSHOP,
     SMALL_SET_EPOCHS,
+    STEEP_ACTIVATION_LR,
     Recipe,
 )
 
-NAMED = [MNIST_REPAIRED, MNIST_WORKSHOP, MOONS_REPAIRED, MOONS_WORKSHOP]
+NAMED = [
+    MNIST_REPAIRED,
+    MNIST_REPAIRED_ON_ITS_SPLIT,
+    MNIST_WORKSHOP,
+    MOONS_REPAIRED,
+    MOONS_WORKSHOP,
+]
 
 
 @pytest.mark.parametrize("recipe", NAMED)
@@ -64,6 +72,15 @@ def test_changes_replace_fields_and_a_new_optimizer_brings_its_rate():
     assert (changed.epochs, changed.l2) == (MNIST_REPAIRED.epochs, 0.5)
     assert MNIST_REPAIRED.changed({"optimizer": "adam", "lr": 0.7}).lr == 0.7
     assert MNIST_REPAIRED.changed({"optimizer": MNIST_REPAIRED.optimizer}) == MNIST_REPAIRED
+
+
+def test_steeper_activations_get_a_lower_rate_unless_one_is_given():
+    assert MNIST_REPAIRED.changed({"activation": "relu"}).lr == STEEP_ACTIVATION_LR
+    assert MNIST_REPAIRED.changed({"activation": "relu", "lr": 0.3}).lr == 0.3
+    assert MNIST_REPAIRED.changed({"activation": "relu", "optimizer": "adam"}).lr == Adam().lr
+    assert MNIST_REPAIRED.changed({"activation": "sigmoid"}) == MNIST_REPAIRED
+    suited = MNIST_REPAIRED.suited_to(100, "regression")
+    assert suited.changed({"activation": "tanh"}).lr == suited.lr
 
 
 @pytest.mark.parametrize(

@@ -70,11 +70,16 @@ UNTRAINED: Final = np.zeros(1), np.ones((1, 2))
 
 @dataclass
 class NumbaData(Data):
-    """A staged data set: read-only views of the checked host arrays, in the kernels' one type."""
+    """A staged data set: read-only views of the checked host arrays, in the kernels' one type.
+
+    ``form`` is what an engine must have in common with the one that staged it: compiled code
+    checks no bounds.
+    """
 
     source: Source
     rows: int
     labelled: bool
+    form: tuple[int, int, str, str]
 
 
 class NumbaEngine(Engine):
@@ -103,6 +108,7 @@ class NumbaEngine(Engine):
         self._shape = shape_of(network, dtype, self._rows)
         self._rules = _rules(network, optimizer, objective, seed)
         self._buffers = self._allocate()
+        self._form = network.n_inputs, network.n_outputs, network.output, str(dtype)
         self._step = 0
         self._compile_seconds = 0.0
         self._compile()
@@ -138,7 +144,7 @@ class NumbaEngine(Engine):
         """See :meth:`fusedmlp.backend.Engine.stage`."""
         host = prepare(x, y, sample_weight, self.network, self.dtype)
         source = self._source(host, sparse=_density(host.x) < SPARSE_DENSITY)
-        return NumbaData(source, host.rows, host.y is not None)
+        return NumbaData(source, host.rows, host.y is not None, self._form)
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`."""
@@ -200,6 +206,7 @@ class NumbaEngine(Engine):
         outputs: FloatArray | None = None,
     ) -> Sums:
         """Do a task with every batch of ``order``, on as many workers as it is worth."""
+        self._reserve(source)
         sums = np.empty((-(-len(order) // batch), 3))
         outputs = np.empty((0, 0), self.dtype) if outputs is None else outputs
         lr, corrections = schedule
@@ -234,7 +241,7 @@ class NumbaEngine(Engine):
         return self.optimizer.bias_corrections(self._step, n_steps)
 
     def _source(self, host: HostData, *, sparse: bool) -> Source:
-        """Describe checked data to the kernels, and see that the buffers fit it."""
+        """Describe checked data to the kernels."""
         x, capacity = host.x, self.network.n_inputs
         nothing: dict[str, npt.NDArray[np.generic]] = {
             "pixels": np.empty((0, 0), np.uint8),
@@ -265,6 +272,7 @@ class NumbaEngine(Engine):
                 "float64": (layers.SHORT_DOUBLE, "double_data"),
             }[x.dtype.name]
             nothing["indptr"], nothing["short_indices"], nothing[name] = entries
+            capacity = max(1, int(np.diff(entries[0]).max()))
         else:
             kind, name = {
                 "uint8": (layers.PIXELS, "pixels"),
@@ -276,13 +284,12 @@ class NumbaEngine(Engine):
             nothing["labels" if self.network.output == "softmax" else "targets"] = host.y
         if host.sample_weight is not None:
             nothing["sample_weight"] = host.sample_weight
-        self._reserve(capacity, sparse=sparse)
         arrays: dict[str, Any] = {name: _read_only(array) for name, array in nothing.items()}
         return Source(kind=kind, sparse=sparse, capacity=capacity, **arrays)
 
-    def _reserve(self, capacity: int, *, sparse: bool) -> None:
-        """Let the buffers for inputs grow to a batch of rows with ``capacity`` entries."""
-        room = self._rows * capacity
+    def _reserve(self, source: Source) -> None:
+        """Let the buffers for inputs grow to a batch of this data's rows."""
+        room, sparse = self._rows * source.capacity, source.sparse
         if sparse and len(self._buffers.entry_index) < room:
             self._buffers = self._buffers._replace(
                 entry_index=np.zeros(room, np.uint32),
@@ -348,6 +355,11 @@ class NumbaEngine(Engine):
             raise InvalidInputError(
                 f"data was staged by another backend ({type(data).__name__}): "
                 "call this engine's stage()"
+            )
+        if data.form != self._form:
+            raise InvalidInputError(
+                f"data was staged for (inputs, outputs, output, dtype) {data.form}, this engine "
+                f"has {self._form}: call this engine's stage()"
             )
         if labelled and not data.labelled:
             raise InvalidInputError("this data was staged without targets: pass y to stage()")

@@ -23,6 +23,27 @@ def test_version_and_help(cli, process):
     assert cli().code == ExitCode.USAGE
 
 
+def test_ctrl_c_outside_a_training_exits_with_130(cli, monkeypatch):
+    def interrupted(*_args, **_keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(diagnostics, "diagnose", interrupted)
+    outcome = cli("doctor")
+    assert outcome.code == ExitCode.INTERRUPTED
+    assert outcome.stderr == "interrupted\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(process):
+    command = [sys.executable, "-m", "fusedmlp", "data", "--json"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.wait(60) in (0, 1)
+    assert child.stderr is not None
+    with child.stderr:
+        assert "Traceback" not in child.stderr.read()
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom fusedmlp.cli.app import build\n"

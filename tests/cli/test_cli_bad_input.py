@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from clihelp import QUICK, contents
@@ -110,6 +112,22 @@ def test_damaged_idx_files(cli, tmp_path, damage):
     images.write_bytes(images.read_bytes()[:-3] if damage == "truncated" else b"GIF89a" * 9)
     word = "truncated" if damage == "truncated" else "not an IDX file"
     cli("train", "--dataset", "./set").failed(ExitCode.DATA_UNAVAILABLE, word, images.name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 99}, ("99", "upgrade fusedmlp")),
+        ({"seed": None, "recipe": {}}, ("not sound", "epochs")),
+        ({"kind": "shopping list"}, ("was not written by",)),
+    ],
+)
+def test_settings_of_another_kind(cli, trained, change, words):
+    path = trained / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    cli("train", "--resume", trained).failed(ExitCode.FAILURE, str(path), *words)
+    absent = trained / "absent"
+    cli("train", "--resume", absent).failed(ExitCode.FAILURE, str(absent), "folder of a training")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.safetensors", "settings.json"])

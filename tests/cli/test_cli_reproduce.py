@@ -106,6 +106,6 @@ def test_broken_mnist_recipes_miss_a_figure(backend, mnist, change, caught_by):
 
 @pytest.mark.slow
 def test_reproduce_mnist_as_a_whole(cli):
-    outcome = cli("reproduce", "mnist", "--json")
+    outcome = cli("reproduce", "mnist", "--backend", "auto", "--json")
     assert outcome.code == 0, outcome.stderr
     assert outcome.document["figures"][-1]["repaired"] >= 0.98

@@ -258,6 +258,27 @@ def test_data_of_another_backend_is_refused():
             call(built, built.stage(task.x))
 
 
+def test_data_of_another_engine(path):
+    """Of the same form it may be used, with buffers that fit; else it is refused."""
+    task = problem((21, 18, 5), storage="uint8")
+    _, data = engine(NumbaBackend(), task)
+    alike, _ = engine(NumbaBackend(), problem((21, 9, 5)), batch_size=30)
+    assert np.isfinite(alike.train_epoch(data, order(37), np.full(2, 0.1)).loss)
+    fresh = NumbaBackend().compile(
+        task.network, OPTIMIZERS["sgd"], Objective(), batch_size=200, dtype="float64", seed=0
+    )
+    assert fresh.evaluate(data).weights.sum() == 37
+    others = (
+        engine(NumbaBackend(), problem((20, 18, 5)))[0],
+        engine(NumbaBackend(), problem((21, 18, 4)))[0],
+        engine(NumbaBackend(), problem((21, 18, 5), output="sigmoid"))[0],
+        engine(NumbaBackend(), task, dtype="float32")[0],
+    )
+    for other in others:
+        with pytest.raises(InvalidInputError, match="this engine's stage"):
+            other.evaluate(data)
+
+
 def test_wrong_arguments_are_refused():
     task = problem()
     built, data = engine(NumbaBackend(), task)

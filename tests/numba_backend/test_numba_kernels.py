@@ -8,7 +8,7 @@ import inspect
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.backend import MAX_ROW_LOSS, keep_threshold
@@ -90,6 +90,18 @@ def test_bias_activation_and_hidden_delta(dtype, B, H, activation, seed):
     check_close("delta", mine_delta[:, first:], their_delta[:, first:], kernel_bound(dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
+def test_activations_of_what_is_not_finite(activation, dtype):
+    z = np.array([[np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0, 100.0]] * 5, dtype)
+    mine, theirs = z.copy(), z.copy()
+    run(kernels.bias_activation, mine, np.zeros(8, dtype), HIDDEN_ACTIVATIONS.index(activation),
+        0, 8)  # fmt: skip
+    with np.errstate(over="ignore"):
+        twins.bias_activation(theirs, np.zeros(8, dtype), activation)
+    np.testing.assert_allclose(mine, theirs, rtol=kernel_bound(dtype), atol=np.finfo(dtype).tiny)
+
+
 def targets(output, rng, rows, K, dtype):
     if output == "softmax":
         return rng.integers(0, K, rows)
@@ -169,6 +181,13 @@ def test_row_losses_are_capped_and_nan_is_not():
         assert np.isnan(mine[2]).any()
 
 
+@pytest.mark.parametrize("right", [0, 1, 2])
+def test_the_first_of_equal_logits_is_the_prediction(right):
+    z, b, rows = np.array([[1.0, 2.0, 2.0]]), np.zeros(3), np.zeros(1, np.int64)
+    mine, theirs = both_losses("softmax", z, b, np.array([right]), None, rows)
+    assert mine[1] == theirs[1] == float(right == 1)
+
+
 @few
 @given(B=sizes, K=sizes, output=st.sampled_from(OUTPUTS), seed=st.integers(0, 99))
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -185,6 +204,7 @@ def test_output_activation(dtype, B, K, output, seed):
     B=sizes, H=sizes, seed=st.integers(0, 2**64 - 1), step=st.integers(0, 2**40),
     layer=st.integers(0, 5), dropout=st.sampled_from([0.0, 0.1, 0.5, 0.999]), cut=st.integers(0, 9),
 )  # fmt: skip
+@example(B=2, H=9, seed=2**64 - 1, step=2**32 + 5, layer=1, dropout=0.5, cut=1)
 def test_dropout_mask_equals(B, H, seed, step, layer, dropout, cut):
     mine, theirs = np.full((B, H), 9, np.uint8), np.empty((B, H), bool)
     twins.dropout_mask(theirs, seed, step, layer, dropout)

@@ -196,7 +196,8 @@ LearningRate = Annotated[
         metavar="RATE",
         help="Learning rate, the highest one where a schedule moves it.",
         envvar="FUSEDMLP_LR",
-        show_default=f"{MNIST_REPAIRED.lr:g}; with another --optimizer 0.1, or 0.001 for adam",
+        show_default=f"{MNIST_REPAIRED.lr:g}; with another activation or optimizer 0.1, "
+        "for adam 0.001",
         rich_help_panel=_TRAINING,
     ),
 ]

@@ -105,7 +105,7 @@ def reproduce(
             }
         )
     else:
-        _print_table(name, judged)
+        _print_table(judged)
     if missed:
         raise BreachedError(
             f"{len(missed)} of {len(judged)} figures missed on {selection} with seed "
@@ -131,7 +131,7 @@ def _run(name: str, backend: "Backend", seed: int, dataset: "Dataset | None") ->
     return [Judged(*parts) for parts in zip(workshop.figures(name), runs[0], runs[1], strict=True)]
 
 
-def _print_table(name: str, judged: list[Judged]) -> None:
+def _print_table(judged: list[Judged]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -143,13 +143,13 @@ def _print_table(name: str, judged: list[Judged]) -> None:
         )
     for item in judged:
         figure = item.figure
-        digits = 2 if figure.workshop > 1 else 4 if name == "moons" else 3
+        digits = 2 if figure.workshop > 1 else 4
         relation = "≤" if figure.is_loss else "≥"
         table.add_row(
             figure.name,
-            f"{figure.workshop:g}" if name == "mnist" else f"{figure.workshop:.4f}",
+            f"{figure.workshop:g}",
             f"{item.faithful:.{digits}f}",
-            "–".join(f"{bound:.{digits}f}" for bound in figure.accepted),
+            "–".join(f"{bound:g}" for bound in figure.accepted),
             f"{item.repaired:.{digits}f}",
             f"{relation} {figure.must_reach:g}",
             Text("met", "green") if item.is_met else Text("missed", "bold red"),
