@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fusedmlp import MLP, SGD, Adam, Callback, EarlyStopping, HistoryWriter, Obj
 from fusedmlp.callbacks import EpochPrinter
 from fusedmlp.checkpoint import load_checkpoint
 from fusedmlp.errors import DivergedError, InvalidInputError, StorageError
+from fusedmlp.history import EpochRecord
 from fusedmlp.schedules import SCHEDULES, Cosine, make_schedule
 from fusedmlp.tolerance import check_close, trajectory_bound
 from fusedmlp.trainer import class_weights
@@ -422,6 +424,25 @@ def test_class_weights_multiply_sample_weights():
         )
     with pytest.raises(InvalidInputError, match="sample_weight has shape"):
         trainer.fit(mlp(), TASK.x, TASK.y, sample_weight=own[:3])
+
+
+def test_every_callback_hears_the_end_even_when_one_raises():
+    class Bad(Callback):
+        def on_train_end(self, run):
+            raise RuntimeError("at the end")
+
+    before, after = Recorder(), Recorder()
+    with pytest.raises(RuntimeError, match="at the end"):
+        Trainer(epochs=1, batch_size=8, callbacks=(before, Bad(), after)).fit(mlp(), TASK.x, TASK.y)
+    assert before.calls[-1] == after.calls[-1] == ("end", 1)
+
+
+def test_huge_losses_are_printed_short():
+    lines = []
+    record = EpochRecord(1, 1, 0.1, 1e40, None, None, None, 1.0, 1.0)
+    run = SimpleNamespace(trainer=Trainer())
+    EpochPrinter(lines.append).on_epoch_end(run, record)
+    assert lines == ["epoch 1/20  loss 1.0000e+40  1 samples/s"]
 
 
 def test_callbacks_we_ship(tmp_path, capsys):

@@ -57,9 +57,10 @@ class NumpyBackend(Backend):
             "blas_kernels": blas[0].get("architecture", "unknown") if blas else "unknown",
             "threads": self._threads or (blas[0]["num_threads"] if blas else None),
         }
+        threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
         return Device(
             f"CPU, NumPy {facts['numpy']} with {facts['blas']} {facts['blas_version']} "
-            f"({facts['blas_kernels']} kernels, {facts['threads']} threads)",
+            f"({facts['blas_kernels']} kernels, {threads})",
             facts,
         )
 

@@ -11,6 +11,7 @@ from fusedmlp.callbacks import Callback as Callback
 from fusedmlp.callbacks import HistoryWriter as HistoryWriter
 from fusedmlp.datasets import Dataset as Dataset
 from fusedmlp.datasets import load_dataset as load_dataset
+from fusedmlp.early_stopping import EarlyStopping as EarlyStopping
 from fusedmlp.errors import FusedMLPError as FusedMLPError
 from fusedmlp.history import History as History
 from fusedmlp.model import MLP as MLP
@@ -23,7 +24,6 @@ from fusedmlp.optimizers import Adam as Adam
 from fusedmlp.optimizers import make_optimizer as make_optimizer
 from fusedmlp.registry import availability as availability
 from fusedmlp.schedules import make_schedule as make_schedule
-from fusedmlp.trainer import EarlyStopping as EarlyStopping
 from fusedmlp.trainer import Trainer as Trainer
 
 __version__ = _version("fusedmlp")

@@ -78,12 +78,17 @@ class EpochPrinter(Callback):
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
         """Print the epoch's line."""
-        parts = [f"epoch {record.epoch}/{run.trainer.epochs}", f"loss {record.train_loss:.4f}"]
+        parts = [f"epoch {record.epoch}/{run.trainer.epochs}", f"loss {_loss(record.train_loss)}"]
         if record.train_accuracy is not None:
             parts.append(f"accuracy {record.train_accuracy:.4f}")
         if record.validation_loss is not None:
-            parts.append(f"validation loss {record.validation_loss:.4f}")
+            parts.append(f"validation loss {_loss(record.validation_loss)}")
         if record.validation_accuracy is not None:
             parts.append(f"validation accuracy {record.validation_accuracy:.4f}")
         parts.append(f"{record.samples_per_s:,.0f} samples/s")
         self._write("  ".join(parts))
+
+
+def _loss(value: float) -> str:
+    """Four decimals, or powers of ten where those would be a line of digits."""
+    return f"{value:.4f}" if value < 1e6 else f"{value:.4e}"

@@ -1,8 +1,8 @@
 """Every error that fusedmlp raises on purpose, and the exit code that the command line gives it.
 
 An error names the value, the expectation and the remedy. The command line prints the message,
-without a traceback, and exits with the class's code; Python users catch :class:`FusedMLPError` or, where one
-fits, the built-in exception that the class also derives from.
+without a traceback, and exits with the class's code; Python users catch :class:`FusedMLPError`
+or, where one fits, the built-in exception that the class also derives from.
 """
 
 from __future__ import annotations

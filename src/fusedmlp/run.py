@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from fusedmlp.callbacks import Callback
     from fusedmlp.model import MLP
     from fusedmlp.network import Parameters
     from fusedmlp.trainer import Trainer
@@ -156,12 +157,8 @@ class Run:
         self.engine.load(checkpoint.state)
         self.history.records.extend(checkpoint.history.records)
         self._losses.extend(record.train_loss for record in self.history.records)
-        best_epoch = None
-        if self.trainer.early_stopping is not None:
-            best_epoch, stalled = self._best_epoch()
-            if stalled >= self.trainer.early_stopping.patience:
-                self._stop_reason = self._early_stop_reason(best_epoch)
-        return _Finished(len(self.history), checkpoint.state, checkpoint.best, best_epoch)
+        n_epochs = len(self.history)
+        return _Finished(n_epochs, checkpoint.state, checkpoint.best, self._best_epoch())
 
     def _epoch(self) -> None:
         epoch = self._finished.epochs
@@ -224,13 +221,8 @@ class Run:
             raise self._diverged(record.epoch - 1, record.step, record.lr, "weights")
         self.history.records.append(record)
         self._losses.append(record.train_loss)
-        best, best_epoch = self._finished.best, None
-        if self.trainer.early_stopping is not None:
-            best_epoch, stalled = self._best_epoch()
-            if best_epoch == record.epoch:
-                best = state.parameters
-            if stalled >= self.trainer.early_stopping.patience:
-                self.stop(self._early_stop_reason(best_epoch))
+        best_epoch = self._best_epoch()
+        best = state.parameters if best_epoch == record.epoch else self._finished.best
         self._finished = _Finished(record.epoch, state, best, best_epoch)
         self._save_checkpoint(last=record.epoch == self.trainer.epochs)
         for callback in self.trainer.callbacks:
@@ -250,30 +242,25 @@ class Run:
         try:
             self._save_checkpoint(last=True)
         finally:
-            for callback in self.trainer.callbacks:
-                callback.on_train_end(self)
+            self._tell_the_end(self.trainer.callbacks)
 
-    def _best_epoch(self) -> tuple[int, int]:
-        """Return the best epoch's number and the epochs since, from the history alone."""
+    def _tell_the_end(self, callbacks: tuple[Callback, ...]) -> None:
+        """Call every callback's last method, also when one before it raises."""
+        if callbacks:
+            try:
+                callbacks[0].on_train_end(self)
+            finally:
+                self._tell_the_end(callbacks[1:])
+
+    def _best_epoch(self) -> int | None:
+        """Ask early stopping, where there is any, for the best epoch; stop if that is long ago."""
         stopping = self.trainer.early_stopping
-        assert stopping is not None
-        source = "train" if self._validation is None else "validation"
-        name = f"{source}_{stopping.monitor}"
-        sign = 1.0 if stopping.monitor == "loss" else -1.0
-        best, best_epoch = np.inf, 0
-        for record in self.history.records:
-            value = getattr(record, name)
-            if value is None:
-                raise InvalidInputError(
-                    f"early stopping monitors accuracy, which {self.mlp.network} does not have: "
-                    "monitor 'loss'"
-                )
-            if sign * value < best - stopping.min_delta or not best_epoch:
-                best, best_epoch = sign * value, record.epoch
-        return best_epoch, len(self.history) - best_epoch
-
-    def _early_stop_reason(self, best_epoch: int) -> str:
-        return f"early stopping: no improvement since epoch {best_epoch}"
+        if stopping is None:
+            return None
+        best_epoch = stopping.best_epoch(self.history, validated=self._validation is not None)
+        if len(self.history) - best_epoch >= stopping.patience:
+            self.stop(f"early stopping: no improvement since epoch {best_epoch}")
+        return best_epoch
 
     def _save_checkpoint(self, *, last: bool) -> None:
         path, finished = self.trainer.checkpoint, self._finished

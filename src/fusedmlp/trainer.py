@@ -21,43 +21,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.callbacks import Callback
+    from fusedmlp.early_stopping import EarlyStopping
     from fusedmlp.history import History
     from fusedmlp.model import MLP
     from fusedmlp.network import Network
     from fusedmlp.types import Float64Vector, Inputs
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class EarlyStopping:
-    """Stop when a figure has not improved for a while, and go back to the best epoch's weights.
-
-    Parameters
-    ----------
-    monitor
-        ``loss`` (falls) or ``accuracy`` (rises); of the validation rows where there are any, else
-        of the training rows.
-    patience
-        Epochs in a row without improvement that end the training.
-    min_delta
-        Smallest change that counts as an improvement.
-    restore_best
-        Give the model the weights of the best epoch instead of the last.
-    """
-
-    monitor: Literal["loss", "accuracy"] = "loss"
-    patience: int = 10
-    min_delta: float = 0.0
-    restore_best: bool = True
-
-    def __post_init__(self) -> None:
-        if self.monitor not in ("loss", "accuracy"):
-            raise InvalidInputError(f"monitor {self.monitor!r} is not 'loss' or 'accuracy'")
-        if self.patience < 1:
-            raise InvalidInputError(f"patience {self.patience} is not at least 1 epoch")
-        if not self.min_delta >= 0.0:
-            raise InvalidInputError(f"min_delta {self.min_delta} is not at least 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fusedmlp import load_dataset
-from fusedmlp.cli import workshop
+from fusedmlp import load_dataset, workshop
 from fusedmlp.errors import ExitCode
 from fusedmlp.recipes import MNIST_WORKSHOP, MOONS_REPAIRED, MOONS_WORKSHOP
 from fusedmlp.registry import backend_class

@@ -14,8 +14,8 @@ from fusedmlp.errors import BreachedError, UnknownNameError
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Backend
-    from fusedmlp.cli.workshop import Figure
     from fusedmlp.datasets import Dataset
+    from fusedmlp.workshop import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def reproduce(
     from fusedmlp.backend import Workload
     from fusedmlp.cli.choosing import chosen_backend, describe
     from fusedmlp.cli.settings import DataRequest
-    from fusedmlp.cli.workshop import NAMES, recipes
     from fusedmlp.network import Network
+    from fusedmlp.workshop import NAMES, recipes
 
     if name not in NAMES:
         raise UnknownNameError.of("reproduction", name, NAMES)
@@ -114,7 +114,7 @@ def reproduce(
 
 
 def _run(name: str, backend: "Backend", seed: int, dataset: "Dataset | None") -> list[Judged]:
-    from fusedmlp.cli import workshop
+    from fusedmlp import workshop
     from fusedmlp.cli.progress import view
 
     err = console.stderr()

@@ -1,0 +1,64 @@
+"""When to stop because nothing improves. The loop that obeys it is in run.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fusedmlp.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from fusedmlp.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStopping:
+    """Stop when a figure has not improved for a while, and go back to the best epoch's weights.
+
+    Parameters
+    ----------
+    monitor
+        ``loss`` (falls) or ``accuracy`` (rises); of the validation rows where there are any, else
+        of the training rows.
+    patience
+        Epochs in a row without improvement that end the training.
+    min_delta
+        Smallest change that counts as an improvement.
+    restore_best
+        Give the model the weights of the best epoch instead of the last.
+    """
+
+    monitor: Literal["loss", "accuracy"] = "loss"
+    patience: int = 10
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.monitor not in ("loss", "accuracy"):
+            raise InvalidInputError(f"monitor {self.monitor!r} is not 'loss' or 'accuracy'")
+        if self.patience < 1:
+            raise InvalidInputError(f"patience {self.patience} is not at least 1 epoch")
+        if not self.min_delta >= 0.0:
+            raise InvalidInputError(f"min_delta {self.min_delta} is not at least 0")
+
+    def best_epoch(self, history: History, *, validated: bool) -> int:
+        """Return the number of the best epoch so far; it follows from the history alone.
+
+        Raises
+        ------
+        InvalidInputError
+            Accuracy is monitored, and the network's output has none.
+        """
+        values = history.column(f"{'validation' if validated else 'train'}_{self.monitor}")
+        sign = 1.0 if self.monitor == "loss" else -1.0
+        best, best_epoch = math.inf, 0
+        for epoch, value in enumerate(values, start=1):
+            if value is None:
+                raise InvalidInputError(
+                    f"early stopping monitors {self.monitor}, which an identity output does not "
+                    "have: monitor 'loss'"
+                )
+            if sign * value < best - self.min_delta or not best_epoch:
+                best, best_epoch = sign * value, epoch
+        return best_epoch
