@@ -171,11 +171,14 @@ class NumpyEngine(Engine):
         order = check_rows(order, host.rows)
         starts = range(0, len(order), self.batch_size)
         lr = check_rates(lr, len(starts))
+        # Plain SGD has its rate folded into the output delta, which is smaller than the weights.
+        folds = self.optimizer.kernel == "sgd"
         parts = []
         with self._arithmetic():
-            for start, rate in zip(starts, lr, strict=True):
-                parts.append(self._backward(host, order[start : start + self.batch_size]))
-                self._update(float(rate))
+            for start, rate in zip(starts, lr.tolist(), strict=True):
+                rows = order[start : start + self.batch_size]
+                parts.append(self._backward(host, rows, rate if folds else 1.0))
+                self._update(1.0 if folds else rate)
         return _sums(parts)
 
     def synchronize(self) -> None:
@@ -199,8 +202,10 @@ class NumpyEngine(Engine):
                 a[layer + 1] *= kept
                 a[layer + 1] *= 1.0 / (1.0 - dropout)
 
-    def _backward(self, host: HostData, rows: IntArray) -> tuple[float, float, float]:
-        """Fill the gradients for one batch; return its loss, correct and weight sums.
+    def _backward(
+        self, host: HostData, rows: IntArray, rate: float = 1.0
+    ) -> tuple[float, float, float]:
+        """Fill the gradients for one batch, times ``rate``; return loss, correct and weight sums.
 
         delta[L] = ŷ − y;  dW[l] = a[l]ᵀ·delta[l + 1];  db[l] = 1ᵀ·delta[l + 1];
         delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]).
@@ -211,7 +216,9 @@ class NumpyEngine(Engine):
         delta = a[-1]
         loss, correct, weight = self._output_delta(delta, host, rows)
         if self.objective.reduction == "mean":
-            delta *= 1.0 / weight if weight else 0.0
+            delta *= rate / weight if weight else 0.0
+        elif rate != 1.0:
+            delta *= rate
 
         weights, l2, dropout = self._theta.weights, self.objective.l2, self.network.dropout
         for layer in reversed(range(self.network.n_layers)):
@@ -219,7 +226,7 @@ class NumpyEngine(Engine):
             np.matmul(a[layer].T, delta, out=dW)
             np.add.reduce(delta, axis=0, out=db)
             if l2:
-                dW += l2 * weights[layer]
+                dW += rate * l2 * weights[layer]
             if layer == 0:
                 break
             below = self._delta[layer - 1][: len(rows)]

@@ -126,16 +126,16 @@ def softmax_cross_entropy(
     """
     z += b
     each = np.arange(len(z))
-    correct = z.argmax(axis=1) == y
-    m = z.max(axis=1)
-    z_y = z[each, y].astype(np.float64)
+    predicted = z.argmax(axis=1)
+    m = z[each, predicted]
+    margin = m - z[each, y].astype(np.float64)
     z -= m[:, None]
     np.exp(z, out=z)
     total = z.sum(axis=1)
-    losses = np.log(total, dtype=np.float64) + (m - z_y)
+    losses = np.log(total, dtype=np.float64) + margin
     z /= total[:, None]
     z[each, y] -= 1
-    return _weighted_sums(losses, correct, z, w)
+    return _weighted_sums(losses, predicted == y, z, w)
 
 
 def sigmoid_cross_entropy(
@@ -266,7 +266,8 @@ def philox4x32(
 
 def sgd(theta: FloatArray, gradient: FloatArray, lr: float) -> None:
     """θ ← θ − lr·g. The gradient's contents are used up, here and below."""
-    gradient *= lr
+    if lr != 1.0:
+        gradient *= lr
     theta -= gradient
 
 
