@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fusedmlp.network import Network, initialise
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import products
+from fusedmlp_numba import layout, products
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.intrinsics import TILE_ROWS, panel_columns
 from fusedmlp_numba.layout import aligned, nonzero_entries, pack, parameter_count, shape_of, unpack
@@ -262,11 +262,14 @@ def test_nonzero_entries(stored):
     assert nonzero_entries(np.ones((40, 70), stored)) is None  # would grow
 
 
-def test_mapped_inputs_are_not_copied(tmp_path):
-    path = tmp_path / "x.npy"
-    np.save(path, np.zeros((40, 70), np.uint8))
+def test_entries_of_mapped_inputs_have_a_bound(tmp_path, monkeypatch):
+    path, x = tmp_path / "x.npy", np.zeros((40, 70), np.uint8)
+    x[:, 5] = 1
+    np.save(path, x)
     mapped = np.load(path, mmap_mode="r")
-    assert nonzero_entries(mapped) is None
-    assert nonzero_entries(mapped[3:]) is None
-    assert nonzero_entries(np.asarray(mapped)) is None
-    assert nonzero_entries(np.zeros((40, 70), np.uint8)) is not None
+    needed = 41 * 8 + 40 * 3
+    for bound, fits in ((needed, True), (needed - 1, False), (8 * 40 - 1, False)):
+        monkeypatch.setattr(layout, "MAPPED_COPY_BYTES", bound)
+        assert (nonzero_entries(mapped) is not None) == fits
+        assert (nonzero_entries(np.asarray(mapped)) is not None) == fits
+        assert nonzero_entries(x) is not None
