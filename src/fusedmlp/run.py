@@ -25,7 +25,7 @@ from fusedmlp.errors import DivergedError, FusedMLPError, InvalidInputError
 from fusedmlp.history import EpochRecord, History
 from fusedmlp.network import zeros
 from fusedmlp.schedules import Span
-from fusedmlp.seeding import Stream, generator
+from fusedmlp.seeding import shuffled, validation_split
 from fusedmlp.storage import check_writable
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Run:
         self._data = self.engine.stage(x, y, sample_weight)
         if not self._data.labelled:
             raise InvalidInputError("training needs targets: y is None")
-        self._train_rows, held_out = self._split(self._data.rows)
+        self._train_rows, held_out = validation_split(self._data.rows, trainer.validation, mlp.seed)
         self._validation: tuple[Data, IntArray | None] | None = None
         if validation_data is not None:
             self._validation = self.engine.stage(*validation_data), None
@@ -162,7 +162,10 @@ class Run:
 
     def _epoch(self) -> None:
         epoch = self._finished.epochs
-        order = self._order(epoch)
+        order = self._train_rows
+        if self.trainer.shuffle:
+            order = shuffled(order, self.mlp.seed, epoch)
+        order = order[: self.rows]
         lrs = self.trainer.schedule.rates(
             self.trainer.optimizer.lr,
             Span(
@@ -286,24 +289,6 @@ class Run:
             f"the {what} became NaN or infinite in epoch {epoch + 1}, step {step} "
             f"(learning rate {lr:g}): lower the learning rate, or scale the inputs to about [0, 1]"
         )
-
-    def _order(self, epoch: int) -> IntArray:
-        rows = self._train_rows
-        if self.trainer.shuffle:
-            rows = generator(self.mlp.seed, Stream.SHUFFLE, epoch).permutation(rows)
-        return rows[: self.rows]
-
-    def _split(self, n_rows: int) -> tuple[IntArray, IntArray]:
-        """Return training and validation row numbers, each ascending."""
-        n_held_out = round(n_rows * self.trainer.validation)
-        if not n_held_out:
-            if self.trainer.validation:
-                raise InvalidInputError(
-                    f"validation {self.trainer.validation} of {n_rows} rows is no row: use more"
-                )
-            return np.arange(n_rows), np.arange(0)
-        order = generator(self.mlp.seed, Stream.VALIDATION_SPLIT).permutation(n_rows)
-        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
     def _bit_deciding_settings(
         self, x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None
