@@ -1,0 +1,64 @@
+"""What the documents say is there is there, and their Python runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from fusedmlp import MLP
+from fusedmlp.cli.app import build
+from fusedmlp.registry import known_backends
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links_and_paths_lead_somewhere(path):
+    text = path.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+    for named in re.findall(r"`((?:src|backends|tests|docs|benchmarks)/[\w./]+)`", text):
+        assert (ROOT / named).exists(), named
+
+
+def test_the_python_of_the_formulas_page_runs_and_says_what_it_says():
+    (code,) = blocks(ROOT / "docs" / "formulas.md", "python")
+    *setup, last = code.strip().splitlines()
+    expression, _, comment = last.partition("  # ")
+    names = {}
+    exec("\n".join(setup), names)
+    found = eval(expression, names)
+    assert repr(found) == comment.split(":")[0]
+
+
+def test_the_readme_s_python_runs(tmp_path, monkeypatch):
+    """On a few rows and epochs; the calls are the README's own."""
+    import fusedmlp
+
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (200, 784)).astype(np.uint8), rng.integers(0, 10, 200)
+    dataset = fusedmlp.Dataset("mnist", x, y, x, y, 10, "classification", None, "drawn", (28, 28))
+    monkeypatch.setattr(fusedmlp, "load_dataset", lambda name: dataset)
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(ROOT / "README.md", "python")
+    code = code.replace('backend="numba"', 'backend="numpy"').replace("epochs=15", "epochs=1")
+    exec(code, {})
+    assert MLP.load(tmp_path / "mnist.safetensors", backend="numpy").network.n_inputs == 784
+
+
+def test_the_readme_names_every_command_and_backend():
+    text = (ROOT / "README.md").read_text("utf-8")
+    for name in known_backends():
+        assert f"| `{name}`" in text
+    for name in typer.main.get_command(build()).commands:
+        assert re.search(rf"`(fusedmlp )?{name}`", text), name
