@@ -179,7 +179,10 @@ class Run:
         began = time.perf_counter()
         sums = self._train_rows_of_epoch(order, lrs)
         seconds = time.perf_counter() - began
-        self._check_finite(sums, epoch, float(lrs[-1]))
+        bad = sums.first_non_finite()
+        if bad is not None:
+            first = epoch * self.steps_per_epoch + 1
+            raise self._diverged(epoch, first + bad, float(lrs[bad]), "loss")
 
         held_out = None
         if self._validation is not None:
@@ -278,11 +281,6 @@ class Run:
             Checkpoint(self.mlp.network, finished.state, finished.best, history, self._settings),
         )
         self._saved_at, self._saved_epochs = time.monotonic(), finished.epochs
-
-    def _check_finite(self, sums: Sums, epoch: int, lr: float) -> None:
-        step = sums.first_non_finite()
-        if step is not None:
-            raise self._diverged(epoch, epoch * self.steps_per_epoch + step + 1, lr, "loss")
 
     def _diverged(self, epoch: int, step: int, lr: float, what: str) -> DivergedError:
         return DivergedError(

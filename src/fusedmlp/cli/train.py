@@ -186,12 +186,12 @@ def parse_hidden(text: str) -> tuple[int, ...]:
     """
     if text.strip().lower() == "none":
         return ()
-    try:
-        return tuple(int(width) for width in text.split(","))
-    except ValueError:
+    widths = text.split(",")
+    if not all(width.strip().isdecimal() and int(width) for width in widths):
         raise InvalidInputError(
-            f"--hidden {text!r}: give whole numbers such as 256 or 256,128, or 'none'"
-        ) from None
+            f"--hidden {text!r}: give widths of at least 1 such as 256 or 256,128, or 'none'"
+        )
+    return tuple(int(width) for width in widths)
 
 
 def _text(value: object) -> str | None:
