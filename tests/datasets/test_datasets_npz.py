@@ -261,7 +261,8 @@ def test_member_that_reaches_past_the_end(path):
             struct.pack("<I", size), struct.pack("<I", larger)
         ),
     )
-    with pytest.raises(DataUnavailableError, match=r"x\.npy reaches past the end"):
+    # Newer releases of Python notice themselves that members overlap.
+    with pytest.raises(DataUnavailableError, match=r"x\.npy(' \(possible| reaches past the end)"):
         load_npz(path)
 
 
