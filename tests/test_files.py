@@ -18,7 +18,7 @@ from fusedmlp.files import MODEL_KIND, MODEL_VERSION, load_model, read_arrays, w
 from fusedmlp.history import EpochRecord, History
 from fusedmlp.network import Network
 from fusedmlp.optimizers import SGD
-from fusedmlp.storage import check_writable, write_atomically
+from fusedmlp.storage import check_writable, sweep, write_atomically
 from problems import flat, start
 
 
@@ -63,6 +63,15 @@ def test_a_write_that_the_system_cuts_short_keeps_the_old_file(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_sweeping_removes_what_killed_writers_left(tmp_path):
+    for name in (".model.1-ab.tmp", "model", ".hidden"):
+        (tmp_path / name).write_bytes(b"")
+    sweep(tmp_path, older_than_s=60)
+    assert len(os.listdir(tmp_path)) == 3
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".hidden", "model"]
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):

@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import tempfile
+import time
 from pathlib import Path
 
 from fusedmlp.errors import StorageError
@@ -61,6 +62,22 @@ def check_writable(folder: Path) -> None:
         raise StorageError(
             f"cannot write to {folder}: {error.strerror or error}; choose another folder"
         ) from error
+
+
+def sweep(folder: Path, older_than_s: float = 0.0) -> None:
+    """Remove the temporary files that killed processes left in ``folder``.
+
+    Parameters
+    ----------
+    older_than_s
+        Age in seconds below which a file may belong to a process that is running.
+    """
+    oldest = time.time() - older_than_s
+    for path in folder.glob(".*.tmp"):
+        # Another process may sweep at the same time, and what cannot be swept does no harm.
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime <= oldest:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

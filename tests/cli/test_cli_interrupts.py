@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,13 +20,26 @@ from fusedmlp.errors import ExitCode
 LONG = ("--dataset", "digits", "--hidden", "64", "--schedule", "constant", "--threads", "1")
 
 
-def start(*args):
-    return subprocess.Popen(
+def listen_to_ctrl_c():
+    """Undo what a shell does to its background jobs: tell them to ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def started(*args):
+    """A training in a process of its own, which does not outlive the test."""
+    child = subprocess.Popen(
         [sys.executable, "-m", "fusedmlp", "train", *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=listen_to_ctrl_c if os.name == "posix" else None,
     )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def wait_for(path, child, seconds=60.0):
@@ -37,10 +51,10 @@ def wait_for(path, child, seconds=60.0):
 
 
 def test_ctrl_c_saves_the_last_finished_epoch_and_says_how_to_go_on(cli, tmp_path):
-    child = start(*LONG, "--epochs", 100_000, "--output", "out")
-    wait_for(tmp_path / "out/checkpoint.safetensors", child)
-    child.send_signal(signal.SIGINT)
-    stdout, stderr = child.communicate(timeout=60)
+    with started(*LONG, "--epochs", 100_000, "--output", "out") as child:
+        wait_for(tmp_path / "out/checkpoint.safetensors", child)
+        child.send_signal(signal.SIGINT)
+        stdout, stderr = child.communicate(timeout=60)
     assert child.returncode == ExitCode.INTERRUPTED, stderr
     assert "Traceback" not in stderr
     assert "fusedmlp train --resume out" in stderr
@@ -58,11 +72,11 @@ def test_ctrl_c_saves_the_last_finished_epoch_and_says_how_to_go_on(cli, tmp_pat
 def test_ctrl_c_before_the_first_epoch_ends_says_that_nothing_was_saved(tmp_path, npz):
     rng = np.random.default_rng(0)
     npz("set.npz", x=rng.random((50_000, 200)), y=rng.integers(0, 2, 50_000))
-    child = start("--dataset", "set.npz", "--hidden", "500,500", "--batch-size", 4,
-                  "--output", "out")  # fmt: skip
-    wait_for(tmp_path / "out/settings.json", child)
-    child.send_signal(signal.SIGINT)
-    _, stderr = child.communicate(timeout=60)
+    heavy = ("--hidden", "500,500", "--batch-size", 4)
+    with started("--dataset", "set.npz", *heavy, "--output", "out") as child:
+        wait_for(tmp_path / "out/settings.json", child)
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate(timeout=60)
     assert child.returncode == ExitCode.INTERRUPTED
     assert "before the first epoch ended" in stderr
     assert not (tmp_path / "out/model.safetensors").exists()
@@ -76,11 +90,9 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(process
     draw = random.Random(os.getpid())
     args, kills = (*LONG, *epochs, "--output", "parts"), 0
     for _ in range(3):
-        child = start(*args)
-        wait_for(tmp_path / "parts/settings.json", child)
-        time.sleep(draw.uniform(0.0, 1.6 if kills else 2.2))
-        child.kill()
-        child.communicate()
+        with started(*args) as child:
+            wait_for(tmp_path / "parts/settings.json", child)
+            time.sleep(draw.uniform(0.0, 1.6 if kills else 2.2))
         kills += child.returncode == -signal.SIGKILL
         args = ("--resume", "parts")
     assert kills, "every training ended before it could be killed: make it longer"

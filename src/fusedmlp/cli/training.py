@@ -22,7 +22,7 @@ from fusedmlp.cli.settings import Settings
 from fusedmlp.errors import ExitCode, FusedMLPError, StorageError
 from fusedmlp.network import Network
 from fusedmlp.recipes import MNIST_REPAIRED
-from fusedmlp.storage import check_writable
+from fusedmlp.storage import check_writable, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -233,6 +233,7 @@ def resumed(asked: Path, change: Callable[[Settings], Settings]) -> Training:
     before = Settings.load(folder.path)
     settings = change(before)
     check_writable(folder.path)
+    sweep(folder.path)
     # A training that was killed before its first checkpoint starts again, to the same end.
     checkpoint = folder.checkpoint if folder.checkpoint.exists() else None
     if settings.recipe.epochs != before.recipe.epochs and settings.recipe.schedule in _SHAPED:

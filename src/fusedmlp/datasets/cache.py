@@ -6,9 +6,7 @@ same bytes. It neither downloads nor decides where to download from.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ import numpy as np
 
 from fusedmlp.datasets.reading import reading
 from fusedmlp.errors import DataUnavailableError
-from fusedmlp.storage import write_atomically
+from fusedmlp.storage import sweep, write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +25,7 @@ Payloads = dict[str, "NDArray[np.uint8]"]
 """Raw IDX files, header included, by their usual name."""
 
 _STALE_S = 3600.0
+"""Younger temporary files may belong to a process that fills the cache at this moment."""
 
 
 class NotThereError(DataUnavailableError):
@@ -85,16 +84,6 @@ def store(corpus: Corpus, cache_dir: Path, payloads: Payloads) -> None:
         If the folder cannot be written (read-only, full, missing rights). No partial file stays.
     """
     folder = cache_dir / corpus.name
-    _sweep(folder)
+    sweep(folder, _STALE_S)
     for file in corpus.files:
         write_atomically(folder / file.name, payloads[file.name].tobytes())
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process left; younger files may belong to one that is running."""
-    oldest = time.time() - _STALE_S
-    for path in folder.glob(".*.tmp"):
-        # Another process may sweep at the same time, and what cannot be swept does no harm.
-        with contextlib.suppress(OSError):
-            if path.stat().st_mtime < oldest:
-                path.unlink()
