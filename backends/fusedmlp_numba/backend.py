@@ -60,7 +60,7 @@ class NumbaBackend(Backend):
         return Availability("usable", f"Numba {numba.__version__}")
 
     @classmethod
-    def preference(cls, workload: Workload) -> Preference:  # noqa: ARG003
+    def preference(cls, workload: Workload) -> Preference:
         """See :meth:`fusedmlp.backend.Backend.preference`."""
         return Preference(10.0, "compiled and fused, the fastest on the CPU")
 

@@ -38,7 +38,7 @@ class NumpyBackend(Backend):
         return Availability("usable", f"NumPy {np.__version__}")
 
     @classmethod
-    def preference(cls, workload: Workload) -> Preference:  # noqa: ARG003
+    def preference(cls, workload: Workload) -> Preference:
         """See :meth:`fusedmlp.backend.Backend.preference`."""
         return Preference(1.0, "always there, and slower than a compiled engine")
 

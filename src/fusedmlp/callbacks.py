@@ -53,7 +53,7 @@ class HistoryWriter(Callback):
         self.every_seconds = every_seconds
         self._written = -float("inf")
 
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:  # noqa: ARG002
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
         """Write when it is time."""
         if time.monotonic() - self._written >= self.every_seconds:
             run.history.save(self.folder)

@@ -43,7 +43,7 @@ class View(Callback):
         """Stop showing it, if training has not begun."""
         self._waiting.stop()
 
-    def on_train_begin(self, run: Run) -> None:  # noqa: ARG002
+    def on_train_begin(self, run: Run) -> None:
         """Stop showing it."""
         self._waiting.stop()
 

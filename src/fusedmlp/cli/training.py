@@ -60,7 +60,7 @@ class Bookkeeper(Callback):
         self._folder = folder
         self.compile_seconds = 0.0
 
-    def on_train_begin(self, run: Run) -> None:  # noqa: ARG002
+    def on_train_begin(self, run: Run) -> None:
         """Write the settings: all checks have passed."""
         self._settings.save(self._folder.path)
 
