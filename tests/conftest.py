@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
 
 from fusedmlp.registry import availability, backend_class
+
+# A fixed set of examples where a failure should mean a change, new ones at every run elsewhere.
+settings.register_profile("fixed", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("fixed")
 
 COMPILED = ("numba", pytest.param("cupy", marks=pytest.mark.gpu))
 """Backends that are compared with NumPy, the specification."""

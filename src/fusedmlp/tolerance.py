@@ -39,23 +39,38 @@ def trajectory_bound(dtype: npt.DTypeLike) -> float:
     return 4.0 * math.sqrt(float(np.finfo(dtype).eps))
 
 
-def difference(actual: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """max|a − b| / max|b|: 0 for equal arrays, infinite where either is NaN or shapes differ."""
+def difference(
+    actual: npt.ArrayLike, reference: npt.ArrayLike, scale: float | None = None
+) -> float:
+    """max|a − b| / scale: 0 for equal arrays, infinite where either is NaN or shapes differ.
+
+    Parameters
+    ----------
+    scale
+        max|b| where None. A sum rounds in proportion to its terms and not to its value, so where
+        terms may cancel, give the largest sum of the terms' absolute values.
+    """
     a, b = np.asarray(actual, np.float64), np.asarray(reference, np.float64)
     if a.shape != b.shape:
         return math.inf
     if a.size == 0 or np.array_equal(a, b):
         return 0.0
     gap = np.abs(a - b).max()
-    scale = np.abs(b).max()
-    if not (np.isfinite(gap) and np.isfinite(scale)):
+    size = np.abs(b).max() if scale is None else scale
+    if not (np.isfinite(gap) and np.isfinite(size)):
         return math.inf
-    return float(gap / scale) if scale else math.inf
+    return float(gap / size) if size else math.inf
 
 
-def check_close(name: str, actual: npt.ArrayLike, reference: npt.ArrayLike, bound: float) -> float:
+def check_close(
+    name: str,
+    actual: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    bound: float,
+    scale: float | None = None,
+) -> float:
     """Return the difference, or raise :class:`BreachedError` where it is above ``bound``."""
-    found = difference(actual, reference)
+    found = difference(actual, reference, scale)
     if not found <= bound:
         raise BreachedError(f"{name} differs by {found:.3g}, the bound is {bound:.3g}")
     return found
