@@ -22,18 +22,14 @@ import re
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-try:
-    import fusedmlp
-except ModuleNotFoundError:
+if find_spec("fusedmlp") is None:
     sys.path[:0] = [str(HERE.parent / "src"), str(HERE.parent / "backends")]
-    import fusedmlp  # noqa: F401 - shows that the sources are found
-try:
-    import threadpoolctl  # noqa: F401 - the NumPy backend needs it
-except ModuleNotFoundError:
+if find_spec("threadpoolctl") is None:
     sys.exit(
         "threadpoolctl is not installed, the NumPy backend needs it: pip install threadpoolctl"
     )

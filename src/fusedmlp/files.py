@@ -138,13 +138,14 @@ def read_arrays(path: Path, kind: str, version: int) -> tuple[Header, dict[str, 
     try:
         with safe_open(path, framework="numpy") as file:
             header = _checked_header(path, file.metadata(), kind, version)
-            for name in file.keys():  # noqa: SIM118 - not a dict
+            names = list(file.keys())
+            for name in names:
                 stored = file.get_slice(name).get_dtype()
                 if stored not in _DTYPES:
                     raise FileFormatError(
                         f"{path}: array {name!r} has type {stored}, not F32 or F64"
                     )
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return header, {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise FileFormatError(
             f"{path} is not a safetensors file, or is truncated: {error}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.model import DTYPES, MLP
@@ -40,6 +40,9 @@ OUTPUT_OF_TASK: Final[dict[Task, Output]] = {
     "regression": "identity",
 }
 """The output layer that each task needs; the losses follow from it."""
+
+Options: TypeAlias = "Mapping[str, Any]"
+"""Fields of a recipe by name, from a command line or a file: types are known after the checks."""
 
 Split = Literal["canonical", "workshop"]
 SPLITS: Final = get_args(Split)
@@ -175,7 +178,7 @@ class Recipe:
             recipe = replace(recipe, optimizer="adam", lr=REGRESSION_LR)
         return recipe
 
-    def changed(self, changes: Mapping[str, object]) -> Recipe:
+    def changed(self, changes: Options) -> Recipe:
         """Replace the fields that ``changes`` names with a value other than None.
 
         A change of the optimizer without a learning rate takes that optimizer's own; momentum
@@ -184,7 +187,7 @@ class Recipe:
         chosen = {name: value for name, value in changes.items() if value is not None}
         if "optimizer" in chosen and "lr" not in chosen and chosen["optimizer"] != self.optimizer:
             chosen["lr"] = make_optimizer(str(chosen["optimizer"])).lr
-        recipe = replace(self, **chosen)  # type: ignore[arg-type]
+        recipe = replace(self, **chosen)
         is_steeper = self.activation == "sigmoid" and recipe.activation != "sigmoid"
         if is_steeper and "lr" not in chosen and recipe.optimizer == MNIST_REPAIRED.optimizer:
             recipe = replace(recipe, lr=min(recipe.lr, STEEP_ACTIVATION_LR))
@@ -195,7 +198,7 @@ class Recipe:
         return asdict(self) | {"hidden": list(self.hidden)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, object]) -> Recipe:
+    def from_dict(cls, data: Options) -> Recipe:
         """Rebuild and check a recipe.
 
         Raises
@@ -208,10 +211,10 @@ class Recipe:
             odd = ", ".join(sorted(set(data) ^ names))
             raise InvalidInputError(f"missing or unknown settings: {odd}")
         try:
-            hidden: object = data["hidden"]
+            hidden = data["hidden"]
             if not isinstance(hidden, list | tuple):
                 raise InvalidInputError(f"hidden {hidden!r} is not a list of widths")
-            recipe = cls(**{**data, "hidden": tuple(hidden)})  # type: ignore[arg-type]
+            recipe = cls(**{**data, "hidden": tuple(hidden)})
             recipe.check()
         except TypeError as error:
             raise InvalidInputError(f"a setting is of the wrong kind: {error}") from error

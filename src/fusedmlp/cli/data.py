@@ -98,6 +98,8 @@ def _describe(summary: "Mapping[str, object]") -> None:
     rows, counts = summary["rows"], summary["class_counts"]
     assert isinstance(rows, dict)
     assert isinstance(counts, dict)
+    n_bytes = summary["bytes"]
+    assert isinstance(n_bytes, int)
     parts = [f"{count:,} {part}" for part, count in rows.items() if count is not None]
     shape = summary["image_shape"]
     picture = f" ({shape[0]} x {shape[1]} pixels)" if isinstance(shape, list) else ""
@@ -114,7 +116,7 @@ def _describe(summary: "Mapping[str, object]") -> None:
         each = ", ".join(f"{label}: {count:,}" for label, count in pairs)
         console.labelled("training rows", each, out)
     mapped = ", read from disk as needed" if summary["memory_mapped"] else ""
-    console.labelled("size", f"{summary['bytes'] / 1e6:,.1f} MB{mapped}", out)  # type: ignore[operator]
+    console.labelled("size", f"{n_bytes / 1e6:,.1f} MB{mapped}", out)
     console.labelled("source", str(summary["source"]), out)
     if summary["cache"]:
         console.labelled("cache", str(summary["cache"]), out)
