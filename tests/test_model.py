@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -159,3 +160,25 @@ def test_numpy_threads_limit_the_blas():
     history = Trainer(epochs=1, objective=Objective("sum"), batch_size=64).fit(mlp, x, y)
     assert np.isfinite(history.last.train_loss)
     assert mlp.select_backend()[1].device().facts["threads"] == 1
+
+
+def test_one_model_predicts_in_several_threads_at_once():
+    """An engine has one set of buffers: calls on one model wait for each other."""
+    rng = np.random.default_rng(0)
+    mlp = MLP((40, 300, 5), backend="numba")
+    inputs = [rng.normal(size=(500, 40)).astype(np.float32) for _ in range(4)]
+    expected = [mlp.forward(x) for x in inputs]
+    found: list[list[np.ndarray]] = [[] for _ in inputs]
+
+    def predict(n):
+        for _ in range(10):
+            found[n].append(mlp.forward(inputs[n]))
+
+    threads = [threading.Thread(target=predict, args=(n,)) for n in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for results, right in zip(found, expected, strict=True):
+        assert len(results) == 10
+        assert all(np.array_equal(result, right) for result in results)

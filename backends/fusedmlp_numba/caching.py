@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 import numba
 
 from fusedmlp.backend import MAX_ROW_LOSS
+from fusedmlp_numba.inner import KernelCompiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ typeof = cast("Callable[[object], object]", numba.typeof)
 
 def kernel(function: Function) -> Function:
     """Compile a function that other compiled functions call; its static type stays."""
-    return cast("Function", njit(**KERNEL_OPTIONS)(function))
+    return cast("Function", njit(pipeline_class=KernelCompiler, **KERNEL_OPTIONS)(function))
 
 
 def _stamp() -> str | None:

@@ -1,8 +1,8 @@
-"""exp and tanh of one number, written so that LLVM turns a loop over them into vectors.
+"""exp, tanh and logarithms of a vector (see lanes.py), from arithmetic alone.
 
-The C library's exp is a call for each element, and keeps the loop around it scalar. These are
-polynomials without branches, in the argument's own type. Errors in ulp are bounded by tests over
-the whole range. The logarithms of the losses, one a row, are left to the C library.
+The C library's functions take one number at a call. These are polynomials without branches or
+tables, in the argument's own type; tests bound their errors in ulp over the whole range. Formulas
+of the network are elsewhere.
 """
 
 from __future__ import annotations
@@ -10,68 +10,128 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from fusedmlp_numba.caching import kernel
-from fusedmlp_numba.intrinsics import fma, is_double, like, nearest, power_of_two
+from fusedmlp_numba.intrinsics import like
+from fusedmlp_numba.lanes import (
+    Vector,
+    bits,
+    choose,
+    fitted,
+    from_bits,
+    inlined,
+    magnitude,
+    multiply_add,
+    polynomial,
+    with_sign,
+)
 
-# ln 2 in two parts, the first with so few bits that its product with any exponent is exact, and
-# the arguments beyond which e^x is surely 0 or infinite (Cody and Waite, 1980).
 LOG2_E: Final = 1.4426950408889634
-LN2_HIGH_32: Final = 0.693359375
-LN2_LOW_32: Final = -2.12194440054690583e-4
-LN2_HIGH_64: Final = 6.93145751953125e-1
-LN2_LOW_64: Final = 1.42860682030941723212e-6
-LOWEST_32, HIGHEST_32 = -104.0, 89.0
-LOWEST_64, HIGHEST_64 = -746.0, 710.0
-# 1/k!: Taylor's series for |r| ≤ ½·ln 2 is within a tenth of an ulp after r⁷ and r¹³.
-F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13 = (1.0 / math.factorial(k) for k in range(2, 14))
+# ln 2 in two parts, the first with so few bits that its product with any exponent is exact
+# (Cody and Waite, 1980).
+HIGH_32, LOW_32 = 0.693359375, -2.12194440054690583e-4
+HIGH_64, LOW_64 = 6.93145751953125e-1, 1.42860682030941723212e-6
+SHIFTER_32, SHIFTER_64 = 1.5 * 2.0**23, 1.5 * 2.0**52
+"""A number so large that adding it rounds to whole numbers, which then stand in its last bits."""
+MANTISSA_32, MANTISSA_64 = 23, 52
+"""Bits below the exponent's."""
+LOWEST_32, HIGHEST_32 = -127 * math.log(2), 128 * math.log(2)
+LOWEST_64, HIGHEST_64 = -1023 * math.log(2), 1024 * math.log(2)
+TANH_IS_ONE: Final = 40.0
+"""2|x| from which on tanh x rounds to ±1 in both types."""
+
+EXP_32: Final = (
+    0.5000000026950435, 0.16666576970055, 0.041666375132553404, 0.008363181233113597,
+    0.0013941124115719366,
+)  # fmt: skip
+EXP_64: Final = (
+    0.5, 0.1666666666666667, 0.04166666666666666, 0.008333333333326169, 0.001388888888888928,
+    0.00019841269874773122, 2.480158731459174e-05, 2.7557255421339424e-06,
+    2.755728236843437e-07, 2.510521676583628e-08, 2.0912311370594814e-09,
+)  # fmt: skip
+"""(e^r − 1 − r) / r² for |r| ≤ ½·ln 2, minimax: within a tenth of an ulp of e^r."""
+
+LOG_32: Final = (0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841)
+LOG_64: Final = (
+    6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
+    2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,
+    1.479819860511658591e-01,
+)  # fmt: skip
+"""FreeBSD's msun, e_logf.c and e_log.c: log(1 + f) as a series in s² = (f / (2 + f))²."""
+# ln 2 in two parts as above, of the same files.
+LOG_HIGH_32, LOG_LOW_32 = 6.9313812256e-01, 9.0580006145e-06
+LOG_HIGH_64, LOG_LOW_64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+HALF_ROOT_32, HALF_ROOT_64 = 0x3F3504F3, 0x3FE6A09E667F3BCD
+"""Bits of √½."""
+WHOLE_32, WHOLE_64 = 2.0**23, 2.0**52
+"""Numbers whose last bits are whole numbers."""
 
 
-@kernel
-def reduced(x: float) -> tuple[float, float]:
-    """Return n and e^r − 1 with x = n·ln 2 + r, |r| ≤ ½·ln 2; exact to an ulp near 0 too."""
-    n = nearest(x * like(LOG2_E, x))
-    if is_double(x):
-        r = fma(n, like(-LN2_LOW_64, x), fma(n, like(-LN2_HIGH_64, x), x))
-        p = fma(r, like(F13, x), like(F12, x))
-        p = fma(r, p, like(F11, x))
-        p = fma(r, p, like(F10, x))
-        p = fma(r, p, like(F9, x))
-        p = fma(r, p, like(F8, x))
-        p = fma(r, p, like(F7, x))
-    else:
-        r = fma(n, like(-LN2_LOW_32, x), fma(n, like(-LN2_HIGH_32, x), x))
-        p = like(F7, x)
-    p = fma(r, p, like(F6, x))
-    p = fma(r, p, like(F5, x))
-    p = fma(r, p, like(F4, x))
-    p = fma(r, p, like(F3, x))
-    p = fma(r, p, like(F2, x))
-    return n, fma(r * r, p, r)
+@inlined
+def reduced(x: Vector) -> tuple[Vector, Vector]:
+    """Return 2ⁿ and r with x = n·ln 2 + r, |r| ≤ ½·ln 2; n from −127 (2ⁿ = 0) to 128 (∞)."""
+    shifter = fitted(SHIFTER_32, SHIFTER_64, x)
+    shifted = multiply_add(x, LOG2_E, shifter)
+    n = shifted - shifter
+    r = multiply_add(n, fitted(-HIGH_32, -HIGH_64, x), x)
+    r = multiply_add(n, fitted(-LOW_32, -LOW_64, x), r)
+    last_bits = bits(shifted)
+    exponent = last_bits << fitted(MANTISSA_32, MANTISSA_64, last_bits)
+    return from_bits(exponent + bits(like(1.0, x))), r
 
 
-@kernel
-def exp(x: float) -> float:
-    """e^x within 2 ulp; ∞ where it overflows, 0 where it underflows, NaN for NaN.
+@inlined
+def exp(x: Vector) -> Vector:
+    """e^x within 2 ulp wherever that is at least 2^−126.5 and below 2^127.5 (−1022.5, 1023.5).
 
-    A plain expression without branches, so that LLVM turns a loop over it into vectors.
+    Below, where numbers lose their precision and hosts their speed, it is 0; above it is ∞.
     """
-    lowest = like(LOWEST_64, x) if is_double(x) else like(LOWEST_32, x)
-    highest = like(HIGHEST_64, x) if is_double(x) else like(HIGHEST_32, x)
-    x = lowest if x < lowest else x
-    x = highest if x > highest else x
-    n, p = reduced(x)
-    # In two steps, because 2^n alone is out of range where e^x is subnormal or nearly infinite.
-    half = nearest(n * like(0.5, x))
-    result: float = (p + like(1.0, x)) * power_of_two(half) * power_of_two(n - half)
-    return result
+    lowest, highest = fitted(LOWEST_32, LOWEST_64, x), fitted(HIGHEST_32, HIGHEST_64, x)
+    x = choose(x < lowest, lowest, x)
+    x = choose(x > highest, highest, x)
+    scale, r = reduced(x)
+    power = multiply_add(polynomial(EXP_32, EXP_64, r), r, 1.0)
+    return multiply_add(power, r, 1.0) * scale
 
 
-@kernel
-def tanh(x: float) -> float:
-    """(e^2x − 1) / (e^2x + 1), by way of e^2|x| − 1: a few ulp for any x, tiny ones too."""
-    y = abs(x) * like(2.0, x)
-    y = like(40.0, x) if y > like(40.0, x) else y
-    n, p = reduced(y)
-    scale = power_of_two(n)
-    e = fma(scale, p, scale - like(1.0, x))
-    return math.copysign(e / (e + like(2.0, x)), x)
+@inlined
+def tanh(x: Vector) -> Vector:
+    """(e^2x − 1) / (e^2x + 1), by way of e^2|x| − 1: within 4 ulp for any x, tiny ones too."""
+    y = magnitude(x) * 2.0
+    y = choose(y > TANH_IS_ONE, like(TANH_IS_ONE, x), y)
+    scale, r = reduced(y)
+    p = multiply_add(polynomial(EXP_32, EXP_64, r), r * r, r)
+    e = multiply_add(scale, p, scale - 1.0)
+    return with_sign(e / (e + 2.0), x)
+
+
+@inlined
+def log(x: Vector) -> Vector:
+    """Natural logarithm of normal numbers above 0, and of ∞ and NaN, within 1 ulp."""
+    start = fitted(HALF_ROOT_32, HALF_ROOT_64, bits(x))
+    mantissa = fitted(MANTISSA_32, MANTISSA_64, start)
+    # Bits counted from those of √½ on: x = 2ⁿ·(1 + f) with 1 + f from √½ to √2.
+    above = bits(x) + (bits(like(1.0, x)) - start)
+    whole = fitted(WHOLE_32, WHOLE_64, x)
+    n = from_bits((above >> mantissa) | bits(whole)) - (whole + fitted(127.0, 1023.0, x))
+    f = from_bits((above & fitted(2**MANTISSA_32 - 1, 2**MANTISSA_64 - 1, start)) + start) - 1.0
+    return choose(x < math.inf, log_near_one(f, n), x)
+
+
+@inlined
+def log_1p(x: Vector) -> Vector:
+    """log(1 + x) for x from 0 to 1, and of NaN, within 2 ulp: tiny x too."""
+    # Above √2 − 1 as log 2·(1 + ½(x − 1)), so that 1 + x is never rounded.
+    small = x < math.sqrt(2.0) - 1.0
+    zero = like(0.0, x)
+    f = choose(small, x, (x - 1.0) * 0.5)
+    return log_near_one(f, choose(small, zero, like(1.0, x)))
+
+
+@inlined
+def log_near_one(f: Vector, n: Vector) -> Vector:
+    """n·ln 2 + log(1 + f), √½ ≤ 1 + f ≤ √2."""
+    s = f / (f + 2.0)
+    z = s * s
+    half_square = f * f * 0.5
+    rest = half_square + z * polynomial(LOG_32, LOG_64, z)
+    low = multiply_add(n, fitted(LOG_LOW_32, LOG_LOW_64, f), s * rest)
+    return multiply_add(n, fitted(LOG_HIGH_32, LOG_HIGH_64, f), f - (half_square - low))

@@ -14,24 +14,30 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.caching import kernel
-from fusedmlp_numba.intrinsics import like, matrix
+from fusedmlp_numba.intrinsics import like
 from fusedmlp_numba.kernels import (
     SIGMOID_OUTPUT,
     SOFTMAX_OUTPUT,
     adam,
     bias_activation,
+    column_sums,
     dropout_mask,
     gather_rows,
     hidden_delta,
     momentum,
     nesterov,
+    output_activation,
     sgd,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
     squared_error,
 )
+from fusedmlp_numba.layout import LAYER
+from fusedmlp_numba.lists import count_inputs, list_entries
 from fusedmlp_numba.products import (
     BLOCK,
+    GRADIENT_INPUTS,
+    SPANS,
     block_rows,
     gather_csr,
     gather_dense,
@@ -40,26 +46,31 @@ from fusedmlp_numba.products import (
     multiply,
     multiply_transposed,
     pack_panels,
+    transpose_panels,
 )
+from fusedmlp_numba.sources import CSR, DOUBLE, PIXELS, SHORT, SINGLE
+from fusedmlp_numba.tiles import CACHE_LINE, prefetch
+from fusedmlp_numba.views import ENDLESS, matrix, reals, record, table, vector
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray, IntArray
-    from fusedmlp_numba.layout import Buffers, Rules, Shape, Source
+    from fusedmlp_numba.layout import Layer, Plan
+    from fusedmlp_numba.sources import Source
 
 OPTIMIZER_KERNELS: Final = ("sgd", "momentum", "nesterov", "adam")
 SGD, MOMENTUM, NESTEROV = range(3)
 
-(
-    PIXELS,
-    SINGLE,
-    DOUBLE,
-    CSR_SINGLE,
-    CSR_DOUBLE,
-    SHORT_PIXELS,
-    SHORT_SINGLE,
-    SHORT_DOUBLE,
-) = range(8)
-"""Kinds of a Source."""
+LAYER_BYTES: Final = LAYER.itemsize
+BYTES, SHORTS = np.dtype(np.uint8), np.dtype(np.uint16)
+WORDS, COUNTS, INTS = np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64)
+SINGLES, FLOATS = np.dtype(np.float32), np.dtype(np.float64)
+
+
+@kernel
+def layer_at(plan: Plan, number: int) -> Layer:
+    """Return a layer's record."""
+    layer: Layer = record(plan.layers + number * LAYER_BYTES, LAYER)
+    return layer
 
 
 @kernel
@@ -79,79 +90,136 @@ def shares(
 
 
 @kernel
-def gather(
-    shape: Shape, buffers: Buffers, source: Source, rows: IntArray, worker: int, workers: int
-) -> None:
-    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries."""
-    first, last = share(len(rows), worker, workers)
-    if source.sparse:
-        gather_sparse(buffers, source, rows, first, last)
-        return
-    x = matrix(buffers.x, 0, first, last, shape.sizes[0])
-    mine = rows[first:last]
-    if source.kind == PIXELS:
-        gather_rows(source.pixels, mine, x, True)
-    elif source.kind == SINGLE:
-        gather_rows(source.single, mine, x, False)
-    else:
-        gather_rows(source.double, mine, x, False)
+def by_rows(plan: Plan, workers: int) -> bool:
+    """Whether the last layer's product is cut by rows: as its outputs and their deltas are."""
+    return layer_at(plan, plan.depth - 1).panels < 2 * workers
 
 
 @kernel
-def gather_sparse(buffers: Buffers, source: Source, rows: IntArray, first: int, last: int) -> None:
-    """List the nonzero inputs of rows first to last of the batch, whatever they are stored as."""
-    index, value, stop = buffers.entry_index, buffers.entry_value, buffers.entry_stop
-    room = source.capacity
+def gather(
+    plan: Plan,
+    source: Source,
+    rows: IntArray,
+    side: int,
+    training: bool,
+    worker: int,
+    workers: int,
+) -> None:
+    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries.
+
+    In training, nonzero entries are counted too.
+    """
+    first, last = share(len(rows), worker, workers)
+    if source.sparse:
+        gather_sparse(plan, source, rows, side, first, last)
+        if training:
+            D = layer_at(plan, 0).D
+            count_inputs(
+                vector(plan.entry_index, COUNTS)[side * plan.room :],
+                vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :],
+                source.capacity, first, last,
+                vector(plan.counts, INTS)[worker * D : (worker + 1) * D],
+            )  # fmt: skip
+        return
+    layer = layer_at(plan, 0)
+    x = matrix(plan, layer.below, first, last, layer.below_stride)
+    mine = rows[first:last]
     if source.kind == PIXELS:
-        gather_dense(
-            source.pixels, rows, True,
-            first, last, room, index, value, stop,
-        )  # fmt: skip
+        gather_rows(table(source.x, BYTES, layer.D), mine, x, True)
     elif source.kind == SINGLE:
-        gather_dense(
-            source.single, rows, False,
-            first, last, room, index, value, stop,
-        )  # fmt: skip
-    elif source.kind == DOUBLE:
-        gather_dense(
-            source.double, rows, False,
-            first, last, room, index, value, stop,
-        )  # fmt: skip
-    elif source.kind == CSR_SINGLE:
-        gather_csr(
-            source.indptr, source.indices, source.single_data, rows, False,
-            first, last, room, index, value, stop,
-        )  # fmt: skip
-    elif source.kind == CSR_DOUBLE:
-        gather_csr(
-            source.indptr, source.indices, source.double_data, rows, False,
-            first, last, room, index, value, stop,
-        )  # fmt: skip
-    elif source.kind == SHORT_PIXELS:
-        gather_csr(
-            source.indptr, source.short_indices, source.pixel_data, rows, True,
-            first, last, room, index, value, stop,
-        )  # fmt: skip
-    elif source.kind == SHORT_SINGLE:
-        gather_csr(
-            source.indptr, source.short_indices, source.single_data, rows, False,
-            first, last, room, index, value, stop,
-        )  # fmt: skip
+        gather_rows(table(source.x, SINGLES, layer.D), mine, x, False)
     else:
-        gather_csr(
-            source.indptr, source.short_indices, source.double_data, rows, False,
-            first, last, room, index, value, stop,
+        gather_rows(table(source.x, FLOATS, layer.D), mine, x, False)
+
+
+@kernel
+def gather_sparse(
+    plan: Plan, source: Source, rows: IntArray, side: int, first: int, last: int
+) -> None:
+    """List the nonzero inputs of rows first to last of the batch, whatever they are stored as."""
+    D, room = layer_at(plan, 0).D, source.capacity
+    index = vector(plan.entry_index, COUNTS)[side * plan.room :]
+    value = reals(plan, plan.entry_value)[side * plan.room :]
+    stop = vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :]
+    if source.kind == PIXELS:
+        pixels = table(source.x, BYTES, D)
+        gather_dense(pixels, rows, True, first, last, room, index, value, stop)
+        return
+    if source.kind == SINGLE:
+        singles = table(source.x, SINGLES, D)
+        gather_dense(singles, rows, False, first, last, room, index, value, stop)
+        return
+    if source.kind == DOUBLE:
+        doubles = table(source.x, FLOATS, D)
+        gather_dense(doubles, rows, False, first, last, room, index, value, stop)
+        return
+    starts, real = vector(source.indptr, INTS), reals(plan, source.x)
+    wide, short = vector(source.indices, WORDS), vector(source.indices, SHORTS)
+    if source.kind == CSR:
+        gather_csr(starts, wide, real, rows, False, first, last, D, room, index, value, stop)
+    elif source.kind == SHORT:
+        gather_csr(starts, short, real, rows, False, first, last, D, room, index, value, stop)
+    else:
+        x8 = vector(source.x, BYTES)
+        gather_csr(starts, short, x8, rows, True, first, last, D, room, index, value, stop)
+
+
+@kernel
+def prefetch_inputs(plan: Plan, source: Source, rows: IntArray, worker: int, workers: int) -> None:
+    """Bring what a worker will gather for the next batch into its cache."""
+    first, last = share(len(rows), worker, workers)
+    values, indices = vector(source.x, BYTES), vector(source.indices, BYTES)
+    starts = vector(source.indptr, INTS)
+    for i in range(first, last):
+        if source.indices == 0:
+            start, stop = rows[i] * layer_at(plan, 0).D, (rows[i] + 1) * layer_at(plan, 0).D
+        else:
+            start, stop = starts[rows[i]], starts[rows[i] + 1]
+            index_bytes = 4 if source.kind == CSR else 2
+            for n in range(start * index_bytes, stop * index_bytes, CACHE_LINE):
+                prefetch(indices, n)
+        for n in range(start * source.value_bytes, stop * source.value_bytes, CACHE_LINE):
+            prefetch(values, n)
+
+
+@kernel
+def list_inputs(
+    plan: Plan, source: Source, batch: int, side: int, worker: int, workers: int
+) -> None:
+    """Write a worker's share of the batch's entries to the lists by input."""
+    D = layer_at(plan, 0).D
+    first, last = share(batch, worker, workers)
+    list_entries(
+        vector(plan.entry_index, COUNTS)[side * plan.room :],
+        reals(plan, plan.entry_value)[side * plan.room :],
+        vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :],
+        source.capacity, first, last,
+        vector(plan.counts, INTS), vector(plan.places, INTS)[worker * D : (worker + 1) * D],
+        worker, workers,
+        vector(plan.list_row, COUNTS), reals(plan, plan.list_value), vector(plan.list_start, INTS),
+    )  # fmt: skip
+
+
+@kernel
+def transpose(plan: Plan, worker: int, workers: int) -> None:
+    """Copy a worker's share of every Wᵀ that the backward pass needs."""
+    theta = reals(plan, plan.theta)
+    for number in range(1, plan.depth):
+        layer = layer_at(plan, number)
+        panels = share(layer_at(plan, number - 1).panels, worker, workers)
+        transpose_panels(
+            theta, layer.weights, layer.D, layer.H, reals(plan, layer.transposed), 0,
+            panels, plan.columns,
         )  # fmt: skip
 
 
 @kernel
 def forward_layer(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
+    plan: Plan,
     source: Source,
-    layer: int,
+    number: int,
     batch: int,
+    side: int,
     step: int,
     training: bool,
     worker: int,
@@ -161,108 +229,94 @@ def forward_layer(
 
     The last bias is left to the output kernels.
     """
-    columns, D, width = shape.columns, shape.widths[layer], shape.widths[layer + 1]
-    hidden = layer < len(shape.weights) - 1
-    out = buffers.a if hidden else buffers.delta
-    at = shape.rows[layer + 1]
-    rows, panels = shares(batch, width // columns, worker, workers)
-    if layer == 0 and source.sparse:
+    layer, hidden = layer_at(plan, number), number < plan.depth - 1
+    theta, out = reals(plan, plan.theta), reals(plan, layer.a)
+    if not hidden and by_rows(plan, workers):
+        rows, panels = share(batch, worker, workers), (0, layer.panels)
+    else:
+        rows, panels = shares(batch, layer.panels, worker, workers)
+    if number == 0 and source.sparse:
         gather_product(
-            buffers.entry_index, buffers.entry_value, buffers.entry_stop, source.capacity,
-            buffers.theta, shape.weights[0], shape.sizes[0],
-            out, at, width, rows, panels, columns,
+            vector(plan.entry_index, COUNTS)[side * plan.room :],
+            reals(plan, plan.entry_value)[side * plan.room :],
+            vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :], source.capacity,
+            theta, layer.weights, layer.D, out, 0, layer.stride, rows, panels, plan.columns,
         )  # fmt: skip
     else:
         multiply(
-            buffers.x if layer == 0 else buffers.a, shape.rows[layer], D,
-            buffers.theta, shape.weights[layer], shape.sizes[layer],
-            out, at, width, rows, panels, columns,
+            reals(plan, layer.below), 0, layer.below_stride, theta[layer.weights :], 0, layer.D,
+            out, 0, layer.stride, rows, panels, plan.columns, 1.0, False,
         )  # fmt: skip
     if not hidden:
         return
-    first, last = panels[0] * columns, panels[1] * columns
-    a = matrix(out, at, rows[0], rows[1], width)
-    b = buffers.theta[shape.biases[layer] :][:width]
-    bias_activation(a, b, rules.hidden, first, last)
-    if training and rules.keep < 1.0:
-        kept = matrix(buffers.kept, at, rows[0], rows[1], width)
+    first, last = panels[0] * plan.columns, panels[1] * plan.columns
+    a = matrix(plan, layer.a, rows[0], rows[1], layer.stride)
+    bias_activation(a, theta[layer.bias :], plan.hidden, first, last)
+    if training and plan.keep < 1.0:
+        kept = table(layer.kept, BYTES, layer.stride)[rows[0] : rows[1]]
         dropout_mask(
-            kept, rules.seed, np.uint64(step), np.uint64(layer), rules.threshold,
-            first, last, rows[0],
+            kept, a, 1.0 / plan.keep, plan.seed, np.uint64(step), np.uint64(number),
+            plan.threshold, first, last, rows[0],
         )  # fmt: skip
-        drop(a, kept, 1.0 / rules.keep, first, last)
-
-
-@kernel
-def drop(a: FloatArray, kept: FloatArray, factor: float, first: int, last: int) -> None:
-    """Compute a ← a ⊙ kept · factor in columns first to last."""
-    scale = like(factor, a)
-    for i in range(len(a)):
-        row, mask = a[i][first:last], kept[i][first:last]
-        for j in range(len(row)):
-            row[j] = row[j] * like(mask[j], a) * scale
 
 
 @kernel
 def output_delta(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
-    source: Source,
-    rows: IntArray,
-    scale: float,
-    worker: int,
-    workers: int,
+    plan: Plan, source: Source, rows: IntArray, scale: float, worker: int, workers: int
 ) -> None:
     """Turn a worker's share of the last product into the delta; note losses and hits by row."""
-    L = len(shape.weights)
-    mine = share(len(rows), worker, workers)
-    z = matrix(buffers.delta, shape.rows[L], mine[0], mine[1], shape.widths[L])
-    b = buffers.theta[shape.biases[L - 1] :][: shape.sizes[L]]
-    w, chosen = source.sample_weight, rows[mine[0] : mine[1]]
-    losses, correct = buffers.row_loss[mine[0] : mine[1]], buffers.row_correct[mine[0] : mine[1]]
-    if rules.output == SOFTMAX_OUTPUT:
-        softmax_cross_entropy(z, b, source.labels, w, chosen, scale, losses, correct)
-    elif rules.output == SIGMOID_OUTPUT:
-        sigmoid_cross_entropy(z, b, source.targets, w, chosen, scale, losses, correct)
+    layer = layer_at(plan, plan.depth - 1)
+    first, last = share(len(rows), worker, workers)
+    z = matrix(plan, layer.a, first, last, layer.stride)
+    b = reals(plan, plan.theta)[layer.bias : layer.bias + layer.H]
+    labels = vector(source.labels, INTS)
+    targets = matrix(plan, source.targets, 0, ENDLESS, layer.H)
+    w = reals(plan, source.sample_weight)[: ENDLESS * source.weighted]
+    losses = vector(plan.row_loss, FLOATS)[first:last]
+    correct = vector(plan.row_correct, FLOATS)[first:last]
+    chosen = rows[first:last]
+    room = reals(plan, plan.scratch)[worker * plan.scratch_size :]
+    if plan.output == SOFTMAX_OUTPUT:
+        softmax_cross_entropy(z, b, labels, w, chosen, scale, losses, correct, room)
+    elif plan.output == SIGMOID_OUTPUT:
+        sigmoid_cross_entropy(z, b, targets, w, chosen, scale, losses, correct, room)
     else:
-        squared_error(z, b, source.targets, w, chosen, scale, losses, correct)
+        squared_error(z, b, targets, w, chosen, scale, losses, correct, room)
 
 
 @kernel
-def hand_down(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
-    layer: int,
-    batch: int,
-    worker: int,
-    workers: int,
-) -> None:
+def write_outputs(plan: Plan, out: FloatArray, worker: int, workers: int) -> None:
+    """Write a worker's share of the batch's outputs ŷ (B, K)."""
+    layer = layer_at(plan, plan.depth - 1)
+    first, last = share(len(out), worker, workers)
+    z = matrix(plan, layer.a, first, last, layer.stride)
+    b = reals(plan, plan.theta)[layer.bias : layer.bias + layer.H]
+    room = reals(plan, plan.scratch)[worker * plan.scratch_size :]
+    output_activation(z, b, plan.output, out[first:last], room)
+
+
+@kernel
+def hand_down(plan: Plan, number: int, batch: int, worker: int, workers: int) -> None:
     """Compute a worker's share of delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]), for l > 0."""
-    columns, width = shape.columns, shape.widths[layer]
-    rows, panels = shares(batch, width // columns, worker, workers)
+    layer, under = layer_at(plan, number), layer_at(plan, number - 1)
+    rows, panels = shares(batch, under.panels, worker, workers)
     multiply(
-        buffers.delta, shape.rows[layer + 1], shape.widths[layer + 1],
-        buffers.transposed, shape.transposed[layer], shape.sizes[layer + 1],
-        buffers.delta, shape.rows[layer], width, rows, panels, columns,
+        reals(plan, layer.delta), 0, layer.stride, reals(plan, layer.transposed), 0, layer.H,
+        reals(plan, under.delta), 0, under.stride, rows, panels, plan.columns, 1.0, False,
     )  # fmt: skip
-    first, last = panels[0] * columns, panels[1] * columns
-    delta = matrix(buffers.delta, shape.rows[layer], rows[0], rows[1], width)
-    if rules.keep < 1.0:
-        kept = matrix(buffers.kept, shape.rows[layer], rows[0], rows[1], width)
-        drop(delta, kept, 1.0 / rules.keep, first, last)
-    a = matrix(buffers.a, shape.rows[layer], rows[0], rows[1], width)
-    hidden_delta(delta, a, rules.hidden, rules.keep, first, last)
+    hidden_delta(
+        matrix(plan, under.delta, rows[0], rows[1], under.stride),
+        matrix(plan, under.a, rows[0], rows[1], under.stride),
+        table(under.kept, BYTES, under.stride)[rows[0] : rows[1]],
+        plan.hidden, plan.keep, panels[0] * plan.columns, panels[1] * plan.columns,
+    )  # fmt: skip
 
 
 @kernel
 def gradient_layer(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
+    plan: Plan,
     source: Source,
-    layer: int,
+    number: int,
     batch: int,
     lr: float,
     corrections: Float64Vector,
@@ -270,109 +324,135 @@ def gradient_layer(
     worker: int,
     workers: int,
 ) -> None:
-    """Compute a worker's share of dW[l] = a[l]ᵀ·delta[l + 1] and db[l]; update, in training."""
-    columns, D, width = shape.columns, shape.sizes[layer], shape.widths[layer + 1]
-    at, w = shape.rows[layer + 1], shape.weights[layer]
-    rows, panels = shares(D, width // columns, worker, workers)
-    sparse = layer == 0 and source.sparse
-    if sparse:
-        descend = training and rules.optimizer == SGD and rules.l2 == 0.0
+    """Compute a worker's share of dW[l] = a[l]ᵀ·delta[l + 1] and db[l]; update, in training.
+
+    Plain SGD goes straight from the sums in registers into the weights.
+    """
+    layer, columns = layer_at(plan, number), plan.columns
+    rows, panels = shares(layer.D, layer.panels, worker, workers)
+    if number == 0 and source.sparse:
+        sparse_gradient(plan, rows, panels, lr, corrections, training)
+    else:
+        dense_gradient(
+            plan, number, batch, rows, panels, lr, corrections, training, worker, workers
+        )
+    if layer.panels >= workers or worker == 0:
+        first, last = panels[0] * columns, panels[1] * columns
+        delta = matrix(plan, layer.delta, 0, batch, layer.stride)
+        column_sums(delta, reals(plan, plan.gradient)[layer.bias :], first, last)
+        if training:
+            update(plan, layer.bias + first, layer.bias + last, lr, corrections, 0.0)
+
+
+@kernel
+def descends(plan: Plan, training: bool) -> bool:
+    """Whether sums go straight into the weights: plain SGD needs no other place for them."""
+    return training and plan.optimizer == SGD and plan.l2 == 0.0
+
+
+@kernel
+def sparse_gradient(
+    plan: Plan,
+    rows: tuple[int, int],
+    panels: tuple[int, int],
+    lr: float,
+    corrections: Float64Vector,
+    training: bool,
+) -> None:
+    """Compute rows and panels of dW[0] from the lists of inputs; update, in training."""
+    layer, descend = layer_at(plan, 0), descends(plan, training)
+    for first in range(rows[0], rows[1], GRADIENT_INPUTS):
+        block = first, min(first + GRADIENT_INPUTS, rows[1])
         gather_gradient(
-            buffers.list_row, buffers.list_value, buffers.list_start, buffers.list_stop,
-            buffers.delta, at, width,
-            buffers.theta if descend else buffers.gradient, w, D,
-            rows, panels, columns, -lr if descend else 1.0, descend,
+            vector(plan.list_row, COUNTS), reals(plan, plan.list_value),
+            vector(plan.list_start, INTS), vector(plan.list_start, INTS)[1:],
+            reals(plan, layer.delta), 0, layer.stride,
+            reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,
+            block, panels, plan.columns, -lr if descend else 1.0, descend,
         )  # fmt: skip
         if not descend:
-            finish(buffers, rules, w, D, rows, panels, columns, lr, corrections, training)
-    else:
-        # Its own panels are packed by each worker; too few panels to cut are read where they lie.
-        packed = width // columns >= workers
-        if packed:
-            pack_panels(buffers.delta, at, width, batch, buffers.right, panels, columns)
-        height = block_rows(batch)
-        for i in range(rows[0], rows[1], height):
-            block = (i, min(i + height, rows[1]))
-            multiply_transposed(
-                buffers.x if layer == 0 else buffers.a, shape.rows[layer], shape.widths[layer],
-                buffers.right if packed else buffers.delta,
-                0 if packed else at,
-                columns if packed else width,
-                batch * columns if packed else columns,
-                batch, buffers.gradient, w, D, block, panels, columns,
-                buffers.left, worker * BLOCK,
-            )  # fmt: skip
-            finish(buffers, rules, w, D, block, panels, columns, lr, corrections, training)
-    if width // columns >= workers or worker == 0:
-        first, last = panels[0] * columns, panels[1] * columns
-        bias = shape.biases[layer]
-        column_sums(
-            matrix(buffers.delta, at, 0, batch, width),
-            buffers.gradient[bias:][:width], first, last,
+            finish(plan, layer, block, panels, lr, corrections, training)
+
+
+@kernel
+def dense_gradient(
+    plan: Plan,
+    number: int,
+    batch: int,
+    rows: tuple[int, int],
+    panels: tuple[int, int],
+    lr: float,
+    corrections: Float64Vector,
+    training: bool,
+    worker: int,
+    workers: int,
+) -> None:
+    """Compute rows and panels of dW[l] as a product; update, in training."""
+    layer, columns, descend = layer_at(plan, number), plan.columns, descends(plan, training)
+    delta = reals(plan, layer.delta)
+    # Its own panels are packed by each worker, to a place that is its own in every layer: others
+    # may be a layer behind. Too few panels to cut are read where they lie.
+    packed = layer.panels >= workers
+    place = worker * ((plan.most_panels + workers - 1) // workers) - panels[0]
+    right = reals(plan, plan.right)[place * batch * columns * packed :]
+    if packed:
+        pack_panels(delta, 0, layer.stride, batch, right, panels, columns)
+    height = block_rows(batch)
+    for first in range(rows[0], rows[1], height):
+        block = first, min(first + height, rows[1])
+        multiply_transposed(
+            reals(plan, layer.below), 0, layer.below_stride,
+            right if packed else delta, 0,
+            columns if packed else layer.stride, batch * columns if packed else columns,
+            batch, reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,
+            block, panels, columns,
+            reals(plan, plan.left), worker * BLOCK, -lr if descend else 1.0, descend,
         )  # fmt: skip
-        if training:
-            update(buffers, rules, bias + first, bias + last, lr, corrections, 0.0)
+        if not descend:
+            finish(plan, layer, block, panels, lr, corrections, training)
 
 
 @kernel
 def finish(
-    buffers: Buffers,
-    rules: Rules,
-    w: int,
-    D: int,
+    plan: Plan,
+    layer: Layer,
     rows: tuple[int, int],
     panels: tuple[int, int],
-    columns: int,
     lr: float,
     corrections: Float64Vector,
     training: bool,
 ) -> None:
     """Add the L2 term to a block of the weights' gradient, and update while it is in the cache."""
     for p in range(panels[0], panels[1]):
-        start, stop = w + (p * D + rows[0]) * columns, w + (p * D + rows[1]) * columns
-        if rules.l2 != 0.0:
-            gradient, W = buffers.gradient[start:stop], buffers.theta[start:stop]
-            l2 = like(rules.l2, W)
+        start = layer.weights + (p * layer.D + rows[0]) * plan.columns
+        stop = layer.weights + (p * layer.D + rows[1]) * plan.columns
+        if plan.l2 != 0.0:
+            gradient = reals(plan, plan.gradient)[start:stop]
+            W = reals(plan, plan.theta)[start:stop]
+            l2 = like(plan.l2, W)
             for i in range(len(W)):
                 gradient[i] += l2 * W[i]
         if training:
-            update(buffers, rules, start, stop, lr, corrections, rules.decay)
-
-
-@kernel
-def column_sums(delta: FloatArray, out: FloatArray, first: int, last: int) -> None:
-    """Db = 1ᵀ·delta in columns first to last, summed in the order of the rows."""
-    sums = out[first:last]
-    sums[:] = like(0.0, out)
-    for i in range(len(delta)):
-        row = delta[i][first:last]
-        for j in range(len(row)):
-            sums[j] += row[j]
+            update(plan, start, stop, lr, corrections, plan.decay)
 
 
 @kernel
 def update(
-    buffers: Buffers,
-    rules: Rules,
-    start: int,
-    stop: int,
-    lr: float,
-    corrections: Float64Vector,
-    decay: float,
+    plan: Plan, start: int, stop: int, lr: float, corrections: Float64Vector, decay: float
 ) -> None:
     """Take one optimizer step with a stretch of the flat parameters."""
-    theta, gradient = buffers.theta[start:stop], buffers.gradient[start:stop]
-    if rules.optimizer == SGD:
+    theta, gradient = reals(plan, plan.theta)[start:stop], reals(plan, plan.gradient)[start:stop]
+    if plan.optimizer == SGD:
         sgd(theta, gradient, lr)
         return
-    first = buffers.first[start:stop]
-    if rules.optimizer == MOMENTUM:
-        momentum(theta, gradient, first, lr, rules.momentum)
-    elif rules.optimizer == NESTEROV:
-        nesterov(theta, gradient, first, lr, rules.momentum)
+    first = reals(plan, plan.first)[start:stop]
+    if plan.optimizer == MOMENTUM:
+        momentum(theta, gradient, first, lr, plan.momentum)
+    elif plan.optimizer == NESTEROV:
+        nesterov(theta, gradient, first, lr, plan.momentum)
     else:
-        second = buffers.second[start:stop]
+        second = reals(plan, plan.second)[start:stop]
         adam(
-            theta, gradient, first, second, lr, rules.beta1, rules.beta2, rules.eps, corrections,
+            theta, gradient, first, second, lr, plan.beta1, plan.beta2, plan.eps, corrections,
             decay,
         )  # fmt: skip

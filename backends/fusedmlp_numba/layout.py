@@ -1,16 +1,20 @@
-"""Where everything lies: the engine's flat buffers, and the way between them and plain arrays.
+"""Where everything lies: the engine's flat buffers, and what compiled code is told of them.
 
 Parameters, gradients and optimizer slots are one flat array each, of the same layout, so that an
 update is one loop. Per layer: the weights W (D, H) in panels of ``columns`` neighbouring columns,
 each panel (D, columns) contiguous, then the bias, both filled up with zeros to whole panels. The
 filling is computed along and never read by a real column. Activations are (B, width) rows with
-the width filled up likewise. Compiled code gets these NamedTuples; it computes nothing here.
+the width filled up likewise.
+
+Compiled code reads two kinds of records, Plan and Layer. Each is written here once, as a
+NamedTuple: its annotations are the static types, and :func:`record_dtype` makes the compiled
+code's structured dtype of them. Addresses are those of arrays that the engine keeps alive. Nothing
+is computed here.
 """
 
 from __future__ import annotations
 
-import mmap
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast, get_type_hints
 
 import numpy as np
 
@@ -18,100 +22,116 @@ from fusedmlp.network import Parameters
 from fusedmlp_numba.intrinsics import panel_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
 
     from fusedmlp.network import Network
-    from fusedmlp.types import DenseInputs, Float64Vector, FloatArray, FloatDtype, IntArray
-
-MAPPED_COPY_BYTES: Final = 64 * 2**20
-"""Most memory for the nonzero entries of inputs that are mapped from a file; MNIST needs 27 MB."""
+    from fusedmlp.types import FloatArray, FloatDtype, IntArray
 
 ALIGNMENT: Final = 64
 """Bytes of a cache line: a panel's row of AVX2 is one line, where it starts at one."""
 
 
-class Shape(NamedTuple):
-    """The network's geometry; offsets count elements of the flat buffers.
+class Layer(NamedTuple):
+    """One layer, for compiled code: a[l + 1] = f(a[l]·W + b).
 
     Parameters
     ----------
-    sizes
-        (L + 1,) D, H1, …, K.
-    widths
-        (L + 1,) columns of the activation buffers: D, then whole panels.
-    weights, biases, transposed
-        (L,) offsets of each layer's weights and bias in the parameters, and of Wᵀ in its buffer.
-    rows
-        (L + 1,) offsets of each layer's activations.
+    D, H
+        Inputs and outputs.
+    panels, width
+        Panels of the outputs, and their columns.
+    weights, bias
+        Offsets in the flat parameters.
+    transposed
+        Address of Wᵀ in panels; 0 for the first layer, below which no delta is handed.
+    below, below_stride
+        Address and row length of a[l] (B, D).
+    a, delta, kept, stride
+        Addresses and row length of a[l + 1], delta[l + 1] and dropout mask (B, width). The last
+        layer has one matrix for the first two: logits become delta in place.
+    """
+
+    D: int
+    H: int
+    panels: int
+    width: int
+    weights: int
+    bias: int
+    transposed: int
+    below: int
+    below_stride: int
+    a: int
+    delta: int
+    kept: int
+    stride: int
+
+
+class Plan(NamedTuple):
+    """An engine, for compiled code.
+
+    Parameters
+    ----------
+    unit
+        1 in the engine's floating type.
+    depth, layers
+        L, and the address of as many Layers.
     columns
         Columns of a panel.
-    """
-
-    sizes: IntArray
-    widths: IntArray
-    weights: IntArray
-    biases: IntArray
-    transposed: IntArray
-    rows: IntArray
-    columns: int
-
-
-class Buffers(NamedTuple):
-    """Everything a step writes, each a flat array; allocated once.
-
-    Parameters
-    ----------
     theta, gradient, first, second
-        Parameters, their gradients, and the optimizer's slots (empty where it has fewer).
-    x
-        (B, D) the batch's inputs, empty where only sparse data is staged.
-    a, delta
-        Activations of the hidden layers, and deltas; the last delta starts as the logits.
-    kept
-        Dropout masks of the hidden layers.
-    transposed
-        Wᵀ of the layers above the first, in panels.
-    left, right
-        Operands of products, packed: a block for each worker, and the delta in panels.
-    entry_index, entry_value, entry_stop
-        The batch's nonzero inputs: row i has a stretch of ``capacity`` entries from
-        ``i * capacity``, filled up to ``entry_stop[i]``.
-    list_row, list_value, list_start, list_stop
-        The same entries by input: which rows, and with what value.
-    row_loss, row_correct
-        (B,) the output kernels' results.
+        Addresses of parameters, gradients, and the optimizer's slots.
+    left, right, most_panels
+        Addresses of operands of products, packed: a block for each worker, and the delta in
+        panels; and the panels of the widest layer.
+    scratch, scratch_size
+        Address of working space, ``scratch_size`` elements for each worker.
+    room, entry_index, entry_value, entry_stop
+        The batch's nonzero inputs, as products.py describes them: a row has ``capacity`` entries
+        and SPANS stops. Two such, the second ``room`` entries and ``SPANS * rows`` stops further
+        on: one batch's are read while the next one's are written.
+    list_row, list_value, list_start, counts, places
+        The same entries by input, and what is needed to sort them: see lists.py.
+    narrow, units, parameters
+        Address of narrow.py's vectors, 0 for a network that is not narrow; inputs and units of
+        all layers; weights and biases of all layers.
+    rows, row_loss, row_correct
+        B, and addresses of the output kernels' results (B,).
     sync
-        The barrier's three counters, a cache line apart.
+        Address of the barrier's counters.
+    hidden, output, optimizer
+        Numbers of the activations and of the update; see kernels.py.
+    mean, l2, keep, threshold, seed, momentum, beta1, beta2, eps, decay
+        The objective's, dropout's and optimizer's settings.
     """
 
-    theta: FloatArray
-    gradient: FloatArray
-    first: FloatArray
-    second: FloatArray
-    x: FloatArray
-    a: FloatArray
-    delta: FloatArray
-    kept: npt.NDArray[np.uint8]
-    transposed: FloatArray
-    left: FloatArray
-    right: FloatArray
-    entry_index: npt.NDArray[np.uint32]
-    entry_value: FloatArray
-    entry_stop: IntArray
-    list_row: npt.NDArray[np.uint32]
-    list_value: FloatArray
-    list_start: IntArray
-    list_stop: IntArray
-    row_loss: Float64Vector
-    row_correct: Float64Vector
-    sync: IntArray
-
-
-class Rules(NamedTuple):
-    """The network's, objective's and optimizer's settings as numbers; see kernels.py."""
-
+    unit: float
+    depth: int
+    layers: int
+    columns: int
+    theta: int
+    gradient: int
+    first: int
+    second: int
+    left: int
+    right: int
+    most_panels: int
+    scratch: int
+    scratch_size: int
+    room: int
+    entry_index: int
+    entry_value: int
+    entry_stop: int
+    list_row: int
+    list_value: int
+    list_start: int
+    counts: int
+    places: int
+    narrow: int
+    units: int
+    parameters: int
+    rows: int
+    row_loss: int
+    row_correct: int
+    sync: int
     hidden: int
     output: int
     optimizer: int
@@ -127,39 +147,77 @@ class Rules(NamedTuple):
     decay: float
 
 
-class Source(NamedTuple):
-    """A staged data set, in one type for all kinds of inputs: what is not there is empty.
+FIELDS: Final = {int: np.int64, bool: np.bool_, float: np.float64, np.uint64: np.uint64}
+"""Types of a record's fields, by their annotation."""
+
+
+def record_dtype(kind: type[tuple[object, ...]], unit: FloatDtype = "float64") -> np.dtype[np.void]:
+    """Return the structured dtype of a NamedTuple; a field named ``unit`` has the given type."""
+    fields = [
+        (name, np.dtype(unit) if name == "unit" else np.dtype(FIELDS[hint]))
+        for name, hint in get_type_hints(kind).items()
+    ]
+    return np.dtype(fields, align=True)
+
+
+LAYER: Final = record_dtype(Layer)
+PLANS: Final = {dtype: record_dtype(Plan, dtype) for dtype in ("float32", "float64")}
+
+
+def as_record(values: tuple[object, ...], dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    """Return one record: an array of length 1, so that it has an address."""
+    return np.array([values], dtype)
+
+
+def address(array: object) -> int:
+    """Where an array's elements begin; 0 for None."""
+    return 0 if array is None else int(cast("npt.NDArray[np.generic]", array).ctypes.data)
+
+
+class Shape(NamedTuple):
+    """The network's geometry, for pack and unpack; offsets count elements of the flat arrays.
 
     Parameters
     ----------
-    kind
-        The arrays in use, a constant of steps.py: ``pixels``, ``single`` or ``double``, each
-        (N, D); or CSR of ``indptr``, ``indices`` or ``short_indices``, and one of the ``data``.
-    sparse
-        Whether the first layer works on nonzero inputs only.
-    capacity
-        Entries that a sparse row may have.
-    labels, targets
-        (N,) class numbers, or (N, K) values.
-    sample_weight
-        (N,), or (0,) for none.
+    sizes
+        (L + 1,) D, H1, …, K.
+    widths
+        (L + 1,) the same filled up to whole panels.
+    weights, biases
+        (L,) offsets of each layer's weights and bias.
+    columns
+        Columns of a panel.
     """
 
-    kind: int
-    sparse: bool
-    capacity: int
-    pixels: npt.NDArray[np.uint8]
-    single: npt.NDArray[np.float32]
-    double: npt.NDArray[np.float64]
-    indptr: IntArray
-    indices: npt.NDArray[np.int32]
-    short_indices: npt.NDArray[np.uint16]
-    pixel_data: npt.NDArray[np.uint8]
-    single_data: npt.NDArray[np.float32]
-    double_data: npt.NDArray[np.float64]
-    labels: IntArray
-    targets: FloatArray
-    sample_weight: FloatArray
+    sizes: IntArray
+    widths: IntArray
+    weights: IntArray
+    biases: IntArray
+    columns: int
+
+
+def shape_of(network: Network, dtype: FloatDtype) -> Shape:
+    """Lay out a network's parameters."""
+    columns = panel_columns(np.dtype(dtype).itemsize)
+    sizes = np.array(network.sizes, np.int64)
+    widths = -(-sizes // columns) * columns
+    weights = sizes[:-1] * widths[1:]
+    ends = np.cumsum(weights + widths[1:])
+    return Shape(sizes, widths, ends - weights - widths[1:], ends - widths[1:], columns)
+
+
+def row_stride(width: int, itemsize: int) -> int:
+    """Elements from one row of ``width`` to the next: an odd number of cache lines.
+
+    Rows that lie a power of two apart would compete for the same few places of a cache.
+    """
+    lines = -(-width * itemsize // ALIGNMENT) | 1
+    return lines * ALIGNMENT // itemsize
+
+
+def parameter_count(shape: Shape) -> int:
+    """Length of the flat parameters."""
+    return int(shape.biases[-1] + shape.widths[-1])
 
 
 def aligned(n: int, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
@@ -168,79 +226,6 @@ def aligned(n: int, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
     raw = np.zeros(n + ALIGNMENT // itemsize, dtype)
     start = -raw.ctypes.data % ALIGNMENT // itemsize
     return raw[start : start + n]
-
-
-def nonzero_entries(
-    x: DenseInputs,
-) -> tuple[IntArray, npt.NDArray[np.uint16], npt.NDArray[np.generic]] | None:
-    """Copy the nonzero entries of x as CSR (indptr, indices, data), where that is worth it.
-
-    Finding them in every epoch anew costs as much as half the products. None where the copy would
-    be larger than x, or larger than MAPPED_COPY_BYTES for an x that is mapped from a file, which
-    may not fit into memory; or where x is too wide.
-    """
-    rows, D = x.shape
-    most = min(x.nbytes, MAPPED_COPY_BYTES) if _is_mapped(x) else x.nbytes
-    if np.iinfo(np.uint16).max < D or 8 * rows > most:
-        return None
-    indptr, n = np.zeros(rows + 1, np.int64), 0
-    for part in _parts(rows, D):
-        counts = np.count_nonzero(x[part], axis=1)
-        indptr[part.start + 1 : part.stop + 1] = n + np.cumsum(counts)
-        n += int(counts.sum())
-        if n * (x.itemsize + 2) + indptr.nbytes > most:
-            return None
-    indices, data = np.empty(n, np.uint16), np.empty(n, x.dtype)
-    for part in _parts(rows, D):
-        found = x[part] != 0
-        stretch = slice(indptr[part.start], indptr[min(part.stop, rows)])
-        indices[stretch] = np.nonzero(found)[1]
-        data[stretch] = x[part][found]
-    return indptr, indices, data
-
-
-def _parts(rows: int, D: int) -> Iterator[slice]:
-    """Cut rows into pieces of about a million entries, to keep temporary arrays small."""
-    height = max(1, 2**20 // D)
-    for start in range(0, rows, height):
-        yield slice(start, start + height)
-
-
-def _is_mapped(x: npt.NDArray[np.generic]) -> bool:
-    base: object = x
-    while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap):
-            return True
-        base = base.base
-    return isinstance(base, mmap.mmap)
-
-
-def shape_of(network: Network, dtype: FloatDtype, batch: int) -> Shape:
-    """Lay out a network whose buffers hold ``batch`` rows."""
-    columns = panel_columns(np.dtype(dtype).itemsize)
-    sizes = np.array(network.sizes, np.int64)
-    widths = -(-sizes // columns) * columns
-    weights = sizes[:-1] * widths[1:]
-    ends = np.cumsum(weights + widths[1:])
-    transposed = sizes[1:] * widths[:-1]
-    transposed[0] = 0  # no delta is handed below the first layer
-    rows = batch * widths
-    rows[0] = 0  # the inputs have a buffer of their own
-    widths[0] = sizes[0]
-    return Shape(
-        sizes,
-        widths,
-        ends - weights - widths[1:],
-        ends - widths[1:],
-        np.cumsum(transposed) - transposed,
-        np.cumsum(rows) - rows,
-        columns,
-    )
-
-
-def parameter_count(shape: Shape) -> int:
-    """Length of the flat parameters."""
-    return int(shape.biases[-1] + shape.widths[-1])
 
 
 def pack(parameters: Parameters, shape: Shape, out: FloatArray) -> None:

@@ -1,8 +1,8 @@
 """Whole steps in compiled code: forward, backward and update for every batch of one call.
 
 Each pass strings together the parts of layers.py. Every worker runs the same passes, and meets the
-others at a barrier wherever it needs their results. At the end stand the entries, the two
-functions that Python calls (see caching.py).
+others at a barrier wherever it needs their results; where it needs none, it goes on. At the end
+stand the entries, the two functions that Python calls (see caching.py).
 """
 
 from __future__ import annotations
@@ -12,22 +12,32 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.caching import STAMP, Entry, kernel
-from fusedmlp_numba.intrinsics import atomic_add, atomic_load, matrix, yield_processor
-from fusedmlp_numba.kernels import output_activation
+from fusedmlp_numba.intrinsics import atomic_add, atomic_load, yield_processor
 from fusedmlp_numba.layers import (
+    FLOATS,
+    INTS,
+    by_rows,
     forward_layer,
     gather,
     gradient_layer,
     hand_down,
+    layer_at,
+    list_inputs,
     output_delta,
-    share,
+    prefetch_inputs,
+    transpose,
     update,
+    write_outputs,
 )
-from fusedmlp_numba.products import list_columns, transpose_panels
+from fusedmlp_numba.layout import PLANS
+from fusedmlp_numba.narrow import narrow_gradients
+from fusedmlp_numba.sources import SOURCE
+from fusedmlp_numba.views import reals, record, vector
 
 if TYPE_CHECKING:
-    from fusedmlp.types import Float64Array, Float64Vector, FloatArray, IntArray
-    from fusedmlp_numba.layout import Buffers, Rules, Shape, Source
+    from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, IntArray
+    from fusedmlp_numba.layout import Plan
+    from fusedmlp_numba.sources import Source
 
 ARRIVED, ROUND, FAILED = 0, 8, 16
 """The barrier's counters in ``sync``, a cache line apart."""
@@ -40,10 +50,11 @@ TRAIN, GRADIENTS, EVALUATE, FORWARD = range(4)
 
 
 @kernel
-def barrier(sync: IntArray, workers: int) -> bool:
+def barrier(plan: Plan, workers: int) -> bool:
     """Wait for all workers; False where one has failed, and the others should leave."""
     if workers == 1:
         return True
+    sync = vector(plan.sync, INTS)
     current = atomic_load(sync, ROUND)
     if atomic_add(sync, ARRIVED, 1) == workers - 1:
         atomic_add(sync, ARRIVED, -workers)
@@ -60,53 +71,65 @@ def barrier(sync: IntArray, workers: int) -> bool:
 
 
 @kernel
-def batch_weight(source: Source, rows: IntArray) -> float:
+def batch_weight(plan: Plan, source: Source, rows: IntArray) -> float:
     """Σ wᵢ of a batch."""
-    w = source.sample_weight
-    if len(w) == 0:
+    if not source.weighted:
         return float(len(rows))
-    total = 0.0
+    w, total = reals(plan, source.sample_weight), 0.0
     for row in rows:
         total += np.float64(w[row])
     return total
 
 
 @kernel
+def delta_scale(plan: Plan, weight: float) -> float:
+    """Return the factor of delta[L]: 1 for a sum over the batch, 1 / Σ wᵢ for a mean."""
+    if not plan.mean:
+        return 1.0
+    return 1.0 / weight if weight != 0.0 else 0.0
+
+
+@kernel
 def forward_pass(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
+    plan: Plan,
     source: Source,
-    rows: IntArray,
+    batch: int,
+    side: int,
     step: int,
     training: bool,
     worker: int,
     workers: int,
 ) -> bool:
-    """Fill the activations and the last product for a batch; False where a worker has failed."""
-    sync, batch = buffers.sync, len(rows)
-    gather(shape, buffers, source, rows, worker, workers)
-    if not barrier(sync, workers):
-        return False
-    if training and source.sparse:
-        first, last = share(shape.sizes[0], worker, workers)
-        list_columns(
-            buffers.entry_index, buffers.entry_value, buffers.entry_stop,
-            batch, source.capacity, first, last,
-            buffers.list_row, buffers.list_value, buffers.list_start, buffers.list_stop,
-        )  # fmt: skip
-    for layer in range(len(shape.weights)):
-        forward_layer(shape, buffers, rules, source, layer, batch, step, training, worker, workers)
-        if not barrier(sync, workers):
+    """Fill the activations and the last product for a batch; False where a worker has failed.
+
+    Where :func:`~fusedmlp_numba.layers.by_rows` holds, each worker has its own rows of the last
+    product only. In training, the lists of inputs and Wᵀ are made by the way.
+    """
+    if training:
+        if source.sparse:
+            list_inputs(plan, source, batch, side, worker, workers)
+        transpose(plan, worker, workers)
+    last = plan.depth - 1
+    for number in range(last):
+        forward_layer(plan, source, number, batch, side, step, training, worker, workers)
+        if not barrier(plan, workers):
             return False
-    return True
+    forward_layer(plan, source, last, batch, side, step, training, worker, workers)
+    return by_rows(plan, workers) or barrier(plan, workers)
+
+
+@kernel
+def delta_pass(
+    plan: Plan, source: Source, rows: IntArray, weight: float, worker: int, workers: int
+) -> bool:
+    """Turn the last product into delta[L] for all workers; False where a worker has failed."""
+    output_delta(plan, source, rows, delta_scale(plan, weight), worker, workers)
+    return barrier(plan, workers)
 
 
 @kernel
 def backward_pass(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
+    plan: Plan,
     source: Source,
     batch: int,
     lr: float,
@@ -120,89 +143,136 @@ def backward_pass(
     delta[L] = ŷ − y;  dW[l] = a[l]ᵀ·delta[l + 1];  db[l] = 1ᵀ·delta[l + 1];
     delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]).
     """
-    for layer in range(len(shape.weights) - 1, -1, -1):
-        # Wᵀ was copied before: these weights may change while other workers still need the old.
-        if layer > 0:
-            hand_down(shape, buffers, rules, layer, batch, worker, workers)
-        gradient_layer(
-            shape, buffers, rules, source, layer, batch, lr, corrections, training, worker, workers
-        )
-        if not barrier(buffers.sync, workers):
+    for number in range(plan.depth - 1, -1, -1):
+        # From a copy of Wᵀ, because the weights may already change while others need the old.
+        if number > 0:
+            hand_down(plan, number, batch, worker, workers)
+        gradient_layer(plan, source, number, batch, lr, corrections, training, worker, workers)
+        # The first layer's gradient needs no more of delta[1] than the worker's own panels.
+        alone = number == 1 and layer_at(plan, 0).panels >= workers
+        if number > 0 and not (alone or barrier(plan, workers)):
             return False
     return True
 
 
 @kernel
-def losses_pass(
-    shape: Shape,
-    buffers: Buffers,
-    rules: Rules,
+def sum_rows(plan: Plan, batch: int, weight: float, sums: Float64Vector) -> None:
+    """Write a batch's loss, correct and weight sums."""
+    losses, hits = vector(plan.row_loss, FLOATS), vector(plan.row_correct, FLOATS)
+    loss, correct = 0.0, 0.0
+    for i in range(batch):
+        loss += losses[i]
+        correct += hits[i]
+    sums[0], sums[1], sums[2] = loss, correct, weight
+
+
+@kernel
+def update_all(plan: Plan, lr: float, corrections: Float64Vector) -> None:
+    """Take one optimizer step along the gradients in the buffers."""
+    for number in range(plan.depth):
+        layer = layer_at(plan, number)
+        update(plan, layer.weights, layer.bias, lr, corrections, plan.decay)
+        update(plan, layer.bias, layer.bias + layer.width, lr, corrections, 0.0)
+
+
+@kernel
+def narrow_step(
+    plan: Plan,
     source: Source,
     rows: IntArray,
+    lr: float,
+    corrections: Float64Vector,
     training: bool,
     sums: Float64Vector,
+) -> None:
+    """Do a whole step of a narrow network."""
+    weight = batch_weight(plan, source, rows)
+    narrow_gradients(plan, source, rows, delta_scale(plan, weight))
+    sum_rows(plan, len(rows), weight, sums)
+    if training:
+        update_all(plan, lr, corrections)
+
+
+@kernel
+def inputs_ready(
+    plan: Plan,
+    source: Source,
+    rows: IntArray,
+    number: int,
+    training: bool,
     worker: int,
     workers: int,
 ) -> bool:
-    """Turn the last product into delta[L], and write the batch's loss, correct and weight sums.
+    """Gather a batch's inputs and wait for all of them; False where a worker has failed.
 
-    In training Wᵀ is copied too, for the backward pass. False where a worker has failed.
+    A sparse batch was gathered at the end of the step before, beside the one then in use.
     """
-    weight = batch_weight(source, rows)
-    scale = 1.0
-    if rules.mean:
-        scale = 1.0 / weight if weight != 0.0 else 0.0
-    output_delta(shape, buffers, rules, source, rows, scale, worker, workers)
-    if training:
-        for layer in range(1, len(shape.weights)):
-            panels = shape.widths[layer] // shape.columns
-            transpose_panels(
-                buffers.theta, shape.weights[layer], shape.sizes[layer], shape.sizes[layer + 1],
-                buffers.transposed, shape.transposed[layer],
-                share(panels, worker, workers), shape.columns,
-            )  # fmt: skip
-    if not barrier(buffers.sync, workers):
+    if number == 0 or not source.sparse:
+        if number > 0 and not barrier(plan, workers):
+            return False
+        gather(plan, source, rows, number % 2, training, worker, workers)
+    return barrier(plan, workers)
+
+
+@kernel
+def batch_step(
+    plan: Plan,
+    source: Source,
+    task: int,
+    rows: IntArray,
+    upcoming: IntArray,
+    number: int,
+    step: int,
+    lr: float,
+    corrections: Float64Vector,
+    sums: Float64Vector,
+    outputs: FloatArray,
+    worker: int,
+    workers: int,
+) -> bool:
+    """Do ``task`` with the ``number``-th batch of a call; False where a worker has failed.
+
+    Parameters
+    ----------
+    rows, upcoming
+        Row numbers of this batch and of the next.
+    lr, corrections, sums, outputs
+        This batch's part of what ``run`` gets.
+    """
+    training, side = task in (TRAIN, GRADIENTS), number % 2
+    if training and plan.narrow != 0 and not source.sparse:
+        if worker == 0:
+            narrow_step(plan, source, rows, lr, corrections, task == TRAIN, sums)
+        return True
+    if not inputs_ready(plan, source, rows, number, training, worker, workers):
         return False
-    if worker == 0:
-        loss, correct = 0.0, 0.0
-        for i in range(len(rows)):
-            loss += buffers.row_loss[i]
-            correct += buffers.row_correct[i]
-        sums[0], sums[1], sums[2] = loss, correct, weight
+    prefetch_inputs(plan, source, upcoming, worker, workers)
+    if not forward_pass(plan, source, len(rows), side, step, training, worker, workers):
+        return False
+    if task == FORWARD:
+        write_outputs(plan, outputs, worker, workers)
+    else:
+        weight = batch_weight(plan, source, rows)
+        if not delta_pass(plan, source, rows, weight, worker, workers):
+            return False
+        if worker == 0:
+            sum_rows(plan, len(rows), weight, sums)
+    if training and not backward_pass(
+        plan, source, len(rows), lr, corrections, task == TRAIN, worker, workers
+    ):
+        return False
+    if source.sparse:
+        gather(plan, source, upcoming, 1 - side, training, worker, workers)
     return True
 
 
-@kernel
-def write_outputs(
-    shape: Shape, buffers: Buffers, rules: Rules, out: FloatArray, worker: int, workers: int
-) -> None:
-    """Write a worker's share of the batch's outputs ŷ (B, K)."""
-    L = len(shape.weights)
-    first, last = share(len(out), worker, workers)
-    z = matrix(buffers.delta, shape.rows[L], first, last, shape.widths[L])
-    b = buffers.theta[shape.biases[L - 1] :][: shape.sizes[L]]
-    output_activation(z, b, rules.output, out[first:last])
-
-
-@kernel
-def update_all(
-    shape: Shape, buffers: Buffers, rules: Rules, lr: float, corrections: Float64Vector
-) -> None:
-    """Take one optimizer step along the gradients in the buffers."""
-    for layer in range(len(shape.weights)):
-        weights, bias = shape.weights[layer], shape.biases[layer]
-        update(buffers, rules, weights, bias, lr, corrections, rules.decay)
-        update(buffers, rules, bias, bias + shape.widths[layer + 1], lr, corrections, 0.0)
-
-
-def entries(stamp: str | None) -> tuple[Entry, Entry]:
+def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
     """Build the functions that Python calls; ``stamp`` ties their cached code to the sources."""
+    engine = PLANS[dtype]
 
     def run(
-        shape: Shape,
-        buffers: Buffers,
-        rules: Rules,
-        source: Source,
+        plan_address: int,
+        source_address: int,
         task: int,
         order: IntArray,
         batch: int,
@@ -226,37 +296,23 @@ def entries(stamp: str | None) -> tuple[Entry, Entry]:
             (n, K), written by FORWARD.
         """
         stamp  # noqa: B018 - a closure value, and so a part of the cache's key
-        training = task in (TRAIN, GRADIENTS)
-        for number in range((len(order) + batch - 1) // batch):
-            start, t = number * batch, min(number, len(lr) - 1)
-            rows, step = order[start : start + batch], first_step + number
-            going = forward_pass(
-                shape, buffers, rules, source, rows, step, training, worker, workers
-            )
-            if going and task == FORWARD:
-                out = outputs[start : start + len(rows)]
-                write_outputs(shape, buffers, rules, out, worker, workers)
-            elif going:
-                going = losses_pass(
-                    shape, buffers, rules, source, rows, training, sums[number], worker, workers
-                )
-            if going and training:
-                going = backward_pass(
-                    shape, buffers, rules, source, len(rows), lr[t], corrections[t],
-                    task == TRAIN, worker, workers,
-                )  # fmt: skip
-            elif going:
-                going = barrier(buffers.sync, workers)
-            if not going:
+        plan, source = record(plan_address, engine), record(source_address, SOURCE)
+        for start in range(0, len(order), batch):
+            stop, number = start + batch, start // batch
+            t = min(number, len(lr) - 1)
+            if not batch_step(
+                plan, source, task, order[start:stop], order[stop : stop + batch], number,
+                first_step + number, lr[t], corrections[t], sums[number], outputs[start:stop],
+                worker, workers,
+            ):  # fmt: skip
                 return
 
-    def apply(
-        shape: Shape, buffers: Buffers, rules: Rules, lr: float, corrections: Float64Vector
-    ) -> None:
+    def apply(plan_address: int, lr: float, corrections: Float64Vector) -> None:
         stamp  # noqa: B018 - as above
-        update_all(shape, buffers, rules, lr, corrections)
+        update_all(record(plan_address, engine), lr, corrections)
 
     return Entry(run), Entry(apply)
 
 
-RUN, APPLY = entries(STAMP)
+ENTRIES: Final = {dtype: entries(dtype, STAMP) for dtype in ("float32", "float64")}
+"""``run`` and ``apply``, for each floating type."""

@@ -5,6 +5,7 @@ Training is in trainer.py; the mathematics is in the backends.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -105,6 +106,7 @@ class MLP:
         self.history: History | None = None
         self.class_names: tuple[str, ...] | None = None
         self._engine: Engine | None = None
+        self._engine_lock = threading.Lock()
         self._parameters = initialise(self.network, self.seed, dtype, init)
 
     @property
@@ -115,8 +117,9 @@ class MLP:
     @parameters.setter
     def parameters(self, parameters: Parameters) -> None:
         parameters.check(self.network)
-        self._parameters = parameters.copy(self.dtype)
-        self._engine = None
+        copied = parameters.copy(self.dtype)
+        with self._engine_lock:
+            self._parameters, self._engine = copied, None
 
     @property
     def dtype(self) -> FloatDtype:
@@ -156,7 +159,8 @@ class MLP:
         InvalidInputError
             x has another width or type, or holds NaN or infinite values.
         """
-        return self._inference_engine().forward(x)
+        with self._engine_lock:
+            return self._inference_engine().forward(x)
 
     def predict_proba(self, x: Inputs) -> FloatArray:
         """Probabilities (N, K): of each class for softmax, of each label for sigmoid outputs."""
@@ -193,8 +197,9 @@ class MLP:
         x, y, sample_weight
             As :meth:`fusedmlp.backend.Engine.stage` takes them.
         """
-        engine = self._inference_engine()
-        return self.metrics(engine.evaluate(engine.stage(x, y, sample_weight)))
+        with self._engine_lock:
+            engine = self._inference_engine()
+            return self.metrics(engine.evaluate(engine.stage(x, y, sample_weight)))
 
     def metrics(self, sums: Sums) -> Metrics:
         """Turn an engine's sums into means."""
@@ -265,9 +270,13 @@ class MLP:
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the engine, which holds device buffers, out of pickles and copies."""
-        return self.__dict__ | {"_engine": None}
+        return {k: v for k, v in self.__dict__.items() if k != "_engine_lock"} | {"_engine": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _engine_lock=threading.Lock())
 
     def _inference_engine(self) -> Engine:
+        """Build the engine, or return it; under the lock, since an engine serves one call only."""
         if self._engine is None:
             _, backend = self.select_backend()
             engine = backend.compile(

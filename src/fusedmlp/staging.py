@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SCAN_BYTES: Final = 32 * 2**20
 """Inputs are scanned for NaN in pieces, so that mapped files are not pulled in whole."""
 
-STORED_DTYPES: Final = ("uint8", "float32", "float64")
+STORED_DTYPES: Final = frozenset(map(np.dtype, ("uint8", "float32", "float64")))
 """Inputs of these dtypes are kept as they are; others are converted to the engine's dtype."""
 
 
@@ -84,12 +84,12 @@ def prepare_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
     if is_sparse(x):
         return _prepare_sparse(x, network, dtype)
     array = np.asanyarray(x)
-    if array.dtype == object or array.dtype.kind not in "buif":
+    if array.dtype.kind not in "buif":
         raise InvalidInputError(
             f"x has dtype {array.dtype}: give numbers (float32, float64, or uint8 pixels)"
         )
     _check_input_shape(array.shape, network)
-    if array.dtype.name not in STORED_DTYPES or not array.dtype.isnative:
+    if array.dtype not in STORED_DTYPES:
         array = array.astype(dtype)
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
@@ -202,6 +202,8 @@ def _check_input_shape(shape: tuple[int, ...], network: Network) -> None:
 
 def _check_finite(name: str, array: npt.NDArray[np.generic]) -> None:
     if array.dtype.kind != "f" or array.size == 0:
+        return
+    if array.nbytes <= _SCAN_BYTES and np.isfinite(array).all():
         return
     rows_per_piece = max(1, _SCAN_BYTES // max(1, array[0].nbytes))
     for start in range(0, len(array), rows_per_piece):

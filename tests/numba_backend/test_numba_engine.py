@@ -16,7 +16,7 @@ from fusedmlp.backend import State, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_numba import NumbaBackend, steps
+from fusedmlp_numba import NumbaBackend, sources
 from fusedmlp_numba import engine as engine_module
 from fusedmlp_numba.backend import usable_cpus
 from fusedmlp_numpy import NumpyBackend
@@ -36,7 +36,7 @@ def eager(monkeypatch):
 @pytest.fixture(params=["dense", "sparse"])
 def path(request, monkeypatch):
     """The first layer's path, whatever the data's density."""
-    monkeypatch.setattr(engine_module, "SPARSE_DENSITY", float(request.param == "sparse") * 2)
+    monkeypatch.setattr(sources, "SPARSE_DENSITY", float(request.param == "sparse") * 2)
     return request.param
 
 
@@ -137,6 +137,38 @@ def test_forward_and_evaluate(output, path):
     np.testing.assert_array_equal(mine.forward(task.x[7:8]), mine.forward(task.x)[7:8])
 
 
+NARROW = ((2, 5, 2), (1, 2), (8, 8, 8), (3, 1, 7, 5, 4))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
+def test_narrow_networks(hidden, output, dtype):
+    for sizes in NARROW:
+        compare(problem(sizes, hidden, output, weighted=True), dtype, objective=Objective(l2=0.1))
+
+
+@pytest.mark.parametrize("storage", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_narrow_networks_train(optimizer, storage, monkeypatch):
+    """Batches that are no multiple of a vector, and the panels' way as another opinion."""
+    monkeypatch.setattr(sources, "SPARSE_DENSITY", 0.0)
+    task = problem((2, 5, 2), "tanh", rows=103, weighted=True, storage=storage)
+    options = {"steps": 40, "lr": 0.01, "batch_size": 37, "objective": Objective(l2=0.01)}
+    mine, data, sums = trained(NumbaBackend(), task, optimizer, **options)
+    assert mine._buffers._plan["narrow"][0] != 0
+    theirs, _, expected = trained(NumpyBackend(), task, optimizer, **options)
+    bound = trajectory_bound("float64")
+    check_close("losses", sums.losses, expected.losses, bound)
+    check_close("parameters", flat(mine.parameters()), flat(theirs.parameters()), bound)
+    wide, _ = engine(NumbaBackend(), task, optimizer, batch_size=37, objective=Objective(l2=0.01))
+    wide.load(mine.state())
+    wide._buffers._plan["narrow"] = 0
+    for one, other in zip(mine.loss_and_gradients(data, order(103)[:37])[1],
+                          wide.loss_and_gradients(data, order(103)[:37])[1], strict=True):  # fmt: skip
+        check_close("gradient", one, other, kernel_bound("float64", 37))
+
+
 def bits(built, sums):
     state = built.state()
     arrays = sums.losses, sums.correct, sums.weights, *map(flat, (state.parameters, *state.slots))
@@ -146,7 +178,7 @@ def bits(built, sums):
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("sizes", [(40, 70, 33, 5), (3, 2), (5, 3, 100, 2)])
+@pytest.mark.parametrize("sizes", [(40, 70, 33, 5), (3, 2), (5, 3, 100, 2), (20, 65, 100)])
 def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, path):
     task = problem(sizes, dropout=0.2, rows=101, weighted=True)
     results = []
@@ -176,8 +208,8 @@ def test_measured_density_chooses_the_path():
     built, _ = engine(NumbaBackend(), problem((50, 4, 3)))
     for density, kind in ((0.1, True), (0.9, False)):
         x = (rng.integers(1, 256, (60, 50)) * (rng.random((60, 50)) < density)).astype(np.uint8)
-        assert built.stage(x).source.sparse is kind
-    assert built.stage(scipy.sparse.csr_array(np.ones((60, 50)))).source.sparse
+        assert built.stage(x).description.source.sparse is kind
+    assert built.stage(scipy.sparse.csr_array(np.ones((60, 50)))).description.source.sparse
 
 
 def test_mapped_and_read_only_inputs(tmp_path, path):
@@ -191,7 +223,7 @@ def test_mapped_and_read_only_inputs(tmp_path, path):
         before = built.compile_seconds
         data = built.stage(x, task.y)
         if path == "dense":
-            assert np.shares_memory(data.source.pixels, x)
+            assert np.shares_memory(data.arrays[0], x)
         sums = built.train_epoch(data, order(64), np.full(8, 0.1))
         assert built.compile_seconds == before
         results.append(bits(built, sums))
@@ -215,7 +247,7 @@ def test_nan_reaches_the_sums(output, hidden, path):
     task = problem((21, 18, 5), hidden, output)
     for optimizer in ("sgd", "adam"):
         built, data = engine(NumbaBackend(), task, optimizer)
-        built._buffers.theta[built._shape.weights[1]] = np.nan
+        built._buffers.theta[built._buffers.shape.weights[1]] = np.nan
         sums = built.train_epoch(data, order(37), np.full(5, 0.1))
         assert np.isnan(sums.losses[0])
         assert sums.first_non_finite() == 0
@@ -322,14 +354,14 @@ def test_engines_train_at_once_in_several_threads():
 def test_a_failing_worker_ends_the_call(monkeypatch):
     task = problem((40, 70, 5), rows=101)
     built, data = engine(NumbaBackend(threads=3), task, batch_size=33)
-    entry = steps.RUN
+    entry = built._entry
 
     def fails(*arguments):
         if arguments[-2] == 2:
             raise RuntimeError("worker 2 has failed")
         entry(*arguments)
 
-    monkeypatch.setattr(steps, "RUN", fails)
+    monkeypatch.setattr(built, "_entry", fails)
     with pytest.raises(RuntimeError, match="worker 2"):
         built.train_epoch(data, order(101), np.full(4, 0.1))
     monkeypatch.undo()

@@ -1,4 +1,8 @@
-"""Every compiled kernel against its NumPy twin of the same name, on any shape, in both dtypes."""
+"""Every compiled kernel against its NumPy twin of the same name, on any shape, in both dtypes.
+
+Elementwise kernels take whole vectors: shapes are counted in them. The vectors themselves, and
+exp, tanh and log, are tested in test_numba_lanes.py.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,15 @@ from hypothesis import strategies as st
 from fusedmlp.backend import MAX_ROW_LOSS, keep_threshold
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import elementary, kernels
+from fusedmlp_numba import kernels
 from fusedmlp_numba.caching import OPTIONS
+from fusedmlp_numba.lanes import lanes_of
 from fusedmlp_numpy import kernels as twins
 
 DTYPES = ("float32", "float64")
 
 sizes = st.sampled_from([1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33, 64, 67])
+vectors = st.integers(1, 5)
 few = settings(max_examples=25, deadline=None)
 
 
@@ -32,6 +38,10 @@ def callable_from_python(kernel):
 
 def run(kernel, *arguments):
     return callable_from_python(kernel)(*arguments)
+
+
+def lanes(dtype):
+    return lanes_of(np.dtype(dtype).itemsize)
 
 
 def draw(shape, dtype, seed, scale=3.0):
@@ -70,36 +80,97 @@ def test_all_pixels_equal_numpy():
 
 
 @few
-@given(B=sizes, H=sizes, activation=st.sampled_from(HIDDEN_ACTIVATIONS), seed=st.integers(0, 99))
+@given(
+    B=sizes, width=vectors, activation=st.sampled_from(HIDDEN_ACTIVATIONS), seed=st.integers(0, 99),
+    keep=st.sampled_from([1.0, 0.5, 0.75]),
+)  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bias_activation_and_hidden_delta(dtype, B, H, activation, seed):
+def test_bias_activation_and_hidden_delta(dtype, B, width, activation, seed, keep):
+    H, first = width * lanes(dtype), width // 3 * lanes(dtype)
     z, b, delta = draw((B, H), dtype, seed), draw(H, dtype, seed + 1), draw((B, H), dtype, seed + 2)
-    number, first, last = HIDDEN_ACTIVATIONS.index(activation), H // 3, H
+    number = HIDDEN_ACTIVATIONS.index(activation)
     mine, theirs = z.copy(), z.copy()
-    run(kernels.bias_activation, mine, b, number, first, last)
+    run(kernels.bias_activation, mine, b, number, first, H)
     twins.bias_activation(theirs, b, activation)
     np.testing.assert_array_equal(mine[:, :first], z[:, :first])
     check_close(activation, mine[:, first:], theirs[:, first:], kernel_bound(dtype))
 
     mine_delta, their_delta = delta.copy(), delta.copy()
-    keep = 0.5  # exact: near |a| = 1 the derivative would show a rounding of a
-    run(kernels.hidden_delta, mine_delta, theirs / np.dtype(dtype).type(keep), number, keep,
-        first, last)  # fmt: skip
-    twins.hidden_delta(their_delta, theirs.copy(), activation)
+    kept = np.random.default_rng(seed).integers(0, 2, (B, H)).astype(np.uint8)
+    # Rounded to eighths, a·keep is exact: near |a| = 1 the derivative would show a rounding.
+    a = np.round(theirs * 8) / 8
+    run(kernels.hidden_delta, mine_delta, a / np.dtype(dtype).type(keep), kept, number, keep,
+        first, H)  # fmt: skip
+    if keep < 1:
+        their_delta *= kept
+        their_delta *= 1 / keep
+    twins.hidden_delta(their_delta, a.copy(), activation)
     np.testing.assert_array_equal(mine_delta[:, :first], delta[:, :first])
-    check_close("delta", mine_delta[:, first:], their_delta[:, first:], kernel_bound(dtype))
+    check_close("delta", np.append(mine_delta[:, first:], 1), np.append(their_delta[:, first:], 1),
+                kernel_bound(dtype))  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
 def test_activations_of_what_is_not_finite(activation, dtype):
-    z = np.array([[np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0, 100.0]] * 5, dtype)
+    z = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0, 100.0] * 4, dtype)
+    z, H = np.stack([np.roll(z, shift) for shift in range(5)]), len(z)
     mine, theirs = z.copy(), z.copy()
-    run(kernels.bias_activation, mine, np.zeros(8, dtype), HIDDEN_ACTIVATIONS.index(activation),
-        0, 8)  # fmt: skip
-    with np.errstate(over="ignore"):
-        twins.bias_activation(theirs, np.zeros(8, dtype), activation)
-    np.testing.assert_allclose(mine, theirs, rtol=kernel_bound(dtype), atol=np.finfo(dtype).tiny)
+    number, delta = HIDDEN_ACTIVATIONS.index(activation), np.ones_like(z)
+    run(kernels.bias_activation, mine, np.zeros(H, dtype), number, 0, H)
+    with np.errstate(over="ignore", invalid="ignore"):
+        twins.bias_activation(theirs, np.zeros(H, dtype), activation)
+        np.testing.assert_allclose(
+            mine, theirs, rtol=kernel_bound(dtype), atol=np.finfo(dtype).tiny
+        )
+        their_delta = delta * np.inf
+        twins.hidden_delta(their_delta, theirs.copy(), activation)
+    mine_delta = delta * np.inf
+    run(kernels.hidden_delta, mine_delta, theirs, np.ones((1, 1), np.uint8), number, 1.0, 0, H)
+    np.testing.assert_array_equal(np.isnan(mine_delta), np.isnan(their_delta))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
+def test_no_bit_depends_on_how_columns_and_rows_are_cut(activation, dtype):
+    B, step = 13, lanes(dtype)
+    H, number, u = 5 * step, HIDDEN_ACTIVATIONS.index(activation), np.uint64
+    a, b, delta = draw((B, H), dtype, 1), draw(H, dtype, 2), draw((B, H), dtype, 3)
+    kept, sums = np.zeros((B, H), np.uint8), np.zeros(H, dtype)
+    whole = [array.copy() for array in (a, delta, kept, sums)]
+
+    def compute(a, delta, kept, sums, rows, columns):
+        begin, end = rows
+        part = a[begin:end]
+        run(kernels.bias_activation, part, b, number, *columns)
+        run(kernels.dropout_mask, kept[begin:end], part, 1 / 0.7, u(5), u(3), u(1), u(2**31),
+            *columns, begin)  # fmt: skip
+        run(kernels.hidden_delta, delta[begin:end], part, kept[begin:end], number, 0.7, *columns)
+
+    compute(*whole, (0, B), (0, H))
+    run(kernels.column_sums, whole[1], whole[3], 0, H)
+    for rows in ((0, 5), (5, B)):
+        for columns in ((0, 4 * step), (4 * step, H)):
+            compute(a, delta, kept, sums, rows, columns)
+    for columns in ((0, 4 * step), (4 * step, H)):
+        run(kernels.column_sums, delta, sums, *columns)
+    for mine, theirs in zip((a, delta, kept, sums), whole, strict=True):
+        assert mine.tobytes() == theirs.tobytes()
+
+
+@few
+@given(B=sizes, width=vectors, seed=st.integers(0, 99))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_column_sums(dtype, B, width, seed):
+    H = width * lanes(dtype)
+    first, delta = width // 2 * lanes(dtype), draw((B, H), dtype, seed)
+    out = np.full(H, 7, dtype)
+    run(kernels.column_sums, delta, out, first, H)
+    assert (out[:first] == 7).all()
+    exact = np.zeros(H, dtype)  # the promised order: one row after the other
+    for row in delta:
+        exact += row
+    np.testing.assert_array_equal(out[first:], exact[first:])
 
 
 def targets(output, rng, rows, K, dtype):
@@ -125,7 +196,8 @@ def both_losses(output, z, b, y, w, rows, scale=1.0):
     mine[:, :K] = z
     losses, correct = np.empty(len(z)), np.empty(len(z))
     weights = np.empty(0, dtype) if w is None else w
-    run(compiled, mine, b, y, weights, rows, scale, losses, correct)
+    scratch = np.empty(kernels.scratch_size(K, z.itemsize), dtype)
+    run(compiled, mine, b, y, weights, rows, scale, losses, correct, scratch)
     assert (mine[:, K:] == 7).all()
     theirs = z.copy()
     with np.errstate(all="ignore"):
@@ -169,8 +241,9 @@ def test_saturated_logits(output, size, dtype):
 
 def test_row_losses_are_capped_and_nan_is_not():
     y, b, rows = np.zeros((1, 1)), np.zeros(1), np.zeros(1, np.int64)
-    mine, theirs = both_losses("identity", np.array([[1e200]]), b, y, None, rows)
-    assert mine[0] == theirs[0] == MAX_ROW_LOSS
+    for z in (1e200, 1.75e150):  # an infinite loss, and one just above the cap
+        mine, theirs = both_losses("identity", np.array([[z]]), b, y, None, rows)
+        assert mine[0] == theirs[0] == MAX_ROW_LOSS
     for output in OUTPUTS:
         K = 2
         y = {"softmax": np.array([1])}.get(output, np.zeros((1, K)))
@@ -179,6 +252,57 @@ def test_row_losses_are_capped_and_nan_is_not():
         assert np.isnan(mine[0])
         assert np.isnan(theirs[0])
         assert np.isnan(mine[2]).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_no_bit_of_a_loss_depends_on_how_rows_are_cut(output, dtype):
+    B, K, cut = 37, 5, 11
+    rng = np.random.default_rng(0)
+    z, b, y = draw((B, K), dtype, 0), draw(K, dtype, 1), targets(output, rng, B, K, dtype)
+    w, scratch = rng.random(B).astype(dtype), np.empty(kernels.scratch_size(K, 8) * 2, dtype)
+    results = []
+    for parts in ([(0, B)], [(0, cut), (cut, B)]):
+        delta, losses, correct, out = z.copy(), np.empty(B), np.empty(B), np.empty((B, K), dtype)
+        for i, j in parts:
+            run(kernels.output_activation, z[i:j], b, OUTPUTS.index(output), out[i:j], scratch)
+            run(LOSSES[output][0], delta[i:j], b, y, w, np.arange(i, j), 0.3,
+                losses[i:j], correct[i:j], scratch)  # fmt: skip
+        results.append([array.tobytes() for array in (delta, losses, correct, out)])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_nothing_is_written_beyond_the_last_row(output, dtype):
+    K = 3
+    for B in range(1, 2 * lanes(dtype) + 2):
+        z, out = np.full((B + 1, K), 0.5, dtype), np.full((B + 1, K), 0.5, dtype)
+        losses, correct = np.full(B + 1, 0.5), np.full(B + 1, 0.5)
+        y = targets(output, np.random.default_rng(0), B, K, dtype)
+        scratch, b = np.empty(kernels.scratch_size(K, z.itemsize), dtype), np.zeros(K, dtype)
+        number = OUTPUTS.index(output)
+        run(kernels.output_activation, z[:B], b, number, out[:B], scratch)
+        run(LOSSES[output][0], z[:B], b, y, np.empty(0, dtype), np.arange(B), 1.0,
+            losses[:B], correct[:B], scratch)  # fmt: skip
+        for array in (z, out, losses, correct):
+            assert (array[B:] == 0.5).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_in_any_logit_or_row_spoils_that_row_alone(dtype):
+    K, B = 4, 11
+    for output in OUTPUTS:
+        y = targets(output, np.random.default_rng(0), B, K, dtype)
+        for k in range(K):
+            z = draw((B, K), dtype, 1)
+            z[k + 3, k] = np.nan
+            losses, correct = np.empty(B), np.empty(B)
+            scratch = np.empty(kernels.scratch_size(K, z.itemsize), dtype)
+            run(LOSSES[output][0], z, np.zeros(K, dtype), y, np.empty(0, dtype), np.arange(B),
+                1.0, losses, correct, scratch)  # fmt: skip
+            np.testing.assert_array_equal(np.flatnonzero(np.isnan(losses)), [k + 3])
+            np.testing.assert_array_equal(np.flatnonzero(np.isnan(z).any(axis=1)), [k + 3])
 
 
 @pytest.mark.parametrize("right", [0, 1, 2])
@@ -194,27 +318,42 @@ def test_the_first_of_equal_logits_is_the_prediction(right):
 def test_output_activation(dtype, B, K, output, seed):
     z, b = draw((B, K), dtype, seed, 10.0), draw(K, dtype, seed + 1)
     mine, theirs = np.empty((B, K), dtype), z + b
-    run(kernels.output_activation, z, b, OUTPUTS.index(output), mine)
+    scratch = np.empty(kernels.scratch_size(K, z.itemsize), dtype)
+    run(kernels.output_activation, z, b, OUTPUTS.index(output), mine, scratch)
     twins.output_activation(theirs, output)
     check_close(output, mine, theirs, kernel_bound(dtype, K))
 
 
 @few
 @given(
-    B=sizes, H=sizes, seed=st.integers(0, 2**64 - 1), step=st.integers(0, 2**40),
+    B=sizes, width=vectors, seed=st.integers(0, 2**64 - 1), step=st.integers(0, 2**40),
     layer=st.integers(0, 5), dropout=st.sampled_from([0.0, 0.1, 0.5, 0.999]), cut=st.integers(0, 9),
 )  # fmt: skip
-@example(B=2, H=9, seed=2**64 - 1, step=2**32 + 5, layer=1, dropout=0.5, cut=1)
-def test_dropout_mask_equals(B, H, seed, step, layer, dropout, cut):
+@example(B=2, width=3, seed=2**64 - 1, step=2**32 + 5, layer=1, dropout=0.5, cut=1)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_mask_equals(dtype, B, width, seed, step, layer, dropout, cut):
+    unit = max(4, lanes(dtype))
+    H, first, row = width * unit, min(cut, width) * unit, min(cut, B)
     mine, theirs = np.full((B, H), 9, np.uint8), np.empty((B, H), bool)
     twins.dropout_mask(theirs, seed, step, layer, dropout)
-    u = np.uint64
-    first, row = min(4 * cut, H // 4 * 4), min(cut, B)
+    a, u, factor = draw((B, H), dtype, 1), np.uint64, 1.0 / (1.0 - dropout)
+    applied = a.copy()
     threshold = u(keep_threshold(dropout))
     for begin, end, columns in ((0, row, (0, first)), (0, row, (first, H)), (row, B, (0, H))):
-        part = mine[begin:end]
-        run(kernels.dropout_mask, part, u(seed), u(step), u(layer), threshold, *columns, begin)
+        run(kernels.dropout_mask, mine[begin:end], applied[begin:end], factor, u(seed), u(step),
+            u(layer), threshold, *columns, begin)  # fmt: skip
     np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(applied, a * theirs * np.dtype(dtype).type(factor))
+
+
+def test_dropout_keeps_what_is_not_a_number_and_writes_no_column_beyond():
+    H, u = lanes("float32"), np.uint64
+    a, kept = np.full((3, 3 * H), np.nan, np.float32), np.full((3, 3 * H), 9, np.uint8)
+    run(kernels.dropout_mask, kept, a, 2.0, u(1), u(1), u(0), u(2**31), H, 2 * H, 0)
+    assert (kept[:, :H] == 9).all()
+    assert (kept[:, 2 * H :] == 9).all()
+    assert set(np.unique(kept[:, H : 2 * H])) == {0, 1}
+    assert np.isnan(a).all()
 
 
 def test_philox_known_answer():
@@ -230,10 +369,11 @@ def test_philox_known_answer():
 
 
 @few
-@given(n=sizes, seed=st.integers(0, 99))
+@given(n=vectors, seed=st.integers(0, 99))
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam"])
 def test_updates(name, dtype, n, seed):
+    n = n * lanes(dtype)
     mine = [draw(n, dtype, seed + i, 1.0) for i in range({"sgd": 2, "adam": 4}.get(name, 3))]
     if name == "adam":
         mine[3] = np.abs(mine[3])
@@ -248,65 +388,3 @@ def test_updates(name, dtype, n, seed):
         getattr(twins, name)(*theirs, *settings)
     for i in (0, *range(2, len(mine))):  # the twin uses the gradient up
         check_close(f"{name} {i}", mine[i], theirs[i], kernel_bound(dtype))
-
-
-@numba.njit(**OPTIONS)
-def map_exp(x, out):
-    for i in range(len(x)):
-        out[i] = elementary.exp(x[i])
-
-
-@numba.njit(**OPTIONS)
-def map_tanh(x, out):
-    for i in range(len(x)):
-        out[i] = elementary.tanh(x[i])
-
-
-def ulps(actual, exact):
-    """Distance in units of the last place of the exact value's dtype."""
-    spacing = np.spacing(np.abs(exact.astype(actual.dtype)))
-    return np.abs(actual.astype(exact.dtype) - exact) / spacing
-
-
-@pytest.mark.parametrize(
-    ("dtype", "exact", "low", "high"),
-    [("float32", "float64", -87.3, 88.72), ("float64", "longdouble", -708.3, 709.78)],
-)
-def test_exp_is_within_two_ulp(dtype, exact, low, high):
-    x = np.concatenate([
-        np.linspace(low, high, 1_000_003), np.linspace(-1, 1, 200_001),
-        np.geomspace(1e-40, 1, 10_001), -np.geomspace(1e-40, 1, 10_001),
-    ]).astype(dtype)  # fmt: skip
-    out = np.empty_like(x)
-    map_exp(x, out)
-    assert ulps(out, np.exp(x.astype(exact))).max() <= 2.0
-    # Results below the normal numbers: an ulp is the smallest subnormal there.
-    info = np.finfo(dtype)
-    x = np.linspace(np.log(float(info.smallest_subnormal)) + 1, low, 10_001).astype(dtype)
-    out = np.empty_like(x)
-    map_exp(x, out)
-    assert np.abs(out - np.exp(x.astype(exact))).max() <= 2 * float(info.smallest_subnormal)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_exp_beyond_its_range(dtype):
-    huge = np.finfo(dtype).max
-    x = np.array([np.nan, np.inf, -np.inf, huge, -huge, 0.0, -0.0, 1000, -1000] * 5, dtype)
-    out = np.empty_like(x)
-    map_exp(x, out)
-    with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(out, np.exp(x))
-
-
-@pytest.mark.parametrize(("dtype", "exact"), [("float32", "float64"), ("float64", "longdouble")])
-def test_tanh_is_within_four_ulp(dtype, exact):
-    positive = np.concatenate([np.linspace(0, 25, 500_001), np.geomspace(1e-30, 1, 50_001)])
-    x = np.concatenate([positive, -positive]).astype(dtype)
-    out = np.empty_like(x)
-    map_tanh(x, out)
-    assert ulps(out, np.tanh(x.astype(exact))).max() <= 4.0
-    x = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0] * 5, dtype)
-    out = np.empty_like(x)
-    map_tanh(x, out)
-    np.testing.assert_array_equal(out, np.tanh(x))
-    np.testing.assert_array_equal(np.signbit(out), np.signbit(x))

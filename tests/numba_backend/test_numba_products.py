@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import itertools
+import mmap
+import subprocess
+import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -11,17 +17,19 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedmlp.network import Network, initialise
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import layout, products
+from fusedmlp_numba import products
 from fusedmlp_numba.caching import OPTIONS
-from fusedmlp_numba.intrinsics import TILE_ROWS, panel_columns
-from fusedmlp_numba.layout import aligned, nonzero_entries, pack, parameter_count, shape_of, unpack
+from fusedmlp_numba.intrinsics import panel_columns
+from fusedmlp_numba.products import SPANS
+from fusedmlp_numba.tiles import MASK_LANES, TILE_ROWS
 
 DTYPES = ("float32", "float64")
 GUARD = 64
 
 sizes = st.sampled_from([1, 2, 3, 5, 6, 7, 8, 11, 16, 17, 31, 33, 37, 64, 67, 130])
+heights = st.integers(1, 2 * TILE_ROWS + 1) | st.just(64)
+updates = st.sampled_from([(1.0, False), (-0.25, False), (1.0, True), (-0.25, True)])
 few = settings(max_examples=30, deadline=None)
 
 
@@ -66,46 +74,65 @@ def cuts(n, at):
     return [(0, at), (at, n)] if 0 < at < n else [(0, n)]
 
 
+def expected_update(before, product, update):
+    alpha, accumulate = update
+    return before + alpha * product if accumulate else alpha * product
+
+
 @few
-@given(M=sizes, K=sizes, N=sizes, cut=st.integers(0, 130), seed=st.integers(0, 99))
+@given(M=heights, K=sizes, N=sizes, update=updates, gap=st.sampled_from([0, 3]),
+       cut=st.integers(0, 130), seed=st.integers(0, 99))  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_multiply(dtype, M, K, N, cut, seed):
+def test_multiply(dtype, M, K, N, update, gap, cut, seed):
     rng = np.random.default_rng(seed)
-    A, B = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
+    A, B = rng.normal(size=(M, K + gap)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns, panels = columns_of(dtype), in_panels(B, dtype)
     width = len(panels) * columns
+    # What lies between rows is neither read nor written; nor is C, where it is replaced, read.
+    A[:, K:] = np.nan
+    before = rng.normal(size=(M, width)).astype(dtype)
     results = []
     for rows, parts in ((cuts(M, 0), cuts(len(panels), 0)),
                         (cuts(M, cut % M), cuts(len(panels), cut % len(panels)))):  # fmt: skip
-        cells, C = guarded(M * width, dtype)
-        for r in rows:
-            for p in parts:
-                run(products.multiply, A.ravel(), 0, K, panels.ravel(), 0, K, C, 0, width, r, p,
-                    columns)  # fmt: skip
+        cells, flat = guarded(M * (width + gap), dtype)
+        C = flat.reshape(M, width + gap)
+        C[:, :width] = before if update[1] else np.nan
+        for r, p in itertools.product(rows, parts):
+            run(products.multiply, A.ravel(), 0, K + gap, panels.ravel(), 0, K, flat, 0,
+                width + gap, r, p, columns, *update)  # fmt: skip
         assert_guards(cells)
-        results.append(C.reshape(M, width)[:, :N].copy())
-    check_close("product", results[0], A @ B, kernel_bound(dtype, K))
+        assert (C[:, width:] == 777).all()
+        results.append(C[:, :width].copy())
+    expected = expected_update(before[:, :N], A[:, :K] @ B, update)
+    check_close("product", results[0][:, :N], expected, kernel_bound(dtype, K))
     np.testing.assert_array_equal(results[0], results[1])
 
 
+@pytest.mark.parametrize("K", [products.DEPTH - 1, products.DEPTH, products.DEPTH + 1,
+                               2 * products.DEPTH + 3])  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sums_longer_than_a_block_and_blocks_of_rows(dtype):
+def test_sums_longer_than_a_block_and_blocks_of_rows(dtype, K):
     rng = np.random.default_rng(0)
-    M, K, N = 140, 2 * products.DEPTH + 3, 9
+    M, N = 140, 9
     A, B = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns, panels = columns_of(dtype), in_panels(B, dtype)
     width = len(panels) * columns
-    C = np.empty(M * width, dtype)
-    run(products.multiply, A.ravel(), 0, K, panels.ravel(), 0, K, C, 0, width, (0, M),
-        (0, len(panels)), columns)  # fmt: skip
+    C, parts = np.zeros((2, M * width), dtype)
+    arguments = A.ravel(), 0, K, panels.ravel(), 0, K
+    for update in ((0.5, False), (0.5, True)):
+        run(products.multiply, *arguments, C, 0, width, (0, M), (0, len(panels)), columns, *update)
+        for rows in ((0, 1), (1, 3), (3, 71), (71, M)):
+            run(products.multiply, *arguments, parts, 0, width, rows, (0, len(panels)), columns,
+                *update)  # fmt: skip
     check_close("product", C.reshape(M, -1)[:, :N], A @ B, kernel_bound(dtype, K))
+    np.testing.assert_array_equal(C, parts)
 
 
 @few
-@given(M=sizes, K=sizes, N=sizes, cut=st.integers(0, 130), packed=st.booleans(),
-       seed=st.integers(0, 99))  # fmt: skip
+@given(M=heights, K=sizes, N=sizes | st.just(300), update=updates, cut=st.integers(0, 130),
+       packed=st.booleans(), seed=st.integers(0, 99))  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_multiply_transposed(dtype, M, K, N, cut, packed, seed):
+def test_multiply_transposed(dtype, M, K, N, update, cut, packed, seed):
     rng = np.random.default_rng(seed)
     A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns = columns_of(dtype)
@@ -114,51 +141,73 @@ def test_multiply_transposed(dtype, M, K, N, cut, packed, seed):
     flat = np.ascontiguousarray(panels.transpose(1, 0, 2)).ravel()
     if packed:
         cells, right = guarded(n * K * columns, dtype)
-        run(products.pack_panels, flat, 0, n * columns, K, right, (0, n), columns)
+        for part in cuts(n, cut % n):
+            run(products.pack_panels, flat, 0, n * columns, K, right, part, columns)
         assert_guards(cells)
         np.testing.assert_array_equal(right, panels.ravel())
         steps = columns, K * columns
     else:
         right, steps = flat, (n * columns, columns)
-    left = np.empty(products.BLOCK, dtype)
+    before = rng.normal(size=n * M * columns).astype(dtype)
+    left_cells, left = guarded(products.BLOCK, dtype)
     results = []
     for rows, parts in ((cuts(M, 0), cuts(n, 0)), (cuts(M, cut % M), cuts(n, cut % n))):
         cells, C = guarded(n * M * columns, dtype)
-        for r in rows:
-            for p in parts:
-                run(products.multiply_transposed, A.ravel(), 0, M, right, 0, *steps, K, C, 0, M,
-                    r, p, columns, left, 0)  # fmt: skip
+        C[:] = before if update[1] else np.nan
+        for r, p in itertools.product(rows, parts):
+            run(products.multiply_transposed, A.ravel(), 0, M, right, 0, *steps, K, C, 0, M,
+                r, p, columns, left, 0, *update)  # fmt: skip
         assert_guards(cells)
-        results.append(from_panels(C.reshape(n, M, columns), N).copy())
-    check_close("product", results[0], A.T @ B, kernel_bound(dtype, K))
+        assert_guards(left_cells)
+        results.append(C.copy())
+    found, old = (from_panels(x.reshape(n, M, columns), N) for x in (results[0], before))
+    check_close("product", found, expected_update(old, A.T @ B, update), kernel_bound(dtype, K))
     np.testing.assert_array_equal(results[0], results[1])
 
 
+@pytest.mark.parametrize("N", [5, 300])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_multiply_transposed_over_a_long_batch(dtype):
+def test_multiply_transposed_over_a_long_batch(dtype, N):
     rng = np.random.default_rng(0)
-    K, M, N = products.DEPTH + 70, 13, 5
+    K, M = products.DEPTH + 70, 13
     A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns, panels = columns_of(dtype), in_panels(B, dtype)
-    C, left = np.empty(M * columns * len(panels), dtype), np.empty(products.BLOCK, dtype)
+    n = len(panels)
     assert run(products.block_rows, K) % TILE_ROWS == 0
-    assert run(products.block_rows, K) * min(K, products.DEPTH) <= products.BLOCK
-    run(products.multiply_transposed, A.ravel(), 0, M, panels.ravel(), 0, columns, K * columns, K,
-        C, 0, M, (0, M), (0, len(panels)), columns, left, 0)  # fmt: skip
-    check_close("product", from_panels(C.reshape(len(panels), M, columns), N), A.T @ B,
+    assert run(products.block_rows, K) * run(products.chunk, K) <= products.BLOCK
+    left, results = np.empty(products.BLOCK, dtype), []
+    for parts in ([(0, n)], [(p, p + 1) for p in range(n)]):
+        C = np.zeros(M * columns * n, dtype)
+        for p in parts:
+            run(products.multiply_transposed, A.ravel(), 0, M, panels.ravel(), 0, columns,
+                K * columns, K, C, 0, M, (0, M), p, columns, left, 0, 1.0, True)  # fmt: skip
+        results.append(C)
+    check_close("product", from_panels(results[0].reshape(n, M, columns), N), A.T @ B,
                 kernel_bound(dtype, K))  # fmt: skip
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_chunks_cover_the_depth_in_equal_parts(dtype):
+    for depth in (1, products.DEPTH, products.DEPTH + 1, 3 * products.DEPTH - 1):
+        most = run(products.chunk, depth)
+        parts = -(-depth // most)
+        assert most <= products.DEPTH
+        assert parts == -(-depth // products.DEPTH)
+        assert depth > (parts - 1) * most
 
 
 @few
-@given(D=sizes, H=sizes, seed=st.integers(0, 99))
+@given(D=sizes, H=sizes, cut=st.integers(0, 130), seed=st.integers(0, 99))
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_transpose_panels(dtype, D, H, seed):
+def test_transpose_panels(dtype, D, H, cut, seed):
     W = np.random.default_rng(seed).normal(size=(D, H)).astype(dtype)
     columns, expected = columns_of(dtype), in_panels(W.T, dtype)
     cells, out = guarded(expected.size, dtype)
     out[:] = 0
-    run(products.transpose_panels, in_panels(W, dtype).ravel(), 0, D, H, out, 0,
-        (0, len(expected)), columns)  # fmt: skip
+    for part in cuts(len(expected), cut % len(expected)):
+        run(products.transpose_panels, in_panels(W, dtype).ravel(), 0, D, H, out, 0, part,
+            columns)  # fmt: skip
     assert_guards(cells)
     np.testing.assert_array_equal(out, expected.ravel())
 
@@ -166,110 +215,173 @@ def test_transpose_panels(dtype, D, H, seed):
 def gathered(x, rows, kind, dtype):
     """A batch's entries by row, from dense or CSR storage: (index, value, stop, capacity)."""
     B, D = len(rows), x.shape[1]
-    index, value = np.zeros(B * D, np.uint32), np.zeros(B * D, dtype)
-    stop, pixels = np.zeros(B, np.int64), x.dtype == np.uint8
+    index_cells, index = guarded(B * D, np.uint32)
+    value_cells, value = guarded(B * D, dtype)
+    stop_cells, stop = guarded(B * SPANS, np.int64)
+    pixels = x.dtype == np.uint8
     for first, last in cuts(B, B // 2):
         if kind == "dense":
+            run(products.prefetch_dense, x, rows, first, last)
             run(products.gather_dense, x, rows, pixels, first, last, D, index, value, stop)
         else:
             csr = scipy.sparse.csr_array(x)
+            indptr = csr.indptr.astype(np.int64)
             indices = csr.indices.astype(np.int32 if kind == "csr" else np.uint16)
-            run(products.gather_csr, csr.indptr.astype(np.int64), indices, csr.data, rows, pixels,
-                first, last, D, index, value, stop)  # fmt: skip
+            run(products.prefetch_csr, indptr, indices, csr.data, rows, first, last)
+            run(products.gather_csr, indptr, indices, csr.data, rows, pixels, first, last, D, D,
+                index, value, stop)  # fmt: skip
+    for cells in (index_cells, value_cells, stop_cells):
+        assert_guards(cells)
     return index, value, stop, D
 
 
+def sparse_inputs(rng, N, D, density, stored):
+    """Values with empty rows, empty columns and full rows among them; 0 or 1 as ``density``."""
+    x = (rng.integers(1, 256, (N, D)) * (rng.random((N, D)) < density)).astype(stored)
+    x[0] = 0
+    x[:, D // 2] = 0
+    x[-1] = rng.integers(1, 256, D)
+    return x
+
+
 @few
-@given(B=sizes, D=sizes, H=sizes, kind=st.sampled_from(["dense", "csr", "short"]),
+@given(B=sizes, D=sizes | st.just(257), H=sizes, kind=st.sampled_from(["dense", "csr", "short"]),
        density=st.sampled_from([0.0, 0.2, 1.0]), cut=st.integers(0, 130),
        seed=st.integers(0, 99))  # fmt: skip
 @pytest.mark.parametrize("stored", ["uint8", *DTYPES])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     rng = np.random.default_rng(seed)
-    x = (rng.integers(1, 256, (B + 2, D)) * (rng.random((B + 2, D)) < density)).astype(stored)
+    x = sparse_inputs(rng, B + 2, D, density, stored)
     rows = rng.integers(0, B + 2, B)
     exact = x[rows].astype(dtype)
     if stored == "uint8":
         exact /= np.dtype(dtype).type(255)
     index, value, stop, capacity = gathered(x, rows, kind, dtype)
+    span = -(-D // SPANS)
     for i in range(B):
-        part = slice(i * capacity, stop[i])
+        stops = stop[i * SPANS : (i + 1) * SPANS]
+        part = slice(i * capacity, stops[-1])
         np.testing.assert_array_equal(index[part], np.flatnonzero(exact[i]))
         np.testing.assert_array_equal(value[part], exact[i][exact[i] != 0])
+        counts = [np.count_nonzero(exact[i, : (s + 1) * span]) for s in range(SPANS)]
+        np.testing.assert_array_equal(stops - i * capacity, counts)
 
     W, columns = rng.normal(size=(D, H)).astype(dtype), columns_of(dtype)
     panels = in_panels(W, dtype)
     n, width = len(panels), len(panels) * columns
-    cells, z = guarded(B * width, dtype)
-    for p in cuts(n, cut % n):
-        run(products.gather_product, index, value, stop, capacity, panels.ravel(), 0, D, z, 0,
-            width, (0, B), p, columns)  # fmt: skip
-    assert_guards(cells)
+    results = []
+    for row_parts, panel_parts in ((cuts(B, 0), cuts(n, 0)), (cuts(B, cut % B), cuts(n, cut % n))):
+        cells, z = guarded(B * width, dtype)
+        for r, p in itertools.product(row_parts, panel_parts):
+            run(products.gather_product, index, value, stop, capacity, panels.ravel(), 0, D, z, 0,
+                width, r, p, columns)  # fmt: skip
+        assert_guards(cells)
+        results.append(z)
+    np.testing.assert_array_equal(*results)
     # Measured against 1: a batch without nonzero inputs has the product 0.
     bound = kernel_bound(dtype, D)
-    check_close("product", np.append(z.reshape(B, -1)[:, :H], 1), np.append(exact @ W, 1), bound)
+    product = results[0].reshape(B, -1)[:, :H]
+    check_close("product", np.append(product, 1), np.append(exact @ W, 1), bound)
 
-    list_row, list_value = np.zeros(B * D, np.uint32), np.zeros(B * D, dtype)
+    row_cells, list_row = guarded(B * D, np.uint32)
+    value_cells, list_value = guarded(B * D, dtype)
     start, end = np.zeros(D, np.int64), np.zeros(D, np.int64)
     for first, last in cuts(D, cut % D):
         run(products.list_columns, index, value, stop, B, capacity, first, last, list_row,
             list_value, start, end)  # fmt: skip
+    assert_guards(row_cells)
+    assert_guards(value_cells)
+    for d in range(D):
+        np.testing.assert_array_equal(list_row[start[d] : end[d]], np.flatnonzero(exact[:, d]))
     delta = rng.normal(size=(B, width)).astype(dtype)
     reference = exact.T @ delta[:, :H]
-    for descend, scale in ((False, 1.0), (True, -0.5)):
-        cells, C = guarded(n * D * columns, dtype)
-        C[:] = panels.ravel() if descend else np.nan
-        for p in cuts(n, cut % n):
-            run(products.gather_gradient, list_row, list_value, start, end, delta.ravel(), 0,
-                width, C, 0, D, (0, D), p, columns, scale, descend)  # fmt: skip
-        assert_guards(cells)
-        expected = W + scale * reference if descend else reference
-        found = from_panels(C.reshape(n, D, columns), H)
+    for alpha, accumulate in ((1.0, False), (-0.5, True)):
+        results = []
+        for parts in (cuts(n, 0), cuts(n, cut % n)):
+            cells, C = guarded(n * D * columns, dtype)
+            C[:] = panels.ravel() if accumulate else np.nan
+            for p, r in itertools.product(parts, cuts(D, 0 if len(parts) == 1 else cut % D)):
+                run(products.gather_gradient, list_row, list_value, start, end, delta.ravel(), 0,
+                    width, C, 0, D, r, p, columns, alpha, accumulate)  # fmt: skip
+            assert_guards(cells)
+            results.append(C)
+        np.testing.assert_array_equal(*results)
+        found = from_panels(results[0].reshape(n, D, columns), H)
+        expected = expected_update(W, reference, (alpha, accumulate))
         bound = kernel_bound(dtype, B)
         check_close("gradient", np.append(found, 1), np.append(expected, 1), bound)
 
 
-@few
-@given(layers=st.lists(sizes, min_size=2, max_size=5), batch=sizes)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_layout_there_and_back(dtype, layers, batch):
-    network = Network(tuple(layers), output="identity")
-    shape = shape_of(network, dtype, batch)
-    parameters = initialise(network, 1, dtype)
-    biases = tuple(np.arange(len(b), dtype=dtype) + 1 for b in parameters.biases)
-    parameters = type(parameters)(parameters.weights, biases)
-    flat = aligned(parameter_count(shape), dtype)
-    assert flat.ctypes.data % 64 == 0
-    flat[:] = 9
-    pack(parameters, shape, flat)
-    for mine, theirs in zip(unpack(flat, shape), parameters, strict=True):
-        assert mine.flags.c_contiguous
-        assert not np.shares_memory(mine, flat)
-        np.testing.assert_array_equal(mine, theirs)
-    assert np.count_nonzero(flat) == sum(np.count_nonzero(p) for p in parameters)
+@pytest.mark.parametrize("stored", DTYPES)
+def test_dense_rows_keep_every_nonzero_value(stored):
+    strange = [np.nan, np.inf, -np.inf, np.finfo(stored).smallest_subnormal, -1.0, -0.0]
+    x = np.zeros((1, 2 * MASK_LANES + 5), stored)
+    x[0, :: MASK_LANES // 3][: len(strange)] = strange
+    index, value, stop, _ = gathered(x, np.zeros(1, np.int64), "dense", stored)
+    np.testing.assert_array_equal(index[: stop[-1]], np.flatnonzero(x[0] != 0))
+    np.testing.assert_array_equal(value[: stop[-1]], x[0][x[0] != 0])
 
 
-@pytest.mark.parametrize("stored", ["uint8", *DTYPES])
-def test_nonzero_entries(stored):
-    rng = np.random.default_rng(0)
-    x = (rng.integers(1, 256, (40, 70)) * (rng.random((40, 70)) < 0.1)).astype(stored)
-    expected = scipy.sparse.csr_array(x)
-    found = nonzero_entries(x)
-    assert found is not None
-    for mine, theirs in zip(found, (expected.indptr, expected.indices, expected.data), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert nonzero_entries(np.ones((40, 70), stored)) is None  # would grow
+def before_a_forbidden_page(x):
+    """Copy x to the end of a page that a page follows which stops the process when touched."""
+    page = mmap.PAGESIZE
+    size = -(-x.nbytes // page) * page
+    memory = mmap.mmap(-1, size + page)
+    whole = np.frombuffer(memory, np.uint8)
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    if protect(whole.ctypes.data + size, page, 0) != 0:
+        raise OSError(ctypes.get_errno(), "mprotect")
+    copy = whole[size - x.nbytes : size].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
 
 
-def test_entries_of_mapped_inputs_have_a_bound(tmp_path, monkeypatch):
-    path, x = tmp_path / "x.npy", np.zeros((40, 70), np.uint8)
-    x[:, 5] = 1
-    np.save(path, x)
-    mapped = np.load(path, mmap_mode="r")
-    needed = 41 * 8 + 40 * 3
-    for bound, fits in ((needed, True), (needed - 1, False), (8 * 40 - 1, False)):
-        monkeypatch.setattr(layout, "MAPPED_COPY_BYTES", bound)
-        assert (nonzero_entries(mapped) is not None) == fits
-        assert (nonzero_entries(np.asarray(mapped)) is not None) == fits
-        assert nonzero_entries(x) is not None
+def touch_the_ends():
+    """Call every kernel with all of its arrays at the end of what may be touched."""
+    end, rng = before_a_forbidden_page, np.random.default_rng(0)
+    for dtype, M, K, N in itertools.product(
+        DTYPES, (1, 2, TILE_ROWS - 1, TILE_ROWS + 1), (1, 2, 33), (1, 67)
+    ):
+        columns = columns_of(dtype)
+        n = -(-N // columns)
+        A, B = end(rng.normal(size=M * K).astype(dtype)), end(np.ones(n * K * columns, dtype))
+        left, square = end(np.empty(products.BLOCK, dtype)), end(np.ones(n * M * columns, dtype))
+        for update in ((1.0, False), (1.0, True)):
+            run(products.multiply, A, 0, K, B, 0, K, square, 0, n * columns, (0, M), (0, n),
+                columns, *update)  # fmt: skip
+            scratch = products.BLOCK - -(-M // TILE_ROWS) * TILE_ROWS * K
+            run(products.multiply_transposed, A, 0, M, B, 0, n * columns, columns, K, square, 0,
+                M, (0, M), (0, n), columns, left, scratch, *update)  # fmt: skip
+        run(products.pack_panels, B, 0, n * columns, K, end(B), (0, n), columns)
+        turned = end(np.empty(-(-K // columns) * N * columns, dtype))
+        run(products.transpose_panels, B, 0, K, N, turned, 0, (0, -(-K // columns)), columns)
+        for stored in ("uint8", dtype):
+            x, rows = end(np.ones((M, K), stored)), np.arange(M)
+            csr = scipy.sparse.csr_array(x)
+            index, value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
+            stop = end(np.empty(M * SPANS, np.int64))
+            run(products.gather_dense, x, rows, True, 0, M, K, index, value, stop)
+            run(products.gather_csr, end(csr.indptr.astype(np.int64)),
+                end(csr.indices.astype(np.uint16)), end(csr.data), rows, True, 0, M, K, K,
+                index, value, stop)  # fmt: skip
+        run(products.gather_product, index, value, stop, K, B, 0, K, square, 0, n * columns,
+            (0, M), (0, n), columns)  # fmt: skip
+        list_row, list_value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
+        start, stops = end(np.empty(K, np.int64)), end(np.empty(K, np.int64))
+        run(products.list_columns, index, value, stop, M, K, 0, K, list_row, list_value, start,
+            stops)  # fmt: skip
+        run(products.gather_gradient, list_row, list_value, start, stops, square, 0, n * columns,
+            B, 0, K, (0, K), (0, n), columns, -1.0, True)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
+def test_nothing_beyond_the_ends_is_touched():
+    code = "import test_numba_products; test_numba_products.touch_the_ends(); print('alive')"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
+        timeout=250, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (0, "alive\n"), result.stderr

@@ -1,0 +1,183 @@
+"""The memory of one engine: allocated once, described to compiled code by records of addresses.
+
+layout.py says what lies in it. Only the room for inputs grows, with the data that comes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from fusedmlp_numba.kernels import scratch_size
+from fusedmlp_numba.layout import (
+    ALIGNMENT,
+    LAYER,
+    PLANS,
+    Layer,
+    Plan,
+    address,
+    aligned,
+    as_record,
+    parameter_count,
+    row_stride,
+    shape_of,
+)
+from fusedmlp_numba.narrow import is_narrow
+from fusedmlp_numba.products import BLOCK, SPANS
+
+if TYPE_CHECKING:
+    from fusedmlp.network import Network
+    from fusedmlp.types import FloatArray, FloatDtype, IntArray
+    from fusedmlp_numba.sources import Source
+
+
+class Buffers:
+    """Flat arrays for everything that a step writes, and the Plan that points to them.
+
+    Parameters
+    ----------
+    rows
+        B, the most rows of a batch.
+    slots
+        How many arrays of the parameters' layout the optimizer needs.
+    rules
+        The settings among a Plan's fields.
+
+    Attributes
+    ----------
+    theta, gradient, slots
+        Parameters, their gradients, and the optimizer's slots.
+    sync
+        The barrier's three counters, a cache line apart.
+    plan_address
+        Address of the record for compiled code.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        dtype: FloatDtype,
+        rows: int,
+        slots: int,
+        threads: int,
+        rules: dict[str, Any],
+    ) -> None:
+        self._dtype = dtype
+        self._rows = rows
+        self._rules = rules
+        self.shape = shape_of(network, dtype)
+        sizes, widths = self.shape.sizes, self.shape.widths
+        itemsize = np.dtype(dtype).itemsize
+        self._strides = [row_stride(int(width), itemsize) for width in (sizes[0], *widths[1:])]
+
+        n = parameter_count(self.shape)
+        self.theta, self.gradient = self._floats(n), self._floats(n)
+        self.slots = tuple(self._floats(n) for _ in range(slots))
+        self.sync: IntArray = np.zeros(3 * 8, np.int64)
+        above = self._strides[1:]
+        self._a = [self._floats(rows * stride) for stride in above[:-1]]
+        self._delta = [self._floats(rows * stride) for stride in above]
+        self._kept = [
+            np.zeros(rows * stride if network.dropout else 0, np.uint8) for stride in above
+        ]
+        self._transposed = [
+            self._floats(int(H * width)) for H, width in zip(sizes[2:], widths[1:-1], strict=True)
+        ]
+        self._left = self._floats(BLOCK * threads + ALIGNMENT)
+        self._most_panels = int(widths[1:].max()) // self.shape.columns
+        self._right = self._floats(rows * (self._most_panels + threads) * self.shape.columns)
+        self._scratch_size = scratch_size(int(widths[-1]), itemsize)
+        self._scratch = self._floats(self._scratch_size * threads)
+        self._row_loss, self._row_correct = np.zeros(rows), np.zeros(rows)
+        self._list_start = np.zeros(sizes[0] + 1, np.int64)
+        self._counts, self._places = np.zeros((2, threads, sizes[0]), np.int64)
+        self._entry_stop = np.zeros(2 * SPANS * rows, np.int64)
+        self._units, self._parameters = int(sizes.sum()), network.n_parameters
+        self._narrow = self._floats(0)
+        if is_narrow(network):
+            self._narrow = self._floats((self._units + self._parameters) * self.shape.columns)
+        self._x = self._floats(0)
+        self._reserve_entries(0)
+        self._describe()
+
+    def reserve(self, source: Source) -> None:
+        """Let the room for inputs grow to a batch of this data's rows."""
+        if source.sparse:
+            if self._room >= self._rows * source.capacity:
+                return
+            self._reserve_entries(self._rows * source.capacity)
+        else:
+            if len(self._x):
+                return
+            self._x = self._floats(self._rows * self._strides[0])
+        self._describe()
+
+    def _reserve_entries(self, room: int) -> None:
+        self._room = room
+        self._entry_index, self._entry_value = np.zeros(2 * room, np.uint32), self._floats(2 * room)
+        self._list_row, self._list_value = np.zeros(room, np.uint32), self._floats(room)
+
+    def _describe(self) -> None:
+        """Write the records anew."""
+        shape, strides = self.shape, self._strides
+        below = [self._x, *self._a]
+        above = [*self._a, self._delta[-1]]
+        transposed = [None, *self._transposed]
+        layers = [
+            Layer(
+                D=int(shape.sizes[n]),
+                H=int(shape.sizes[n + 1]),
+                panels=int(shape.widths[n + 1]) // shape.columns,
+                width=int(shape.widths[n + 1]),
+                weights=int(shape.weights[n]),
+                bias=int(shape.biases[n]),
+                transposed=address(transposed[n]),
+                below=address(below[n]),
+                below_stride=strides[n],
+                a=address(above[n]),
+                delta=address(self._delta[n]),
+                kept=address(self._kept[n]),
+                stride=strides[n + 1],
+            )
+            for n in range(len(shape.weights))
+        ]
+        self._layers = np.array(layers, LAYER)
+        slots = [*map(address, self.slots), 0, 0]
+        plan = Plan(
+            unit=1.0,
+            depth=len(layers),
+            layers=address(self._layers),
+            columns=shape.columns,
+            theta=address(self.theta),
+            gradient=address(self.gradient),
+            first=slots[0],
+            second=slots[1],
+            left=address(self._left),
+            right=address(self._right),
+            most_panels=self._most_panels,
+            scratch=address(self._scratch),
+            scratch_size=self._scratch_size,
+            room=self._room,
+            entry_index=address(self._entry_index),
+            entry_value=address(self._entry_value),
+            entry_stop=address(self._entry_stop),
+            list_row=address(self._list_row),
+            list_value=address(self._list_value),
+            list_start=address(self._list_start),
+            counts=address(self._counts),
+            places=address(self._places),
+            narrow=address(self._narrow) if len(self._narrow) else 0,
+            units=self._units,
+            parameters=self._parameters,
+            rows=self._rows,
+            row_loss=address(self._row_loss),
+            row_correct=address(self._row_correct),
+            sync=address(self.sync),
+            **self._rules,
+        )
+        self._plan = as_record(plan, PLANS[self._dtype])
+        self.plan_address = address(self._plan)
+
+    def _floats(self, n: int) -> FloatArray:
+        return cast("FloatArray", aligned(n, self._dtype))

@@ -1,0 +1,77 @@
+"""How Numba compiles a kernel: only as a part of what calls it.
+
+Numba turns every function into machine code of its own, optimised, and then once more inside each
+of its callers, up to the function that Python calls: five levels here, most of them never run.
+This compiler stops after LLVM's intermediate code. A kernel is optimised and translated once, with
+the entry that it ends up in, which takes a third of the time and gives the same code.
+
+The only file that needs knowledge of Numba's compiler (``numba.core``, which may change between
+its versions: everything used is named in the imports). What is compiled so cannot be called from
+Python; tests compile a kernel's Python function anew.
+"""
+
+# ruff: noqa: ANN401 - Numba's compiler has no static types.
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba.core import codegen as untyped_codegen
+from numba.core import compiler as untyped_compiler
+from numba.core import compiler_machinery as untyped_machinery
+from numba.core import typed_passes as untyped_passes
+
+codegen: Any = untyped_codegen
+compiler: Any = untyped_compiler
+dynfunc: Any = vars(numba)["_dynfunc"]
+machinery: Any = untyped_machinery
+passes: Any = untyped_passes
+
+
+class _Library(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static types
+    """A function's intermediate code, for others to link."""
+
+    def _optimize_final_module(self) -> None:
+        """Leave it to the entry."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@machinery.register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(passes.NativeLowering):  # type: ignore[misc] # Numba has no static types
+    """Numba's last pass, without the translation to machine code."""
+
+    _name = "kernel_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Library(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        passes.NativeLowering.run_pass(self, state)
+        lowered = state["cr"]
+        # Numba wants an object for each compiled function, to know it by and to call it from
+        # Python; at address 0 there is nothing to call.
+        entry_point = dynfunc.make_function(
+            lowered.fndesc.lookup_module(), state.func_id.func_name, "not callable", 0, lowered.env,
+            (state.library,),
+        )  # fmt: skip
+        state.targetctx.insert_user_function(entry_point, lowered.fndesc, [state.library])
+        state["cr"] = lowered._replace(cfunc=entry_point)
+        return True
+
+
+class KernelCompiler(compiler.Compiler):  # type: ignore[misc] # Numba has no static types
+    """Numba's compiler with that last pass; for ``njit(pipeline_class=...)``."""
+
+    def define_pipelines(self) -> list[Any]:
+        """Return Numba's own pipelines, with the last pass exchanged."""
+        pipelines: list[Any] = super().define_pipelines()
+        for pipeline in pipelines:
+            pipeline.passes = [
+                (_Lowering if each is passes.NativeLowering else each, description)
+                for each, description in pipeline.passes
+            ]
+            pipeline.finalize()
+        return pipelines

@@ -1,0 +1,316 @@
+"""The output layer's formulas, compiled: losses with their deltas, and the outputs themselves.
+
+Twins of ``fusedmlp_numpy.kernels``; see kernels.py for what all of them share. Outputs are few and
+rows are many, so vectors run across rows: lane n of a vector is the n-th of some consecutive rows,
+and a loop goes over the K outputs. Of the last rows, lanes that are too many repeat the last one
+and are not written. Row losses are written out row by row, and summed by the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp.backend import MAX_ROW_LOSS
+from fusedmlp.network import OUTPUTS
+from fusedmlp_numba.caching import kernel
+from fusedmlp_numba.elementary import exp, log, log_1p
+from fusedmlp_numba.intrinsics import like
+from fusedmlp_numba.lanes import (
+    Vector,
+    choose,
+    inlined,
+    lanes_in,
+    lanes_of,
+    load,
+    load_chosen,
+    load_column,
+    magnitude,
+    spread,
+    store,
+    store_column,
+    store_first,
+    to_lanes,
+)
+
+if TYPE_CHECKING:
+    from fusedmlp.types import Float64Vector, FloatArray, IntArray
+
+SOFTMAX_OUTPUT: Final = OUTPUTS.index("softmax")
+SIGMOID_OUTPUT: Final = OUTPUTS.index("sigmoid")
+
+
+def scratch_size(K: int, itemsize: int) -> int:
+    """Elements of ``scratch`` that a worker's kernels need: a vector for each output."""
+    return K * lanes_of(itemsize)
+
+
+@kernel
+def softmax_cross_entropy(
+    z: FloatArray,
+    b: FloatArray,
+    y: IntArray,
+    w: FloatArray,
+    rows: IntArray,
+    scale: float,
+    losses: Float64Vector,
+    correct: Float64Vector,
+    scratch: FloatArray,
+) -> None:
+    """Loss −log softmax(z + b)[y] from the logits; z becomes the delta (ŷ − y)·w·scale.
+
+    With m = max z: loss = log Σ e^(z − m) + m − z[y], which no finite logit can overflow.
+
+    Parameters
+    ----------
+    z
+        (B, ≥ K), the product a·W; becomes delta.
+    b
+        (K,).
+    y
+        (N,) class numbers.
+    w
+        (N,) sample weights, or (0,) for none.
+    rows
+        (B,) row numbers in y and w.
+    losses, correct
+        (B,) wᵢ·lossᵢ, and wᵢ where the largest logit (the first, on a tie) is y's.
+    scratch
+        Work space of :func:`scratch_size`.
+    """
+    for i in range(0, len(rows), lanes_in(z)):
+        read_columns(z, b, scratch, i)
+        weight = softmax_rows(scratch, len(b), y, w, rows, i, losses, correct)
+        write_columns(scratch, len(b), to_lanes(weight * scale, z), z, i)
+
+
+@inlined
+def softmax_rows(
+    scratch: FloatArray,
+    K: int,
+    y: IntArray,
+    w: FloatArray,
+    rows: IntArray,
+    i: int,
+    losses: Float64Vector,
+    correct: Float64Vector,
+) -> Vector:
+    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; return :func:`weigh`'s."""
+    lanes, zero = lanes_in(scratch), spread(like(0.0, scratch))
+    label = load_chosen(y, 0, 1, rows, i, len(rows) - i, zero)
+    m, best, z_y = like(-math.inf, zero), zero, zero
+    for k in range(K):
+        logit, number = load(scratch, k * lanes), like(k, zero)
+        above = logit > m
+        m, best = choose(above, logit, m), choose(above, number, best)
+        z_y = choose(label == number, logit, z_y)
+    total = exponentials(scratch, K, m)
+    for k in range(K):
+        hit = choose(label == like(k, zero), like(1.0, zero), zero)
+        store(scratch, k * lanes, load(scratch, k * lanes) / total - hit)
+    loss = to_lanes(log(total), losses) + (to_lanes(m, losses) - to_lanes(z_y, losses))
+    return weigh(loss, best == label, w, rows, i, losses, correct)
+
+
+@inlined
+def exponentials(scratch: FloatArray, K: int, m: Vector) -> Vector:
+    """Scratch ← e^(scratch − m), K vectors; return their sum."""
+    lanes, total = lanes_in(scratch), like(0.0, m)
+    for k in range(K):
+        power = exp(load(scratch, k * lanes) - m)
+        store(scratch, k * lanes, power)
+        total = total + power
+    return total
+
+
+@kernel
+def sigmoid_cross_entropy(
+    z: FloatArray,
+    b: FloatArray,
+    y: FloatArray,
+    w: FloatArray,
+    rows: IntArray,
+    scale: float,
+    losses: Float64Vector,
+    correct: Float64Vector,
+    scratch: FloatArray,
+) -> None:
+    """Binary cross-entropy of K independent labels; z becomes the delta (σ(z) − y)·w·scale.
+
+    A label's loss from its logit is max(z, 0) − z·y + log(1 + e^−|z|); a row's is their sum.
+
+    Parameters
+    ----------
+    z
+        (B, ≥ K), the product a·W; becomes delta.
+    b
+        (K,).
+    y
+        (N, K) zeros and ones.
+    w
+        (N,) sample weights, or (0,) for none.
+    rows
+        (B,) row numbers in y and w.
+    losses, correct
+        (B,) wᵢ·lossᵢ, and wᵢ where all K labels are right (predicted 1 where z > 0).
+    """
+    for i in range(0, len(rows), lanes_in(z)):
+        read_columns(z, b, scratch, i)
+        weight = sigmoid_rows(scratch, len(b), y, w, rows, i, losses, correct)
+        write_columns(scratch, len(b), to_lanes(weight * scale, z), z, i)
+
+
+@inlined
+def sigmoid_rows(
+    scratch: FloatArray,
+    K: int,
+    y: FloatArray,
+    w: FloatArray,
+    rows: IntArray,
+    i: int,
+    losses: Float64Vector,
+    correct: Float64Vector,
+) -> Vector:
+    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; return :func:`weigh`'s."""
+    lanes, zero = lanes_in(scratch), spread(like(0.0, scratch))
+    one = like(1.0, zero)
+    loss, right = to_lanes(zero, losses), zero == zero
+    for k in range(K):
+        logit = load(scratch, k * lanes)
+        label = load_chosen(y, k, K, rows, i, len(rows) - i, zero)
+        right = right & (choose(logit > zero, one, zero) == label)
+        # Labels are 0 and 1, so the first two terms are exact in any type.
+        linear = choose(logit < zero, zero, logit) - logit * label
+        power = exp(zero - magnitude(logit))
+        loss = loss + (to_lanes(linear, losses) + to_lanes(log_1p(power), losses))
+        share = choose(logit < zero, power, one) / (power + one)
+        store(scratch, k * lanes, share - label)
+    return weigh(loss, right, w, rows, i, losses, correct)
+
+
+@kernel
+def squared_error(
+    z: FloatArray,
+    b: FloatArray,
+    y: FloatArray,
+    w: FloatArray,
+    rows: IntArray,
+    scale: float,
+    losses: Float64Vector,
+    correct: Float64Vector,
+    scratch: FloatArray,
+) -> None:
+    """Half the squared error ½·Σₖ (zₖ − yₖ)² of a row; z becomes the delta (z − y)·w·scale.
+
+    Parameters
+    ----------
+    z
+        (B, ≥ K), the product a·W; becomes delta.
+    b
+        (K,).
+    y
+        (N, K).
+    w
+        (N,) sample weights, or (0,) for none.
+    rows
+        (B,) row numbers in y and w.
+    losses, correct
+        (B,) wᵢ·lossᵢ, and 0.
+    """
+    for i in range(0, len(rows), lanes_in(z)):
+        read_columns(z, b, scratch, i)
+        weight = squared_rows(scratch, len(b), y, w, rows, i, losses, correct)
+        write_columns(scratch, len(b), to_lanes(weight * scale, z), z, i)
+
+
+@inlined
+def squared_rows(
+    scratch: FloatArray,
+    K: int,
+    y: FloatArray,
+    w: FloatArray,
+    rows: IntArray,
+    i: int,
+    losses: Float64Vector,
+    correct: Float64Vector,
+) -> Vector:
+    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; return :func:`weigh`'s."""
+    lanes, zero = lanes_in(scratch), spread(like(0.0, scratch))
+    loss = to_lanes(zero, losses)
+    for k in range(K):
+        error = load(scratch, k * lanes) - load_chosen(y, k, K, rows, i, len(rows) - i, zero)
+        wide = to_lanes(error, losses)
+        loss = loss + wide * wide
+        store(scratch, k * lanes, error)
+    return weigh(loss * 0.5, zero > zero, w, rows, i, losses, correct)
+
+
+@inlined
+def weigh(
+    loss: Vector,
+    right: Vector,
+    w: FloatArray,
+    rows: IntArray,
+    i: int,
+    losses: Float64Vector,
+    correct: Float64Vector,
+) -> Vector:
+    """Write capped, weighted losses and hits of the rows from the i-th on; return the weights."""
+    weight = like(1.0, loss)
+    if len(w) > 0:
+        weight = load_chosen(w, 0, 1, rows, i, len(rows) - i, loss)
+    # MAX_ROW_LOSS is not above NaN, which therefore stays.
+    capped = choose(loss > MAX_ROW_LOSS, like(MAX_ROW_LOSS, loss), loss)
+    store_first(losses, i, capped * weight, len(rows) - i)
+    store_first(correct, i, choose(right, weight, like(0.0, weight)), len(rows) - i)
+    return weight
+
+
+@inlined
+def read_columns(z: FloatArray, b: FloatArray, scratch: FloatArray, i: int) -> None:
+    """Put the logits z + b of the rows from the i-th on into ``scratch``, a vector for each."""
+    stride, lanes = z.shape[1], lanes_in(z)
+    for k in range(len(b)):
+        logit = load_column(z, i * stride + k, stride, len(z) - i) + b[k]
+        store(scratch, k * lanes, logit)
+
+
+@inlined
+def write_columns(scratch: FloatArray, K: int, factor: Vector, out: FloatArray, i: int) -> None:
+    """Write K vectors of ``scratch``, times ``factor``, to the rows of out from the i-th on."""
+    stride, lanes = out.shape[1], lanes_in(out)
+    for k in range(K):
+        column = load(scratch, k * lanes) * factor
+        store_column(out, i * stride + k, stride, column, len(out) - i)
+
+
+@kernel
+def output_activation(
+    z: FloatArray, b: FloatArray, output: int, out: FloatArray, scratch: FloatArray
+) -> None:
+    """Out = the network's outputs ŷ from its logits z + b.
+
+    Parameters
+    ----------
+    z
+        (B, ≥ K), the product a·W.
+    b
+        (K,).
+    out
+        (B, K).
+    scratch
+        Work space of :func:`scratch_size`.
+    """
+    K, lanes = len(b), lanes_in(z)
+    zero = spread(like(0.0, z))
+    for i in range(0, len(out), lanes):
+        read_columns(z, b, scratch, i)
+        m, factor = like(-math.inf, zero), like(1.0, zero)
+        for k in range(K):
+            logit = load(scratch, k * lanes)
+            m = choose(logit > m, logit, m)
+            if output == SIGMOID_OUTPUT:
+                store(scratch, k * lanes, 1.0 / (exp(zero - logit) + 1.0))
+        if output == SOFTMAX_OUTPUT:
+            factor = 1.0 / exponentials(scratch, K, m)
+        write_columns(scratch, K, factor, out, i)

@@ -1,0 +1,230 @@
+"""Staged data: what the compiled code is told of a data set, and which of its forms is chosen.
+
+Inputs stay as the user holds them (pixels, floats, CSR), except that the nonzero entries of dense
+inputs with many zeros are copied once where that is worth it. Checks are in ``fusedmlp.staging``;
+nothing is computed with the data here.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+
+import numpy as np
+
+from fusedmlp.backend import Data
+from fusedmlp.staging import HostData, is_sparse
+from fusedmlp_numba.layout import address, record_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from fusedmlp.types import DenseInputs, Inputs, IntArray
+
+PIXELS, SINGLE, DOUBLE, CSR, SHORT, SHORT_PIXELS = range(6)
+"""Kinds of a Source: (N, D) of uint8, float32 or float64; CSR of the engine's type with int32
+indices; the same with uint16 indices; and with uint8 values."""
+
+DENSE_KINDS: Final = {
+    np.dtype(np.uint8): PIXELS,
+    np.dtype(np.float32): SINGLE,
+    np.dtype(np.float64): DOUBLE,
+}
+
+SPARSE_DENSITY: Final = 0.3
+"""Share of nonzero inputs below which the first layer skips zeros: the sparse sums reach about a
+third of the dense product's rate."""
+
+SAMPLED_ROWS: Final = 1024
+"""Rows that the density is measured on, evenly spaced."""
+
+MAPPED_COPY_BYTES: Final = 64 * 2**20
+"""Most memory for the nonzero entries of inputs that are mapped from a file; MNIST needs 27 MB."""
+
+
+class Source(NamedTuple):
+    """A data set for the compiled code; addresses of what is not there are 0.
+
+    Parameters
+    ----------
+    kind
+        One of the kinds above.
+    sparse
+        Whether the first layer works on nonzero inputs only.
+    capacity
+        Entries that a sparse row may have.
+    x
+        Address of the dense inputs (N, D), or of the entries' values.
+    indptr, indices
+        Addresses of CSR's row starts and column numbers.
+    labels, targets
+        Address of (N,) class numbers or of (N, K) values.
+    sample_weight
+        Address of (N,) weights, where ``weighted``.
+    value_bytes
+        Bytes of an element of ``x``.
+    """
+
+    kind: int
+    sparse: bool
+    capacity: int
+    x: int
+    indptr: int
+    indices: int
+    labels: int
+    targets: int
+    sample_weight: int
+    weighted: bool
+    value_bytes: int
+
+
+Form: TypeAlias = tuple[int, int, str, str]
+"""(inputs, outputs, output, dtype) of an engine."""
+
+SOURCE: Final = record_dtype(Source)
+
+
+class Description:
+    """The record that tells compiled code of one data set; it may be written anew for another.
+
+    Attributes
+    ----------
+    source
+        What the record says.
+    address
+        Where it is.
+    """
+
+    def __init__(self) -> None:
+        self._record = np.zeros(1, SOURCE)
+        self.address = address(self._record)
+
+    def write(self, source: Source) -> None:
+        """Say something else."""
+        self.source = source
+        self._record[0] = source
+
+
+@dataclass
+class NumbaData(Data):
+    """A staged data set.
+
+    ``form`` is what an engine must have in common with the one that staged it: compiled code
+    checks no bounds. ``arrays`` keeps alive what the description points to.
+    """
+
+    description: Description
+    arrays: tuple[object, ...]
+    rows: int
+    labelled: bool
+    form: Form
+
+
+def stage(host: HostData, form: Form) -> NumbaData:
+    """Describe checked data for many calls."""
+    source, arrays = describe(host, form, copy_entries=True)
+    description = Description()
+    description.write(source)
+    return NumbaData(description, arrays, host.rows, host.y is not None, form)
+
+
+def describe(
+    host: HostData, form: Form, *, copy_entries: bool
+) -> tuple[Source, tuple[object, ...]]:
+    """Return what is told of a data set, and the arrays that this points to.
+
+    Nonzero entries of dense inputs are listed once with ``copy_entries``, else batch by batch.
+    """
+    x, y, w = host.x, host.y, host.sample_weight
+    n_inputs, _, output, dtype = form
+    indptr: object = None
+    indices: object = None
+    sparse, capacity = density(x) < SPARSE_DENSITY, n_inputs
+    if is_sparse(x):
+        sparse, kind, values = True, CSR, np.ascontiguousarray(x.data, dtype)
+        indptr = np.ascontiguousarray(x.indptr, np.int64)
+        indices = np.ascontiguousarray(x.indices, np.int32)
+        capacity = max(1, int(np.diff(x.indptr).max(initial=0)))
+    elif sparse and copy_entries and (entries := nonzero_entries(x, dtype)) is not None:
+        indptr, indices, values = entries
+        kind = SHORT_PIXELS if x.dtype == np.uint8 else SHORT
+        capacity = max(1, int(np.diff(entries[0]).max()))
+    else:
+        values = x
+        kind = DENSE_KINDS[x.dtype]
+    source = Source(
+        kind=kind,
+        sparse=bool(sparse),
+        capacity=capacity,
+        x=address(values),
+        indptr=address(indptr),
+        indices=address(indices),
+        labels=address(y) if output == "softmax" else 0,
+        targets=0 if output == "softmax" else address(y),
+        sample_weight=address(w),
+        weighted=w is not None,
+        value_bytes=values.itemsize,
+    )
+    return source, (values, indptr, indices, y, w)
+
+
+def density(x: Inputs) -> float:
+    """Share of nonzero inputs, over evenly spaced rows; 0 where there is no row."""
+    rows = int(x.shape[0])
+    if rows == 0:
+        return 0.0
+    if is_sparse(x):
+        return float(x.nnz / (rows * x.shape[1]))
+    sample = cast("DenseInputs", x)[:: -(-rows // SAMPLED_ROWS)]
+    return float(np.count_nonzero(sample) / sample.size)
+
+
+def nonzero_entries(
+    x: DenseInputs, dtype: npt.DTypeLike
+) -> tuple[IntArray, npt.NDArray[np.uint16], npt.NDArray[Any]] | None:
+    """Copy the nonzero entries of x as CSR (indptr, indices, data), where that is worth it.
+
+    Pixels stay pixels, other values become the engine's type.
+
+    Finding them in every epoch anew costs as much as half the products. None where the copy would
+    be larger than x, or larger than MAPPED_COPY_BYTES for an x that is mapped from a file, which
+    may not fit into memory; or where x is too wide.
+    """
+    rows, D = x.shape
+    kept = x.dtype if x.dtype == np.uint8 else np.dtype(dtype)
+    most = min(x.nbytes, MAPPED_COPY_BYTES) if _is_mapped(x) else x.nbytes
+    if np.iinfo(np.uint16).max < D or 8 * rows > most:
+        return None
+    indptr, n = np.zeros(rows + 1, np.int64), 0
+    for part in _parts(rows, D):
+        counts = np.count_nonzero(x[part], axis=1)
+        indptr[part.start + 1 : part.stop + 1] = n + np.cumsum(counts)
+        n += int(counts.sum())
+        if n * (kept.itemsize + 2) + indptr.nbytes > most:
+            return None
+    indices, data = np.empty(n, np.uint16), np.empty(n, kept)
+    for part in _parts(rows, D):
+        found = x[part] != 0
+        stretch = slice(indptr[part.start], indptr[min(part.stop, rows)])
+        indices[stretch] = np.nonzero(found)[1]
+        data[stretch] = x[part][found]
+    return indptr, indices, data
+
+
+def _parts(rows: int, D: int) -> Iterator[slice]:
+    """Cut rows into pieces of about a million entries, to keep temporary arrays small."""
+    height = max(1, 2**20 // D)
+    for start in range(0, rows, height):
+        yield slice(start, start + height)
+
+
+def _is_mapped(x: npt.NDArray[np.generic]) -> bool:
+    base: object = x
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return True
+        base = base.base
+    return isinstance(base, mmap.mmap)

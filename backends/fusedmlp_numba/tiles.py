@@ -1,0 +1,585 @@
+"""Tiles of products held in vector registers, and the copies that feed them: LLVM by hand.
+
+Beside intrinsics.py, which has what a scalar needs, and lanes.py, whose vectors are values of
+compiled code: here a whole tile with its loop over k is one intrinsic, because the accumulators
+must stay in registers from the first term to the last. Each docstring gives the meaning as NumPy
+would write it; products.py puts the tiles together. No caches, no workers, no layers here.
+
+A *panel* is LANES·2 neighbouring columns: two vector registers of the host's width. The weights
+are stored panel by panel (see layout.py), so that a tile reads them as one stream. Nothing here
+checks bounds, and nothing reads or writes outside the rows, panels and runs that it is told of.
+
+Hazards: ``fmuladd`` fuses only where the host has FMA, so results differ between hosts, never
+between two runs or two splits of the work on one host. A tile of fewer rows or panels than its
+registers could hold computes the last one again and writes it twice: all of C is read before
+any of it is written.
+"""
+
+# ruff: noqa: ANN401, ARG001 - see intrinsics.py
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils as untyped_cgutils
+
+from fusedmlp_numba.intrinsics import VECTOR_BYTES, VECTORS, data_of, intrinsic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from fusedmlp_numba.intrinsics import Emit
+
+cgutils: Any = untyped_cgutils
+
+TILE_ROWS: Final = 8 if VECTOR_BYTES == 64 else 6
+"""Rows of accumulators: 8·2 of AVX-512's 32 registers, 6·2 of AVX2's 16; the rest hold operands."""
+
+TILES: Final = {1: (1, 4), 2: (2, 2), 4: (4, 1), 6: (6, 1), TILE_ROWS: (TILE_ROWS, 1)}
+"""Shapes (rows, panels) of tiles by their rows: one for each would be much code, and FMA's latency
+makes one row of one panel as slow as four."""
+
+GATHER_PANELS: Final = 4
+"""Panels that a sparse row sums at once: eight independent chains hide the latency of FMA."""
+
+MASK_LANES: Final = 64
+"""Inputs that :func:`nonzero_mask` looks at."""
+
+CACHE_LINE: Final = 64
+
+
+class _Vectors:
+    """Loads, stores and arithmetic on vectors of one floating type, in one builder."""
+
+    def __init__(self, context: Any, builder: Any, element: Any, lanes: int | None = None) -> None:
+        self.builder = builder
+        self.itemsize: int = element.bitwidth // 8
+        self.lanes = lanes or VECTOR_BYTES // self.itemsize
+        self.vector = ir.VectorType(context.get_value_type(element), self.lanes)
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def load(self, base: Any, offset: Any) -> Any:
+        return self.builder.load(self._pointer(base, offset), align=self.itemsize)
+
+    def store(self, value: Any, base: Any, offset: Any) -> None:
+        self.builder.store(value, self._pointer(base, offset), align=self.itemsize)
+
+    def splat(self, value: Any) -> Any:
+        lane = ir.IntType(32)
+        first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), value, lane(0))
+        mask = ir.Constant(ir.VectorType(lane, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, first, mask)
+
+    def fma(self, x: Any, y: Any, z: Any) -> Any:
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.itemsize}"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, [x, y, z])
+
+    def sums(self) -> list[Any]:
+        """Make a panel's accumulators, zero at the start; LLVM keeps them in registers."""
+        places = [cgutils.alloca_once(self.builder, self.vector) for _ in range(VECTORS)]
+        for place in places:
+            self.builder.store(self.zero, place)
+        return places
+
+    def add_product(self, sums: list[Any], factor: Any, vectors: list[Any]) -> None:
+        """Add factor·vector to each sum."""
+        many = self.splat(factor)
+        for place, vector in zip(sums, vectors, strict=True):
+            self.builder.store(self.fma(many, vector, self.builder.load(place)), place)
+
+    def panel(self, offset: Any) -> list[Any]:
+        """Offsets of a panel row's registers."""
+        word = offset.type
+        return [self.builder.add(offset, word(v * self.lanes)) for v in range(VECTORS)]
+
+    def prefetch(self, base: Any, offsets: list[Any]) -> None:
+        """Begin to load the panels' rows at these offsets, to be written."""
+        for at in offsets:
+            for line in range(0, VECTORS * VECTOR_BYTES, CACHE_LINE):
+                offset = self.builder.add(at, at.type(line // self.itemsize))
+                _prefetch(self.builder, self.builder.gep(base, [offset]), write=True)
+
+    def finish(
+        self, sums: list[list[Any]], C: Any, offsets: list[Any], alpha: Any, accumulate: Any
+    ) -> None:
+        """C = α·sums or C += α·sums, the panels' rows at their offsets; C is read only for +=."""
+        scale = self.splat(alpha)
+        places = [at for offset in offsets for at in self.panel(offset)]
+        totals = [self.builder.load(place) for panel in sums for place in panel]
+        with self.builder.if_else(accumulate) as (add, replace):
+            with add:
+                values = [
+                    self.fma(scale, total, self.load(C, at))
+                    for total, at in zip(totals, places, strict=True)
+                ]
+                for value, at in zip(values, places, strict=True):
+                    self.store(value, C, at)
+            with replace:
+                for total, at in zip(totals, places, strict=True):
+                    self.store(self.builder.fmul(scale, total), C, at)
+
+    def _pointer(self, base: Any, offset: Any) -> Any:
+        pointer = self.builder.gep(base, [offset])
+        return self.builder.bitcast(pointer, self.vector.as_pointer())
+
+
+def _switch(builder: Any, number: Any, cases: dict[int, Callable[[], None]]) -> None:
+    """Emit a block for each upper bound, ascending; run the first whose bound is not below."""
+    done = builder.append_basic_block("done")
+    for bound, emit in cases.items():
+        block, other = (builder.append_basic_block(f"{side}{bound}") for side in ("to", "above"))
+        builder.cbranch(builder.icmp_signed("<=", number, number.type(bound)), block, other)
+        builder.position_at_end(block)
+        emit()
+        builder.branch(done)
+        builder.position_at_end(other)
+    builder.branch(done)
+    builder.position_at_end(done)
+
+
+@contextlib.contextmanager
+def _loop(
+    builder: Any, start: Any, stop: Any, step: Any, strides: Sequence[Any] = ()
+) -> Iterator[list[Any]]:
+    """Emit a loop over n from start to stop, at least one, with n and n·stride for each stride.
+
+    LLVM may neither unroll nor vectorise it: the body has enough independent work or little to do
+    altogether, and copies of it take long to compile.
+    """
+    word = start.type
+    before, body = builder.block, builder.append_basic_block("loop")
+    builder.branch(body)
+    builder.position_at_end(body)
+    steps = [step, *strides]
+    variables = [builder.phi(word) for _ in steps]
+    for variable, first in zip(variables, [start, *[word(0)] * len(strides)], strict=True):
+        variable.add_incoming(first, before)
+    yield variables
+    following = [builder.add(n, by) for n, by in zip(variables, steps, strict=True)]
+    for variable, value in zip(variables, following, strict=True):
+        variable.add_incoming(value, builder.block)
+    done = builder.append_basic_block("done")
+    jump = builder.cbranch(builder.icmp_signed("<", following[0], stop), body, done)
+    jump.set_metadata("llvm.loop", _as_written(builder.module))
+    builder.position_at_end(done)
+
+
+def _as_written(module: Any) -> Any:
+    """Metadata of a loop, which LLVM tells from that of other loops by its pointing at itself."""
+    rules = [
+        module.add_metadata(["llvm.loop.unroll.disable"]),
+        module.add_metadata(["llvm.loop.vectorize.enable", ir.IntType(1)(0)]),
+    ]
+    node = module.add_metadata([*rules, ir.IntType(64)(len(module.metadata))])
+    node.operands = (node, *rules)
+    return node
+
+
+def _clamped(builder: Any, count: Any, most: int) -> list[Any]:
+    """0 to most − 1, but from ``count`` on count − 1 again."""
+    last = builder.sub(count, count.type(1))
+    numbers = [count.type(n) for n in range(most)]
+    return [builder.select(builder.icmp_signed("<", n, last), n, last) for n in numbers]
+
+
+def _steps(builder: Any, start: Any, step: Any, numbers: Iterable[Any]) -> list[Any]:
+    return [builder.add(start, builder.mul(n, step)) for n in numbers]
+
+
+def _prefetch(builder: Any, pointer: Any, *, write: bool) -> None:
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.bitcast(pointer, byte), word(int(write)), word(3), word(1)])
+
+
+@intrinsic
+def multiply_tile(
+    typingctx: Any,
+    rows: Any,
+    panels: Any,
+    A: Any,
+    a: Any,
+    a_row: Any,
+    a_column: Any,
+    B: Any,
+    b: Any,
+    b_row: Any,
+    b_panel: Any,
+    C: Any,
+    c: Any,
+    c_row: Any,
+    c_panel: Any,
+    depth: Any,
+    alpha: Any,
+    accumulate: Any,
+) -> tuple[Any, Emit]:
+    """One tile of a product, C = α·A·B or C += α·A·B, its sums held in registers.
+
+    Every element is summed in the order of k, from zero: the result does not depend on how rows
+    and columns were cut.
+
+    Parameters
+    ----------
+    rows, panels
+        1 to TILE_ROWS rows; 1 panel, or for one row up to 4, for two up to 2.
+    A, a, a_row, a_column
+        Flat array; element (i, k) is ``A[a + i * a_row + k * a_column]``.
+    B, b, b_row, b_panel
+        Flat array; row k of panel p is at ``B[b + k * b_row + p * b_panel]``.
+    C, c, c_row, c_panel
+        Flat array; row i of panel p is at ``C[c + i * c_row + p * c_panel]``.
+    depth
+        Length of the sums, at least 1.
+    """
+    signature = types.void(
+        rows, panels, A, a, a_row, a_column, B, b, b_row, b_panel, C, c, c_row, c_panel, depth,
+        alpha, accumulate,
+    )  # fmt: skip
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        (rows, panels, A, a, a_row, a_column, B, b, b_row, b_panel, C, c, c_row, c_panel, depth,
+         alpha, accumulate) = arguments  # fmt: skip
+        kinds = signature.args
+        A, B, C = (
+            data_of(context, builder, kinds[i], value) for i, value in ((2, A), (6, B), (10, C))
+        )
+        v = _Vectors(context, builder, kinds[2].dtype)
+
+        def tile(height: int, width: int) -> None:
+            lines, across = _clamped(builder, rows, height), _clamped(builder, panels, width)
+            left = [builder.gep(A, [at]) for at in _steps(builder, a, a_row, lines)]
+            right = [builder.gep(B, [at]) for at in _steps(builder, b, b_panel, across)]
+            targets = [
+                at
+                for start in _steps(builder, c, c_row, lines)
+                for at in _steps(builder, start, c_panel, across)
+            ]
+            v.prefetch(C, targets)
+            sums = [v.sums() for _ in targets]
+            zero, one = depth.type(0), depth.type(1)
+            with _loop(builder, zero, depth, one, (a_column, b_row)) as (_, at_a, at_b):
+                vectors = [[v.load(panel, at) for at in v.panel(at_b)] for panel in right]
+                for i, row in enumerate(left):
+                    factor = builder.load(builder.gep(row, [at_a]))
+                    for p, panel in enumerate(vectors):
+                        v.add_product(sums[i * width + p], factor, panel)
+            v.finish(sums, C, targets, alpha, accumulate)
+
+        _switch(
+            builder,
+            rows,
+            {
+                bound: lambda shape=shape: tile(*shape)  # type: ignore[misc] # mypy#12557
+                for bound, shape in TILES.items()
+            },
+        )
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
+def gather_tile(
+    typingctx: Any,
+    panels: Any,
+    values: Any,
+    indices: Any,
+    start: Any,
+    stop: Any,
+    B: Any,
+    b: Any,
+    b_row: Any,
+    b_panel: Any,
+    C: Any,
+    c: Any,
+    c_panel: Any,
+    alpha: Any,
+    accumulate: Any,
+) -> tuple[Any, Emit]:
+    """One sparse row times a matrix: C = α·Σₙ values[n]·B[indices[n]], or C += that.
+
+    Parameters
+    ----------
+    panels
+        1 to GATHER_PANELS neighbouring panels, summed at once.
+    values, indices, start, stop
+        Flat arrays and the range of n.
+    B, b, b_row, b_panel
+        Flat array; row r of panel p is at ``B[b + r * b_row + p * b_panel]``.
+    C, c, c_panel
+        Flat array; panel p of the result is at ``C[c + p * c_panel]``.
+    """
+    signature = types.void(
+        panels, values, indices, start, stop, B, b, b_row, b_panel, C, c, c_panel, alpha, accumulate
+    )
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        count, values, indices, start, stop, B, b, b_row, b_panel, C, c, c_panel, alpha, add = (
+            arguments
+        )
+        kinds = signature.args
+        values, indices, B, C = (
+            data_of(context, builder, kinds[i], value)
+            for i, value in ((1, values), (2, indices), (5, B), (9, C))
+        )
+        v = _Vectors(context, builder, kinds[1].dtype)
+        word = start.type
+
+        def tile(panels: int) -> None:
+            numbers = _clamped(builder, count, panels)
+            right = [builder.gep(B, [at]) for at in _steps(builder, b, b_panel, numbers)]
+            targets = _steps(builder, c, c_panel, numbers)
+            sums = [v.sums() for _ in numbers]
+            nonempty = builder.icmp_signed("<", start, stop)
+            with builder.if_then(nonempty), _loop(builder, start, stop, word(1)) as (n,):
+                factor = builder.load(builder.gep(values, [n]))
+                index = builder.zext(builder.load(builder.gep(indices, [n])), word)
+                row = builder.mul(index, b_row)
+                for p, panel in enumerate(right):
+                    v.add_product(sums[p], factor, [v.load(panel, at) for at in v.panel(row)])
+            v.finish(sums, C, targets, alpha, add)
+
+        _switch(
+            builder,
+            count,
+            {
+                panels: lambda panels=panels: tile(panels)  # type: ignore[misc] # mypy#12557
+                for panels in (1, 2, GATHER_PANELS)
+            },
+        )
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+def _copy(
+    lanes: int | None, vectors: int, target: Any, at: Any, source: Any, start: Any
+) -> tuple[Any, Emit]:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        target, at, source, start = arguments
+        target, source = (
+            data_of(context, builder, signature.args[i], value)
+            for i, value in ((0, target), (2, source))
+        )
+        v = _Vectors(context, builder, signature.args[0].dtype, lanes)
+        steps = [at.type(n * v.lanes) for n in range(vectors)]
+        values = [v.load(source, builder.add(start, step)) for step in steps]
+        for value, step in zip(values, steps, strict=True):
+            v.store(value, target, builder.add(at, step))
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp), emit
+
+
+@intrinsic
+def copy_column(typingctx: Any, target: Any, at: Any, source: Any, start: Any) -> tuple[Any, Emit]:
+    """target[at : at + TILE_ROWS] = source[start : start + TILE_ROWS]: one k of a packed tile."""
+    return _copy(TILE_ROWS, 1, target, at, source, start)
+
+
+@intrinsic
+def copy_panel(typingctx: Any, target: Any, at: Any, source: Any, start: Any) -> tuple[Any, Emit]:
+    """target[at : at + columns] = source[start : start + columns]: one row of a panel."""
+    return _copy(None, VECTORS, target, at, source, start)
+
+
+@intrinsic
+def transpose_tile(
+    typingctx: Any,
+    W: Any,
+    w: Any,
+    w_row: Any,
+    rows: Any,
+    out: Any,
+    t: Any,
+    t_row: Any,
+    columns: Any,
+) -> tuple[Any, Emit]:
+    """out[t + j * t_row + i] = W[w + i * w_row + j] for a square of one register's lanes a side.
+
+    Where ``rows`` or ``columns``, at least 1, are fewer than the lanes: only so many rows of W are
+    read, the lanes of out beyond them become zero; and only so many rows of out are written.
+    """
+    word = types.intp
+    signature = types.void(W, word, word, word, out, word, word, word)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        W, w, w_row, rows, out, t, t_row, columns = arguments
+        W = data_of(context, builder, signature.args[0], W)
+        out = data_of(context, builder, signature.args[4], out)
+        v = _Vectors(context, builder, signature.args[0].dtype)
+        square = []
+        for i, at in enumerate(_steps(builder, w, w_row, _clamped(builder, rows, v.lanes))):
+            inside = builder.icmp_signed("<", rows.type(i), rows)
+            square.append(builder.select(inside, v.load(W, at), v.zero))
+        # Exchange the off-diagonal quarters of ever larger squares of lanes.
+        side = 1
+        while side < v.lanes:
+            masks = [
+                ir.Constant(
+                    ir.VectorType(ir.IntType(32), v.lanes),
+                    [
+                        lane - side + (0 if half == 0 else side) + v.lanes
+                        if lane & side
+                        else lane + (0 if half == 0 else side)
+                        for lane in range(v.lanes)
+                    ],
+                )
+                for half in range(2)
+            ]
+            for i in range(v.lanes):
+                if not i & side:
+                    pair = square[i], square[i + side]
+                    square[i], square[i + side] = (
+                        builder.shuffle_vector(*pair, mask) for mask in masks
+                    )
+            side *= 2
+        # From the last row to the first: a row that is not wanted is overwritten by the last one.
+        targets = _steps(builder, t, t_row, _clamped(builder, columns, v.lanes))
+        for value, at in reversed(list(zip(square, targets, strict=True))):
+            v.store(value, out, at)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
+def convert_run(
+    typingctx: Any, target: Any, at: Any, source: Any, start: Any, count: Any, divisor: Any
+) -> tuple[Any, Emit]:
+    """target[at : at + count] = source[start : start + count] / divisor, in target's type.
+
+    Whole numbers become whole numbers as they are, without the division.
+    """
+    word = types.intp
+    signature = types.void(target, word, source, word, word, divisor)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        target, at, source, start, count, divisor = arguments
+        target_kind, source_kind = signature.args[0].dtype, signature.args[2].dtype
+        divisor = context.cast(builder, divisor, signature.args[5], target_kind)
+        target, source = (
+            builder.gep(data_of(context, builder, signature.args[i], value), [offset])
+            for i, value, offset in ((0, target, at), (2, source, start))
+        )
+        lanes = VECTOR_BYTES // (target_kind.bitwidth // 8)
+
+        def convert(n: Any, lanes: int) -> None:
+            places = []
+            for pointer in (target, source):
+                place = builder.gep(pointer, [n])
+                kind = ir.VectorType(pointer.type.pointee, lanes)
+                places.append(builder.bitcast(place, kind.as_pointer()))
+            value = builder.load(places[1], align=source_kind.bitwidth // 8)
+            value = _converted(builder, value, source_kind, target_kind, places[0].type.pointee)
+            if isinstance(target_kind, types.Float):
+                many = _splat(builder, divisor, lanes)
+                value = builder.fdiv(value, many)
+            builder.store(value, places[0], align=target_kind.bitwidth // 8)
+
+        whole = builder.and_(count, count.type(-lanes))
+        for first, last, step in ((count.type(0), whole, lanes), (whole, count, 1)):
+            with (
+                builder.if_then(builder.icmp_signed("<", first, last)),
+                _loop(builder, first, last, count.type(step)) as (n,),
+            ):
+                convert(n, step)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    lane = ir.IntType(32)
+    empty = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    mask = ir.Constant(ir.VectorType(lane, lanes), [0] * lanes)
+    return builder.shuffle_vector(builder.insert_element(empty, value, lane(0)), empty, mask)
+
+
+def _converted(builder: Any, value: Any, source: Any, target: Any, kind: Any) -> Any:
+    """Convert lanes of Numba's type ``source`` to ``target``, which LLVM calls ``kind``."""
+    if isinstance(source, types.Float):
+        if source.bitwidth == target.bitwidth:
+            return value
+        return (builder.fpext if source.bitwidth < target.bitwidth else builder.fptrunc)(
+            value, kind
+        )
+    if isinstance(target, types.Float):
+        return builder.uitofp(value, kind)
+    return builder.zext(value, kind) if source.bitwidth < target.bitwidth else value
+
+
+@intrinsic
+def prefetch(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
+    """Begin to load the cache line of ``array[at]``; any place is allowed, even outside."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        pointer = builder.gep(data_of(context, builder, signature.args[0], arguments[0]),
+                              [arguments[1]])  # fmt: skip
+        _prefetch(builder, pointer, write=False)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+@intrinsic
+def nonzero_mask(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
+    """Bit n is whether element ``at + n`` is not 0, for MASK_LANES elements; NaN is not."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        element = signature.args[0].dtype
+        data = data_of(context, builder, signature.args[0], arguments[0])
+        pointer = builder.gep(data, [arguments[1]])
+        kind = ir.VectorType(context.get_data_type(element), MASK_LANES)
+        place = builder.bitcast(pointer, kind.as_pointer())
+        values = builder.load(place, align=element.bitwidth // 8)
+        zero = ir.Constant(kind, None)
+        if isinstance(element, types.Float):
+            truth = builder.fcmp_unordered("!=", values, zero)
+        else:
+            truth = builder.icmp_unsigned("!=", values, zero)
+        return builder.zext(builder.bitcast(truth, ir.IntType(MASK_LANES)), ir.IntType(64))
+
+    return types.int64(array, types.intp), emit
+
+
+@intrinsic
+def lowest_bit(typingctx: Any, mask: Any) -> tuple[Any, Emit]:
+    """Find the lowest bit that is set in an int64 that is not 0."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def get(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
+    """Read the element at place ``at``, never negative: saves the test that Numba would make."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        data = data_of(context, builder, signature.args[0], arguments[0])
+        value = builder.load(builder.gep(data, [arguments[1]]))
+        return context.cast(builder, value, array.dtype, signature.return_type)
+
+    kind = types.int64 if isinstance(array.dtype, types.Integer) else array.dtype
+    return kind(array, types.intp), emit
+
+
+@intrinsic
+def put(typingctx: Any, array: Any, at: Any, value: Any) -> tuple[Any, Emit]:
+    """Write a number to place ``at``, not negative, of an array's memory, in the array's type."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        data = data_of(context, builder, signature.args[0], arguments[0])
+        number = context.cast(builder, arguments[2], signature.args[2], array.dtype)
+        builder.store(number, builder.gep(data, [arguments[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), emit

@@ -1,0 +1,123 @@
+"""Numba's arrays and records over memory that is named by its address: no copies, no bounds.
+
+Compiled code gets one address per record of layout.py in place of dozens of arrays, each of which
+would cost a call from Python half a microsecond, and the compiler seven values to carry around.
+The price is that nothing here knows how long a stretch of memory is: the engine allocates it, and
+keeps it alive while a call runs. No arithmetic is here; that is in intrinsics.py and kernels.py.
+"""
+
+# ruff: noqa: ANN401, ARG001 - values of LLVM's builder and Numba's types have no static types, and
+# an intrinsic's own parameters are types: the values come to the function that it returns.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from numba import types
+from numba.np import arrayobj as untyped_arrayobj
+
+from fusedmlp_numba.intrinsics import intrinsic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fusedmlp_numba.intrinsics import Emit
+
+arrayobj: Any = untyped_arrayobj
+
+ENDLESS: Final = 2**40
+"""Length of a vector over an address: more than any memory, so that no slice is cut short."""
+
+
+def _array(
+    context: Any, builder: Any, kind: Any, address: Any, shape: list[Any], strides: list[Any]
+) -> Any:
+    """Make an array value of elements at an address; a stride counts elements."""
+    element = context.get_data_type(kind.dtype)
+    itemsize = context.get_constant(types.intp, context.get_abi_sizeof(element))
+    array = context.make_array(kind)(context, builder)
+    arrayobj.populate_array(
+        array,
+        data=builder.inttoptr(address, element.as_pointer()),
+        shape=shape,
+        strides=[builder.mul(stride, itemsize) for stride in strides],
+        itemsize=itemsize,
+        meminfo=None,
+    )
+    return array._getvalue()  # noqa: SLF001 - as Numba's own code generators do
+
+
+@intrinsic
+def record(typingctx: Any, address: Any, dtype: Any) -> tuple[Any, Emit]:
+    """View the record of a structured dtype at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(dtype.dtype))
+
+    return dtype.dtype(types.intp, dtype), emit
+
+
+@intrinsic
+def vector(typingctx: Any, address: Any, dtype: Any) -> tuple[Any, Emit]:
+    """View the elements of a dtype from an address on."""
+    kind = types.Array(dtype.dtype, 1, "C")
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        length = context.get_constant(types.intp, ENDLESS)
+        one = context.get_constant(types.intp, 1)
+        return _array(context, builder, kind, arguments[0], [length], [one])
+
+    return kind(types.intp, dtype), emit
+
+
+@intrinsic
+def table(typingctx: Any, address: Any, dtype: Any, width: Any) -> tuple[Any, Emit]:
+    """View rows of ``width`` elements of a dtype from an address on."""
+    kind = types.Array(dtype.dtype, 2, "C")
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        address, _, width = arguments
+        rows = context.get_constant(types.intp, ENDLESS)
+        one = context.get_constant(types.intp, 1)
+        return _array(context, builder, kind, address, [rows, width], [width, one])
+
+    return kind(types.intp, dtype, types.intp), emit
+
+
+def _real(plan: Any) -> Any:
+    """Return the floating type of an engine: that of its record's ``unit``."""
+    return plan.typeof("unit")
+
+
+@intrinsic
+def reals(typingctx: Any, plan: Any, address: Any) -> tuple[Any, Emit]:
+    """View the engine's floats from an address on; ``plan.unit`` tells their type."""
+    kind = types.Array(_real(plan), 1, "C")
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        length = context.get_constant(types.intp, ENDLESS)
+        one = context.get_constant(types.intp, 1)
+        return _array(context, builder, kind, arguments[1], [length], [one])
+
+    return kind(plan, types.intp), emit
+
+
+@intrinsic
+def matrix(
+    typingctx: Any, plan: Any, address: Any, first: Any, last: Any, stride: Any
+) -> tuple[Any, Emit]:
+    """View rows first to last of the engine's matrix at an address; a row has ``stride`` elements."""
+    kind = types.Array(_real(plan), 2, "C")
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        _, address, first, last, stride = arguments
+        itemsize = context.get_constant(
+            types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        )
+        start = builder.add(address, builder.mul(builder.mul(first, stride), itemsize))
+        one = context.get_constant(types.intp, 1)
+        shape, strides = [builder.sub(last, first), stride], [stride, one]
+        return _array(context, builder, kind, start, shape, strides)
+
+    word = types.intp
+    return kind(plan, word, word, word, word), emit
