@@ -20,6 +20,10 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 COVERAGE_FLOOR = 90
 
+TARGETS = {"generic": "", "haswell": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt"}
+"""Processors, with their features, that the Numba engine is also compiled for: 16-byte vectors, and
+AVX2 with FMA wherever the machine has more."""
+
 
 def install(session: nox.Session, *groups: str, package: bool = True) -> None:
     """Install dependency groups of pyproject.toml and, where asked, the package itself."""
@@ -37,6 +41,23 @@ def tests(session: nox.Session) -> None:
         f"--cov-fail-under={0 if session.posargs else COVERAGE_FLOOR}",
         *session.posargs,
     )
+
+
+@nox.session
+def targets(session: nox.Session) -> None:
+    """The Numba engine's tests, compiled for other processors than this one (x86-64 only)."""
+    install(session, "test")
+    for name, features in TARGETS.items():
+        session.run(
+            "pytest",
+            "-q",
+            "-m",
+            "not slow and not gpu",
+            "tests/numba_backend",
+            "tests/test_gradients.py",
+            *session.posargs,
+            env={"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features},
+        )
 
 
 @nox.session(python=PYTHONS, name="tests-all")
@@ -76,7 +97,15 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def benchmarks(session: nox.Session) -> None:
-    """Measure every usable backend on MNIST. ``-- --quick`` only proves that everything runs."""
+    """Measure every usable backend on MNIST. ``-- --quick`` only proves that everything runs.
+
+    ``-- peers`` measures PyTorch, JAX and others beside us, ``-- peers --help`` lists its options.
+    """
+    if session.posargs[:1] == ["peers"]:
+        install(session, "peers")
+        path = {"PYTHONPATH": "benchmarks"}
+        session.run("python", "-m", "peers", *session.posargs[1:], env=path)
+        return
     install(session, "test")
     session.run("pytest", "benchmarks", "--benchmark-only", "-p", "no:cov", *session.posargs)
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import VECTORS, like, stay_small
 from fusedmlp_numba.kernels import PIXEL_MAX
@@ -37,12 +35,13 @@ from fusedmlp_numba.tiles import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
 
 DEPTH: Final = 1024
-"""Most terms summed in one go: a panel of the right operand then stays in the L1 cache."""
+"""Most terms summed in one go: a panel of the right operand then stays in the L1 or L2 cache."""
 
 BLOCK: Final = 2**16
 """Elements of the left operand in one block: a share of the L2 cache."""
@@ -80,8 +79,8 @@ def tiles(
     panels: int,
     A: FloatArray,
     a: int,
-    a_row: int | np.int64,
-    a_column: int | np.int64,
+    a_row: int,
+    a_column: int,
     a_tile: int,
     B: FloatArray,
     b: int,
@@ -99,7 +98,7 @@ def tiles(
 
     The only place with tiles in it, because their code is long. Tile n of A begins at
     ``a + n * a_tile``. One or two rows take more panels at once. Callers write a stride of 1 as
-    ``np.int64(1)``: a plain 1 is a type of its own to Numba, and all of this is compiled again.
+    ``like(1, depth)``: a plain 1 is a type of its own to Numba, and all of this is compiled again.
     """
     stay_small()
     factor = like(alpha, C)
@@ -223,7 +222,7 @@ def multiply_transposed(
     """
     stay_small()
     first, count, most = rows[0], rows[1] - rows[0], chunk(depth)
-    # Copying A into tiles costs about as much as three panels' sums.
+    # Copying A into tiles costs about as much as the sums of a few panels gain by it.
     packed = panels[1] - panels[0] > PACKING_PANELS
     for k in range(0, depth, most):
         terms = min(most, depth - k)
@@ -428,57 +427,6 @@ def prefetch_dense(x: DenseInputs, rows: IntArray, first: int, last: int) -> Non
     for i in range(first, last):
         for j in range(0, D, CACHE_LINE // x.itemsize):
             prefetch(x, rows[i] * D + j)
-
-
-@kernel
-def list_columns(
-    index: npt.NDArray[np.uint32],
-    value: FloatArray,
-    row_stop: IntArray,
-    rows: int,
-    capacity: int,
-    first: int,
-    last: int,
-    list_row: npt.NDArray[np.uint32],
-    list_value: FloatArray,
-    list_start: IntArray,
-    list_stop: IntArray,
-) -> None:
-    """Turn the batch's entries by row into entries by input, for inputs first to last.
-
-    Within an input, rows ascend; each worker fills its own inputs' stretch of the lists.
-    """
-    stay_small()
-    list_stop[first:last] = 0
-    before = 0
-    for i in range(rows):
-        start, stop = _stretch(index, row_stop, i, capacity, first, last)
-        before += start - i * capacity
-        for n in range(start, stop):
-            d = get(index, n)
-            put(list_stop, d, get(list_stop, d) + 1)
-    for d in range(first, last):
-        count = get(list_stop, d)
-        put(list_start, d, before)
-        put(list_stop, d, before)
-        before += count
-    for i in range(rows):
-        start, stop = _stretch(index, row_stop, i, capacity, first, last)
-        for n in range(start, stop):
-            d = get(index, n)
-            at = get(list_stop, d)
-            put(list_row, at, i)
-            put(list_value, at, get(value, n))
-            put(list_stop, d, at + 1)
-
-
-@kernel
-def _stretch(
-    index: npt.NDArray[np.uint32], row_stop: IntArray, i: int, capacity: int, first: int, last: int
-) -> tuple[int, int]:
-    """Where a row's ascending indices first to last stand."""
-    start, stop = i * capacity, get(row_stop, i * SPANS + SPANS - 1)
-    return _lower_bound(index, start, stop, first), _lower_bound(index, start, stop, last)
 
 
 @kernel

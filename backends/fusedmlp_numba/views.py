@@ -106,7 +106,7 @@ def reals(typingctx: Any, plan: Any, address: Any) -> tuple[Any, Emit]:
 def matrix(
     typingctx: Any, plan: Any, address: Any, first: Any, last: Any, stride: Any
 ) -> tuple[Any, Emit]:
-    """View rows first to last of the engine's matrix at an address; a row has ``stride`` elements."""
+    """View rows first to last of the engine's matrix at an address, ``stride`` elements each."""
     kind = types.Array(_real(plan), 2, "C")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:

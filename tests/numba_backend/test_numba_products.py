@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import products
+from fusedmlp_numba import lists, products
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.intrinsics import panel_columns
 from fusedmlp_numba.products import SPANS
@@ -235,6 +235,23 @@ def gathered(x, rows, kind, dtype):
     return index, value, stop, D
 
 
+def listed(entries, D, shares):
+    """The entries by input, each share of the batch's rows counted and written by one worker."""
+    index, value, stop, capacity = entries
+    row_cells, list_row = guarded(len(index), np.uint32)
+    value_cells, list_value = guarded(len(index), value.dtype)
+    start_cells, list_start = guarded(D + 1, np.int64)
+    counts, places = np.full((2, len(shares), D), 777)
+    for worker, (first, last) in enumerate(shares):
+        run(lists.count_inputs, index, stop, capacity, first, last, counts[worker])
+    for worker, (first, last) in enumerate(shares):
+        run(lists.list_entries, index, value, stop, capacity, first, last, counts.ravel(),
+            places[worker], worker, len(shares), list_row, list_value, list_start)  # fmt: skip
+    for cells in (row_cells, value_cells, start_cells):
+        assert_guards(cells)
+    return list_row, list_value, list_start
+
+
 def sparse_inputs(rng, N, D, density, stored):
     """Values with empty rows, empty columns and full rows among them; 0 or 1 as ``density``."""
     x = (rng.integers(1, 256, (N, D)) * (rng.random((N, D)) < density)).astype(stored)
@@ -257,7 +274,7 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     exact = x[rows].astype(dtype)
     if stored == "uint8":
         exact /= np.dtype(dtype).type(255)
-    index, value, stop, capacity = gathered(x, rows, kind, dtype)
+    entries = index, value, stop, capacity = gathered(x, rows, kind, dtype)
     span = -(-D // SPANS)
     for i in range(B):
         stops = stop[i * SPANS : (i + 1) * SPANS]
@@ -284,16 +301,12 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     product = results[0].reshape(B, -1)[:, :H]
     check_close("product", np.append(product, 1), np.append(exact @ W, 1), bound)
 
-    row_cells, list_row = guarded(B * D, np.uint32)
-    value_cells, list_value = guarded(B * D, dtype)
-    start, end = np.zeros(D, np.int64), np.zeros(D, np.int64)
-    for first, last in cuts(D, cut % D):
-        run(products.list_columns, index, value, stop, B, capacity, first, last, list_row,
-            list_value, start, end)  # fmt: skip
-    assert_guards(row_cells)
-    assert_guards(value_cells)
+    list_row, list_value, start = listed(entries, D, cuts(B, cut % B))
+    end = start[1:]
     for d in range(D):
-        np.testing.assert_array_equal(list_row[start[d] : end[d]], np.flatnonzero(exact[:, d]))
+        here = slice(start[d], end[d])
+        np.testing.assert_array_equal(list_row[here], np.flatnonzero(exact[:, d]))
+        np.testing.assert_array_equal(list_value[here], exact[:, d][exact[:, d] != 0])
     delta = rng.normal(size=(B, width)).astype(dtype)
     reference = exact.T @ delta[:, :H]
     for alpha, accumulate in ((1.0, False), (-0.5, True)):
@@ -369,11 +382,12 @@ def touch_the_ends():
         run(products.gather_product, index, value, stop, K, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
         list_row, list_value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
-        start, stops = end(np.empty(K, np.int64)), end(np.empty(K, np.int64))
-        run(products.list_columns, index, value, stop, M, K, 0, K, list_row, list_value, start,
-            stops)  # fmt: skip
-        run(products.gather_gradient, list_row, list_value, start, stops, square, 0, n * columns,
-            B, 0, K, (0, K), (0, n), columns, -1.0, True)  # fmt: skip
+        counts, places, start = (end(np.zeros(n, np.int64)) for n in (K, K, K + 1))
+        run(lists.count_inputs, index, stop, K, 0, M, counts)
+        run(lists.list_entries, index, value, stop, K, 0, M, counts, places, 0, 1, list_row,
+            list_value, start)  # fmt: skip
+        run(products.gather_gradient, list_row, list_value, start, start[1:], square, 0,
+            n * columns, B, 0, K, (0, K), (0, n), columns, -1.0, True)  # fmt: skip
 
 
 @pytest.mark.slow
