@@ -45,7 +45,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def targets(session: nox.Session) -> None:
-    """The Numba engine's tests, compiled for other processors than this one (x86-64 only)."""
+    """Run the Numba engine's tests, compiled for other processors than this one (x86-64 only)."""
     install(session, "test")
     for name, features in TARGETS.items():
         session.run(

@@ -126,6 +126,15 @@ def test_the_scan_for_nan_reaches_the_last_piece(monkeypatch):
         staging.prepare(x, None, None, Network((3, 2)), "float64")
 
 
+def test_large_numbers_are_finite_and_nan_among_them_is_found():
+    """Their squares overflow, which the fast check of a few rows must not take for an answer."""
+    network, x = Network((3, 2)), np.full((2, 3), 1e30, np.float32)
+    assert staging.prepare_inputs(x, network, "float32") is x
+    x[1, 2] = np.nan
+    with pytest.raises(InvalidInputError, match=r"x\[1, 2\] is nan"):
+        staging.prepare_inputs(x, network, "float32")
+
+
 def test_targets_come_back_in_their_one_form():
     network = Network((3, 1), output="sigmoid")
     staged = staging.prepare(GOOD_X, [True, False, True, False], [1, 2, 3, 4], network, "float32")

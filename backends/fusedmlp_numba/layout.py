@@ -14,7 +14,7 @@ is computed here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, cast, get_type_hints
+from typing import TYPE_CHECKING, Final, NamedTuple, get_type_hints
 
 import numpy as np
 
@@ -169,9 +169,13 @@ def as_record(values: tuple[object, ...], dtype: np.dtype[np.void]) -> npt.NDArr
     return np.array([values], dtype)
 
 
-def address(array: object) -> int:
+def address(array: npt.NDArray[np.generic] | None) -> int:
     """Where an array's elements begin; 0 for None."""
-    return 0 if array is None else int(cast("npt.NDArray[np.generic]", array).ctypes.data)
+    if array is None:
+        return 0
+    # ``array.ctypes.data`` takes twice as long, which is a tenth of a prediction.
+    start: int = array.__array_interface__["data"][0]
+    return start
 
 
 class Shape(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -140,8 +140,8 @@ def describe(
     """
     x, y, w = host.x, host.y, host.sample_weight
     n_inputs, _, output, dtype = form
-    indptr: object = None
-    indices: object = None
+    indptr: npt.NDArray[Any] | None = None
+    indices: npt.NDArray[Any] | None = None
     sparse, capacity = density(x) < SPARSE_DENSITY, n_inputs
     if is_sparse(x):
         sparse, kind, values = True, CSR, np.ascontiguousarray(x.data, dtype)
@@ -178,7 +178,7 @@ def density(x: Inputs) -> float:
         return 0.0
     if is_sparse(x):
         return float(x.nnz / (rows * x.shape[1]))
-    sample = cast("DenseInputs", x)[:: -(-rows // SAMPLED_ROWS)]
+    sample = x if rows <= SAMPLED_ROWS else x[:: -(-rows // SAMPLED_ROWS)]
     return float(np.count_nonzero(sample) / sample.size)
 
 

@@ -1,0 +1,183 @@
+"""Runs the workers: parity first, then round after round, every contestant in turn.
+
+A round goes once through all of them, so that a machine that slows down slows everybody; and
+every round begins one further on, so that nobody always follows the same neighbour.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from peers import machine, material, parity
+from peers.channel import Channel, UnsupportedTask, WorkerError
+from peers.document import Entry, Round, TaskEntries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from peers.contestants import Contestant
+    from peers.document import Document
+    from peers.tasks import Task
+
+    Say = Callable[[str], None]
+
+CALM_SECONDS: Final = 0.01
+CALM_SHARE: Final = 0.05
+"""Workers count as idle when together they use less than this share of a CPU for that long."""
+
+PATIENCE: Final = 1.0
+"""Thread pools may spin for some 0.2 s after their last task; after this, measure anyway."""
+
+
+class Contest:
+    """The workers of a run, started once for all tasks. Use it as a context.
+
+    Parameters
+    ----------
+    contestants
+        Who may take part; the absent are skipped and named.
+    document
+        Where versions, absences and results go.
+    say
+        Receives lines for people.
+    """
+
+    def __init__(self, contestants: Sequence[Contestant], document: Document, say: Say) -> None:
+        self._contestants, self._document, self._say = contestants, document, say
+        self._stack = ExitStack()
+        self._channels: list[Channel] = []
+        self._folder = Path()
+        self.breaches = 0
+        self.failures = 0
+
+    def __enter__(self) -> Contest:
+        with ExitStack() as stack:
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            cpus = machine.usable_cpus()
+            for contestant in self._contestants:
+                absence = contestant.absence()
+                if absence is None:
+                    limit = cpus[: contestant.threads]
+                    self._channels.append(stack.enter_context(Channel(contestant, limit)))
+                elif contestant.name not in self._document["skipped"]:
+                    self._document["skipped"][contestant.name] = absence
+                    self._say(f"{contestant.name} is skipped: {absence}")
+            for channel in list(self._channels):
+                try:
+                    self._document["versions"] |= channel.hello()
+                except WorkerError as error:
+                    self._lose(channel, str(error))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stack.__exit__(*details)  # type: ignore[arg-type] # what Python gave
+
+    def run(self, task: Task, rounds: int) -> TaskEntries:
+        """Measure everybody who can do a task."""
+        found = TaskEntries(task=task.to_dict(), flops_per_sample=task.flops_per_sample, entries=[])
+        entering = [channel for channel in self._channels if channel.contestant.enters(task)]
+        for each in {channel.contestant.task_for(task) for channel in entering}:
+            material.write(each, self._folder / each.name)
+        # One after another: spinning threads on shared cores lose more than compilers would gain.
+        entries = [self._prepared(channel, task) for channel in entering]
+        found["entries"] = entries
+        ready = [
+            pair for pair in zip(entering, entries, strict=True) if pair[1]["status"] == "measured"
+        ]
+        for number in range(1, rounds + 1):
+            start = number % max(len(ready), 1)
+            for channel, entry in ready[start:] + ready[:start]:
+                if entry["status"] == "measured":
+                    self._round(channel, entry, number)
+        for channel in entering:
+            self._release(channel)
+        self._document["tasks"].append(found)
+        return found
+
+    def _prepared(self, channel: Channel, task: Task) -> Entry:
+        contestant = channel.contestant
+        own = contestant.task_for(task)
+        entry = Entry(
+            peer=contestant.name,
+            threads=contestant.threads,
+            status="measured",
+            reason="",
+            parity={},
+            prepare_seconds=None,
+            rounds=[],
+        )
+        try:
+            folder = str(self._folder / own.name)
+            answer = channel.ask("prepare", task=own.to_dict(), material=folder)
+        except UnsupportedTask as unable:
+            entry["status"], entry["reason"] = "unsupported", str(unable)
+            return entry
+        except WorkerError as error:
+            self._fail(entry, f"{contestant.label} on {task.name}", str(error))
+            return entry
+        entry["prepare_seconds"] = cast("float", answer.pop("prepare_seconds"))
+        entry["parity"] = answer
+        breach = parity.breach(own, answer)
+        if breach is not None:
+            self.breaches += 1
+            entry["status"], entry["reason"] = "parity", breach
+            self._say(f"{contestant.label} is excluded from {task.name}: {breach}")
+        return entry
+
+    def _round(self, channel: Channel, entry: Entry, number: int) -> None:
+        others = [each for each in self._channels if each is not channel]
+        settle(self._channels)
+        before = burned(others)
+        try:
+            answer = cast("Round", channel.ask("round", number=number))
+        except WorkerError as error:
+            self._fail(entry, channel.contestant.label, str(error))
+            return
+        after = burned(others)
+        seconds = answer["seconds"]
+        answer["disturbance"] = (
+            None if before is None or after is None else (after - before) / seconds
+        )
+        entry["rounds"].append(answer)
+
+    def _release(self, channel: Channel) -> None:
+        try:
+            channel.ask("release")
+        except WorkerError as error:
+            self._lose(channel, str(error))
+
+    def _fail(self, entry: Entry, who: str, why: str) -> None:
+        self.failures += 1
+        entry["status"], entry["reason"] = "failed", why
+        self._say(f"{who} failed: {why}")
+
+    def _lose(self, channel: Channel, why: str) -> None:
+        self.failures += 1
+        self._channels.remove(channel)
+        self._document["skipped"][channel.contestant.label] = why
+        self._say(f"{channel.contestant.label} is gone: {why}")
+
+
+def burned(channels: Iterable[Channel]) -> float | None:
+    """CPU seconds that these workers have used so far; None where one cannot ask."""
+    spent = [seconds for each in channels if (seconds := each.cpu_seconds()) is not None]
+    return sum(spent) if spent else None
+
+
+def settle(channels: Sequence[Channel]) -> None:
+    """Wait until no worker computes or spins any more."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        before = burned(channels)
+        time.sleep(CALM_SECONDS)
+        after = burned(channels)
+        if before is None or after is None:
+            time.sleep(0.25)
+            return
+        if after - before < CALM_SHARE * CALM_SECONDS:
+            return

@@ -1,0 +1,193 @@
+"""The peer benchmarks without the peers: driver, parity, document, tables, on tiny tasks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+if str(BENCHMARKS) not in sys.path:
+    sys.path.insert(0, str(BENCHMARKS))
+
+from fusedmlp.errors import ExitCode, FileFormatError  # noqa: E402 - after the path is set
+from peers import contestants, document, figures, material, parity, report, runner  # noqa: E402
+from peers.__main__ import main  # noqa: E402
+from peers.contestants import OURS, PEAK, Contestant  # noqa: E402
+from peers.contract import Peer  # noqa: E402
+from peers.driver import Contest  # noqa: E402
+from peers.libraries.lean import LeanNumpy  # noqa: E402
+from peers.libraries.ours import NumpyPeer  # noqa: E402
+from peers.libraries.workshop_style import WorkshopStyle  # noqa: E402
+from peers.tasks import AXES, TASKS, Task, quick, sweep  # noqa: E402
+
+TINY = Task("tiny", sizes=(6, 8, 3), inputs="normal", batch_size=8, rows=40, samples=40)
+
+
+class Diverging(NumpyPeer):
+    """Computes the right thing with another learning rate."""
+
+    def training(self, task, material):
+        return super().training(replace(task, lr=1.05 * task.lr), material)
+
+
+class Dying(Peer):
+    """Ends its process."""
+
+    def training(self, task, material):
+        os._exit(7)
+
+
+def from_here(name):
+    path = os.pathsep.join([str(Path(__file__).parent), str(BENCHMARKS)])
+    return Contestant(name.lower(), f"test_peers:{name}", "numpy", environment={"PYTHONPATH": path})
+
+
+def named(*names):
+    return [contestant for contestant in contestants.ALL if contestant.name in names]
+
+
+@pytest.fixture
+def contest():
+    """Run a contest and return its document, its lines and itself."""
+
+    def run(chosen, tasks, rounds=2):
+        found, lines = document.new({}), []
+        with Contest(chosen, found, lines.append) as contest:
+            for task in tasks:
+                contest.run(task, rounds)
+        return found, lines, contest
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_contest_gives_a_document_that_tables_can_be_made_of(contest, tmp_path):
+    predicting = replace(TINY, name="predict-tiny", kind="predict", rows=100, samples=20)
+    chosen = named(PEAK, OURS, "fusedmlp-numpy", "lean-numpy")
+    found, lines, contest = contest(chosen, [TINY, predicting])
+    assert (contest.breaches, contest.failures, lines) == (0, 0, [])
+    document.write(found, tmp_path / "runs" / "out.json")
+    read = document.read(tmp_path / "runs" / "out.json")
+    assert read == json.loads(json.dumps(found))
+    assert {"schema", "date", "command", "machine", "versions", "settings", "tasks"} <= set(read)
+    assert {"cpu", "cores", "caches", "python"} <= set(read["machine"])
+    assert {"numpy", "numba", "fusedmlp"} <= set(read["versions"])
+    for task in read["tasks"]:
+        assert Task.from_dict(task["task"]).name in ("tiny", "predict-tiny")
+        for entry in task["entries"]:
+            assert entry["status"] == "measured", entry
+            assert len(entry["rounds"]) == 2
+            assert all(each["seconds"] > 0 for each in entry["rounds"])
+        assert figures.verdict(task).best.entry["peer"] == "lean-numpy"
+    out = io.StringIO()
+    report.show(read, Console(file=out, width=120))
+    assert "ours against the best peer" in out.getvalue()
+    assert "lean-numpy" in out.getvalue()
+
+
+def test_who_diverges_or_dies_is_excluded_and_the_others_go_on(contest):
+    absent = Contestant("absent", "nowhere:Peer", "a_module_that_is_not_there")
+    chosen = [*named("fusedmlp-numpy"), from_here("Diverging"), from_here("Dying"), absent]
+    found, lines, contest = contest(chosen, [TINY])
+    statuses = {entry["peer"]: entry["status"] for entry in found["tasks"][0]["entries"]}
+    assert statuses == {"fusedmlp-numpy": "measured", "diverging": "parity", "dying": "failed"}
+    assert (contest.breaches, contest.failures) == (1, 2)  # dying fails, and then is gone
+    by_peer = {entry["peer"]: entry for entry in found["tasks"][0]["entries"]}
+    assert len(by_peer["fusedmlp-numpy"]["rounds"]) == 2
+    assert by_peer["diverging"]["rounds"] == []
+    assert "the weights' way differs by 0.0" in by_peer["diverging"]["reason"]
+    assert any("exit status 7" in line for line in lines)
+    assert "not installed" in found["skipped"]["absent"]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TINY,
+        replace(TINY, name="relu", hidden="relu", sizes=(6, 8, 7, 3)),
+        replace(TINY, name="adam", optimizer="adam", lr=0.01),
+        replace(TINY, name="wide", dtype="float64"),
+        replace(TINY, name="full", batch_size=40, samples=400),
+        replace(TINY, name="dropout", dropout=0.5, sizes=(6, 64, 3)),
+        replace(TINY, name="one", batch_size=1),
+    ],
+    ids=lambda task: task.name,
+)
+@pytest.mark.parametrize("peer", [LeanNumpy, WorkshopStyle, NumpyPeer])
+def test_the_numpy_peers_train_as_the_backend_does(peer, task, tmp_path):
+    if peer is WorkshopStyle and task.name in ("relu", "adam", "dropout"):
+        pytest.skip("two sigmoid layers and plain descent are all it has")
+    material.write(task, tmp_path / "m")
+    run = runner.runner(peer(1), task, material.read(tmp_path / "m"))
+    assert parity.breach(task, run.parity()) is None
+    found = run.round(1)
+    assert found["samples"] == task.samples
+    assert 0 < found["loss"] < 3
+    assert 0 <= found["accuracy"] <= 1
+
+
+def test_a_peer_that_does_not_train_is_a_breach():
+    start, end = [np.ones((3, 2))], [np.ones((3, 2)) + 1e-6]
+    assert runner.path_difference(start, end, start) == pytest.approx(1.0)
+    answer = {"exact": True, "difference": 1.0, "loss": 2.0, "expected_loss": 2.0}
+    assert "weights" in parity.breach(TINY, answer)
+    assert "loss" in parity.breach(TINY, answer | {"difference": 0.0, "loss": 2.1})
+    assert "nan" in parity.breach(TINY, answer | {"difference": float("nan")})
+    assert parity.breach(TINY, answer | {"exact": False, "loss": 2.1}) is None
+    assert "loss" in parity.breach(TINY, answer | {"exact": False, "loss": 2.5})
+
+
+def test_figures_are_medians_of_paired_rounds():
+    def entry(peer, times, **words):
+        rounds = [{"seconds": t, "samples": 100} | words for t in times]
+        return {"peer": peer, "threads": 1, "status": "measured", "reason": "", "rounds": rounds}
+
+    found = {
+        "task": TINY.to_dict(),
+        "flops_per_sample": 1_000_000,
+        "entries": [
+            entry(PEAK, [1.0, 1.0, 1.0], flops=1e9),
+            entry(OURS, [1.0, 2.0, 4.0]),
+            entry("jax", [2.0, 4.0, 4.0]),
+        ],
+    }
+    peak, ours, jax = figures.figures(found)
+    assert (peak.rate, peak.gflops) == (None, 1.0)
+    assert (ours.rate, ours.ratio, ours.gflops, ours.share) == (50.0, 1.0, 0.05, 0.05)
+    assert (jax.rate, jax.ratio, jax.spread) == (25.0, 2.0, 0.5)
+    assert figures.verdict(found).ratio == 2.0
+
+
+def test_tasks_say_what_they_are():
+    for task in (*TASKS, *(quick(task) for task in TASKS)):
+        assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task
+        if task.kind == "train":
+            order = task.order(1)
+            assert len(order) == task.samples
+            assert order.max() < task.rows
+    assert not np.array_equal(TASKS[0].order(1), TASKS[0].order(2))
+    for axis in AXES:
+        points = sweep(axis)
+        assert len({task.name for _, task in points}) == len(points) > len(sweep(axis, coarse=True))
+        assert all(task.n_steps >= 4 and not task.is_full_batch for _, task in points)
+
+
+@pytest.mark.parametrize("words", [["--peers", "keras"], ["--workloads", "huge"]])
+def test_unknown_names_are_wrong_usage(words, capsys):
+    assert main(words) == ExitCode.USAGE
+    assert "choose one of" in capsys.readouterr().out
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(FileFormatError):
+        document.read(tmp_path / "a.json")
+    assert main(["show", "--json", str(tmp_path / "a.json")]) == ExitCode.FAILURE
