@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 import numba
 
 from fusedmlp.backend import MAX_ROW_LOSS
-from fusedmlp_numba.inner import KernelCompiler
+from fusedmlp_numba.inner import EntryCompiler, KernelCompiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,11 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 OPTIONS: Final = {"nogil": True, "error_model": "numpy"}
 """Without the GIL; and 1/0 is ∞ as in NumPy: Python's rule would put a branch in every loop."""
 
+ENTRY_OPTIONS: Final = {**OPTIONS, "pipeline_class": EntryCompiler}
+
 KERNEL_OPTIONS: Final = {
     **OPTIONS,
+    "pipeline_class": KernelCompiler,
     "_nrt": False,
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
@@ -50,7 +53,7 @@ typeof = cast("Callable[[object], object]", numba.typeof)
 
 def kernel(function: Function) -> Function:
     """Compile a function that other compiled functions call; its static type stays."""
-    return cast("Function", njit(pipeline_class=KernelCompiler, **KERNEL_OPTIONS)(function))
+    return cast("Function", njit(**KERNEL_OPTIONS)(function))
 
 
 def _stamp() -> str | None:
@@ -91,7 +94,7 @@ class Entry:
         except Exception:  # noqa: BLE001 - a damaged file can raise anything that pickle can
             # A full disk, a damaged or half-written file: compile without one. Where the sources
             # are at fault, this raises the same error again.
-            self._dispatcher = njit(**OPTIONS)(self._function)
+            self._dispatcher = njit(**ENTRY_OPTIONS)(self._function)
             self._dispatcher.compile(signature)
         return time.perf_counter() - start
 
@@ -102,7 +105,7 @@ class Entry:
     def _cached(self) -> Dispatcher:
         if STAMP is not None:
             try:
-                return njit(cache=True, **OPTIONS)(self._function)
+                return njit(cache=True, **ENTRY_OPTIONS)(self._function)
             except RuntimeError:
                 pass  # Numba found no folder that it may write.
-        return njit(**OPTIONS)(self._function)
+        return njit(**ENTRY_OPTIONS)(self._function)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+from llvmlite import binding as untyped_binding
 from numba.core import codegen as untyped_codegen
 from numba.core import compiler as untyped_compiler
 from numba.core import compiler_machinery as untyped_machinery
@@ -24,13 +25,14 @@ from numba.core import typed_passes as untyped_passes
 
 codegen: Any = untyped_codegen
 compiler: Any = untyped_compiler
+binding: Any = untyped_binding
 dynfunc: Any = vars(numba)["_dynfunc"]
 machinery: Any = untyped_machinery
 passes: Any = untyped_passes
 
 
-class _Library(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static types
-    """A function's intermediate code, for others to link."""
+class _Part(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static types
+    """A kernel's intermediate code, for others to link."""
 
     def _optimize_final_module(self) -> None:
         """Leave it to the entry."""
@@ -40,6 +42,21 @@ class _Library(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no sta
         self._finalized = True
 
 
+class _Whole(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static types
+    """An entry with all kernels that it calls, which nothing outside can see.
+
+    Numba would leave the kernels' names visible, and names begin anew in every process: two
+    entries, compiled by two processes and loaded from disk by a third, would share kernels that
+    are not the same.
+    """
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == binding.Linkage.linkonce_odr:
+                function.linkage = "internal"
+        super()._optimize_final_module()
+
+
 @machinery.register_pass(mutates_CFG=True, analysis_only=False)
 class _Lowering(passes.NativeLowering):  # type: ignore[misc] # Numba has no static types
     """Numba's last pass, without the translation to machine code."""
@@ -47,7 +64,7 @@ class _Lowering(passes.NativeLowering):  # type: ignore[misc] # Numba has no sta
     _name = "kernel_lowering"
 
     def run_pass(self, state: Any) -> bool:
-        state.library = _Library(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
         passes.NativeLowering.run_pass(self, state)
         lowered = state["cr"]
@@ -60,6 +77,16 @@ class _Lowering(passes.NativeLowering):  # type: ignore[misc] # Numba has no sta
         state.targetctx.insert_user_function(entry_point, lowered.fndesc, [state.library])
         state["cr"] = lowered._replace(cfunc=entry_point)
         return True
+
+
+class EntryCompiler(compiler.Compiler):  # type: ignore[misc] # Numba has no static types
+    """Numba's compiler for what Python calls; for ``njit(pipeline_class=...)``."""
+
+    def compile_extra(self, function: Any) -> Any:
+        """Compile into a library of our own."""
+        self.state.library = _Whole(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.library.enable_object_caching()
+        return super().compile_extra(function)
 
 
 class KernelCompiler(compiler.Compiler):  # type: ignore[misc] # Numba has no static types

@@ -28,7 +28,6 @@ from numba.extending import register_model as untyped_register_model
 from numba.extending import type_callable as untyped_type_callable
 
 from fusedmlp_numba.caching import KERNEL_OPTIONS, njit
-from fusedmlp_numba.inner import KernelCompiler
 from fusedmlp_numba.intrinsics import VECTOR_BYTES, intrinsic, panel_columns
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def inlined(function: Function) -> Function:
 
     A call would pass them through memory, which takes longer than most such kernels.
     """
-    options = {**KERNEL_OPTIONS, "pipeline_class": KernelCompiler, "forceinline": True}
+    options = {**KERNEL_OPTIONS, "forceinline": True}
     return cast("Function", njit(**options)(function))
 
 

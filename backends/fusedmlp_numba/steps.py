@@ -311,6 +311,9 @@ def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
         stamp  # noqa: B018 - as above
         update_all(record(plan_address, engine), lr, corrections)
 
+    for function in (run, apply):
+        # Numba's names for compiled code, in memory and on disk, come from this one.
+        function.__qualname__ = f"{function.__name__}_{dtype}"
     return Entry(run), Entry(apply)
 
 

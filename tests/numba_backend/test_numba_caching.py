@@ -30,14 +30,15 @@ from fusedmlp_numba import engine
 assert fusedmlp_numba.__file__.startswith(sys.argv[1])
 engine.NumbaEngine._compile = lambda self: None
 network = Network((1, 1), output="identity")
-built = engine.NumbaEngine(
-    network, SGD(), Objective(), batch_size=1, dtype="float64", seed=0, threads=1
-)
-one = Parameters((np.ones((1, 1)),), (np.ones(1),))
-built.load(State(one, (), 0))
-built.apply_gradients(one, 0.25)
-hits = built._apply._dispatcher.stats.cache_hits
-print(float(built.parameters().weights[0][0, 0]), sum(hits.values()))
+for dtype in sys.argv[2].split(","):
+    built = engine.NumbaEngine(
+        network, SGD(), Objective(), batch_size=1, dtype=dtype, seed=0, threads=1
+    )
+    one = Parameters((np.ones((1, 1), dtype),), (np.ones(1, dtype),))
+    built.load(State(one, (), 0))
+    built.apply_gradients(one, 0.25)
+    hits = built._apply._dispatcher.stats.cache_hits
+    print(float(built.parameters().weights[0][0, 0]), sum(hits.values()))
 """
 
 
@@ -49,16 +50,16 @@ def copied(tmp_path):
         Path(fusedmlp_numba.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
     )
 
-    def run(**environment):
+    def run(dtypes="float64", **environment):
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-B", "-c", SCRIPT, str(tmp_path)],
+            [sys.executable, "-W", "error", "-B", "-c", SCRIPT, str(tmp_path), dtypes],
             env={**os.environ, "HOME": str(tmp_path / "home"), **environment},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
-        value, hits = done.stdout.split()
-        return float(value), int(hits)
+        values, hits = zip(*map(str.split, done.stdout.splitlines()), strict=True)
+        return float(*set(values)), sum(map(int, hits))
 
     return package, run
 
@@ -80,6 +81,15 @@ def test_a_changed_callee_is_compiled_again(copied):
     os.utime(updates, (0, 0))
     assert run() == (1.25, 0)
     assert run() == (1.25, 1)
+
+
+@pytest.mark.parametrize("order", ["float32,float64", "float64,float32"])
+def test_code_compiled_by_several_processes_is_loaded_together(copied, order):
+    """Names of compiled functions begin anew in every process, and must not meet in a third."""
+    _, run = copied
+    assert run("float32") == (0.75, 0)
+    assert run("float64") == (0.75, 0)
+    assert run(order) == (0.75, 2)
 
 
 def test_the_users_folder_is_respected(copied, tmp_path):
