@@ -24,7 +24,8 @@ from fusedmlp_numba.layout import (
     shape_of,
 )
 from fusedmlp_numba.narrow import is_narrow
-from fusedmlp_numba.products import BLOCK, SPANS
+from fusedmlp_numba.products import BLOCK
+from fusedmlp_numba.sparse import SPANS
 
 if TYPE_CHECKING:
     from fusedmlp.network import Network

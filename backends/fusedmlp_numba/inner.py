@@ -14,6 +14,7 @@ Python; tests compile a kernel's Python function anew.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import numba
@@ -43,16 +44,19 @@ class _Part(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static
 
 
 class _Whole(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static types
-    """An entry with all kernels that it calls, which nothing outside can see.
+    """An entry with all kernels that it calls, under names that nothing else has.
 
-    Numba would leave the kernels' names visible, and names begin anew in every process: two
-    entries, compiled by two processes and loaded from disk by a third, would share kernels that
-    are not the same.
+    Numba would leave the kernels' names as they are, and visible. They begin anew in every
+    process: two entries, compiled by two processes and loaded from disk by a third, would share
+    kernels that are not the same. Hazard: LLVM's linker finds names even where they are internal,
+    and an internal function may have lost arguments; hence the new names too.
     """
 
     def _optimize_final_module(self) -> None:
-        for function in self._final_module.functions:
+        token = secrets.token_hex(8)
+        for n, function in enumerate(self._final_module.functions):
             if not function.is_declaration and function.linkage == binding.Linkage.linkonce_odr:
+                function.name = f"{self.name}.{token}.{n}"
                 function.linkage = "internal"
         super()._optimize_final_module()
 

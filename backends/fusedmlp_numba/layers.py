@@ -36,20 +36,23 @@ from fusedmlp_numba.layout import LAYER
 from fusedmlp_numba.lists import count_inputs, list_entries
 from fusedmlp_numba.products import (
     BLOCK,
-    GRADIENT_INPUTS,
-    SPANS,
     block_rows,
-    gather_csr,
-    gather_dense,
-    gather_gradient,
-    gather_product,
     multiply,
     multiply_transposed,
     pack_panels,
     transpose_panels,
 )
+from fusedmlp_numba.runs import prefetch
 from fusedmlp_numba.sources import CSR, DOUBLE, PIXELS, SHORT, SINGLE
-from fusedmlp_numba.tiles import CACHE_LINE, prefetch
+from fusedmlp_numba.sparse import (
+    GRADIENT_INPUTS,
+    SPANS,
+    gather_csr,
+    gather_dense,
+    gather_gradient,
+    gather_product,
+)
+from fusedmlp_numba.tiles import CACHE_LINE
 from fusedmlp_numba.views import ENDLESS, matrix, reals, record, table, vector
 
 if TYPE_CHECKING:

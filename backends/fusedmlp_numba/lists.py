@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fusedmlp_numba.caching import kernel
-from fusedmlp_numba.products import SPANS
-from fusedmlp_numba.tiles import get, put
+from fusedmlp_numba.runs import get, put
+from fusedmlp_numba.sparse import SPANS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -45,9 +45,6 @@ makes one row of one panel as slow as four."""
 GATHER_PANELS: Final = 4
 """Panels that a sparse row sums at once: eight independent chains hide the latency of FMA."""
 
-MASK_LANES: Final = 64
-"""Inputs that :func:`nonzero_mask` looks at."""
-
 CACHE_LINE: Final = 64
 
 
@@ -102,7 +99,7 @@ class _Vectors:
         for at in offsets:
             for line in range(0, VECTORS * VECTOR_BYTES, CACHE_LINE):
                 offset = self.builder.add(at, at.type(line // self.itemsize))
-                _prefetch(self.builder, self.builder.gep(base, [offset]), write=True)
+                prefetch_line(self.builder, self.builder.gep(base, [offset]), write=True)
 
     def finish(
         self, sums: list[list[Any]], C: Any, offsets: list[Any], alpha: Any, accumulate: Any
@@ -143,7 +140,7 @@ def _switch(builder: Any, number: Any, cases: dict[int, Callable[[], None]]) -> 
 
 
 @contextlib.contextmanager
-def _loop(
+def emitted_loop(
     builder: Any, start: Any, stop: Any, step: Any, strides: Sequence[Any] = ()
 ) -> Iterator[list[Any]]:
     """Emit a loop over n from start to stop, at least one, with n and n·stride for each stride.
@@ -191,7 +188,8 @@ def _steps(builder: Any, start: Any, step: Any, numbers: Iterable[Any]) -> list[
     return [builder.add(start, builder.mul(n, step)) for n in numbers]
 
 
-def _prefetch(builder: Any, pointer: Any, *, write: bool) -> None:
+def prefetch_line(builder: Any, pointer: Any, *, write: bool) -> None:
+    """Emit a prefetch of the cache line at a pointer."""
     byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -263,7 +261,7 @@ def multiply_tile(
             v.prefetch(C, targets)
             sums = [v.sums() for _ in targets]
             zero, one = depth.type(0), depth.type(1)
-            with _loop(builder, zero, depth, one, (a_column, b_row)) as (_, at_a, at_b):
+            with emitted_loop(builder, zero, depth, one, (a_column, b_row)) as (_, at_a, at_b):
                 vectors = [[v.load(panel, at) for at in v.panel(at_b)] for panel in right]
                 for i, row in enumerate(left):
                     factor = builder.load(builder.gep(row, [at_a]))
@@ -337,7 +335,7 @@ def gather_tile(
             targets = _steps(builder, c, c_panel, numbers)
             sums = [v.sums() for _ in numbers]
             nonempty = builder.icmp_signed("<", start, stop)
-            with builder.if_then(nonempty), _loop(builder, start, stop, word(1)) as (n,):
+            with builder.if_then(nonempty), emitted_loop(builder, start, stop, word(1)) as (n,):
                 factor = builder.load(builder.gep(values, [n]))
                 index = builder.zext(builder.load(builder.gep(indices, [n])), word)
                 row = builder.mul(index, b_row)
@@ -447,139 +445,3 @@ def transpose_tile(
         return context.get_dummy_value()
 
     return signature, emit
-
-
-@intrinsic
-def convert_run(
-    typingctx: Any, target: Any, at: Any, source: Any, start: Any, count: Any, divisor: Any
-) -> tuple[Any, Emit]:
-    """target[at : at + count] = source[start : start + count] / divisor, in target's type.
-
-    Whole numbers become whole numbers as they are, without the division.
-    """
-    word = types.intp
-    signature = types.void(target, word, source, word, word, divisor)
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        target, at, source, start, count, divisor = arguments
-        target_kind, source_kind = signature.args[0].dtype, signature.args[2].dtype
-        divisor = context.cast(builder, divisor, signature.args[5], target_kind)
-        target, source = (
-            builder.gep(data_of(context, builder, signature.args[i], value), [offset])
-            for i, value, offset in ((0, target, at), (2, source, start))
-        )
-        lanes = VECTOR_BYTES // (target_kind.bitwidth // 8)
-
-        def convert(n: Any, lanes: int) -> None:
-            places = []
-            for pointer in (target, source):
-                place = builder.gep(pointer, [n])
-                kind = ir.VectorType(pointer.type.pointee, lanes)
-                places.append(builder.bitcast(place, kind.as_pointer()))
-            value = builder.load(places[1], align=source_kind.bitwidth // 8)
-            value = _converted(builder, value, source_kind, target_kind, places[0].type.pointee)
-            if isinstance(target_kind, types.Float):
-                many = _splat(builder, divisor, lanes)
-                value = builder.fdiv(value, many)
-            builder.store(value, places[0], align=target_kind.bitwidth // 8)
-
-        whole = builder.and_(count, count.type(-lanes))
-        for first, last, step in ((count.type(0), whole, lanes), (whole, count, 1)):
-            with (
-                builder.if_then(builder.icmp_signed("<", first, last)),
-                _loop(builder, first, last, count.type(step)) as (n,),
-            ):
-                convert(n, step)
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-def _splat(builder: Any, value: Any, lanes: int) -> Any:
-    lane = ir.IntType(32)
-    empty = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    mask = ir.Constant(ir.VectorType(lane, lanes), [0] * lanes)
-    return builder.shuffle_vector(builder.insert_element(empty, value, lane(0)), empty, mask)
-
-
-def _converted(builder: Any, value: Any, source: Any, target: Any, kind: Any) -> Any:
-    """Convert lanes of Numba's type ``source`` to ``target``, which LLVM calls ``kind``."""
-    if isinstance(source, types.Float):
-        if source.bitwidth == target.bitwidth:
-            return value
-        return (builder.fpext if source.bitwidth < target.bitwidth else builder.fptrunc)(
-            value, kind
-        )
-    if isinstance(target, types.Float):
-        return builder.uitofp(value, kind)
-    return builder.zext(value, kind) if source.bitwidth < target.bitwidth else value
-
-
-@intrinsic
-def prefetch(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
-    """Begin to load the cache line of ``array[at]``; any place is allowed, even outside."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        pointer = builder.gep(data_of(context, builder, signature.args[0], arguments[0]),
-                              [arguments[1]])  # fmt: skip
-        _prefetch(builder, pointer, write=False)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), emit
-
-
-@intrinsic
-def nonzero_mask(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
-    """Bit n is whether element ``at + n`` is not 0, for MASK_LANES elements; NaN is not."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        element = signature.args[0].dtype
-        data = data_of(context, builder, signature.args[0], arguments[0])
-        pointer = builder.gep(data, [arguments[1]])
-        kind = ir.VectorType(context.get_data_type(element), MASK_LANES)
-        place = builder.bitcast(pointer, kind.as_pointer())
-        values = builder.load(place, align=element.bitwidth // 8)
-        zero = ir.Constant(kind, None)
-        if isinstance(element, types.Float):
-            truth = builder.fcmp_unordered("!=", values, zero)
-        else:
-            truth = builder.icmp_unsigned("!=", values, zero)
-        return builder.zext(builder.bitcast(truth, ir.IntType(MASK_LANES)), ir.IntType(64))
-
-    return types.int64(array, types.intp), emit
-
-
-@intrinsic
-def lowest_bit(typingctx: Any, mask: Any) -> tuple[Any, Emit]:
-    """Find the lowest bit that is set in an int64 that is not 0."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        return builder.cttz(arguments[0], ir.IntType(1)(1))
-
-    return types.int64(types.int64), emit
-
-
-@intrinsic
-def get(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
-    """Read the element at place ``at``, never negative: saves the test that Numba would make."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        data = data_of(context, builder, signature.args[0], arguments[0])
-        value = builder.load(builder.gep(data, [arguments[1]]))
-        return context.cast(builder, value, array.dtype, signature.return_type)
-
-    kind = types.int64 if isinstance(array.dtype, types.Integer) else array.dtype
-    return kind(array, types.intp), emit
-
-
-@intrinsic
-def put(typingctx: Any, array: Any, at: Any, value: Any) -> tuple[Any, Emit]:
-    """Write a number to place ``at``, not negative, of an array's memory, in the array's type."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        data = data_of(context, builder, signature.args[0], arguments[0])
-        number = context.cast(builder, arguments[2], signature.args[2], array.dtype)
-        builder.store(number, builder.gep(data, [arguments[1]]))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), emit

@@ -12,11 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 import fusedmlp_numba
-from fusedmlp_numba.caching import OPTIONS, Entry
+from fusedmlp_numba.caching import OPTIONS, Entry, kernel
+from fusedmlp_numba.intrinsics import stay_small
 
 SCRIPT = """
 import sys
@@ -148,6 +150,25 @@ def test_an_error_in_the_source_is_shown():
 
     with pytest.raises(Exception, match="nothing_of_the_kind"):
         Entry(wrong).compile(np.zeros(1))
+
+
+def test_an_entrys_kernels_are_its_own():
+    """LLVM may take an argument from a kernel inside an entry; others must not meet that one."""
+
+    @kernel
+    def add(out, unused, first, second, place):
+        stay_small()
+        out[place] += first - second
+
+    def enter(out):
+        add(out, out, 5.0, 3.0, 1)
+        add(out, out, 5.0, 3.0, 1)
+
+    out = np.zeros(2)
+    Entry(enter)(out)
+    assert out.tolist() == [0.0, 4.0]
+    numba.njit(**OPTIONS)(enter)(out)
+    assert out.tolist() == [0.0, 8.0]
 
 
 def test_no_fastmath():

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import lists, products
+from fusedmlp_numba import lists, products, sparse
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.intrinsics import panel_columns
-from fusedmlp_numba.products import SPANS
-from fusedmlp_numba.tiles import MASK_LANES, TILE_ROWS
+from fusedmlp_numba.runs import MASK_LANES
+from fusedmlp_numba.sparse import SPANS
+from fusedmlp_numba.tiles import TILE_ROWS
 
 DTYPES = ("float32", "float64")
 GUARD = 64
@@ -221,14 +222,12 @@ def gathered(x, rows, kind, dtype):
     pixels = x.dtype == np.uint8
     for first, last in cuts(B, B // 2):
         if kind == "dense":
-            run(products.prefetch_dense, x, rows, first, last)
-            run(products.gather_dense, x, rows, pixels, first, last, D, index, value, stop)
+            run(sparse.gather_dense, x, rows, pixels, first, last, D, index, value, stop)
         else:
             csr = scipy.sparse.csr_array(x)
             indptr = csr.indptr.astype(np.int64)
             indices = csr.indices.astype(np.int32 if kind == "csr" else np.uint16)
-            run(products.prefetch_csr, indptr, indices, csr.data, rows, first, last)
-            run(products.gather_csr, indptr, indices, csr.data, rows, pixels, first, last, D, D,
+            run(sparse.gather_csr, indptr, indices, csr.data, rows, pixels, first, last, D, D,
                 index, value, stop)  # fmt: skip
     for cells in (index_cells, value_cells, stop_cells):
         assert_guards(cells)
@@ -291,7 +290,7 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     for row_parts, panel_parts in ((cuts(B, 0), cuts(n, 0)), (cuts(B, cut % B), cuts(n, cut % n))):
         cells, z = guarded(B * width, dtype)
         for r, p in itertools.product(row_parts, panel_parts):
-            run(products.gather_product, index, value, stop, capacity, panels.ravel(), 0, D, z, 0,
+            run(sparse.gather_product, index, value, stop, capacity, panels.ravel(), 0, D, z, 0,
                 width, r, p, columns)  # fmt: skip
         assert_guards(cells)
         results.append(z)
@@ -315,7 +314,7 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
             cells, C = guarded(n * D * columns, dtype)
             C[:] = panels.ravel() if accumulate else np.nan
             for p, r in itertools.product(parts, cuts(D, 0 if len(parts) == 1 else cut % D)):
-                run(products.gather_gradient, list_row, list_value, start, end, delta.ravel(), 0,
+                run(sparse.gather_gradient, list_row, list_value, start, end, delta.ravel(), 0,
                     width, C, 0, D, r, p, columns, alpha, accumulate)  # fmt: skip
             assert_guards(cells)
             results.append(C)
@@ -375,18 +374,18 @@ def touch_the_ends():
             csr = scipy.sparse.csr_array(x)
             index, value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
             stop = end(np.empty(M * SPANS, np.int64))
-            run(products.gather_dense, x, rows, True, 0, M, K, index, value, stop)
-            run(products.gather_csr, end(csr.indptr.astype(np.int64)),
+            run(sparse.gather_dense, x, rows, True, 0, M, K, index, value, stop)
+            run(sparse.gather_csr, end(csr.indptr.astype(np.int64)),
                 end(csr.indices.astype(np.uint16)), end(csr.data), rows, True, 0, M, K, K,
                 index, value, stop)  # fmt: skip
-        run(products.gather_product, index, value, stop, K, B, 0, K, square, 0, n * columns,
+        run(sparse.gather_product, index, value, stop, K, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
         list_row, list_value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
         counts, places, start = (end(np.zeros(n, np.int64)) for n in (K, K, K + 1))
         run(lists.count_inputs, index, stop, K, 0, M, counts)
         run(lists.list_entries, index, value, stop, K, 0, M, counts, places, 0, 1, list_row,
             list_value, start)  # fmt: skip
-        run(products.gather_gradient, list_row, list_value, start, start[1:], square, 0,
+        run(sparse.gather_gradient, list_row, list_value, start, start[1:], square, 0,
             n * columns, B, 0, K, (0, K), (0, n), columns, -1.0, True)  # fmt: skip
 
 

@@ -1,0 +1,222 @@
+"""The first layer of sparse inputs: finding the nonzero entries, and the sums over them.
+
+A batch's entries lie row by row: row i has room for ``capacity`` of them from ``i * capacity`` on,
+inputs ascending, and SPANS stops that say how many there are in each part of the inputs. lists.py
+sorts them by input for the gradient. Every element is summed in one fixed order whatever the
+workers' shares, as in products.py; a product with a zero input is left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp_numba.caching import kernel
+from fusedmlp_numba.intrinsics import like, stay_small
+from fusedmlp_numba.kernels import PIXEL_MAX
+from fusedmlp_numba.runs import MASK_LANES, convert_run, get, lowest_bit, nonzero_mask, put
+from fusedmlp_numba.tiles import GATHER_PANELS, gather_tile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from fusedmlp.types import DenseInputs, FloatArray, IntArray
+
+GRADIENT_INPUTS: Final = 32
+"""Inputs whose gradient is worth finishing before the optimizer takes it: it is still in the cache.
+"""
+
+SPANS: Final = 4
+"""Stretches into which a sparse row's inputs are cut: the weights of one stay in the L1 cache."""
+
+
+@kernel
+def gather_dense(
+    x: DenseInputs,
+    rows: IntArray,
+    pixels: bool,
+    first: int,
+    last: int,
+    capacity: int,
+    index: npt.NDArray[np.uint32],
+    value: FloatArray,
+    row_stop: IntArray,
+) -> None:
+    """List the nonzero inputs of rows first to last of the batch; pixels become x / 255.
+
+    Results as in :func:`gather_csr`.
+    """
+    stay_small()
+    D = x.shape[1]
+    whole = D // MASK_LANES * MASK_LANES
+    divisor = like(PIXEL_MAX if pixels else 1, value)
+    for i in range(first, last):
+        source, start = rows[i] * D, i * capacity
+        n = start
+        for j in range(0, whole, MASK_LANES):
+            mask = nonzero_mask(x, source + j)
+            while mask != 0:
+                k = j + lowest_bit(mask)
+                mask &= mask - 1
+                put(index, n, k)
+                put(value, n, get(x, source + k))
+                n += 1
+        for j in range(whole, D):
+            if get(x, source + j) != 0:
+                put(index, n, j)
+                put(value, n, get(x, source + j))
+                n += 1
+        if pixels:
+            convert_run(value, start, value, start, n - start, divisor)
+        _write_stops(index, start, n, D, row_stop, i)
+
+
+@kernel
+def gather_csr(
+    indptr: IntArray,
+    indices: npt.NDArray[np.int32] | npt.NDArray[np.uint16],
+    data: DenseInputs,
+    rows: IntArray,
+    pixels: bool,
+    first: int,
+    last: int,
+    D: int,
+    capacity: int,
+    index: npt.NDArray[np.uint32],
+    value: FloatArray,
+    row_stop: IntArray,
+) -> None:
+    """Copy the entries of CSR rows first to last of the batch; pixels become x / 255.
+
+    Parameters
+    ----------
+    index, value
+        Row i's entries, inputs ascending, from ``i * capacity`` on.
+    row_stop
+        (B·SPANS,) where row i's entries end that belong to the first, second, … part of the inputs.
+    """
+    stay_small()
+    divisor = like(PIXEL_MAX if pixels else 1, value)
+    for i in range(first, last):
+        source, start = indptr[rows[i]], i * capacity
+        count = indptr[rows[i] + 1] - source
+        convert_run(index, start, indices, source, count, 1)
+        convert_run(value, start, data, source, count, divisor)
+        _write_stops(index, start, start + count, D, row_stop, i)
+
+
+@kernel
+def _write_stops(
+    index: npt.NDArray[np.uint32], start: int, stop: int, D: int, row_stop: IntArray, i: int
+) -> None:
+    span = (D + SPANS - 1) // SPANS
+    for s in range(SPANS - 1):
+        put(row_stop, i * SPANS + s, _lower_bound(index, start, stop, (s + 1) * span))
+    put(row_stop, i * SPANS + SPANS - 1, stop)
+
+
+@kernel
+def _lower_bound(index: npt.NDArray[np.uint32], low: int, high: int, bound: int) -> int:
+    """First place in low to high whose index is at least ``bound``, by halves, without branches."""
+    n = high - low
+    while n > 0:
+        half = (n + 1) // 2
+        low += half if get(index, low + half - 1) < bound else 0
+        n -= half
+    return low
+
+
+@kernel
+def gather_product(
+    index: npt.NDArray[np.uint32],
+    value: FloatArray,
+    row_stop: IntArray,
+    capacity: int,
+    W: FloatArray,
+    w: int,
+    D: int,
+    C: FloatArray,
+    c: int,
+    c_row: int,
+    rows: tuple[int, int],
+    panels: tuple[int, int],
+    columns: int,
+) -> None:
+    """C = X·W with X by its nonzero entries and W in panels: the first layer of sparse inputs.
+
+    A product with a zero input is left out: 0·∞ counts as 0 here.
+    """
+    stay_small()
+    one = like(1.0, value)
+    for p in range(panels[0], panels[1], GATHER_PANELS):
+        s, i = 0, rows[0]
+        # One loop over both: LLVM would write out nested ones, and take SPANS times as long.
+        while s < SPANS and i < rows[1]:
+            at = i * SPANS + s
+            gather_tile(
+                min(GATHER_PANELS, panels[1] - p),
+                value,
+                index,
+                get(row_stop, at - 1) if s > 0 else i * capacity,
+                get(row_stop, at),
+                W,
+                w + p * D * columns,
+                columns,
+                D * columns,
+                C,
+                c + i * c_row + p * columns,
+                columns,
+                one,
+                s > 0,
+            )
+            i += 1
+            if i == rows[1]:
+                s, i = s + 1, rows[0]
+
+
+@kernel
+def gather_gradient(
+    list_row: npt.NDArray[np.uint32],
+    list_value: FloatArray,
+    list_start: IntArray,
+    list_stop: IntArray,
+    delta: FloatArray,
+    at: int,
+    d_row: int,
+    C: FloatArray,
+    c: int,
+    D: int,
+    rows: tuple[int, int],
+    panels: tuple[int, int],
+    columns: int,
+    alpha: float,
+    accumulate: bool,
+) -> None:
+    """C = α·Xᵀ·delta with C in panels and X by its entries per input; or C += α·Xᵀ·delta.
+
+    With ``accumulate``, inputs that are zero in the whole batch are not touched: with α = −lr that
+    is gradient and SGD step in one.
+    """
+    stay_small()
+    factor = like(alpha, delta)
+    for p in range(panels[0], panels[1], GATHER_PANELS):
+        for d in range(rows[0], rows[1]):
+            start, stop = get(list_start, d), get(list_stop, d)
+            if accumulate and start == stop:
+                continue
+            gather_tile(
+                min(GATHER_PANELS, panels[1] - p),
+                list_value,
+                list_row,
+                start,
+                stop,
+                delta,
+                at + p * columns,
+                d_row,
+                columns,
+                C,
+                c + (p * D + d) * columns,
+                D * columns,
+                factor,
+                accumulate,
+            )
