@@ -32,7 +32,7 @@ machinery: Any = untyped_machinery
 passes: Any = untyped_passes
 
 
-class _Part(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static types
+class _Part(codegen.JITCodeLibrary):
     """A kernel's intermediate code, for others to link."""
 
     def _optimize_final_module(self) -> None:
@@ -43,7 +43,7 @@ class _Part(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static
         self._finalized = True
 
 
-class _Whole(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no static types
+class _Whole(codegen.JITCodeLibrary):
     """An entry with all kernels that it calls, under names that nothing else has.
 
     Numba would leave the kernels' names as they are, and visible. They begin anew in every
@@ -62,7 +62,7 @@ class _Whole(codegen.JITCodeLibrary):  # type: ignore[misc] # Numba has no stati
 
 
 @machinery.register_pass(mutates_CFG=True, analysis_only=False)
-class _Lowering(passes.NativeLowering):  # type: ignore[misc] # Numba has no static types
+class _Lowering(passes.NativeLowering):
     """Numba's last pass, without the translation to machine code."""
 
     _name = "kernel_lowering"
@@ -83,7 +83,7 @@ class _Lowering(passes.NativeLowering):  # type: ignore[misc] # Numba has no sta
         return True
 
 
-class EntryCompiler(compiler.Compiler):  # type: ignore[misc] # Numba has no static types
+class EntryCompiler(compiler.Compiler):
     """Numba's compiler for what Python calls; for ``njit(pipeline_class=...)``."""
 
     def compile_extra(self, function: Any) -> Any:
@@ -93,7 +93,7 @@ class EntryCompiler(compiler.Compiler):  # type: ignore[misc] # Numba has no sta
         return super().compile_extra(function)
 
 
-class KernelCompiler(compiler.Compiler):  # type: ignore[misc] # Numba has no static types
+class KernelCompiler(compiler.Compiler):
     """Numba's compiler with that last pass; for ``njit(pipeline_class=...)``."""
 
     def define_pipelines(self) -> list[Any]:

@@ -68,7 +68,7 @@ class Lanes(types.Type):
 
 
 @register_model(Lanes)
-class _Model(models.PrimitiveModel):  # type: ignore[misc] # as above
+class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         lane = (
             ir.IntType(1)

@@ -20,6 +20,7 @@ any of it is written.
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from llvmlite import ir
@@ -272,10 +273,7 @@ def multiply_tile(
         _switch(
             builder,
             rows,
-            {
-                bound: lambda shape=shape: tile(*shape)  # type: ignore[misc] # mypy#12557
-                for bound, shape in TILES.items()
-            },
+            {bound: functools.partial(tile, *shape) for bound, shape in TILES.items()},
         )
         return context.get_dummy_value()
 
@@ -346,10 +344,7 @@ def gather_tile(
         _switch(
             builder,
             count,
-            {
-                panels: lambda panels=panels: tile(panels)  # type: ignore[misc] # mypy#12557
-                for panels in (1, 2, GATHER_PANELS)
-            },
+            {panels: functools.partial(tile, panels) for panels in (1, 2, GATHER_PANELS)},
         )
         return context.get_dummy_value()
 

@@ -40,7 +40,7 @@ class WorkerError(Exception):
     """A worker failed, died or kept silent; the message ends with its last words."""
 
 
-class UnsupportedTask(Exception):  # noqa: N818 - an answer, not a mishap
+class UnsupportedTaskError(Exception):
     """The peer cannot do the task."""
 
 
@@ -80,7 +80,7 @@ class Channel:
         ------
         WorkerError
             It failed, died, or took longer than ``TIMEOUT``.
-        UnsupportedTask
+        UnsupportedTaskError
             It cannot do that.
         """
         self.tell(do, **words)
@@ -146,7 +146,7 @@ class Channel:
             raise WorkerError(f"no answer: {self._last_words()}")
         answer = json.loads(line)
         if "unsupported" in answer:
-            raise UnsupportedTask(answer["unsupported"])
+            raise UnsupportedTaskError(answer["unsupported"])
         if "error" in answer:
             raise WorkerError(answer["error"])
         return cast("dict[str, object]", answer["ok"])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from peers.tasks import Task
 
 
-class Unsupported(Exception):  # noqa: N818 - an answer, not a mishap
+class UnsupportedError(Exception):
     """This peer cannot do that task, for the reason that the message gives."""
 
 
@@ -64,11 +64,11 @@ class Peer:
 
     def training(self, task: Task, material: Material) -> Training:
         """Build the network from ``material.start`` and put the data in place."""
-        raise Unsupported("it does not train")
+        raise UnsupportedError("it does not train")
 
     def prediction(self, task: Task, material: Material) -> Predict:
         """Build the network from ``material.start``, to predict only."""
-        raise Unsupported("not measured for prediction")
+        raise UnsupportedError("not measured for prediction")
 
     def speed(self, task: Task) -> Callable[[], float] | None:
         """For the peak alone: a call that computes, and returns how many operations it did."""

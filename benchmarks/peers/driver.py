@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from peers import machine, material, parity
-from peers.channel import Channel, UnsupportedTask, WorkerError
+from peers.channel import Channel, UnsupportedTaskError, WorkerError
 from peers.document import Entry, Round, TaskEntries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
 
     from peers.contestants import Contestant
     from peers.document import Document
@@ -74,8 +75,13 @@ class Contest:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._stack.__exit__(*details)  # type: ignore[arg-type] # what Python gave
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
     def run(self, task: Task, rounds: int) -> TaskEntries:
         """Measure everybody who can do a task."""
@@ -114,7 +120,7 @@ class Contest:
         try:
             folder = str(self._folder / own.name)
             answer = channel.ask("prepare", task=own.to_dict(), material=folder)
-        except UnsupportedTask as unable:
+        except UnsupportedTaskError as unable:
             entry["status"], entry["reason"] = "unsupported", str(unable)
             return entry
         except WorkerError as error:

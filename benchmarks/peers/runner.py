@@ -120,7 +120,7 @@ def runner(peer: Peer, task: Task, material: Material) -> Runner:
 
     Raises
     ------
-    Unsupported
+    UnsupportedError
         The peer cannot do it.
     """
     compute = peer.speed(task)

@@ -71,7 +71,7 @@ class Worker:
 
     def answer(self, command: Mapping[str, object]) -> dict[str, object]:
         """Obey one command; an exception becomes an answer, and the worker lives on."""
-        from peers.contract import Unsupported
+        from peers.contract import UnsupportedError
 
         try:
             match command["do"]:
@@ -86,7 +86,7 @@ class Worker:
                     return {"ok": {}}
                 case other:
                     return {"error": f"no such command: {other}"}
-        except Unsupported as reason:
+        except UnsupportedError as reason:
             return {"unsupported": str(reason)}
         except Exception as error:  # noqa: BLE001 - whatever a library raises, the others go on
             traceback.print_exc()

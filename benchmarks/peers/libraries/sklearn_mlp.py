@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-from peers.contract import Outcome, Peer, Predict, Training, Unsupported
+from peers.contract import Outcome, Peer, Predict, Training, UnsupportedError
 
 if TYPE_CHECKING:
     from fusedmlp.types import FloatArray, IntArray
@@ -88,7 +88,7 @@ class SklearnMLP(Peer):
 
     def training(self, task: Task, material: Material) -> Training:
         if task.dropout:
-            raise Unsupported("it has no dropout")
+            raise UnsupportedError("it has no dropout")
         return _Training(task, material)
 
     def prediction(self, task: Task, material: Material) -> Predict:

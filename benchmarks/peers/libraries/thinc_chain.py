@@ -8,7 +8,7 @@ import numpy as np
 from thinc import api
 
 from fusedmlp import optimizers
-from peers.contract import Outcome, Peer, Training, Unsupported
+from peers.contract import Outcome, Peer, Training, UnsupportedError
 
 if TYPE_CHECKING:
     from fusedmlp.types import FloatArray, IntArray
@@ -80,5 +80,5 @@ class ThincChain(Peer):
 
     def training(self, task: Task, material: Material) -> Training:
         if task.dtype != "float32":
-            raise Unsupported("its layers are float32")
+            raise UnsupportedError("its layers are float32")
         return _Training(task, material)

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from fusedmlp.optimizers import Adam
-from peers.contract import Predict, Training, Unsupported
+from peers.contract import Predict, Training, UnsupportedError
 from peers.libraries.torch_eager import TorchEager, TorchTraining, logits_of, parameters
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class TorchCompiled(TorchEager):
 
     def training(self, task: Task, material: Material) -> Training:
         if shutil.which("c++") is None and shutil.which("g++") is None:
-            raise Unsupported("torch.compile needs a C++ compiler")
+            raise UnsupportedError("torch.compile needs a C++ compiler")
         torch.compiler.reset()
         return _Compiled(task, material)
 
     def prediction(self, task: Task, material: Material) -> Predict:
-        raise Unsupported("measured eagerly for predictions")
+        raise UnsupportedError("measured eagerly for predictions")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peers.contract import Outcome, Peer, Training, Unsupported
+from peers.contract import Outcome, Peer, Training, UnsupportedError
 
 if TYPE_CHECKING:
     from fusedmlp.network import Parameters
@@ -99,5 +99,5 @@ class WorkshopStyle(Peer):
     def training(self, task: Task, material: Material) -> Training:
         fits = len(task.sizes) == 3 and task.hidden == "sigmoid" and task.optimizer == "sgd"
         if not fits or task.dropout:
-            raise Unsupported("its class has two sigmoid layers, plain descent and no dropout")
+            raise UnsupportedError("its class has two sigmoid layers, plain descent and no dropout")
         return _Training(task, material)
