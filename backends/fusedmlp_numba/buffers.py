@@ -92,7 +92,7 @@ class Buffers:
         self._scratch = self._floats(self._scratch_size * threads)
         self._row_loss, self._row_correct = np.zeros(rows), np.zeros(rows)
         self._list_start = np.zeros(sizes[0] + 1, np.int64)
-        self._counts, self._places = np.zeros((2, threads, sizes[0]), np.int64)
+        self._places = np.zeros(sizes[0], np.int64)
         self._entry_stop = np.zeros(2 * SPANS * rows, np.int64)
         self._units, self._parameters = int(sizes.sum()), network.n_parameters
         self._narrow = self._floats(0)
@@ -166,7 +166,6 @@ class Buffers:
             list_row=address(self._list_row),
             list_value=address(self._list_value),
             list_start=address(self._list_start),
-            counts=address(self._counts),
             places=address(self._places),
             narrow=address(self._narrow) if len(self._narrow) else 0,
             units=self._units,

@@ -33,7 +33,7 @@ from fusedmlp_numba.kernels import (
     squared_error,
 )
 from fusedmlp_numba.layout import LAYER
-from fusedmlp_numba.lists import count_inputs, list_entries
+from fusedmlp_numba.lists import list_entries
 from fusedmlp_numba.products import (
     BLOCK,
     block_rows,
@@ -104,25 +104,13 @@ def gather(
     source: Source,
     rows: IntArray,
     side: int,
-    training: bool,
     worker: int,
     workers: int,
 ) -> None:
-    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries.
-
-    In training, nonzero entries are counted too.
-    """
+    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries."""
     first, last = share(len(rows), worker, workers)
     if source.sparse:
         gather_sparse(plan, source, rows, side, first, last)
-        if training:
-            D = layer_at(plan, 0).D
-            count_inputs(
-                vector(plan.entry_index, COUNTS)[side * plan.room :],
-                vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :],
-                source.capacity, first, last,
-                vector(plan.counts, INTS)[worker * D : (worker + 1) * D],
-            )  # fmt: skip
         return
     layer = layer_at(plan, 0)
     x = matrix(plan, layer.below, first, last, layer.below_stride)
@@ -189,16 +177,16 @@ def prefetch_inputs(plan: Plan, source: Source, rows: IntArray, worker: int, wor
 def list_inputs(
     plan: Plan, source: Source, batch: int, side: int, worker: int, workers: int
 ) -> None:
-    """Write a worker's share of the batch's entries to the lists by input."""
-    D = layer_at(plan, 0).D
-    first, last = share(batch, worker, workers)
+    """Write a worker's share of the batch's entries to the lists by input.
+
+    There is work for SPANS workers, but it is a small part of a step.
+    """
     list_entries(
         vector(plan.entry_index, COUNTS)[side * plan.room :],
         reals(plan, plan.entry_value)[side * plan.room :],
         vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :],
-        source.capacity, first, last,
-        vector(plan.counts, INTS), vector(plan.places, INTS)[worker * D : (worker + 1) * D],
-        worker, workers,
+        source.capacity, batch, share(SPANS, worker, workers),
+        vector(plan.places, INTS)[: layer_at(plan, 0).D],
         vector(plan.list_row, COUNTS), reals(plan, plan.list_value), vector(plan.list_start, INTS),
     )  # fmt: skip
 

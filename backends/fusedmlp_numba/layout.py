@@ -85,10 +85,10 @@ class Plan(NamedTuple):
     scratch, scratch_size
         Address of working space, ``scratch_size`` elements for each worker.
     room, entry_index, entry_value, entry_stop
-        The batch's nonzero inputs, as products.py describes them: a row has ``capacity`` entries
+        The batch's nonzero inputs, as sparse.py describes them: a row has ``capacity`` entries
         and SPANS stops. Two such, the second ``room`` entries and ``SPANS * rows`` stops further
         on: one batch's are read while the next one's are written.
-    list_row, list_value, list_start, counts, places
+    list_row, list_value, list_start, places
         The same entries by input, and what is needed to sort them: see lists.py.
     narrow, units, parameters
         Address of narrow.py's vectors, 0 for a network that is not narrow; inputs and units of
@@ -123,7 +123,6 @@ class Plan(NamedTuple):
     list_row: int
     list_value: int
     list_start: int
-    counts: int
     places: int
     narrow: int
     units: int

@@ -30,6 +30,11 @@ SPANS: Final = 4
 """Stretches into which a sparse row's inputs are cut: the weights of one stay in the L1 cache."""
 
 
+PRODUCT_BYTES: Final = 256
+"""Bytes of a row of W that the product reads at a time, in as many panels as that is: together with
+SPANS, what keeps the weights in the L1 cache."""
+
+
 @kernel
 def gather_dense(
     x: DenseInputs,
@@ -106,12 +111,17 @@ def gather_csr(
 
 
 @kernel
+def span_start(span: int, D: int) -> int:
+    """Return the first input of a span; of the one after the last, D."""
+    return min(span * ((D + SPANS - 1) // SPANS), D)
+
+
+@kernel
 def _write_stops(
     index: npt.NDArray[np.uint32], start: int, stop: int, D: int, row_stop: IntArray, i: int
 ) -> None:
-    span = (D + SPANS - 1) // SPANS
     for s in range(SPANS - 1):
-        put(row_stop, i * SPANS + s, _lower_bound(index, start, stop, (s + 1) * span))
+        put(row_stop, i * SPANS + s, _lower_bound(index, start, stop, span_start(s + 1, D)))
     put(row_stop, i * SPANS + SPANS - 1, stop)
 
 
@@ -148,13 +158,14 @@ def gather_product(
     """
     stay_small()
     one = like(1.0, value)
-    for p in range(panels[0], panels[1], GATHER_PANELS):
+    step = min(max(PRODUCT_BYTES // (columns * value.itemsize), 1), GATHER_PANELS)
+    for p in range(panels[0], panels[1], step):
         s, i = 0, rows[0]
         # One loop over both: LLVM would write out nested ones, and take SPANS times as long.
         while s < SPANS and i < rows[1]:
             at = i * SPANS + s
             gather_tile(
-                min(GATHER_PANELS, panels[1] - p),
+                min(step, panels[1] - p),
                 value,
                 index,
                 get(row_stop, at - 1) if s > 0 else i * capacity,

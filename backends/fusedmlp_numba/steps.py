@@ -199,7 +199,6 @@ def inputs_ready(
     source: Source,
     rows: IntArray,
     number: int,
-    training: bool,
     worker: int,
     workers: int,
 ) -> bool:
@@ -210,7 +209,7 @@ def inputs_ready(
     if number == 0 or not source.sparse:
         if number > 0 and not barrier(plan, workers):
             return False
-        gather(plan, source, rows, number % 2, training, worker, workers)
+        gather(plan, source, rows, number % 2, worker, workers)
     return barrier(plan, workers)
 
 
@@ -244,7 +243,7 @@ def batch_step(
         if worker == 0:
             narrow_step(plan, source, rows, lr, corrections, task == TRAIN, sums)
         return True
-    if not inputs_ready(plan, source, rows, number, training, worker, workers):
+    if not inputs_ready(plan, source, rows, number, worker, workers):
         return False
     prefetch_inputs(plan, source, upcoming, worker, workers)
     if not forward_pass(plan, source, len(rows), side, step, training, worker, workers):
@@ -262,7 +261,7 @@ def batch_step(
     ):
         return False
     if source.sparse:
-        gather(plan, source, upcoming, 1 - side, training, worker, workers)
+        gather(plan, source, upcoming, 1 - side, worker, workers)
     return True
 
 

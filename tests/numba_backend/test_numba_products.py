@@ -234,18 +234,16 @@ def gathered(x, rows, kind, dtype):
     return index, value, stop, D
 
 
-def listed(entries, D, shares):
-    """The entries by input, each share of the batch's rows counted and written by one worker."""
+def listed(entries, batch, D, shares):
+    """The entries by input, each share of the spans written by one worker."""
     index, value, stop, capacity = entries
     row_cells, list_row = guarded(len(index), np.uint32)
     value_cells, list_value = guarded(len(index), value.dtype)
     start_cells, list_start = guarded(D + 1, np.int64)
-    counts, places = np.full((2, len(shares), D), 777)
-    for worker, (first, last) in enumerate(shares):
-        run(lists.count_inputs, index, stop, capacity, first, last, counts[worker])
-    for worker, (first, last) in enumerate(shares):
-        run(lists.list_entries, index, value, stop, capacity, first, last, counts.ravel(),
-            places[worker], worker, len(shares), list_row, list_value, list_start)  # fmt: skip
+    places = np.full(D, 777)
+    for spans in shares:
+        run(lists.list_entries, index, value, stop, capacity, batch, spans, places, list_row,
+            list_value, list_start)  # fmt: skip
     for cells in (row_cells, value_cells, start_cells):
         assert_guards(cells)
     return list_row, list_value, list_start
@@ -300,7 +298,7 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     product = results[0].reshape(B, -1)[:, :H]
     check_close("product", np.append(product, 1), np.append(exact @ W, 1), bound)
 
-    list_row, list_value, start = listed(entries, D, cuts(B, cut % B))
+    list_row, list_value, start = listed(entries, B, D, cuts(SPANS, cut % SPANS))
     end = start[1:]
     for d in range(D):
         here = slice(start[d], end[d])
@@ -381,10 +379,9 @@ def touch_the_ends():
         run(sparse.gather_product, index, value, stop, K, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
         list_row, list_value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
-        counts, places, start = (end(np.zeros(n, np.int64)) for n in (K, K, K + 1))
-        run(lists.count_inputs, index, stop, K, 0, M, counts)
-        run(lists.list_entries, index, value, stop, K, 0, M, counts, places, 0, 1, list_row,
-            list_value, start)  # fmt: skip
+        places, start = (end(np.zeros(n, np.int64)) for n in (K, K + 1))
+        run(lists.list_entries, index, value, stop, K, M, (0, SPANS), places, list_row, list_value,
+            start)  # fmt: skip
         run(sparse.gather_gradient, list_row, list_value, start, start[1:], square, 0,
             n * columns, B, 0, K, (0, K), (0, n), columns, -1.0, True)  # fmt: skip
 

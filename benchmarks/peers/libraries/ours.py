@@ -54,17 +54,19 @@ class EngineTraining(Training):
 class _Own(Peer):
     backend: ClassVar[str]
 
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        # Imported now, as other libraries are: what it takes counts as import, not as training.
+        self._backend = backend_class(self.backend)(threads=threads)
+
     def training(self, task: Task, material: Material) -> Training:
-        engine = compiled(self._backend(), task, material)
+        engine = compiled(self._backend, task, material)
         return EngineTraining(engine, task, material)
 
     def prediction(self, task: Task, material: Material) -> Predict:
-        mlp = MLP(task.sizes, task.hidden, backend=self._backend(), dtype=task.dtype)
+        mlp = MLP(task.sizes, task.hidden, backend=self._backend, dtype=task.dtype)
         mlp.parameters = material.start
         return mlp.predict_proba
-
-    def _backend(self) -> Backend:
-        return backend_class(self.backend)(threads=self.threads)
 
 
 class NumbaPeer(_Own):
@@ -83,4 +85,4 @@ class EnginePeer(NumbaPeer):
     """Predictions by the compiled engine itself, without the model around it."""
 
     def prediction(self, task: Task, material: Material) -> Predict:
-        return compiled(self._backend(), task, material).forward
+        return compiled(self._backend, task, material).forward
