@@ -18,7 +18,7 @@ if str(BENCHMARKS) not in sys.path:
     sys.path.insert(0, str(BENCHMARKS))
 
 from fusedmlp.errors import ExitCode, FileFormatError  # noqa: E402 - after the path is set
-from peers import contestants, document, figures, material, parity, report, runner  # noqa: E402
+from peers import contestants, document, figures, material, parity, report, results, runner  # noqa: E402
 from peers.__main__ import main  # noqa: E402
 from peers.contestants import OURS, PEAK, Contestant  # noqa: E402
 from peers.contract import Peer  # noqa: E402
@@ -164,6 +164,29 @@ def test_figures_are_medians_of_paired_rounds():
     assert (ours.rate, ours.ratio, ours.gflops, ours.share) == (50.0, 1.0, 0.05, 0.05)
     assert (jax.rate, jax.ratio, jax.spread) == (25.0, 2.0, 0.5)
     assert figures.verdict(found).ratio == 2.0
+
+
+def test_the_page_of_results_is_what_its_documents_say():
+    assert results.page(results.machines()) == results.PAGE.read_text("utf-8"), (
+        "run `python -m peers page` in benchmarks"
+    )
+
+
+def test_the_page_shows_every_target_and_peer_and_no_more_than_was_held(tmp_path):
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    found = results.machines()[0].runs[0]
+    small = next(each for each in found["tasks"] if each["task"]["name"] == "small")
+    for entry in small["entries"]:
+        if entry["peer"] == OURS:
+            for each in entry["rounds"]:
+                each["seconds"] *= 100
+    document.write(found, folder / "run-1.json")
+    text = results.page(results.machines(tmp_path))
+    line = next(line for line in text.splitlines() if line.startswith("| `small`, best peer"))
+    assert "0.03 ×" in line
+    assert "**missed**" in line
+    assert all(f"| {peer} |" in text for peer in ("jax", "torch", "sklearn", "thinc"))
 
 
 def test_tasks_say_what_they_are():

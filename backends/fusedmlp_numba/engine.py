@@ -44,8 +44,8 @@ FORWARD_ROWS: Final = 128
 WORKER_FLOPS: Final = 2.0**20
 """Work of one step that is worth another worker: some ten microseconds, a few barriers."""
 
-CALL_FLOPS: Final = 2.0**26
-"""Work of one call that is worth starting threads: some hundred microseconds."""
+CALL_FLOPS: Final = 2.0**27
+"""Work of one call that is worth starting threads, which takes some hundred microseconds."""
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -86,7 +86,13 @@ class NumbaEngine(Engine):
         slots = len(optimizer.slots)
         self._buffers = Buffers(network, dtype, self._rows, slots, threads, rules)
         self._form = network.n_inputs, network.n_outputs, network.output, str(dtype)
-        self._flops_per_row = network.flops_per_row
+        forward = sum(2 * fan_in * fan_out for fan_in, fan_out in network.layer_shapes)
+        self._flops_per_row = {
+            steps.TRAIN: network.flops_per_row,
+            steps.GRADIENTS: network.flops_per_row,
+            steps.EVALUATE: forward,
+            steps.FORWARD: forward,
+        }
         self._inputs = Description()
         self._row_numbers = _read_only(np.arange(self._rows))
         self._no_outputs, self._no_sums = np.empty((0, 0), dtype), np.empty((0, 3))
@@ -218,7 +224,7 @@ class NumbaEngine(Engine):
             *rest,
             outputs,
         )
-        workers = self._workers(len(order), batch)
+        workers = self._workers(task, len(order), batch)
         if workers == 1:
             self._entry(*arguments, 0, 1)
         else:
@@ -253,8 +259,8 @@ class NumbaEngine(Engine):
         if failures:
             raise failures[0]
 
-    def _workers(self, rows: int, batch: int) -> int:
-        flops = self._flops_per_row
+    def _workers(self, task: int, rows: int, batch: int) -> int:
+        flops = self._flops_per_row[task]
         if flops * rows < CALL_FLOPS:
             return 1
         return max(1, min(self._threads, int(flops * min(rows, batch) / WORKER_FLOPS)))

@@ -1,4 +1,4 @@
-"""The command: ``python -m peers [run|sweep|startup|show] [options]``.
+"""The command: ``python -m peers [run|sweep|startup|show|page] [options]``.
 
 Exit status: 0, 1 where a worker failed, 2 for wrong usage, 4 where a peer failed its parity check.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 
 from fusedmlp.errors import ExitCode, FusedMLPError, UnknownNameError
-from peers import contestants, document, report
+from peers import contestants, document, report, results
 from peers.driver import Contest
 from peers.tasks import AXES, BY_NAME, quick
 
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     """Describe the options."""
     found = argparse.ArgumentParser("python -m peers", description="fusedmlp beside its peers")
     found.add_argument(
-        "mode", nargs="?", default="run", choices=("run", "sweep", "startup", "show")
+        "mode", nargs="?", default="run", choices=("run", "sweep", "startup", "show", "page")
     )
     found.add_argument("--workloads", type=_names, help=f"run: some of {','.join(BY_NAME)}")
     found.add_argument("--axes", type=_names, help=f"sweep: some of {','.join(AXES)}")
@@ -53,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.mode == "show":
             report.show(document.read(options.json or RUNS / "peers-run.json"), console)
+            return ExitCode.OK
+        if options.mode == "page":
+            for written in results.write():
+                console.print(f"written to {written}", highlight=False)
             return ExitCode.OK
         settings = {k: v for k, v in vars(options).items() if k != "json" and v is not None}
         found = document.new(settings)

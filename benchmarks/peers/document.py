@@ -73,13 +73,22 @@ def new(settings: dict[str, object]) -> Document:
     return Document(
         schema=SCHEMA,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=["python", "-m", "peers", *sys.argv[1:]],
+        command=["python", "-m", "peers", *_without_paths(sys.argv[1:])],
         machine=machine.describe(),
         versions={},
         settings=settings,
         skipped={},
         tasks=[],
     )
+
+
+def _without_paths(words: list[str]) -> list[str]:
+    """Leave out where the result goes: it says nothing about how it was measured."""
+    found: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before != "--json" and not word.startswith("--json"):
+            found.append(word)
+    return found
 
 
 def write(document: Document, path: Path) -> None:

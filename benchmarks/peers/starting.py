@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 CACHES: Final = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
 
+TITLES: Final = ("first call, cold", "warm", "since process start, cold", "warm", "memory")
+"""Columns of the table, after peer and threads."""
+
 FIGURES: Final = ("first_call_seconds", "since_start_seconds", "memory_bytes")
 """What first_step.py answers."""
 
@@ -94,18 +97,21 @@ def table(rows: Sequence[dict[str, object]]) -> Table:
     found = Table(title="small: first step, and memory", title_justify="left")
     for name in ("peer", "threads"):
         found.add_column(name)
-    for title in ("first call, cold", "warm", "since process start, cold", "warm", "memory"):
+    for title in TITLES:
         found.add_column(title, justify="right")
     for row in rows:
-        cells = [str(row["peer"]), str(row["threads"])]
-        if "failed" in row:
-            found.add_row(*cells, str(row["failed"]))
-            continue
-        for key in ("first_call_seconds", "since_start_seconds"):
-            cells += [f"{_median(row, f'{state}_{key}'):.2f} s" for state in ("cold", "warm")]
-        cells.append(f"{_median(row, 'warm_memory_bytes') / 2**20:,.0f} MiB")
-        found.add_row(*cells)
+        found.add_row(*cells(row))
     return found
+
+
+def cells(row: dict[str, object]) -> list[str]:
+    """Return a row of the table: peer, threads, and a cell for each of TITLES."""
+    found = [str(row["peer"]), str(row["threads"])]
+    if "failed" in row:
+        return [*found, str(row["failed"]), *[""] * (len(TITLES) - 1)]
+    for key in ("first_call_seconds", "since_start_seconds"):
+        found += [f"{_median(row, f'{state}_{key}'):.2f} s" for state in ("cold", "warm")]
+    return [*found, f"{_median(row, 'warm_memory_bytes') / 1e6:,.0f} MB"]
 
 
 def _add(row: dict[str, object], state: str, found: dict[str, float] | str) -> None:

@@ -1,0 +1,235 @@
+"""scikit-learn's MLPClassifier on fusedmlp's engines: labels in, labels and probabilities out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.metrics import accuracy_score
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.validation import validate_data
+
+from fusedmlp.sklearn.base import CONSTRAINTS, BaseMLP, trains_in_epochs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+    from sklearn.utils import Tags
+
+    from fusedmlp.backend import Backend
+    from fusedmlp.types import FloatArray, FloatDtype, Inputs
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """Multilayer perceptron classifier, a drop-in for scikit-learn's of the same name.
+
+    All parameters, attributes and defaults are those of
+    ``sklearn.neural_network.MLPClassifier``. These come on top:
+
+    Parameters
+    ----------
+    dropout
+        Probability in [0, 1) with which a hidden unit is silenced in a training step.
+    backend
+        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``auto`` or a built backend; None asks
+        ``FUSEDMLP_BACKEND``, then chooses as ``auto`` does.
+    dtype
+        ``float32`` or ``float64``, of weights and arithmetic; None follows X.
+    threads
+        CPU threads at most; None for all that the process may use.
+    class_weight
+        ``balanced`` or a weight for each label; multiplies the sample weights.
+
+    Attributes
+    ----------
+    validation_loss_curve_
+        With ``early_stopping``, the loss of the rows held out, after each epoch.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+        **CONSTRAINTS,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+    }
+
+    classes_: npt.NDArray[Any]
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] | int = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dropout: float = 0.0,
+        backend: str | Backend | None = None,
+        dtype: FloatDtype | None = None,
+        threads: int | None = None,
+        class_weight: Mapping[object, float] | str | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.dropout = dropout
+        self.backend = backend
+        self.dtype = dtype
+        self.threads = threads
+        self.class_weight = class_weight
+
+    def predict(self, X: Inputs) -> npt.NDArray[Any]:
+        """Return labels: (N,), or (N, K) zeros and ones for several labels a row."""
+        return self._decode(self._outputs(X))
+
+    def predict_proba(self, X: Inputs) -> FloatArray:
+        """Return probabilities (N, K), classes in the order of ``classes_``."""
+        outputs = self._outputs(X)
+        if self.n_outputs_ > 1:
+            return outputs
+        return np.concatenate([1 - outputs, outputs], axis=1)
+
+    def predict_log_proba(self, X: Inputs) -> FloatArray:
+        """Return the logarithms of :meth:`predict_proba`."""
+        logarithms: FloatArray = np.log(self.predict_proba(X))
+        return logarithms
+
+    @available_if(trains_in_epochs)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: Inputs,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        classes: npt.ArrayLike | None = None,
+    ) -> Self:
+        """Train for one epoch on some of the data.
+
+        Parameters
+        ----------
+        classes
+            All labels there will ever be; needed by the first call.
+        """
+        if _check_partial_fit_first_call(self, classes):
+            several = type_of_target(y).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(y if several else classes)
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _encode(
+        self, X: Inputs, y: npt.ArrayLike, incremental: bool, reset: bool
+    ) -> tuple[Inputs, npt.NDArray[Any], npt.NDArray[Any]]:
+        labels: npt.NDArray[Any]
+        X, labels = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            dtype=(np.float64, np.float32),
+            reset=reset,
+        )
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = column_or_1d(labels, warn=True)
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._label_binarizer = LabelBinarizer().fit(labels)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            self._check_labels(unique_labels(labels))
+        kind = self._label_binarizer.y_type_
+        self.out_activation_ = "softmax" if kind == "multiclass" else "logistic"
+        if kind == "multiclass":
+            self.n_outputs_ = len(self.classes_)
+            return X, labels, np.searchsorted(self.classes_, labels)
+        encoded = self._label_binarizer.transform(labels)
+        self.n_outputs_ = encoded.shape[1]
+        return X, labels, encoded
+
+    def _check_labels(self, labels: npt.NDArray[Any]) -> None:
+        """Raise where labels do not go with those of the fit that this one continues."""
+        if self.warm_start:
+            if set(labels) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the "
+                    f"previous call to fit. Previously got {self.classes_}, `y` has {labels}"
+                )
+        elif len(np.setdiff1d(labels, self.classes_, assume_unique=True)):
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. "
+                f"`self.classes_` has {self.classes_}. 'y' has {labels}."
+            )
+
+    def _decode(self, outputs: FloatArray) -> npt.NDArray[Any]:
+        if self.out_activation_ == "softmax":
+            numbers = outputs.argmax(axis=1)
+        elif self.n_outputs_ > 1:
+            return (outputs > 0.5).astype(np.int64)
+        else:
+            # A single class, if there is but one, is the label of all rows.
+            numbers = (outputs[:, 0] > 0.5) * (len(self.classes_) - 1)
+        labels: npt.NDArray[Any] = self.classes_[numbers]
+        return labels
+
+    def _score_of(
+        self,
+        y: npt.NDArray[Any],
+        predicted: npt.NDArray[Any],
+        sample_weight: npt.NDArray[Any] | None,
+    ) -> float:
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+    def _row_weights(
+        self, X: Inputs, y: npt.NDArray[Any], sample_weight: npt.ArrayLike | None
+    ) -> npt.NDArray[Any] | None:
+        weights = super()._row_weights(X, y, sample_weight)
+        if self.class_weight is None:
+            return weights
+        by_class: npt.NDArray[Any] = compute_sample_weight(self.class_weight, y)
+        return by_class if weights is None else by_class * weights
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tell scikit-learn that several labels a row are taken."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,97 @@
+"""The solver lbfgs: SciPy's L-BFGS-B over the engine's loss and gradients of all rows at once."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import scipy.optimize
+from sklearn.exceptions import ConvergenceWarning
+
+from fusedmlp.backend import State
+from fusedmlp.network import Parameters
+
+if TYPE_CHECKING:
+    from fusedmlp.backend import Data, Engine
+    from fusedmlp.network import Network
+    from fusedmlp.types import Float64Vector
+
+
+class Minimum(NamedTuple):
+    """Where the solver stopped: parameters in float64, the objective there, and iterations."""
+
+    parameters: Parameters
+    loss: float
+    n_iter: int
+
+
+def minimise(
+    engine: Engine,
+    data: Data,
+    start: Parameters,
+    *,
+    max_iter: int,
+    max_fun: int,
+    tol: float,
+    verbose: bool,
+) -> Minimum:
+    """Minimise the engine's objective over all rows of ``data``.
+
+    Parameters
+    ----------
+    engine
+        Its batch size is at least the number of rows; the L2 term is that of its objective.
+    max_iter, max_fun, tol
+        Bounds of iterations and of evaluations, and of the gradient's largest element.
+
+    Warns
+    -----
+    ConvergenceWarning
+        A bound was reached first, or the line search failed.
+    """
+    network, rows = engine.network, np.arange(data.rows)
+    l2 = engine.objective.l2
+
+    def objective(flat: Float64Vector) -> tuple[float, Float64Vector]:
+        parameters = unflattened(flat, network)
+        engine.load(State(parameters, (), 0))
+        sums, gradients = engine.loss_and_gradients(data, rows)
+        penalty = sum(float(np.vdot(W, W)) for W in parameters.weights)
+        loss = sums.loss + 0.5 * l2 * penalty
+        if verbose:
+            print(f"loss = {loss:.8f}")
+        return loss, flattened(gradients)
+
+    found = scipy.optimize.minimize(
+        objective,
+        flattened(start),
+        method="L-BFGS-B",
+        jac=True,
+        options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
+    )
+    if found.status != 0:
+        warnings.warn(
+            f"lbfgs failed to converge after {found.nit} iteration(s) "
+            f"(status={found.status}): {found.message}. Increase max_iter={max_iter} or "
+            f"max_fun={max_fun}, or scale the data.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return Minimum(unflattened(found.x, network), float(found.fun), min(found.nit, max_iter))
+
+
+def flattened(parameters: Parameters) -> Float64Vector:
+    """W1, b1, W2, b2, … as one float64 vector."""
+    return np.concatenate([array.ravel() for array in parameters]).astype(np.float64)
+
+
+def unflattened(flat: Float64Vector, network: Network) -> Parameters:
+    """Cut a vector that :func:`flattened` made into views of it."""
+    weights, biases, at = [], [], 0
+    for fan_in, fan_out in network.layer_shapes:
+        weights.append(flat[at : at + fan_in * fan_out].reshape(fan_in, fan_out))
+        at += fan_in * fan_out
+        biases.append(flat[at : at + fan_out])
+        at += fan_out
+    return Parameters(tuple(weights), tuple(biases))

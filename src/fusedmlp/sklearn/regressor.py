@@ -1,0 +1,145 @@
+"""scikit-learn's MLPRegressor on fusedmlp's engines: one or several real targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
+from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import validate_data
+
+from fusedmlp.sklearn.base import CONSTRAINTS, BaseMLP, trains_in_epochs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from fusedmlp.backend import Backend
+    from fusedmlp.types import FloatArray, FloatDtype, Inputs
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """Multilayer perceptron regressor, a drop-in for scikit-learn's of the same name.
+
+    All parameters, attributes and defaults are those of
+    ``sklearn.neural_network.MLPRegressor``, but for ``loss="poisson"``, which no engine has yet.
+    On top come ``dropout``, ``backend``, ``dtype`` and ``threads``: see
+    :class:`fusedmlp.sklearn.MLPClassifier`.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+        **CONSTRAINTS,
+        "loss": [StrOptions({"squared_error"})],
+    }
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Sequence[int] | int = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dropout: float = 0.0,
+        backend: str | Backend | None = None,
+        dtype: FloatDtype | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.loss = loss
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.dropout = dropout
+        self.backend = backend
+        self.dtype = dtype
+        self.threads = threads
+
+    def predict(self, X: Inputs) -> FloatArray:
+        """Return values: (N,), or (N, K) for several targets."""
+        return self._decode(self._outputs(X))
+
+    @available_if(trains_in_epochs)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+    ) -> Self:
+        """Train for one epoch on some of the data."""
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _encode(
+        self, X: Inputs, y: npt.ArrayLike, incremental: bool, reset: bool
+    ) -> tuple[Inputs, npt.NDArray[Any], npt.NDArray[Any]]:
+        values: npt.NDArray[Any]
+        X, values = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=True,
+            dtype=(np.float64, np.float32),
+            reset=reset,
+        )
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = column_or_1d(values, warn=True)
+        self.out_activation_ = "identity"
+        targets = values.reshape(len(values), -1)
+        self.n_outputs_ = targets.shape[1]
+        return X, values, targets
+
+    def _decode(self, outputs: FloatArray) -> FloatArray:
+        return outputs[:, 0] if self.n_outputs_ == 1 else outputs
+
+    def _score_of(
+        self,
+        y: npt.NDArray[Any],
+        predicted: npt.NDArray[Any],
+        sample_weight: npt.NDArray[Any] | None,
+    ) -> float:
+        if not np.isfinite(predicted).all():
+            return float("nan")
+        return float(r2_score(y, predicted, sample_weight=sample_weight))

@@ -1,0 +1,229 @@
+"""scikit-learn's own checks, and its tools around the estimators: all of them work as usual."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_digits, load_iris
+from sklearn.ensemble import StackingClassifier
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fusedmlp import MLP
+from fusedmlp.sklearn import MLPClassifier, MLPRegressor
+
+IRIS = load_iris(return_X_y=True)
+
+
+@pytest.fixture(autouse=True)
+def _a_few_epochs_are_enough():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+CHECKED = [
+    kind(solver=solver, backend=backend, random_state=0, max_iter=100)
+    for kind in (MLPClassifier, MLPRegressor)
+    for solver in ("sgd", "adam", "lbfgs")
+    for backend in ("numpy", "numba")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(CHECKED)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module", params=["numpy", "numba"])
+def fitted(request):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return MLPClassifier(
+            20, learning_rate_init=0.01, random_state=0, backend=request.param
+        ).fit(*IRIS)
+
+
+def test_it_learns(fitted):
+    assert fitted.score(*IRIS) > 0.9
+    np.testing.assert_allclose(fitted.predict_proba(IRIS[0]).sum(axis=1), 1.0)
+    np.testing.assert_allclose(
+        fitted.predict_log_proba(IRIS[0]), np.log(fitted.predict_proba(IRIS[0]))
+    )
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_copies_predict_the_same(fitted, again):
+    other = again(fitted)
+    np.testing.assert_array_equal(other.predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0]))
+
+
+def test_joblib_files(fitted, tmp_path):
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    again = joblib.load(tmp_path / "model.joblib")
+    np.testing.assert_array_equal(again.predict(IRIS[0]), fitted.predict(IRIS[0]))
+
+
+def test_clones_are_not_fitted(fitted):
+    with pytest.raises(NotFittedError):
+        clone(fitted).predict(IRIS[0])
+
+
+def test_partial_fit_goes_on_after_pickling():
+    x, y = IRIS
+    one = MLPClassifier(random_state=0, backend="numpy").partial_fit(x, y, classes=np.unique(y))
+    other = pickle.loads(pickle.dumps(one))
+    for estimator in (one, other):
+        estimator.set_params(random_state=1).partial_fit(x, y)
+    np.testing.assert_array_equal(one.coefs_[0], other.coefs_[0])
+
+
+@pytest.mark.parametrize("container", ["csr", "csc", "coo"])
+def test_sparse_inputs_give_what_dense_ones_give(container):
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300] / 16, y[:300]
+    sparse = getattr(scipy.sparse, f"{container}_array")(x)
+    given = {"hidden_layer_sizes": 8, "max_iter": 5, "random_state": 0, "backend": "numba"}
+    dense = MLPClassifier(**given).fit(x, y)
+    other = MLPClassifier(**given).fit(sparse, y)
+    np.testing.assert_allclose(other.predict_proba(sparse), dense.predict_proba(x), rtol=1e-9)
+
+
+def test_whole_numbers_are_numbers_not_pixels():
+    x, y = load_digits(return_X_y=True)
+    given = {"hidden_layer_sizes": 8, "max_iter": 3, "random_state": 0, "backend": "numpy"}
+    whole = MLPClassifier(**given).fit(x.astype(np.uint8), y)
+    real = MLPClassifier(**given).fit(x, y)
+    np.testing.assert_array_equal(whole.coefs_[0], real.coefs_[0])
+    np.testing.assert_array_equal(
+        whole.predict_proba(x[:3].astype(np.uint8)), real.predict_proba(x[:3])
+    )
+
+
+def test_data_frames_and_their_names():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(IRIS[0], columns=["a", "b", "c", "d"])
+    estimator = MLPClassifier(5, max_iter=3, backend="numpy").fit(frame, IRIS[1])
+    assert list(estimator.feature_names_in_) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="feature names"):
+        estimator.predict(frame.rename(columns={"a": "z"}))
+
+
+@pytest.mark.parametrize("workers", ["loky", "threading"])
+def test_grid_search_with_two_jobs(workers):
+    search = GridSearchCV(
+        MLPClassifier(max_iter=40, random_state=0, backend="numba", learning_rate_init=0.01),
+        {"hidden_layer_sizes": [(3,), (20,)], "alpha": [1e-4, 1.0]},
+        n_jobs=2,
+        cv=2,
+        error_score="raise",
+    )
+    with joblib.parallel_backend(workers):
+        search.fit(*IRIS)
+    assert search.best_score_ > 0.8
+
+
+def test_pipelines_and_cross_validation():
+    pipeline = make_pipeline(
+        StandardScaler(),
+        MLPClassifier(16, learning_rate_init=0.01, random_state=0, backend="numba"),
+    )
+    assert cross_val_score(pipeline, *IRIS, cv=3).min() > 0.8
+
+
+def test_calibration_stacking_and_importance():
+    base = MLPClassifier(16, max_iter=60, learning_rate_init=0.01, random_state=0, backend="numba")
+    calibrated = CalibratedClassifierCV(base, cv=2).fit(*IRIS)
+    assert calibrated.score(*IRIS) > 0.8
+    stack = StackingClassifier([("mlp", base)], LogisticRegression(max_iter=500), cv=2).fit(*IRIS)
+    assert stack.score(*IRIS) > 0.8
+    found = permutation_importance(base.fit(*IRIS), *IRIS, n_repeats=3, random_state=0, n_jobs=2)
+    assert found.importances_mean[2:].max() > found.importances_mean[:2].max()
+
+
+def test_class_weights_multiply_sample_weights():
+    x, y = IRIS
+    given = {"hidden_layer_sizes": 6, "max_iter": 5, "random_state": 0, "backend": "numpy"}
+    weighted = MLPClassifier(class_weight={0: 2.0, 1: 0.5, 2: 1.0}, **given).fit(x, y)
+    rows = MLPClassifier(**given).fit(x, y, sample_weight=np.array([2.0, 0.5, 1.0])[y])
+    np.testing.assert_array_equal(weighted.coefs_[0], rows.coefs_[0])
+
+
+def test_dropout_changes_training_and_backends_agree_on_it():
+    given = {"hidden_layer_sizes": 12, "max_iter": 20, "random_state": 0}
+    plain = MLPClassifier(**given, backend="numpy").fit(*IRIS)
+    one, other = (
+        MLPClassifier(**given, dropout=0.4, backend=name).fit(*IRIS) for name in ("numpy", "numba")
+    )
+    assert np.abs(one.coefs_[0] - plain.coefs_[0]).max() > 1e-3
+    np.testing.assert_allclose(other.coefs_[0], one.coefs_[0], rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="lbfgs"):
+        MLPClassifier(dropout=0.4, solver="lbfgs").fit(*IRIS)
+
+
+def test_arrays_put_in_place_of_the_fitted_ones_are_used():
+    estimator = MLPRegressor(hidden_layer_sizes=4, max_iter=3, backend="numba", random_state=0).fit(
+        *IRIS
+    )
+    before = estimator.predict(IRIS[0])
+    estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
+    np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 1.0)
+    with pytest.raises(ValueError, match="read-only"):
+        estimator.coefs_[0][:] = 0.0
+
+
+def test_one_class_alone_is_predicted():
+    estimator = MLPClassifier(3, max_iter=2, backend="numpy").fit(IRIS[0][:20], ["only"] * 20)
+    assert set(estimator.predict(IRIS[0])) == {"only"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"hidden_layer_sizes": -1}, "hidden_layer_sizes"),
+        ({"solver": "newton"}, "solver"),
+        ({"backend": "abacus"}, "abacus"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"early_stopping": True, "validation_fraction": 0.001}, "validation_fraction"),
+    ],
+)
+def test_bad_parameters_name_themselves(parameters, words):
+    with pytest.raises(ValueError, match=words):
+        MLPClassifier(**parameters).fit(*IRIS)
+
+
+def test_bad_rows_give_scikit_learns_words(fitted):
+    bad = IRIS[0][:3].copy()
+    bad[1, 2] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        fitted.predict(bad)
+    with pytest.raises(ValueError, match="is expecting 4 features"):
+        fitted.predict(bad[:, :2])
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        fitted.predict(IRIS[0][0])
+    with pytest.raises(AttributeError, match="no attribute 'partial_fit'"):
+        MLPClassifier(solver="lbfgs").partial_fit(*IRIS)
+    with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
+        MLPClassifier(max_iter=2, backend="numpy").fit(*IRIS)
+
+
+def test_the_fitted_network_is_that_of_the_core(fitted):
+    mlp = MLP((4, 20, 3), "relu", dtype="float64", backend="numpy")
+    mlp.parameters = fitted._held()
+    np.testing.assert_allclose(mlp.predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0]))

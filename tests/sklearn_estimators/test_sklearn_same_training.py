@@ -1,0 +1,195 @@
+"""With the same random_state, the estimators train as scikit-learn's own: weights and curves."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.neural_network as reference
+from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
+from sklearn.exceptions import ConvergenceWarning
+
+import fusedmlp.sklearn as ours
+
+BACKENDS = ("numpy", "numba")
+
+ROWS = 120
+"""Three whole batches of 40: see test_a_smaller_last_batch for the other case."""
+
+
+@pytest.fixture(autouse=True)
+def _a_few_epochs_are_enough():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def data(kind, dtype=np.float64):
+    if kind == "regression":
+        x, y = make_regression(ROWS, 7, noise=5.0, random_state=3)
+        return x.astype(dtype), (y / 50).astype(dtype)
+    if kind == "targets":
+        x, y = make_regression(ROWS, 7, n_targets=3, noise=5.0, random_state=3)
+        return x.astype(dtype), (y / 50).astype(dtype)
+    if kind == "multilabel":
+        x, y = make_multilabel_classification(ROWS, 7, n_classes=4, random_state=3)
+        return (x / 10).astype(dtype), y
+    n_classes = {"binary": 2, "multiclass": 4}[kind]
+    x, y = make_classification(
+        ROWS, 7, n_informative=5, n_classes=n_classes, random_state=3, flip_y=0.2
+    )
+    return x.astype(dtype), np.array(["ant", "bee", "cow", "dog"])[y]
+
+
+def pair(kind, backend, **parameters):
+    """Both libraries' estimators, not fitted."""
+    name = "MLPRegressor" if kind in ("regression", "targets") else "MLPClassifier"
+    given = {"hidden_layer_sizes": (9, 5), "random_state": 11, "batch_size": 40} | parameters
+    # Adam's epsilon stands in another place there: see the table of differences.
+    given.setdefault("epsilon", 1e-14)
+    theirs = getattr(reference, name)(**given)
+    return theirs, getattr(ours, name)(**given, backend=backend)
+
+
+def assert_same_fit(theirs, mine, rtol):
+    for a, b in zip(
+        mine.coefs_ + mine.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True
+    ):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression", "targets"])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+def test_weights_and_curves_are_scikit_learns(backend, kind, solver, activation):
+    x, y = data(kind)
+    theirs, mine = pair(kind, backend, solver=solver, activation=activation, max_iter=15)
+    theirs.fit(x, y)
+    mine.fit(x, y)
+    assert_same_fit(theirs, mine, 1e-6)
+    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+    assert (mine.n_iter_, mine.t_, mine.n_layers_) == (theirs.n_iter_, theirs.t_, theirs.n_layers_)
+    assert (mine.out_activation_, mine.n_outputs_) == (theirs.out_activation_, theirs.n_outputs_)
+    predicted, expected = mine.predict(x), theirs.predict(x)
+    assert predicted.dtype == expected.dtype
+    assert predicted.shape == expected.shape
+    if kind in ("regression", "targets"):
+        np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(predicted, expected)
+        np.testing.assert_allclose(mine.predict_proba(x), theirs.predict_proba(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"momentum": 0.0},
+        {"nesterovs_momentum": False},
+        {"learning_rate": "invscaling"},
+        {"learning_rate": "adaptive", "tol": 0.5, "n_iter_no_change": 2, "learning_rate_init": 0.1},
+        {"shuffle": False},
+        {"tol": 10.0, "n_iter_no_change": 3},
+    ],
+    ids=lambda parameters: ",".join(parameters),
+)
+def test_every_way_to_take_steps(backend, parameters):
+    x, y = data("multiclass")
+    theirs, mine = pair("multiclass", backend, solver="sgd", max_iter=30, **parameters)
+    theirs.fit(x, y)
+    mine.fit(x, y)
+    assert mine.n_iter_ == theirs.n_iter_
+    assert_same_fit(theirs, mine, 1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_early_stopping_holds_out_the_same_rows(backend, kind):
+    x, y = data(kind)
+    theirs, mine = pair(
+        kind, backend, early_stopping=True, batch_size=27, max_iter=40, n_iter_no_change=5,
+        learning_rate_init=0.01, alpha=0.0,
+    )  # fmt: skip
+    theirs.fit(x, y)
+    mine.fit(x, y)
+    assert mine.n_iter_ == theirs.n_iter_
+    np.testing.assert_allclose(mine.validation_scores_, theirs.validation_scores_, rtol=1e-4)
+    assert mine.best_validation_score_ == pytest.approx(theirs.best_validation_score_)
+    assert mine.best_loss_ is None
+    assert len(mine.validation_loss_curve_) == mine.n_iter_
+    assert_same_fit(theirs, mine, 1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
+def test_lbfgs_takes_the_same_steps(backend, kind):
+    x, y = data(kind)
+    # Few iterations: rounding may lead to another of several minima in the end.
+    theirs, mine = pair(kind, backend, solver="lbfgs", alpha=1.0, max_iter=8, activation="tanh")
+    theirs.fit(x, y)
+    mine.fit(x, y)
+    assert mine.n_iter_ == theirs.n_iter_
+    assert mine.loss_ == pytest.approx(theirs.loss_, rel=1e-8)
+    assert_same_fit(theirs, mine, 1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_partial_fit_goes_on_where_it_was(backend):
+    x, y = data("multiclass")
+    theirs, mine = pair("multiclass", backend, solver="adam")
+    for _ in range(4):
+        for part in (slice(0, 40), slice(40, 120)):
+            theirs.partial_fit(x[part], y[part], classes=np.unique(y))
+            mine.partial_fit(x[part], y[part], classes=np.unique(y))
+    assert_same_fit(theirs, mine, 1e-6)
+    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_warm_start_continues_with_a_new_optimizer(backend):
+    x, y = data("binary")
+    theirs, mine = pair("binary", backend, warm_start=True, max_iter=5)
+    for _ in range(3):
+        theirs.fit(x, y)
+        mine.fit(x, y)
+    assert len(mine.loss_curve_) == len(theirs.loss_curve_) == 15
+    assert_same_fit(theirs, mine, 1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_sample_weights_are_scikit_learns(backend, solver):
+    x, y = data("multiclass")
+    weights = np.random.default_rng(5).uniform(0.1, 3.0, ROWS)
+    theirs, mine = pair("multiclass", backend, solver=solver, alpha=0.0, max_iter=10)
+    if "sample_weight" not in inspect.signature(theirs.fit).parameters:
+        pytest.skip("this scikit-learn's MLP takes no sample weights")
+    theirs.fit(x, y, sample_weight=weights)
+    mine.fit(x, y, sample_weight=weights)
+    assert_same_fit(theirs, mine, 1e-6)
+    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_float32_stays_float32(backend):
+    x, y = data("multiclass", np.float32)
+    theirs, mine = pair("multiclass", backend, solver="sgd", max_iter=5, epsilon=1e-8)
+    theirs.fit(x, y)
+    mine.fit(x, y)
+    assert mine.predict_proba(x).dtype == np.float32
+    assert_same_fit(theirs, mine, 2e-4)
+    wide = ours.MLPClassifier(max_iter=2, dtype="float64", backend=backend).fit(x, y)
+    assert wide.coefs_[0].dtype == np.float64
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_smaller_last_batch_differs_by_its_share_of_the_penalty_only(backend):
+    x, y = data("multiclass")
+    for alpha, rtol in ((0.0, 1e-8), (1e-4, 1e-5)):
+        theirs, mine = pair("multiclass", backend, solver="sgd", batch_size=50, alpha=alpha,
+                            max_iter=10)  # fmt: skip
+        assert_same_fit(theirs.fit(x, y), mine.fit(x, y), rtol)
