@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fusedmlp import MLP
+from fusedmlp.registry import backend_class
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 
 IRIS = load_iris(return_X_y=True)
@@ -227,3 +228,67 @@ def test_the_fitted_network_is_that_of_the_core(fitted):
     mlp = MLP((4, 20, 3), "relu", dtype="float64", backend="numpy")
     mlp.parameters = fitted._held()
     np.testing.assert_allclose(mlp.predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0]))
+
+
+def test_verbose_fits_say_what_scikit_learns_say(capsys):
+    given = {"hidden_layer_sizes": 3, "verbose": True, "backend": "numpy", "random_state": 0}
+    MLPClassifier(max_iter=2, early_stopping=True, **given).fit(*IRIS)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split("=")[0].split(":")[0] for line in said] == [
+        "Iteration 1, loss ",
+        "Validation score",
+        "Iteration 2, loss ",
+        "Validation score",
+    ]
+    MLPClassifier(tol=10.0, n_iter_no_change=1, **given).fit(*IRIS)
+    assert "did not improve more than tol=10.000000 for 1" in capsys.readouterr().out
+    MLPClassifier(solver="lbfgs", max_iter=2, **given).fit(*IRIS)
+    assert capsys.readouterr().out.startswith("loss = ")
+
+
+def test_ctrl_c_keeps_what_was_learned(monkeypatch):
+    estimator = MLPClassifier(3, max_iter=9, backend="numpy", random_state=0)
+    real = estimator._note_epoch
+
+    def interrupted(loss, n_rows):
+        real(loss, n_rows)
+        if estimator.n_iter_ == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(estimator, "_note_epoch", interrupted)
+    with pytest.warns(UserWarning, match="interrupted"):
+        estimator.fit(*IRIS)
+    expected = MLPClassifier(3, max_iter=3, backend="numpy", random_state=0).fit(*IRIS)
+    np.testing.assert_array_equal(estimator.coefs_[0], expected.coefs_[0])
+
+
+def test_weights_that_overflow_are_refused():
+    with pytest.raises(ValueError, match="non-finite"):
+        MLPRegressor(solver="sgd", learning_rate_init=1e10, backend="numpy").fit(*IRIS)
+
+
+def test_a_batch_larger_than_the_data_is_clipped():
+    with pytest.warns(UserWarning, match="clipped"):
+        clipped = MLPClassifier(3, batch_size=999, max_iter=2, backend="numpy", random_state=0).fit(
+            *IRIS
+        )
+    whole = MLPClassifier(3, batch_size=150, max_iter=2, backend="numpy", random_state=0).fit(*IRIS)
+    np.testing.assert_array_equal(clipped.coefs_[0], whole.coefs_[0])
+
+
+def test_a_built_backend_is_used():
+    backend = backend_class("numba")(threads=1)
+    given = {"hidden_layer_sizes": 3, "max_iter": 2, "random_state": 0}
+    one = MLPClassifier(backend=backend, **given).fit(*IRIS)
+    other = MLPClassifier(backend="numba", **given).fit(*IRIS)
+    np.testing.assert_array_equal(one.predict_proba(IRIS[0]), other.predict_proba(IRIS[0]))
+
+
+def test_early_stopping_takes_sparse_rows_and_weights():
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:300] / 16, y[:300]
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, len(y))
+    given = {"hidden_layer_sizes": 8, "max_iter": 4, "random_state": 0, "early_stopping": True}
+    dense = MLPClassifier(**given, backend="numba").fit(x, y, weights)
+    sparse = MLPClassifier(**given, backend="numba").fit(scipy.sparse.csr_array(x), y, weights)
+    assert sparse.validation_scores_ == dense.validation_scores_

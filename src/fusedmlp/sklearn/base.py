@@ -1,8 +1,9 @@
-"""What both estimators share: scikit-learn's parameters, how fit goes, and prediction.
+"""What both estimators share: how fit goes, and prediction.
 
-Labels and targets are in classifier.py and regressor.py, the epoch in stochastic.py, and the
-mathematics in the engines. The order of all random draws is scikit-learn's: with the same
-``random_state`` an estimator starts from the same weights and sees the same batches.
+Parameters and their types are in parameters.py, labels and targets in classifier.py and
+regressor.py, the epoch in stochastic.py, and the mathematics in the engines. The order of all
+random draws is scikit-learn's: with the same ``random_state`` an estimator starts from the same
+weights and sees the same batches.
 """
 
 from __future__ import annotations
@@ -10,17 +11,13 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from itertools import pairwise
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-
-# scikit-learn has no public form of these; estimators outside it have long used them.
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fusedmlp.backend import Backend, Engine, State, Workload
@@ -29,32 +26,20 @@ from fusedmlp.network import Network, Objective, Parameters, zeros
 from fusedmlp.optimizers import SGD, Adam, Optimizer
 from fusedmlp.registry import create, select
 from fusedmlp.sklearn.lbfgs import minimise
+from fusedmlp.sklearn.parameters import (
+    CONSTRAINTS,
+    HIDDEN,
+    OUTPUTS,
+    STOCHASTIC_SOLVERS,
+    Fitted,
+)
 from fusedmlp.sklearn.stochastic import Epochs, LearningRate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
     from sklearn.utils import Tags
 
-    from fusedmlp.network import HiddenActivation, Output
     from fusedmlp.types import FloatArray, FloatDtype, Inputs, IntArray
-
-STOCHASTIC_SOLVERS: Final = ("sgd", "adam")
-
-HIDDEN: Final[dict[str, HiddenActivation]] = {
-    "identity": "identity",
-    "logistic": "sigmoid",
-    "tanh": "tanh",
-    "relu": "relu",
-}
-"""Our names of scikit-learn's activations."""
-
-OUTPUTS: Final[dict[str, Output]] = {
-    "identity": "identity",
-    "logistic": "sigmoid",
-    "softmax": "softmax",
-}
 
 FEW_NUMBERS: Final = 2**17
 """Inputs to predict up to this size, some hundred rows, are checked by one fast call."""
@@ -63,103 +48,10 @@ MOST_AUTO_ROWS: Final = 200
 """Rows of a batch with ``batch_size="auto"``, at most; scikit-learn's."""
 
 
-CONSTRAINTS: Final[dict[str, list[object]]] = {
-    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-    "activation": [StrOptions(set(HIDDEN))],
-    "solver": [StrOptions({"lbfgs", *STOCHASTIC_SOLVERS})],
-    "alpha": [Interval(Real, 0, None, closed="left")],
-    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
-    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-    "power_t": [Interval(Real, 0, None, closed="left")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
-    "shuffle": ["boolean"],
-    "random_state": ["random_state"],
-    "tol": [Interval(Real, 0, None, closed="left")],
-    "verbose": ["verbose"],
-    "warm_start": ["boolean"],
-    "momentum": [Interval(Real, 0, 1, closed="left")],
-    "nesterovs_momentum": ["boolean"],
-    "early_stopping": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-    "beta_1": [Interval(Real, 0, 1, closed="left")],
-    "beta_2": [Interval(Real, 0, 1, closed="left")],
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
-    "n_iter_no_change": [
-        Interval(Integral, 1, None, closed="left"),
-        Options(Real, {np.inf}),
-    ],
-    "max_fun": [Interval(Integral, 1, None, closed="left")],
-    "dropout": [Interval(Real, 0, 1, closed="left")],
-    "backend": [str, Backend, None],
-    "dtype": [StrOptions({"float32", "float64"}), None],
-    "threads": [Interval(Integral, 1, None, closed="left"), None],
-}
-"""What scikit-learn checks of each parameter before a fit."""
-
-
-def trains_in_epochs(estimator: BaseMLP) -> bool:
-    """Raise unless ``partial_fit`` makes sense: the form that ``available_if`` asks for."""
-    if estimator.solver not in STOCHASTIC_SOLVERS:
-        raise AttributeError(
-            "partial_fit is only available for stochastic optimizers. "
-            f"{estimator.solver} is not stochastic."
-        )
-    return True
-
-
-class BaseMLP(BaseEstimator):
+class BaseMLP(BaseEstimator, Fitted):
     """Parameters, fitting and prediction; not for direct use."""
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = CONSTRAINTS
-
-    # What __init__ of the two classes sets, and what fit adds.
-    hidden_layer_sizes: Sequence[int] | int
-    activation: str
-    solver: str
-    alpha: float
-    batch_size: int | str
-    learning_rate: str
-    learning_rate_init: float
-    power_t: float
-    max_iter: int
-    shuffle: bool
-    random_state: int | np.random.RandomState | None
-    tol: float
-    verbose: bool | int
-    warm_start: bool
-    momentum: float
-    nesterovs_momentum: bool
-    early_stopping: bool
-    validation_fraction: float
-    beta_1: float
-    beta_2: float
-    epsilon: float
-    n_iter_no_change: float
-    max_fun: int
-    dropout: float
-    backend: str | Backend | None
-    dtype: FloatDtype | None
-    threads: int | None
-
-    coefs_: list[FloatArray]
-    intercepts_: list[FloatArray]
-    n_features_in_: int
-    n_outputs_: int
-    n_layers_: int
-    n_iter_: int
-    t_: int
-    out_activation_: str
-    loss_: float
-    loss_curve_: list[float]
-    best_loss_: float | None
-    validation_scores_: list[float] | None
-    validation_loss_curve_: list[float] | None
-    best_validation_score_: float | None
-
-    _slots: tuple[Parameters, ...]
-    _steps: int
-    _rate: LearningRate
 
     @abstractmethod
     def _encode(

@@ -14,7 +14,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import validate_data
 
-from fusedmlp.sklearn.base import CONSTRAINTS, BaseMLP, trains_in_epochs
+from fusedmlp.sklearn.base import BaseMLP
+from fusedmlp.sklearn.parameters import CONSTRAINTS, trains_in_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

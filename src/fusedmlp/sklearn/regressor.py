@@ -12,7 +12,8 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
-from fusedmlp.sklearn.base import CONSTRAINTS, BaseMLP, trains_in_epochs
+from fusedmlp.sklearn.base import BaseMLP
+from fusedmlp.sklearn.parameters import CONSTRAINTS, trains_in_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
