@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
+from sklearn.exceptions import ConvergenceWarning
 
 from fusedmlp import MLP
 from fusedmlp.cli.app import build
@@ -50,8 +52,11 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch):
     dataset = fusedmlp.Dataset("mnist", x, y, x, y, 10, "classification", None, "drawn", (28, 28))
     monkeypatch.setattr(fusedmlp, "load_dataset", lambda name: dataset)
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks(ROOT / "README.md", "python")
-    code = code.replace('backend="numba"', 'backend="numpy"').replace("epochs=15", "epochs=1")
+    estimators, models = blocks(ROOT / "README.md", "python")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        exec(estimators.replace("max_iter=10", "max_iter=1"), {})
+    code = models.replace('backend="numba"', 'backend="numpy"').replace("epochs=15", "epochs=1")
     exec(code, {})
     assert MLP.load(tmp_path / "mnist.safetensors", backend="numpy").network.n_inputs == 784
 

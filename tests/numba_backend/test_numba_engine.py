@@ -16,7 +16,7 @@ from fusedmlp.backend import State, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_numba import NumbaBackend, sources
+from fusedmlp_numba import NumbaBackend, sources, steps
 from fusedmlp_numba import engine as engine_module
 from fusedmlp_numba.backend import usable_cpus
 from fusedmlp_numpy import NumpyBackend
@@ -406,9 +406,12 @@ def test_training_after_a_fork():
 
 def test_small_problems_use_one_worker():
     small, _ = engine(NumbaBackend(threads=64), problem((2, 5, 2)))
-    assert small._workers(200, 200) == 1
+    assert small._workers(steps.TRAIN, 200, 200) == 1
     large, _ = engine(NumbaBackend(threads=3), problem((200, 256, 10), rows=8), batch_size=64)
-    assert large._workers(10**4, 64) == 3
+    assert large._workers(steps.TRAIN, 10**4, 64) == 3
+    # The forward pass is a third of the work, and starting threads takes as long as ever.
+    assert large._workers(steps.TRAIN, 1000, 1000) == 3
+    assert large._workers(steps.FORWARD, 1000, 1000) == 1
 
 
 class TestBackend:

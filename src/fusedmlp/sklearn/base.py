@@ -369,8 +369,12 @@ class BaseMLP(BaseEstimator, Fitted):
                 "epochs. Stopping."
             )
 
+    def to_mlp(self) -> MLP:
+        """Return the fitted network as a model of the core: to save, export or train on."""
+        check_is_fitted(self)
+        return self._as_model()
+
     def _as_model(self) -> MLP:
-        """Return the fitted network as a model of its own, to predict with."""
         network = self._network()
         model = MLP(
             network.sizes,
@@ -381,6 +385,9 @@ class BaseMLP(BaseEstimator, Fitted):
             threads=self.threads,
         )
         model.parameters = self._held()
+        labels = getattr(self, "classes_", None)
+        if labels is not None and all(isinstance(label, str) for label in labels.tolist()):
+            model.class_names = tuple(labels.tolist())
         self._modelled = *self.coefs_, *self.intercepts_
         return model
 

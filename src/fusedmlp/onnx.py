@@ -1,0 +1,190 @@
+"""Trained networks as ONNX models, which other runtimes execute without this library.
+
+``export`` takes an :class:`fusedmlp.MLP` or a fitted estimator of :mod:`fusedmlp.sklearn`. Only
+standard operators are used, all of the default domain, so any runtime of :data:`OPSET` will do.
+Training and optimizer state are not part of such a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from fusedmlp.errors import InvalidInputError
+from fusedmlp.model import MLP
+from fusedmlp.storage import write_atomically
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnx
+
+    from fusedmlp.network import HiddenActivation, Network, Parameters
+
+OPSET: Final = 17
+"""Version of the operators; runtimes since 2022 have it (onnxruntime 1.12)."""
+
+IR_VERSION: Final = 8
+"""Version of the file format that came with that opset."""
+
+OPERATORS: Final[dict[HiddenActivation, str]] = {
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "relu": "Relu",
+    "identity": "Identity",
+}
+
+LABEL, PROBABILITIES, VALUES = "label", "probabilities", "variable"
+"""Names of the outputs: those that skl2onnx gives classifiers and regressors."""
+
+
+class Estimator(Protocol):
+    """A fitted estimator: it can give its network away."""
+
+    def to_mlp(self) -> MLP:
+        """Return the network as a model."""
+        ...
+
+
+def export(model: MLP | Estimator, path: str | Path | None = None) -> onnx.ModelProto:
+    """Build the ONNX model and, where a path is given, write it.
+
+    Parameters
+    ----------
+    model
+        Its dtype becomes that of the input ``X`` (N, D) and of all arithmetic. Pixels are given
+        as numbers from 0 to 1: the file knows nothing of ``uint8``.
+    path
+        File to write, atomically; usually ``….onnx``.
+
+    Returns
+    -------
+    The checked model. Classifiers have the outputs ``label`` (N,) and ``probabilities`` (N, K),
+    those of several labels a row ``label`` (N, K); regressors have ``variable`` (N, K). N is free.
+
+    Raises
+    ------
+    ImportError
+        The package onnx is not installed; the message has the line that installs it.
+    InvalidInputError
+        A class label is neither a number nor text.
+    StorageError
+        The file cannot be written.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            "exporting needs the package onnx: pip install 'fusedmlp[onnx]'"
+        ) from error
+    mlp = model if isinstance(model, MLP) else model.to_mlp()
+    graph = _Graph(mlp.network, mlp.parameters, _labels(model, mlp))
+    found = onnx.helper.make_model(
+        graph.build(),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="fusedmlp",
+    )
+    onnx.checker.check_model(found, full_check=True)
+    if path is not None:
+        write_atomically(Path(path), found.SerializeToString())
+    return found
+
+
+def _labels(model: MLP | Estimator, mlp: MLP) -> npt.NDArray[Any]:
+    """Return the labels of the classes, in order: whole numbers or text."""
+    network = mlp.network
+    given = getattr(model, "classes_", mlp.class_names)
+    labels = np.arange(max(2, network.n_outputs)) if given is None else np.asarray(given)
+    if labels.dtype.kind in "iub":
+        return labels.astype(np.int64)
+    if labels.dtype.kind == "U" or all(isinstance(label, str) for label in labels.tolist()):
+        return labels.astype(object)
+    if labels.dtype.kind == "f":
+        return labels.astype(np.float64)
+    raise InvalidInputError(f"class labels {labels[:3]!r}… are neither numbers nor text")
+
+
+class _Graph:
+    """Nodes and constants while they are collected."""
+
+    def __init__(self, network: Network, parameters: Parameters, labels: npt.NDArray[Any]) -> None:
+        self._network, self._parameters, self._labels = network, parameters, labels
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def build(self) -> onnx.GraphProto:
+        """Return the whole graph."""
+        from onnx import helper
+
+        network, kind = self._network, helper.np_dtype_to_tensor_dtype(self._parameters.dtype)
+        z = self._logits()
+        if network.output == "identity":
+            self._node("Identity", [z], VALUES)
+            outputs = [helper.make_tensor_value_info(VALUES, kind, ["N", network.n_outputs])]
+        else:
+            outputs = self._classes(z, kind)
+        inputs = [helper.make_tensor_value_info("X", kind, ["N", network.n_inputs])]
+        return helper.make_graph(self._nodes, "MLP", inputs, outputs, self._constants)
+
+    def _logits(self) -> str:
+        """Add a[l + 1] = f(a[l]·W[l] + b[l]) for every layer; the last one has no f."""
+        a = "X"
+        parameters = self._parameters
+        for layer, (W, b) in enumerate(zip(parameters.weights, parameters.biases, strict=True), 1):
+            names = [a, self._constant(f"W{layer}", W), self._constant(f"b{layer}", b)]
+            a = self._node("Gemm", names, f"z{layer}")
+            if layer < self._network.n_layers:
+                a = self._node(OPERATORS[self._network.hidden], [a], f"a{layer}")
+        return a
+
+    def _classes(self, z: str, kind: int) -> list[onnx.ValueInfoProto]:
+        """Add probabilities and labels."""
+        from onnx import TensorProto, helper
+
+        K = self._network.n_outputs
+        label_kind = (
+            TensorProto.STRING
+            if self._labels.dtype == object
+            else helper.np_dtype_to_tensor_dtype(self._labels.dtype)
+        )
+        if self._network.output == "softmax":
+            self._node("Softmax", [z], PROBABILITIES, axis=1)
+            index = self._node("ArgMax", [PROBABILITIES], "index", axis=1, keepdims=0)
+        else:
+            dtype = self._parameters.dtype
+            half = self._constant("half", np.array(0.5, dtype))
+            p = self._node("Sigmoid", [z], PROBABILITIES if K > 1 else "p")
+            index = self._node("Cast", [self._node("Greater", [p, half], "above")], "chosen", to=7)
+            if K > 1:
+                self._node("Identity", [index], LABEL)
+                return [
+                    helper.make_tensor_value_info(LABEL, TensorProto.INT64, ["N", K]),
+                    helper.make_tensor_value_info(PROBABILITIES, kind, ["N", K]),
+                ]
+            one = self._constant("one", np.array(1.0, dtype))
+            self._node("Concat", [self._node("Sub", [one, p], "q"), p], PROBABILITIES, axis=1)
+            axis = self._constant("axis", np.array([1], np.int64))
+            index = self._node("Squeeze", [index, axis], "index")
+        # A single class, if there is but one, is the label of all rows.
+        labels = np.resize(self._labels, 2) if len(self._labels) == 1 else self._labels
+        self._node("Gather", [self._constant("classes", labels), index], LABEL)
+        return [
+            helper.make_tensor_value_info(LABEL, label_kind, ["N"]),
+            helper.make_tensor_value_info(PROBABILITIES, kind, ["N", max(2, K)]),
+        ]
+
+    def _node(self, operator: str, inputs: list[str], output: str, **attributes: int) -> str:
+        from onnx import helper
+
+        node = helper.make_node(operator, inputs, [output])
+        node.attribute.extend(helper.make_attribute(name, v) for name, v in attributes.items())
+        self._nodes.append(node)
+        return output
+
+    def _constant(self, name: str, value: npt.NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name

@@ -1,0 +1,123 @@
+"""Exported models give onnxruntime the labels and probabilities that we give."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
+from sklearn.exceptions import ConvergenceWarning
+
+from fusedmlp import MLP
+from fusedmlp.errors import InvalidInputError, StorageError
+from fusedmlp.network import HIDDEN_ACTIVATIONS
+from fusedmlp.onnx import OPSET, export
+from fusedmlp.sklearn import MLPClassifier, MLPRegressor
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+LABELS = {
+    "whole": np.array([3, 5, 11]),
+    "text": np.array(["ant", "bee", "cow"]),
+    "objects": np.array(["ant", "bee", "cow"], dtype=object),
+    "real": np.array([0.5, 1.5, 2.5]),
+    "truth": np.array([False, True]),
+}
+
+
+def run(model, x):
+    """All outputs by name."""
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"X": x}), strict=True))
+
+
+def fitted(kind, x, y, **parameters):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return kind((7, 6), max_iter=15, random_state=0, backend="numba", **parameters).fit(x, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("n_classes", [1, 2, 3])
+def test_classifiers(dtype, activation, labels, n_classes):
+    if n_classes > len(LABELS[labels]):
+        pytest.skip("true and false are two")
+    x, numbers = make_classification(
+        90, 5, n_informative=4, n_redundant=0, n_classes=max(2, n_classes), random_state=1
+    )
+    x, y = x.astype(dtype), LABELS[labels][numbers if n_classes > 1 else numbers * 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # real labels look like targets
+        estimator = fitted(
+            MLPClassifier, x, y if labels != "real" else y * 2, activation=activation
+        )
+    found = run(export(estimator), x)
+    assert list(found) == ["label", "probabilities"]
+    np.testing.assert_array_equal(found["label"], estimator.predict(x))
+    np.testing.assert_allclose(found["probabilities"], estimator.predict_proba(x), atol=1e-6)
+    assert found["probabilities"].dtype == dtype
+    assert len(run(export(estimator), x[:1])["label"]) == 1  # N is free
+
+
+def test_several_labels_a_row():
+    x, y = make_multilabel_classification(80, 6, n_classes=4, random_state=0)
+    estimator = fitted(MLPClassifier, x, y)
+    found = run(export(estimator), x)
+    np.testing.assert_array_equal(found["label"], estimator.predict(x))
+    np.testing.assert_allclose(found["probabilities"], estimator.predict_proba(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("targets", [1, 3])
+def test_regressors(targets):
+    x, y = make_regression(80, 6, n_targets=targets, random_state=0)
+    estimator = fitted(lambda sizes, **rest: MLPRegressor(hidden_layer_sizes=sizes, **rest), x, y)
+    found = run(export(estimator), x)["variable"]
+    np.testing.assert_allclose(found, estimator.predict(x).reshape(len(x), targets), rtol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+def test_models_of_the_core(hidden, output, tmp_path):
+    mlp = MLP((6, 5, 4, 3), hidden, output, backend="numba", seed=2)
+    mlp.class_names = ("a", "b", "c") if output == "softmax" else None
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    path = tmp_path / "model.onnx"
+    export(mlp, path)
+    model = onnx.load(path)
+    assert [each.version for each in model.opset_import] == [OPSET]
+    found = run(model, x)
+    result = found["variable" if output == "identity" else "probabilities"]
+    np.testing.assert_allclose(result, mlp.forward(x), atol=1e-6)
+    if output == "softmax":
+        assert list(found["label"]) == ["abc"[k] for k in mlp.predict(x)]
+    elif output == "sigmoid":
+        np.testing.assert_array_equal(found["label"], mlp.predict(x))
+
+
+def test_a_perceptron_has_two_classes():
+    mlp = MLP((4, 1), output="sigmoid", backend="numpy")
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    found = run(export(mlp), x)
+    np.testing.assert_array_equal(found["label"], mlp.predict(x))
+    np.testing.assert_allclose(found["probabilities"].sum(axis=1), 1.0, rtol=1e-6)
+
+
+def test_what_cannot_be_written_says_so(tmp_path, monkeypatch):
+    mlp = MLP((4, 2), backend="numpy")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write"):
+        export(mlp, tmp_path / "file" / "model.onnx")
+    mlp.class_names = (b"a", b"b")
+    with pytest.raises(InvalidInputError, match="neither numbers nor text"):
+        export(mlp)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match="pip install"):
+        export(mlp)
