@@ -67,6 +67,13 @@ def test_classifiers(dtype, activation, labels, n_classes):
     assert len(run(export(estimator), x[:1])["label"]) == 1  # N is free
 
 
+def test_a_single_class_is_every_row_s_label():
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    estimator = fitted(MLPClassifier, x, ["only"] * 20)
+    estimator.intercepts_[-1] = estimator.intercepts_[-1] + 100.0  # a probability of 1
+    assert set(run(export(estimator), x)["label"]) == {"only"} == set(estimator.predict(x))
+
+
 def test_several_labels_a_row():
     x, y = make_multilabel_classification(80, 6, n_classes=4, random_state=0)
     estimator = fitted(MLPClassifier, x, y)
