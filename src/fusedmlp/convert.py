@@ -1,0 +1,158 @@
+"""Trained networks from scikit-learn, and from and to PyTorch's state dictionaries.
+
+Files of other libraries are not read here: load them with the library that wrote them. For ONNX
+see :mod:`fusedmlp.onnx`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from fusedmlp.errors import InvalidInputError
+from fusedmlp.model import MLP
+from fusedmlp.network import Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import numpy.typing as npt
+    import torch
+
+    from fusedmlp.backend import Backend
+    from fusedmlp.network import HiddenActivation, Output
+    from fusedmlp.types import FloatArray, FloatDtype
+
+
+class FittedMLP(Protocol):
+    """What a fitted scikit-learn MLP has, and ours."""
+
+    activation: str
+    out_activation_: str
+    coefs_: Sequence[FloatArray]
+    intercepts_: Sequence[FloatArray]
+
+
+def from_sklearn(estimator: FittedMLP, *, backend: str | Backend | None = None) -> MLP:
+    """Copy a fitted MLPClassifier or MLPRegressor of scikit-learn, or of :mod:`fusedmlp.sklearn`.
+
+    Text labels become ``class_names``; predictions are class numbers in the order of ``classes_``.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not fitted, or its output is one that engines do not have (``loss="poisson"``).
+    """
+    from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS
+
+    if not hasattr(estimator, "coefs_"):
+        raise InvalidInputError(f"{estimator!r} is not fitted: call its fit() first")
+    if estimator.out_activation_ not in OUTPUTS:
+        raise InvalidInputError(
+            f"the estimator's output is {estimator.out_activation_!r}: "
+            f"engines have {', '.join(OUTPUTS)}"
+        )
+    mlp = _build(
+        list(estimator.coefs_),
+        list(estimator.intercepts_),
+        HIDDEN[estimator.activation],
+        OUTPUTS[estimator.out_activation_],
+        backend,
+    )
+    mlp.class_names = _names(getattr(estimator, "classes_", ()))
+    return mlp
+
+
+def from_state_dict(
+    state: Mapping[str, torch.Tensor | npt.ArrayLike],
+    hidden: HiddenActivation,
+    output: Output,
+    *,
+    backend: str | Backend | None = None,
+) -> MLP:
+    """Build a network from a ``state_dict`` of linear layers, in their order in the dictionary.
+
+    Parameters
+    ----------
+    state
+        ``….weight`` (H, D) and ``….bias`` (H,) of each ``torch.nn.Linear``; tensors or arrays.
+        Layers without a bias get zeros.
+    hidden, output
+        What stands between the layers and after the last, which the dictionary does not say. A
+        model trained with a loss on logits has the output of that loss: softmax for cross-entropy.
+
+    Raises
+    ------
+    InvalidInputError
+        There are other entries, or the layers do not follow on one another.
+    """
+    entries = {name: _array(value) for name, value in state.items()}
+    weights, biases = [], []
+    for name, W in entries.items():
+        layer, _, kind = name.rpartition(".")
+        if kind == "weight" and W.ndim == 2:
+            weights.append(W.T)
+            biases.append(entries.get(f"{layer}.bias" if layer else "bias", np.zeros(len(W))))
+        elif kind != "bias" or W.ndim != 1:
+            raise InvalidInputError(
+                f"state_dict entry {name!r} with shape {W.shape} is not of a linear layer: only "
+                "networks of torch.nn.Linear and activations can be taken"
+            )
+    if not weights:
+        raise InvalidInputError("the state_dict has no '….weight' of a linear layer")
+    return _build(weights, biases, hidden, output, backend)
+
+
+def to_state_dict(mlp: MLP) -> dict[str, torch.Tensor]:
+    """Return the parameters for ``torch.nn.Sequential(Linear, activation, Linear, …)``.
+
+    The last layer gives logits: losses of PyTorch take those. Dropout modules between the layers
+    would shift the numbers in the names.
+
+    Raises
+    ------
+    ImportError
+        PyTorch is not installed.
+    """
+    import torch
+
+    found = {}
+    pairs = zip(mlp.parameters.weights, mlp.parameters.biases, strict=True)
+    for layer, (W, b) in enumerate(pairs):
+        found[f"{2 * layer}.weight"] = torch.tensor(W.T)
+        found[f"{2 * layer}.bias"] = torch.tensor(b)
+    return found
+
+
+def _names(labels: Iterable[object]) -> tuple[str, ...] | None:
+    """Return labels as names of classes, where they are text."""
+    names = [label for label in labels if isinstance(label, str)]
+    return tuple(map(str, names)) or None
+
+
+def _array(value: torch.Tensor | npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return a tensor's numbers on the host, or an array as it is."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def _build(
+    weights: Sequence[npt.NDArray[Any]],
+    biases: Sequence[npt.NDArray[Any]],
+    hidden: HiddenActivation,
+    output: Output,
+    backend: str | Backend | None,
+) -> MLP:
+    """Make a model of layers (D, H), in float32 unless they are of float64."""
+    for number, (before, after) in enumerate(pairwise(weights), 1):
+        if before.shape[1] != after.shape[0]:
+            raise InvalidInputError(
+                f"layer {number} has {before.shape[1]} outputs, but layer {number + 1} takes "
+                f"{after.shape[0]} inputs"
+            )
+    sizes = (weights[0].shape[0], *(W.shape[1] for W in weights))
+    dtype: FloatDtype = "float64" if weights[0].dtype == np.float64 else "float32"
+    mlp = MLP(sizes, hidden, output, backend=backend, dtype=dtype)
+    mlp.parameters = Parameters(tuple(weights), tuple(biases))
+    return mlp
