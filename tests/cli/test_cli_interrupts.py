@@ -84,7 +84,8 @@ def test_ctrl_c_before_the_first_epoch_ends_says_that_nothing_was_saved(tmp_path
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(process, tmp_path):
-    epochs = ("--epochs", 400)
+    n_epochs = 4_000  # some seconds: longer than it is let live
+    epochs = ("--epochs", n_epochs)
     whole = process("train", *LONG, *epochs, "--output", "whole", "--json")
     assert whole.code == 0, whole.stderr
     draw = random.Random(os.getpid())
@@ -100,6 +101,6 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(process
     assert last.code == 0, last.stderr
     files, expected = contents(tmp_path / "parts"), contents(tmp_path / "whole")
     assert files["model.safetensors"] == expected["model.safetensors"]
-    assert last.document["epochs"] == 400
+    assert last.document["epochs"] == n_epochs
     assert last.document["train_loss"] == whole.document["train_loss"]
     assert not [name for name in files if name.endswith(".tmp")]
