@@ -1,0 +1,72 @@
+"""What all drawings of reports share: colours, line styles, and the way to SVG and files.
+
+Drawn with Matplotlib's object interface, which keeps no state between drawings and needs no
+screen. The colours are those of Okabe and Ito (2008), told apart with any colour vision; wherever
+a line has a colour it has a marker too.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp.report.page import check_report_installed
+from fusedmlp.storage import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, without the yellow, which is too pale for lines on white."""
+
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+
+GREY: Final = "#7a7a7a"
+"""Of bounds, peaks and other lines that are no measurement."""
+
+
+def new_figure(width: float = 8.0, height: float = 4.0) -> Figure:
+    """Return an empty figure of this many inches, laid out without overlaps."""
+    check_report_installed()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(axes: Axes) -> None:
+    """Take away what carries no information, and set a light grid behind the data."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def as_svg(figure: Figure) -> str:
+    """Return the ``<svg>`` element, ready to stand inside a page; the same figure, the same text."""
+    import matplotlib as mpl
+
+    drawn = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "fusedmlp"}):
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    text = drawn.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as what the file's ending says, such as ``.svg`` or ``.png``.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be written.
+    """
+    drawn = io.BytesIO()
+    kind = path.suffix.lstrip(".").lower()
+    if kind == "svg":
+        drawn.write(as_svg(figure).encode())
+    else:
+        figure.savefig(drawn, format=kind, dpi=160)
+    write_atomically(path, drawn.getvalue())
