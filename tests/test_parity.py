@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
-from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
+from fusedmlp.parity.comparison import compare
+from fusedmlp.parity.operations import gradients, operations
+from fusedmlp.tolerance import check_close, trajectory_bound
 from problems import OPTIMIZERS, engine, flat, order, problem
 
 DTYPES = ("float32", "float64")
 
 
-def term_sizes(reference, task, rows, objective):
-    """Sums of the rows' absolute gradients: what a batch's gradient is made of, uncancelled."""
-    plain = replace(task, network=replace(task.network, dropout=0.0))
-    built, data = engine(reference, plain, objective=Objective("sum"))
-    parts = [built.loss_and_gradients(data, rows[i : i + 1]) for i in range(len(rows))]
-    weight = sum(sums.weights[0] for sums, _ in parts) if objective.reduction == "mean" else 1.0
-    columns = zip(*(gradients for _, gradients in parts), strict=True)
-    return [sum(np.abs(g) for g in column) / (weight or 1.0) for column in columns]
-
-
 def compare_batch(backend, reference, task, dtype, objective=None):
     """One batch's loss and gradients agree within the bound of an operation."""
-    rows = order(len(task.y))[:8]
-    results = []
-    for each in (backend, reference):
-        built, data = engine(each, task, objective=objective, dtype=dtype)
-        results.append(built.loss_and_gradients(data, rows))
-    (sums, gradients), (sums_reference, gradients_reference) = results
-    # The longest sum is a product over the layer's inputs, the batch, or the outputs; errors of
-    # one layer pass through those after it.
-    depth = max(*task.network.sizes, 8) * task.network.n_layers
-    bound = kernel_bound(dtype, depth)
-    check_close("loss", sums.losses, sums_reference.losses, bound)
-    check_close("correct", sums.correct, sums_reference.correct, bound)
-    check_close("weights", sums.weights, sums_reference.weights, bound)
-    sizes = term_sizes(reference, task, rows, objective or Objective())
-    for mine, theirs, terms in zip(gradients, gradients_reference, sizes, strict=True):
-        assert mine.dtype == np.dtype(dtype)
-        assert mine.flags.c_contiguous
-        scale = max(float(terms.max()), float(np.abs(theirs).max()))
-        check_close(f"gradient {mine.shape}", mine, theirs, bound, scale)
+    run = gradients(task, objective)
+    parts = [run(each, dtype) for each in (backend, reference)]
+    for mine, theirs in zip(*parts, strict=True):
+        compare("gradients", (backend.name, reference.name), dtype, mine, theirs).check()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
-def test_one_batch(compiled_backend, numpy_backend, hidden, output, dtype):
-    task = problem((13, 7, 11, 5), hidden, output)
-    compare_batch(compiled_backend, numpy_backend, task, dtype)
+@pytest.mark.parametrize("operation", list(operations()), ids=lambda operation: operation.name)
+def test_every_operation_of_the_certificate(compiled_backend, numpy_backend, operation, dtype):
+    parts = [operation.run(each, dtype) for each in (compiled_backend, numpy_backend)]
+    assert parts[0]
+    for mine, theirs in zip(*parts, strict=True):
+        assert np.any(theirs.values != 0), f"{theirs.name} is zero and could hide anything"
+        names = (compiled_backend.name, numpy_backend.name)
+        compare(operation.name, names, dtype, mine, theirs).check()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_are_fresh_contiguous_arrays_of_the_engines_dtype(compiled_backend, dtype):
+    built, data = engine(compiled_backend, problem((13, 7, 11, 5)), dtype=dtype)
+    for gradient in built.loss_and_gradients(data, order(37)[:8])[1]:
+        assert gradient.dtype == np.dtype(dtype)
+        assert gradient.flags.c_contiguous
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -141,39 +127,3 @@ def test_fifty_steps(compiled_backend, numpy_backend, optimizer, dropout, dtype)
     for mine, theirs in zip(state.slots, state_reference.slots, strict=True):
         check_close("slot", flat(mine), flat(theirs), bound)
     assert sums.losses[-5:].sum() < sums.losses[:5].sum(), "50 steps did not learn anything"
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_forward_and_evaluate(compiled_backend, numpy_backend, dtype):
-    """Outputs and metrics agree on more rows than one batch, on all rows and on some."""
-    for output in OUTPUTS:
-        task = problem((13, 7, 5), "tanh", output, dropout=0.5, rows=1500, weighted=True)
-        results = []
-        for backend in (compiled_backend, numpy_backend):
-            built, data = engine(backend, task, dtype=dtype)
-            some = built.evaluate(data, np.arange(3, 700, 2))
-            results.append((built.forward(task.x), built.evaluate(data), some))
-        mine, theirs = results
-        bound = kernel_bound(dtype, 1500)
-        check_close("forward", mine[0], theirs[0], bound)
-        for a, b in zip(mine[1:], theirs[1:], strict=True):
-            check_close("loss", a.loss, b.loss, bound)
-            check_close("accuracy", [a.accuracy + 1], [b.accuracy + 1], bound)
-
-
-def test_dropout_masks_are_the_same(compiled_backend, numpy_backend):
-    """With identity units and weights of one, silenced units show in the gradients exactly."""
-    task = problem((3, 50, 40, 2), "identity", "identity", dropout=0.5)
-    silent = []
-    for backend in (compiled_backend, numpy_backend):
-        built, data = engine(backend, task, seed=2**40 + 17)
-        steps = []
-        for _ in range(3):
-            _, gradients = built.loss_and_gradients(data, np.arange(1))
-            steps.append([np.flatnonzero(b == 0) for b in gradients.biases[:-1]])
-            built.apply_gradients(gradients, 1e-6)
-        silent.append(steps)
-    for mine, theirs in zip(*silent, strict=True):
-        for a, b in zip(mine, theirs, strict=True):
-            np.testing.assert_array_equal(a, b)
-            assert 0 < a.size < 50

@@ -23,6 +23,9 @@ class NumpyBackend(Backend):
 
     name = "numpy"
 
+    # BLAS libraries cut products by the number of threads, and sum the pieces by other kernels.
+    bits_depend_on_threads = True
+
     def __init__(self, *, device: int | None = None, threads: int | None = None) -> None:
         if device is not None:
             raise InvalidInputError(

@@ -13,7 +13,8 @@ Rules for every engine
 - Row losses are computed from logits and summed in float64, each capped at ``MAX_ROW_LOSS``.
 - A batch's objective is that of :class:`fusedmlp.network.Objective`; a batch whose sample weights
   sum to 0 has the gradient of the L2 penalty alone.
-- The same inputs give the same bits in every run and for every number of threads.
+- The same inputs give the same bits in every run, and for every number of threads unless the
+  backend says that its ``bits_depend_on_threads``.
 - A non-finite loss does not raise: it comes back in :class:`Sums`, and the trainer stops.
 
 Dropout masks
@@ -317,6 +318,9 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+
+    bits_depend_on_threads: ClassVar[bool] = False
+    """Whether another number of threads may round differently; the same number never does."""
 
     @abstractmethod
     def __init__(self, *, device: int | None = None, threads: int | None = None) -> None: ...

@@ -1,8 +1,8 @@
 """How far two backends may differ: one rule for each kind of comparison, each with its reason.
 
 Backends round differently (order of sums, fused multiply-add, their own exp), so results are
-compared within bounds; runs and thread counts of one backend must agree bit for bit, and need no
-bound at all.
+compared within bounds; runs of one backend must agree bit for bit, and, unless the backend says
+otherwise, so must thread counts: they need no bound at all.
 """
 
 from __future__ import annotations
@@ -16,6 +16,37 @@ from fusedmlp.errors import BreachedError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from fusedmlp.types import FloatDtype
+
+RULES: Final = (
+    (
+        "one operation",
+        "16 · eps · √depth",
+        "errors of a sum of depth terms grow like a random walk; 16 covers the other roundings",
+    ),
+    (
+        "parameters after 50 steps",
+        "4 · √eps",
+        "steps amplify differences; half of the digits must survive",
+    ),
+    (
+        "gradient against finite differences",
+        "10⁻⁶ in float64",
+        "central differences with a step h err by h² and eps / h; the rest is for cancellation",
+    ),
+    (
+        "accuracy of p on n rows",
+        "3 · √(p(1 − p)/n)",
+        "three standard errors: less than what another test set would change",
+    ),
+    (
+        "masks, shuffles, starting weights; one backend's own runs",
+        "equal bits",
+        "they follow from the seed alone, or from the same instructions",
+    ),
+)
+"""Every rule for readers of a certificate: what it bounds, how, and why; the code is below."""
 
 KERNEL_FACTOR: Final = 16.0
 """Roundings per term that a kernel may add: a product, a sum, an exp of a few ulp, and slack."""
@@ -37,6 +68,50 @@ def trajectory_bound(dtype: npt.DTypeLike) -> float:
     tolerance across array libraries (array-api-extra).
     """
     return 4.0 * math.sqrt(float(np.finfo(dtype).eps))
+
+
+TRAJECTORY_STEPS: Final = 50
+"""The "some tens of steps" after which :func:`trajectory_bound` is checked."""
+
+GRADIENT_STEP: Final = 1e-6
+GRADIENT_BOUND: Final = 1e-6
+"""For central differences in float64, relative to max(1, |gradient|): they err by about STEP² and
+eps/STEP, which are 1e-12 and 1e-10; the rest is slack for cancellation."""
+
+
+def accuracy_bound(accuracy: float, rows: int) -> float:
+    """Bound of the difference of two trainings' accuracies, both measured on ``rows`` rows.
+
+    Three standard errors of a share p of n rows, 3·√(p(1−p)/n), and at least one row: trainings
+    that rounding drove apart may differ by less than what another test set would change.
+    """
+    if not 0.0 <= accuracy <= 1.0:
+        return 0.0  # of a training that diverged: nothing is near it
+    return max(3.0 * math.sqrt(accuracy * (1.0 - accuracy) / rows), 1.0 / rows)
+
+
+def ulps(
+    actual: npt.NDArray[np.generic], reference: npt.NDArray[np.generic], dtype: FloatDtype
+) -> npt.NDArray[np.float64]:
+    """Return |a − b| by elements, in units in the last place of the larger of the two.
+
+    Equal values, NaN beside NaN among them, are 0 apart; a NaN beside a number is infinitely far.
+    Where both are below the smallest normal number, which an engine may flush to zero, that number
+    is the unit.
+
+    Parameters
+    ----------
+    dtype
+        Whose last place is meant; the arrays may be wider, as sums are.
+    """
+    a, b = actual.astype(np.float64), reference.astype(np.float64)
+    smallest = float(np.finfo(dtype).tiny)
+    with np.errstate(invalid="ignore", over="ignore"):
+        larger = np.maximum(np.abs(a), np.abs(b))
+        unit = np.spacing(larger.astype(dtype)).astype(np.float64)
+        found = np.abs(a - b) / np.where(larger < smallest, smallest, unit)
+    equal = (a == b) | (np.isnan(a) & np.isnan(b))
+    return np.where(equal, 0.0, np.where(np.isnan(found), np.inf, found))
 
 
 def difference(

@@ -15,6 +15,7 @@ from fusedmlp.cli.backends import backends
 from fusedmlp.cli.data import data
 from fusedmlp.cli.doctor import doctor
 from fusedmlp.cli.evaluate import evaluate
+from fusedmlp.cli.parity import parity
 from fusedmlp.cli.predict import predict
 from fusedmlp.cli.reproduce import reproduce
 from fusedmlp.cli.train import train
@@ -70,7 +71,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=HELP)(_root)
-    for command in (train, evaluate, predict, reproduce, backends, doctor, data):
+    for command in (train, evaluate, predict, reproduce, parity, backends, doctor, data):
         app.command()(command)
     return app
 

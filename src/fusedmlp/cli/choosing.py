@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fusedmlp.registry import AUTO, ENVIRONMENT_VARIABLE, Selection, create, select
+from fusedmlp.errors import InvalidInputError
+from fusedmlp.registry import (
+    AUTO,
+    ENVIRONMENT_VARIABLE,
+    Selection,
+    availability,
+    create,
+    parse,
+    select,
+)
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Backend, Workload
@@ -23,6 +32,32 @@ def chosen_backend(
     """
     selection = select(request, workload)
     return selection, create(selection, threads=threads)
+
+
+def named_or_usable(request: str | None) -> list[Selection]:
+    """Return the backends that a command line names, or all that are usable here.
+
+    Parameters
+    ----------
+    request
+        Names with commas between them, such as ``numpy,cupy:1``; the first is the reference.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        A name is unknown, or stands twice.
+    """
+    if request is None:
+        names = [name for name, found in availability().items() if found.state == "usable"]
+        # The specification is the natural reference wherever it is there.
+        names.sort(key=lambda name: name != "numpy")
+        return [Selection(name, None, "usable", "all usable backends") for name in names]
+    names = [name.strip() for name in request.split(",") if name.strip()]
+    if len(set(names)) < len(names) or not names:
+        raise InvalidInputError(
+            f"backends {request!r}: name each backend once, such as numpy,numba"
+        )
+    return [Selection(*parse(name), "argument", "asked for by argument") for name in names]
 
 
 def is_named(request: str | None) -> bool:

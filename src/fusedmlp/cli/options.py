@@ -48,6 +48,16 @@ Backend = Annotated[
     ),
 ]
 
+Backends = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,…",
+        help="Backends to compare; the first is the reference.",
+        show_default="all that are usable here",
+        rich_help_panel=_RUNNING,
+    ),
+]
+
 Threads = Annotated[
     int | None,
     typer.Option(

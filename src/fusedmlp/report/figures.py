@@ -45,7 +45,7 @@ def tidy(axes: Axes) -> None:
 
 
 def as_svg(figure: Figure) -> str:
-    """Return the ``<svg>`` element, ready to stand inside a page; the same figure, the same text."""
+    """Return the ``<svg>`` element, to stand inside a page; the same figure gives the same text."""
     import matplotlib as mpl
 
     drawn = io.StringIO()

@@ -1,0 +1,181 @@
+"""The parity certificate: everything that is compared, as one document, and its verdict.
+
+What is computed is in operations.py, finite_differences.py, trajectories.py, accuracies.py and
+fingerprints.py; how it is shown is in page.py and in the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp.errors import InvalidInputError
+from fusedmlp.model import DTYPES
+from fusedmlp.parity.accuracies import Accuracy, accuracies
+from fusedmlp.parity.fingerprints import Fingerprint, fingerprints, unequal
+from fusedmlp.parity.finite_differences import GradientCheck, gradient_checks
+from fusedmlp.parity.operations import comparisons
+from fusedmlp.parity.trajectories import Trajectory, trajectories
+from fusedmlp.registry import create
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fusedmlp.backend import Backend
+    from fusedmlp.datasets import Dataset
+    from fusedmlp.parity.comparison import Comparison
+    from fusedmlp.registry import Selection
+    from fusedmlp.types import FloatDtype
+
+KIND: Final = "fusedmlp-parity"
+VERSION: Final = 1
+
+
+@dataclass(slots=True)
+class Certificate:
+    """What was found.
+
+    Parameters
+    ----------
+    devices
+        What each backend ran on; the first is the reference.
+    dataset
+        Name of the data that was trained on, and its rows.
+    """
+
+    devices: dict[str, str]
+    dataset: str
+    seed: int
+    comparisons: list[Comparison] = field(default_factory=list)
+    gradient_checks: list[GradientCheck] = field(default_factory=list)
+    trajectories: list[Trajectory] = field(default_factory=list)
+    accuracies: list[Accuracy] = field(default_factory=list)
+    fingerprints: list[Fingerprint] = field(default_factory=list)
+
+    @property
+    def reference(self) -> str:
+        """Name of the backend that the others are compared with."""
+        return next(iter(self.devices))
+
+    @property
+    def is_met(self) -> bool:
+        """Nothing breaks its bound."""
+        return not self.breaches()
+
+    def breaches(self) -> list[str]:
+        """Say what breaks a bound, one line each, in the order of the certificate."""
+        found = [
+            f"{c.name}: {c.backend} and {c.reference} in {c.dtype} are {c.found:.3g} apart, "
+            f"allowed {c.bound:.3g}"
+            for c in self.comparisons
+            if not c.is_met
+        ]
+        found += [
+            f"gradient of {g.at}, {g.hidden} units, {g.output} output, {g.reduction}, on "
+            f"{g.backend}: {g.found:.3g} from the slope of its loss, allowed {g.bound:.3g}"
+            for g in self.gradient_checks
+            if not g.is_met
+        ]
+        found += [
+            f"trajectory, {t.course}: {t.backend} and {t.reference} in {t.dtype} are "
+            f"{t.bounded:.3g} apart, allowed {t.bound:.3g}"
+            for t in self.trajectories
+            if not t.is_met
+        ]
+        found += [
+            f"accuracy of {a.backend} in {a.dtype}: {a.accuracy:.4f}, {a.distance:.4f} from "
+            f"{a.reference}'s, allowed {a.bound:.4f}"
+            for a in self.accuracies
+            if not a.is_met
+        ]
+        return found + unequal(self.fingerprints)
+
+    def document(self) -> dict[str, object]:
+        """Plain data for JSON, without the environment."""
+        return {
+            "kind": KIND,
+            "version": VERSION,
+            "met": self.is_met,
+            "breaches": self.breaches(),
+            "reference": self.reference,
+            "devices": self.devices,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "comparisons": [each.document() for each in self.comparisons],
+            "gradient_checks": [each.document() for each in self.gradient_checks],
+            "trajectories": [each.document() for each in self.trajectories],
+            "accuracies": [each.document() for each in self.accuracies],
+            "fingerprints": [each.document() for each in self.fingerprints],
+        }
+
+
+def certify(
+    selections: Sequence[Selection],
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+    dtypes: tuple[FloatDtype, ...] = DTYPES,
+    say: Callable[[str], None] | None = None,
+) -> Certificate:
+    """Compare backends with each other, and each with itself.
+
+    Parameters
+    ----------
+    selections
+        At least two; the first is the reference.
+    dataset
+        What trajectories, accuracies and fingerprints train on: classes or labels.
+    say
+        Told what is done next, for people; None for silence.
+
+    Raises
+    ------
+    InvalidInputError
+        Fewer than two backends, one twice, or a data set of real targets.
+    BackendUnavailableError
+        A backend cannot be used here.
+    """
+    names = [str(selection) for selection in selections]
+    if len(names) < 2:
+        raise InvalidInputError(
+            f"parity is between backends, and {', '.join(names) or 'none'} is fewer than two: "
+            "name at least two, such as numpy,numba"
+        )
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"{', '.join(names)} names a backend twice: name each once")
+    if dataset.task == "regression":
+        raise InvalidInputError(
+            f"{dataset.name} has real targets: name a data set with classes, such as digits"
+        )
+    backends: dict[str, Backend] = {
+        name: create(selection) for name, selection in zip(names, selections, strict=True)
+    }
+    devices = {name: str(backend.device()) for name, backend in backends.items()}
+    tell = say or _nobody
+    rows = f"{len(dataset.x_train):,} rows to train on"
+    found = Certificate(devices, f"{dataset.name}, {rows}", seed)
+
+    tell("operations, one by one, on drawn numbers")
+    for group in comparisons(backends, dtypes):
+        found.comparisons += group
+    tell("gradients against finite differences")
+    for name, backend in backends.items():
+        found.gradient_checks += gradient_checks(name, backend)
+    tell(f"trajectories on {dataset.name}, step by step")
+    found.trajectories += trajectories(backends, dataset, dtypes, seed)
+    tell(f"trainings on {dataset.name}, to the end")
+    found.accuracies += accuracies(backends, dataset, "float32", seed)
+    tell("hashes of trainings, run after run, thread count after thread count")
+    found.fingerprints += fingerprints(selections, thread_counts(), dataset, dtypes, seed)
+    return found
+
+
+def _nobody(_line: str) -> None:
+    """Listen to nothing."""
+
+
+def thread_counts() -> list[int]:
+    """One thread, two, and all that this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return sorted({1, min(2, usable or 1), usable or 1})

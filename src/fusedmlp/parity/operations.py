@@ -1,0 +1,285 @@
+"""What engines are compared on: every operation of the contract, one by one, on drawn numbers.
+
+An operation builds engines of one backend, runs them and returns arrays with the bounds that hold
+for them. It sees engines through the contract alone, so that it fits every backend. Where the
+contract gives no access to an inner result, the network is chosen so that the result comes out:
+weights of one on the diagonal, for instance, show an activation as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+
+from fusedmlp.backend import State
+from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters, zeros
+from fusedmlp.parity.comparison import Part, compare
+from fusedmlp.parity.masks import MASKED_STEPS, dropout_masks
+from fusedmlp.parity.problems import OPTIMIZERS, STORAGES, Problem, engine, order, problem, start
+from fusedmlp.tolerance import kernel_bound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fusedmlp.backend import Backend, Engine, Sums
+    from fusedmlp.network import HiddenActivation, Output
+    from fusedmlp.optimizers import Optimizer
+    from fusedmlp.parity.comparison import Comparison
+    from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, IntArray
+
+    Run: TypeAlias = Callable[[Backend, FloatDtype], list[Part]]
+
+SIZES: Final = (13, 7, 11, 5)
+"""Odd widths, so that the last vector, tile and block of every layer is a partial one."""
+
+BATCH: Final = 8
+
+_GRID: Final = np.concatenate(
+    [np.linspace(-30.0, 30.0, 241), [-1000.0, -88.0, -1e-8, 0.0, 1e-8, 88.0, 1000.0]]
+)
+"""Arguments of activations: where they bend, where they are flat, and far out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A name that a reader of the certificate understands, and how to run it on a backend."""
+
+    name: str
+    run: Run
+
+
+def operations() -> Iterator[Operation]:
+    """Every operation, from the first product to the optimizers."""
+    for storage in STORAGES:
+        yield Operation(f"weighted sums, inputs stored as {storage}", weighted_sums(storage))
+    for hidden in HIDDEN_ACTIVATIONS:
+        yield Operation(f"{hidden} of hidden units", hidden_values(hidden))
+    for output in OUTPUTS:
+        yield Operation(f"{output} output", output_values(output))
+    for output in OUTPUTS:
+        yield Operation(f"loss and accuracy, {output} output", sums_of_rows(output))
+    for hidden, output in product(HIDDEN_ACTIVATIONS, OUTPUTS):
+        task = problem(SIZES, hidden, output)
+        yield Operation(f"gradients, {hidden} units, {output} output", gradients(task))
+    weighted = problem(SIZES, weighted=True)
+    for objective in (Objective("mean", 0.3), Objective("sum", 0.3)):
+        name = f"gradients, weighted rows, {objective.reduction} and penalty"
+        yield Operation(name, gradients(weighted, objective))
+    dropping = problem(SIZES, dropout=0.4)
+    yield Operation("gradients, dropout", gradients(dropping))
+    yield Operation("dropout masks", mask_bits)
+    for name, optimizer in OPTIMIZERS.items():
+        yield Operation(f"update, {name}", update(optimizer))
+    for name, optimizer in OPTIMIZERS.items():
+        yield Operation(f"training step, {name}", training_step(weighted, optimizer))
+    for rows in (1, 1500):
+        yield Operation(f"prediction of {rows:,} row{'s' * (rows > 1)}", prediction(rows))
+
+
+def comparisons(
+    backends: dict[str, Backend], dtypes: Iterable[FloatDtype]
+) -> Iterator[list[Comparison]]:
+    """Run operation after operation on every backend and compare every pair, the first with all.
+
+    Parameters
+    ----------
+    backends
+        By name. In a pair, the one that stands first is the reference.
+    """
+    names = list(backends)
+    pairs = [(names[j], names[i]) for i in range(len(names)) for j in range(i + 1, len(names))]
+    for dtype, operation in product(dtypes, operations()):
+        parts = {name: operation.run(backend, dtype) for name, backend in backends.items()}
+        yield [
+            compare(operation.name, pair, dtype, *both)
+            for pair in pairs
+            for both in zip(parts[pair[0]], parts[pair[1]], strict=True)
+        ]
+
+
+def weighted_sums(storage: str) -> Run:
+    """Z = xW + b, from each kind of stored inputs."""
+
+    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+        task = problem((97, 33), output="identity", rows=50, storage=storage)
+        built, _ = engine(backend, task, dtype=dtype)
+        W, b = (np.abs(each.astype(np.float64)) for each in built.parameters())
+        stored = task.x if isinstance(task.x, np.ndarray) else task.x.toarray()
+        x = np.abs(stored.astype(np.float64)) / (255 if storage == "uint8" else 1)
+        scale = float((x @ W + b).max())
+        return [Part("z", built.forward(task.x), kernel_bound(dtype, 97), scale)]
+
+    return run
+
+
+def hidden_values(hidden: HiddenActivation) -> Run:
+    """F(z) of a hidden layer: all weights are one on the diagonal, and there are no biases."""
+
+    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+        network = Network((8, 8, 8), hidden, "identity")
+        z = np.resize(_GRID, (31, 8)).astype(dtype)
+        built = _on_the_diagonal(backend, network, dtype)
+        return [Part("values", built.forward(z), kernel_bound(dtype))]
+
+    return run
+
+
+def output_values(output: Output) -> Run:
+    """ŷ from drawn logits, some of them large, through weights of one on the diagonal."""
+
+    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+        z = np.random.default_rng(0).normal(size=(50, 10)) * np.repeat([1.0, 30.0], 25)[:, None]
+        built = _on_the_diagonal(backend, Network((10, 10), output=output), dtype)
+        values = built.forward(z.astype(dtype))
+        # e^(z − max z) has the error of its argument, which is that of z: up to 100 here.
+        return [Part("values", values, kernel_bound(dtype, 10))]
+
+    return run
+
+
+def sums_of_rows(output: Output) -> Run:
+    """Losses, rows predicted right and weights, of more rows than a batch, and of chosen ones."""
+
+    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+        task = problem(SIZES, "tanh", output, rows=1500, weighted=True)
+        built, data = engine(backend, task, dtype=dtype)
+        bound = kernel_bound(dtype, 1500)
+        whole, chosen = built.evaluate(data), built.evaluate(data, np.arange(3, 700, 2))
+        return [*_sums("all rows", whole, bound), *_sums("chosen rows", chosen, bound)]
+
+    return run
+
+
+def gradients(task: Problem, objective: Objective | None = None, rows: int = BATCH) -> Run:
+    """Loss and gradients of one batch, without and, where the network has it, with dropout."""
+    n_rows = int(task.x.shape[0])
+
+    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+        chosen = order(n_rows)[:rows]
+        built, data = engine(backend, task, objective=objective, dtype=dtype, batch_size=rows)
+        sums, found = built.loss_and_gradients(data, chosen)
+        # The longest sum is a product over the layer's inputs, the batch or the outputs; errors
+        # of one layer pass through those after it.
+        bound = kernel_bound(dtype, max(*task.network.sizes, rows) * task.network.n_layers)
+        sizes = _term_sizes(backend, task, chosen, objective or Objective())
+        scales = [
+            max(size, float(np.abs(gradient).max()))
+            for size, gradient in zip(sizes, found, strict=True)
+        ]
+        return [*_sums("batch", sums, bound), *_named("gradient", found, bound, scales)]
+
+    return run
+
+
+def mask_bits(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    """Which units are silenced, for every row, in two layers, at several steps: equal bits."""
+    found = dropout_masks(backend, dtype)
+    return [
+        Part(f"layer {layer + 1} at step {step:,}", mask, 0.0)
+        for step, layers in zip(MASKED_STEPS, found, strict=True)
+        for layer, mask in enumerate(layers)
+    ]
+
+
+def update(optimizer: Optimizer) -> Run:
+    """Three optimizer steps with given gradients."""
+
+    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+        task = problem(SIZES)
+        built, _ = engine(backend, task, optimizer, dtype=dtype)
+        for seed in range(3):
+            given = start(task.network, optimizer, dtype, seed=100 + seed).parameters
+            built.apply_gradients(given, optimizer.lr)
+        return _state_parts(built, optimizer, kernel_bound(dtype, 3))
+
+    return run
+
+
+def training_step(task: Problem, optimizer: Optimizer) -> Run:
+    """One step of ``train_epoch``, where engines fuse what the operations above do one by one."""
+    depth = max(*SIZES, BATCH) * task.network.n_layers
+
+    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+        built, data = engine(backend, task, optimizer, Objective(l2=0.01), dtype=dtype)
+        sums = built.train_epoch(
+            data, order(int(task.x.shape[0]))[:BATCH], np.array([optimizer.lr])
+        )
+        bound = kernel_bound(dtype, depth)
+        return [*_sums("batch", sums, bound), *_state_parts(built, optimizer, bound)]
+
+    return run
+
+
+def prediction(rows: int) -> Run:
+    """Predict with a whole network that has dropout, which must be off."""
+
+    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+        task = problem(SIZES, dropout=0.5, rows=rows)
+        built, _ = engine(backend, task, dtype=dtype)
+        bound = kernel_bound(dtype, max(SIZES) * task.network.n_layers)
+        return [Part("outputs", built.forward(task.x), bound)]
+
+    return run
+
+
+def _on_the_diagonal(backend: Backend, network: Network, dtype: FloatDtype) -> Engine:
+    task = Problem(network, np.zeros((1, network.n_inputs)), np.zeros((1, network.n_outputs)))
+    built, _ = engine(backend, replace(task, y=_no_targets(network)), dtype=dtype)
+    ones = tuple(np.eye(fan_in, dtype=dtype) for fan_in, _ in network.layer_shapes)
+    built.load(State(Parameters(ones, zeros(network, dtype).biases), (), 0))
+    return built
+
+
+def _no_targets(network: Network) -> IntArray | Float64Vector:
+    """Return targets of the right kind for one row, for engines that only predict."""
+    return (
+        np.zeros(1, np.int64) if network.output == "softmax" else np.zeros((1, network.n_outputs))
+    )
+
+
+def _sums(name: str, sums: Sums, bound: float) -> list[Part]:
+    """Loss, rows predicted right and weights. Where nothing is right, one more row is counted."""
+    right = np.array([sums.correct.sum() + 1.0, sums.weights.sum() + 1.0])
+    return [
+        Part(f"loss of the {name}", np.array([sums.losses.sum()]), bound),
+        Part(f"rows right of the {name}", right, bound),
+    ]
+
+
+def _named(
+    what: str, arrays: Iterable[FloatArray], bound: float, scales: Iterable[float | None]
+) -> list[Part]:
+    """Parts with the names of the layers, from W1, b1, W2, b2, …."""
+    return [
+        Part(f"{what} of the {('weights', 'biases')[i % 2]} of layer {i // 2 + 1}", a, bound, scale)
+        for i, (a, scale) in enumerate(zip(arrays, scales, strict=True))
+    ]
+
+
+def _state_parts(built: Engine, optimizer: Optimizer, bound: float) -> list[Part]:
+    state = built.state()
+    none = [None] * (2 * built.network.n_layers)
+    parts = _named("new values", state.parameters, bound, none)
+    for name, slot in zip(optimizer.slots, state.slots, strict=True):
+        parts += _named(name.replace("_", " "), slot, bound, none)
+    return parts
+
+
+def _term_sizes(
+    backend: Backend, task: Problem, rows: IntArray, objective: Objective
+) -> list[float]:
+    """Largest sum of the rows' absolute gradients, array by array.
+
+    These are the terms that a batch's gradient is made of, before they cancel. Taken without
+    dropout in float64, and divided by Σ wᵢ where the objective is a mean.
+    """
+    plain = replace(task, network=replace(task.network, dropout=0.0))
+    built, data = engine(backend, plain, objective=Objective("sum"))
+    each = [built.loss_and_gradients(data, rows[i : i + 1]) for i in range(len(rows))]
+    weight = sum(float(sums.weights[0]) for sums, _ in each)
+    divisor = weight if objective.reduction == "mean" and weight else 1.0
+    columns = zip(*(found for _, found in each), strict=True)
+    return [float(sum(np.abs(g) for g in column).max()) / divisor for column in columns]

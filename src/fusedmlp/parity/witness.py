@@ -1,0 +1,149 @@
+"""A backend that stands between the trainer and another one, and hashes what passes through.
+
+What a certificate says about starting weights and shuffles is thus about what the engine was
+really given, and not about what the core would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from fusedmlp.backend import Backend, Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+    from fusedmlp.backend import Availability, Data, Device, Preference, State, Sums, Workload
+    from fusedmlp.network import Network, Objective, Parameters
+    from fusedmlp.optimizers import Optimizer
+    from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+
+
+def digest(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
+    """SHA-256 of arrays: of each its type, its shape and its numbers, little-endian, C order."""
+    found = hashlib.sha256()
+    for array in arrays:
+        plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        found.update(f"{array.dtype.name}{array.shape}".encode())
+        found.update(plain.tobytes())
+    return found.hexdigest()
+
+
+class Witness(Backend):
+    """Passes everything on.
+
+    Attributes
+    ----------
+    started, shuffled
+        Hashes of the state that an engine was loaded with first, and of the orders that it was
+        given, one after another.
+    """
+
+    name: ClassVar[str] = "witness"
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+        self.started: str | None = None
+        self._shuffles = hashlib.sha256()
+
+    @property
+    def shuffled(self) -> str:
+        """Hash of all row numbers in the order in which they came."""
+        return self._shuffles.hexdigest()
+
+    @classmethod
+    def probe(cls) -> Availability:
+        """Never asked: a witness is not registered."""
+        raise NotImplementedError
+
+    @classmethod
+    def preference(cls, workload: Workload) -> Preference:
+        """Never asked: a witness is not registered."""
+        raise NotImplementedError
+
+    def device(self) -> Device:
+        """See :meth:`fusedmlp.backend.Backend.device`."""
+        return self._inner.device()
+
+    def compile(
+        self,
+        network: Network,
+        optimizer: Optimizer,
+        objective: Objective,
+        *,
+        batch_size: int,
+        dtype: FloatDtype,
+        seed: int,
+    ) -> Engine:
+        """See :meth:`fusedmlp.backend.Backend.compile`."""
+        engine = self._inner.compile(
+            network, optimizer, objective, batch_size=batch_size, dtype=dtype, seed=seed
+        )
+        return _WitnessEngine(engine, self)
+
+    def saw_start(self, loaded: State) -> None:
+        """Note the state that an engine begins with."""
+        if self.started is None:
+            self.started = digest(loaded.parameters)
+
+    def saw_order(self, order: IntArray) -> None:
+        """Note row numbers, the same however an epoch is cut into calls."""
+        self._shuffles.update(np.ascontiguousarray(order, "<i8").tobytes())
+
+
+class _WitnessEngine(Engine):
+    def __init__(self, inner: Engine, witness: Witness) -> None:
+        self._inner, self._witness = inner, witness
+        self.network, self.optimizer, self.objective = (
+            inner.network,
+            inner.optimizer,
+            inner.objective,
+        )
+        self.batch_size, self.dtype, self.seed = inner.batch_size, inner.dtype, inner.seed
+
+    @property
+    def compile_seconds(self) -> float:
+        return self._inner.compile_seconds
+
+    def load(self, state: State) -> None:
+        self._inner.load(state)
+        # Read back: the hash is of what the engine holds.
+        self._witness.saw_start(self._inner.state())
+
+    def parameters(self) -> Parameters:
+        return self._inner.parameters()
+
+    def state(self) -> State:
+        return self._inner.state()
+
+    def stage(
+        self,
+        x: Inputs,
+        y: npt.ArrayLike | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Data:
+        return self._inner.stage(x, y, sample_weight)
+
+    def forward(self, x: Inputs) -> FloatArray:
+        return self._inner.forward(x)
+
+    def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
+        return self._inner.evaluate(data, rows)
+
+    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
+        return self._inner.loss_and_gradients(data, rows)
+
+    def apply_gradients(self, gradients: Parameters, lr: float) -> None:
+        self._inner.apply_gradients(gradients, lr)
+
+    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
+        self._witness.saw_order(order)
+        return self._inner.train_epoch(data, order, lr)
+
+    def synchronize(self) -> None:
+        self._inner.synchronize()
