@@ -36,10 +36,15 @@ if TYPE_CHECKING:
 
 cgutils: Any = untyped_cgutils
 
-TILE_ROWS: Final = 8 if VECTOR_BYTES == 64 else 6
-"""Rows of accumulators: 8·2 of AVX-512's 32 registers, 6·2 of AVX2's 16; the rest hold operands."""
+TILE_ROWS: Final = 12 if VECTOR_BYTES == 64 else 6
+"""Rows of accumulators: 12·2 of AVX-512's 32 registers, 6·2 of AVX2's 16; the rest hold operands.
+Every row more spares loads of B, which two FMAs a cycle would otherwise wait for."""
 
-TILES: Final = {1: (1, 4), 2: (2, 2), 4: (4, 1), 6: (6, 1), TILE_ROWS: (TILE_ROWS, 1)}
+TILES: Final = {
+    rows: shape
+    for rows, shape in {1: (1, 4), 2: (2, 2), 4: (4, 1), 6: (6, 1), 8: (8, 1), 12: (12, 1)}.items()
+    if rows <= TILE_ROWS
+}
 """Shapes (rows, panels) of tiles by their rows: one for each would be much code, and FMA's latency
 makes one row of one panel as slow as four."""
 
