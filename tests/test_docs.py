@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fusedmlp import MLP
 from fusedmlp.cli.app import build
 from fusedmlp.registry import known_backends
+from fusedmlp.tolerance import KERNEL_FACTOR, RULES, TRAJECTORY_STEPS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,3 +68,11 @@ def test_the_readme_names_every_command_and_backend():
         assert f"| `{name}`" in text
     for name in typer.main.get_command(build()).commands:
         assert re.search(rf"`(fusedmlp )?{name}`", text), name
+
+
+def test_the_parity_page_has_the_rules_of_the_code():
+    text = (ROOT / "docs" / "parity.md").read_text("utf-8")
+    for rule in RULES:
+        assert f"| {' | '.join(rule)} |" in text
+    assert f"{KERNEL_FACTOR:g} · eps" in RULES[0][1]
+    assert f"after {TRAJECTORY_STEPS} steps" in RULES[1][0]
