@@ -75,7 +75,7 @@ TRAJECTORY_STEPS: Final = 50
 
 GRADIENT_STEP: Final = 1e-6
 GRADIENT_BOUND: Final = 1e-6
-"""For central differences in float64, relative to max(1, |gradient|): they err by about STEP² and
+"""For central differences in float64, relative to the larger of 1 and the gradient: they err by about STEP² and
 eps/STEP, which are 1e-12 and 1e-10; the rest is slack for cancellation."""
 
 
@@ -93,7 +93,7 @@ def accuracy_bound(accuracy: float, rows: int) -> float:
 def ulps(
     actual: npt.NDArray[np.generic], reference: npt.NDArray[np.generic], dtype: FloatDtype
 ) -> npt.NDArray[np.float64]:
-    """Return |a − b| by elements, in units in the last place of the larger of the two.
+    """Measure distances by elements, in units in the last place of the larger of the two.
 
     Equal values, NaN beside NaN among them, are 0 apart; a NaN beside a number is infinitely far.
     Where both are below the smallest normal number, which an engine may flush to zero, that number
