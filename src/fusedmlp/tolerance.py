@@ -75,8 +75,8 @@ TRAJECTORY_STEPS: Final = 50
 
 GRADIENT_STEP: Final = 1e-6
 GRADIENT_BOUND: Final = 1e-6
-"""For central differences in float64, relative to the larger of 1 and the gradient: they err by about STEP² and
-eps/STEP, which are 1e-12 and 1e-10; the rest is slack for cancellation."""
+"""For central differences in float64, relative to the larger of 1 and the gradient. They err by
+about STEP² and eps/STEP, which are 1e-12 and 1e-10; the rest is slack for cancellation."""
 
 
 def accuracy_bound(accuracy: float, rows: int) -> float:
