@@ -17,6 +17,8 @@ OPTIMIZERS = {
     "nesterov": SGD(0.1, 0.9, nesterov=True),
     "adam": Adam(0.01),
     "adamw": Adam(0.01, weight_decay=0.1),
+    # Large enough that it matters where it stands.
+    "adam-hat": Adam(0.01, eps=1e-3, eps_hat=True),
 }
 
 

@@ -537,8 +537,10 @@ KERNEL batch_sums(
 // -------------------------------------------------------------------------------------- updates
 // All parameters of the network lie in one array of n, the first n_weights of them weights: one
 // launch updates them all. The L2 gradient l2·W and AdamW's decay are for those first ones only.
-// rates (n_steps, 4) holds what the host has computed in float64 for each step, rounded to real:
-// lr, lr / (1 - beta1^t), 1 - beta2^t and 1 - lr·decay; SGD's rows use the first alone.
+// rates (n_steps, RATE_COLUMNS) holds what the host has computed in float64 for each step, rounded
+// to real: lr, lr / (1 - beta1^t), 1 - beta2^t, 1 - lr·decay and eps; SGD's rows use the first alone.
+
+enum { RATE_COLUMNS = 5 };
 
 // gradient[:n_weights] += l2·theta: for callers who want the gradient itself.
 KERNEL l2_gradient(real* gradient, const real* theta, int64 n_weights, real l2)
@@ -557,7 +559,7 @@ KERNEL sgd(
     real* theta, const real* gradient, int64 n, int64 n_weights, const real* rates, int64 batch,
     real l2)
 {
-    const real lr = rates[4 * batch];
+    const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride)
         theta[i] -= lr * penalised(gradient[i], theta[i], i, n_weights, l2);
@@ -567,7 +569,7 @@ KERNEL momentum(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
     int64 batch, real l2, real mu)
 {
-    const real lr = rates[4 * batch];
+    const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
         const real descent = lr * penalised(gradient[i], theta[i], i, n_weights, l2);
@@ -580,7 +582,7 @@ KERNEL nesterov(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
     int64 batch, real l2, real mu)
 {
-    const real lr = rates[4 * batch];
+    const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
         const real descent = lr * penalised(gradient[i], theta[i], i, n_weights, l2);
@@ -593,10 +595,10 @@ KERNEL nesterov(
 KERNEL adam(
     real* theta, const real* gradient, real* first_moment, real* second_moment, int64 n,
     int64 n_weights, const real* rates, int64 batch, real l2, real beta1, real beta2, real rest1,
-    real rest2, real eps)
+    real rest2)
 {
-    const real* rate = rates + 4 * batch;
-    const real lr = rate[1], correction = rate[2], keep = rate[3];
+    const real* rate = rates + RATE_COLUMNS * batch;
+    const real lr = rate[1], correction = rate[2], keep = rate[3], eps = rate[4];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
         const real g = penalised(gradient[i], theta[i], i, n_weights, l2);

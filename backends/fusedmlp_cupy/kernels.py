@@ -53,6 +53,9 @@ COLUMN_LANES: Final = 32
 COLUMN_DEPTH: Final = 8
 SUM_THREADS: Final = 256
 
+RATE_COLUMNS: Final = 5
+"""Scalars of a step that the host computes for the updates: see kernels.cu."""
+
 THREADS: Final = 256
 MAX_BLOCKS: Final = 4096
 """Blocks of a flat launch at most; the loops stride over the rest."""
@@ -298,7 +301,7 @@ def update(
     arrays
         theta, gradient and the optimizer's slots, each (n,).
     rates
-        (n_batches, 4); row ``number`` is used.
+        (n_batches, RATE_COLUMNS); row ``number`` is used.
     constants
         l2, then the optimizer's own.
     """

@@ -444,6 +444,6 @@ def update(
     else:
         second = reals(plan, plan.second)[start:stop]
         adam(
-            theta, gradient, first, second, lr, plan.beta1, plan.beta2, plan.eps, corrections,
-            decay,
+            theta, gradient, first, second, lr, plan.beta1, plan.beta2, corrections[2],
+            corrections, decay,
         )  # fmt: skip

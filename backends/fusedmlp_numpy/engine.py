@@ -265,6 +265,7 @@ class NumpyEngine(Engine):
                     kernels.momentum(theta, gradient, slots[0], lr, optimizer.momentum)
         else:
             c1, c2 = optimizer.bias_corrections(self._step, 1)[0]
+            (eps,) = optimizer.epsilons(self._step, 1)
             for (theta, gradient, m, v), scratch in zip(arrays, self._scratch, strict=True):
                 kernels.adam(
                     theta,
@@ -274,7 +275,7 @@ class NumpyEngine(Engine):
                     lr,
                     optimizer.beta1,
                     optimizer.beta2,
-                    optimizer.eps,
+                    float(eps),
                     (float(c1), float(c2)),
                     optimizer.weight_decay if theta.ndim == 2 else 0.0,
                     scratch,

@@ -310,8 +310,8 @@ def adam(
 
     Parameters
     ----------
-    corrections
-        1 − β₁ᵗ and 1 − β₂ᵗ.
+    eps, corrections
+        The step's ε, 1 − β₁ᵗ and 1 − β₂ᵗ.
     scratch
         Work space of theta's shape.
     """

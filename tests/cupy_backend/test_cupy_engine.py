@@ -15,7 +15,7 @@ import scipy.sparse
 from fusedmlp.backend import State
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
-from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
+from fusedmlp.optimizers import OPTIMIZERS, SGD, Adam, make_optimizer
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.engine import CupyEngine
@@ -112,6 +112,13 @@ def test_trajectory_of_every_optimizer(fast, optimizer, dtype):
     pair = engines(fast, network, make_optimizer(optimizer), objective, dtype)
     lr = 0.005 if optimizer.startswith("adam") else 0.05
     train_both(*pair, data_set(network, 5 * B + 3, dtype), trajectory_bound(dtype), lr)
+
+
+def test_trajectory_of_adam_with_epsilon_hat(fast):
+    network = Network((11, 13, 5), "tanh", "softmax")
+    pair = engines(fast, network, Adam(eps=1e-3, eps_hat=True), dtype="float64")
+    data = data_set(network, 5 * B + 3, "float64")
+    train_both(*pair, data, trajectory_bound("float64"), 0.005)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])

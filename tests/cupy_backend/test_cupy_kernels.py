@@ -297,16 +297,16 @@ def test_updates(device, dtype, n, n_weights, l2, name):
         return
 
     lr, mu, decay, corrections = 0.07, 0.9, 0.01, (0.19, 0.002)
-    row = (lr, lr / corrections[0], corrections[1], 1.0 - lr * decay)
-    rates = device.upload(np.array([[np.nan] * 4, row]).astype(dtype))
-    constants = {"sgd": (l2,), "adam": (l2, 0.9, 0.999, 1 - 0.9, 1 - 0.999, 1e-8)}
+    row = (lr, lr / corrections[0], corrections[1], 1.0 - lr * decay, 1e-3)
+    rates = device.upload(np.array([[np.nan] * launches.RATE_COLUMNS, row]).astype(dtype))
+    constants = {"sgd": (l2,), "adam": (l2, 0.9, 0.999, 1 - 0.9, 1 - 0.999)}
     launches.update(program, name, on_device, n_weights, rates, 1, constants.get(name, (l2, mu)))
     gradient += penalty * theta
     if name == "adam":
         for part, rate in ((slice(0, n_weights), decay), (slice(n_weights, n), 0.0)):
             arrays = [array[part] for array in (theta, gradient, *slots)]
             scratch = np.empty_like(arrays[0])
-            twins.adam(*arrays, lr, 0.9, 0.999, 1e-8, corrections, rate, scratch)
+            twins.adam(*arrays, lr, 0.9, 0.999, 1e-3, corrections, rate, scratch)
     elif name == "sgd":
         twins.sgd(theta, gradient, lr)
     else:

@@ -106,7 +106,8 @@ def test_names_agree_in_source_launch_table_and_specification():
 def test_numbers_agree_in_source_and_launch_table():
     source = kernel_source()
     constants = dict(re.findall(r"([A-Z_]+) = (\d+)", source))
-    for name in ("ROW_LANES", "ROWS_PER_BLOCK", "COLUMN_LANES", "COLUMN_DEPTH", "SUM_THREADS"):
+    blocks = ("ROW_LANES", "ROWS_PER_BLOCK", "COLUMN_LANES", "COLUMN_DEPTH", "SUM_THREADS")
+    for name in (*blocks, "RATE_COLUMNS"):
         assert int(constants[name]) == getattr(launches, name), name
     enums = re.findall(r"enum \{ ((?:HIDDEN|OUTPUT)_[^}]+) \}", source)
     hidden, outputs = (re.findall(r"_(\w+)", enum) for enum in enums)

@@ -213,7 +213,8 @@ class BaseMLP(BaseEstimator, Fitted):
 
     def _optimizer(self) -> Optimizer:
         if self.solver == "adam":
-            return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
+            rate = self.learning_rate_init
+            return Adam(rate, self.beta_1, self.beta_2, self.epsilon, eps_hat=True)
         nesterov = self.nesterovs_momentum and self.momentum > 0
         return SGD(self.learning_rate_init, self.momentum, nesterov)
 
