@@ -58,6 +58,7 @@ def problem(
         "softmax": lambda: rng.integers(0, K, rows),
         "sigmoid": lambda: rng.integers(0, 2, (rows, K)).astype(float),
         "identity": lambda: rng.normal(size=(rows, K)),
+        "exp": lambda: rng.poisson(1.0, (rows, K)).astype(float),
     }[output]()
     return Problem(network, x, y, rng.random(rows) * 3 if weighted else None)
 

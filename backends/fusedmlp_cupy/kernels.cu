@@ -29,12 +29,13 @@ typedef unsigned long long uint64;
 
 // The order of fusedmlp.network.HIDDEN_ACTIVATIONS and OUTPUTS; launches.py holds the same numbers.
 enum { HIDDEN_SIGMOID, HIDDEN_TANH, HIDDEN_RELU, HIDDEN_IDENTITY };
-enum { OUTPUT_SOFTMAX, OUTPUT_SIGMOID, OUTPUT_IDENTITY };
+enum { OUTPUT_SOFTMAX, OUTPUT_SIGMOID, OUTPUT_IDENTITY, OUTPUT_EXP };
 
 // Block shapes that the sums below are written for: launches.py holds the same numbers.
 enum { ROW_LANES = 32, ROWS_PER_BLOCK = 4, COLUMN_LANES = 32, COLUMN_DEPTH = 8, SUM_THREADS = 256 };
 
-const double MAX_ROW_LOSS = 1e300;
+// Those of fusedmlp/backend.py.
+const double MAX_ROW_LOSS = 1e300, EXP_OVERFLOWS = 710;
 
 // Accurate versions by type: the fast ones (__expf and its like) are outside the parity bounds.
 __device__ float exponential(float x) { return expf(x); }
@@ -420,6 +421,39 @@ KERNEL squared_error(
     }
 }
 
+// ----------------------------------------------------------------------------- poisson_deviance
+// z (B, K) becomes (e^z - y)·w·scale, z with its bias; y (N, K) is at least 0. A target's loss, half
+// the Poisson deviance, is e^z - y - y·(z - log y), and e^z where y = 0; a row's is their sum. In
+// double throughout, because near the optimum the terms cancel.
+KERNEL poisson_deviance(
+    real* z, const real* b, const real* y, const real* w, const int64* rows, int64 first,
+    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    double* correct)
+{
+    const real scale = batch_scale(mean, batch_weights, batch, B);
+    for (int base = blockIdx.x * ROWS_PER_BLOCK; base < B; base += gridDim.x * ROWS_PER_BLOCK) {
+        const int row = base + threadIdx.y;
+        const int columns = row < B ? K : 0;
+        const int64 source = row < B ? source_row(rows, first, row) : 0;
+        const real weight = row < B && w ? w[source] : (real)1;
+
+        double loss = 0;
+        for (int k = threadIdx.x; k < columns; k += ROW_LANES) {
+            real* at = z + (int64)row * K + k;
+            const real logit = *at + b[k], target = y[source * K + k];
+            const double z64 = logit > EXP_OVERFLOWS ? EXP_OVERFLOWS : (double)logit;
+            const double count = (double)target, log_count = count > 0 ? log(count) : 0.0;
+            loss += exp(z64) - count - count * (z64 - log_count);
+            *at = (exponential(logit) - target) * weight * scale;
+        }
+        loss = row_sum(loss);
+        if (row < B && threadIdx.x == 0) {
+            losses[first + row] = capped(loss) * (double)weight;
+            correct[first + row] = 0.0;
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------- output_activation
 // z (B, K), the product a·W, becomes the network's outputs from z + b.
 KERNEL output_activation(real* z, const real* b, int B, int K, int output)
@@ -437,6 +471,9 @@ KERNEL output_activation(real* z, const real* b, int B, int K, int output)
         if (output == OUTPUT_SIGMOID)
             for (int k = threadIdx.x; k < columns; k += ROW_LANES)
                 z_row[k] = logistic(z_row[k]);
+        else if (output == OUTPUT_EXP)
+            for (int k = threadIdx.x; k < columns; k += ROW_LANES)
+                z_row[k] = exponential(z_row[k]);
         if (output != OUTPUT_SOFTMAX)
             continue; // the same for every thread: no barrier is skipped by some
 

@@ -34,6 +34,7 @@ KERNELS: Final[dict[str, str | None]] = {
     "softmax_cross_entropy": "softmax_cross_entropy",
     "sigmoid_cross_entropy": "sigmoid_cross_entropy",
     "squared_error": "squared_error",
+    "poisson_deviance": "poisson_deviance",
     "output_activation": "output_activation",
     "bias_gradient": None,  # np.add.reduce in the NumPy engine
     "batch_weights": None,  # w.sum() in the NumPy engine
@@ -211,6 +212,7 @@ OUTPUT_KERNELS: Final[dict[str, str]] = {
     "softmax": "softmax_cross_entropy",
     "sigmoid": "sigmoid_cross_entropy",
     "identity": "squared_error",
+    "exp": "poisson_deviance",
 }
 
 

@@ -40,6 +40,7 @@ OUTPUT_KERNELS: Final[dict[str, Callable[..., tuple[float, float]]]] = {
     "softmax": kernels.softmax_cross_entropy,
     "sigmoid": kernels.sigmoid_cross_entropy,
     "identity": kernels.squared_error,
+    "exp": kernels.poisson_deviance,
 }
 
 FORWARD_ROWS: Final = 1024

@@ -145,6 +145,8 @@ def output_case(output, shape, dtype, weighted):
         y = rng.integers(0, K, N)
     elif output == "sigmoid":
         y = rng.integers(0, 2, (N, K)).astype(dtype)
+    elif output == "exp":
+        y = rng.poisson(1.0, (N, K)).astype(dtype)
     else:
         y = random((N, K), dtype, 3)
     w = rng.random(N).astype(dtype) if weighted else None
@@ -193,6 +195,7 @@ def test_extreme_logits_give_the_specified_losses(device, output):
             "softmax": np.array([1]),
             "sigmoid": np.array([[0.0, 1.0, 1.0]]),
             "identity": np.array([[0.0, 1.0, 2.0]]),
+            "exp": np.array([[2.0, 2.0, 0.0]]),
         }[output]
         losses, correct = device.empty((1,), np.float64), device.empty((1,), np.float64)
         targets = Targets(device.upload(y), None, True, None, losses, correct)

@@ -24,6 +24,9 @@ ROWS = 120
 """Three whole batches of 40: see test_a_smaller_last_batch for the other case."""
 
 
+VALUES = ("regression", "targets", "counts")
+
+
 @pytest.fixture(autouse=True)
 def _a_few_epochs_are_enough():
     with warnings.catch_warnings():
@@ -38,6 +41,10 @@ def data(kind, dtype=np.float64):
     if kind == "targets":
         x, y = make_regression(ROWS, 7, n_targets=3, noise=5.0, random_state=3)
         return x.astype(dtype), (y / 50).astype(dtype)
+    if kind == "counts":
+        x, _ = make_regression(ROWS, 7, random_state=3)
+        y = np.random.default_rng(3).poisson(np.exp(x[:, :2]) * 0.7)
+        return x.astype(dtype), y.astype(dtype)
     if kind == "multilabel":
         x, y = make_multilabel_classification(ROWS, 7, n_classes=4, random_state=3)
         return (x / 10).astype(dtype), y
@@ -50,7 +57,9 @@ def data(kind, dtype=np.float64):
 
 def pair(kind, backend, **parameters):
     """Both libraries' estimators, not fitted."""
-    name = "MLPRegressor" if kind in ("regression", "targets") else "MLPClassifier"
+    name = "MLPRegressor" if kind in VALUES else "MLPClassifier"
+    if kind == "counts":
+        parameters["loss"] = "poisson"
     given = {"hidden_layer_sizes": (9, 5), "random_state": 11, "batch_size": 40} | parameters
     theirs = getattr(reference, name)(**given)
     return theirs, getattr(ours, name)(**given, backend=backend)
@@ -65,7 +74,7 @@ def assert_same_fit(theirs, mine, rtol):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression", "targets"])
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", *VALUES])
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 def test_weights_and_curves_are_scikit_learns(backend, kind, solver, activation):
@@ -80,7 +89,7 @@ def test_weights_and_curves_are_scikit_learns(backend, kind, solver, activation)
     predicted, expected = mine.predict(x), theirs.predict(x)
     assert predicted.dtype == expected.dtype
     assert predicted.shape == expected.shape
-    if kind in ("regression", "targets"):
+    if kind in VALUES:
         np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
     else:
         np.testing.assert_array_equal(predicted, expected)
@@ -141,7 +150,7 @@ def test_early_stopping_holds_out_the_same_rows(backend, kind):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression", "counts"])
 def test_lbfgs_takes_the_same_steps(backend, kind):
     x, y = data(kind)
     # Few iterations: rounding may lead to another of several minima in the end.

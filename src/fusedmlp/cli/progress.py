@@ -137,7 +137,7 @@ class TrainingTable(View):
 
     @staticmethod
     def _head(run: Run) -> tuple[str, str]:
-        has_accuracy = run.mlp.network.output != "identity"
+        has_accuracy = not run.mlp.network.predicts_values
         has_validation = bool(run.trainer.validation)
         names = f"{'loss':>10}" + (f"{'accuracy':>10}" if has_accuracy else "")
         width = len(names)

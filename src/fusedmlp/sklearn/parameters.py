@@ -36,7 +36,9 @@ OUTPUTS: Final[dict[str, Output]] = {
     "identity": "identity",
     "logistic": "sigmoid",
     "softmax": "softmax",
+    "exp": "exp",
 }
+"""Our names of scikit-learn's output activations."""
 
 CONSTRAINTS: Final[dict[str, list[object]]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],

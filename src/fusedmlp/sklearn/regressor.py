@@ -28,14 +28,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     """Multilayer perceptron regressor, a drop-in for scikit-learn's of the same name.
 
     All parameters, attributes and defaults are those of
-    ``sklearn.neural_network.MLPRegressor``, but for ``loss="poisson"``, which no engine has yet.
+    ``sklearn.neural_network.MLPRegressor``, with ``loss="poisson"`` for counts and rates.
     On top come ``dropout``, ``backend``, ``dtype`` and ``threads``: see
     :class:`fusedmlp.sklearn.MLPClassifier`.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **CONSTRAINTS,
-        "loss": [StrOptions({"squared_error"})],
+        "loss": [StrOptions({"squared_error", "poisson"})],
     }
 
     def __init__(
@@ -127,7 +127,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         )
         if values.ndim == 2 and values.shape[1] == 1:
             values = column_or_1d(values, warn=True)
-        self.out_activation_ = "identity"
+        self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
         targets = values.reshape(len(values), -1)
         self.n_outputs_ = targets.shape[1]
         return X, values, targets
