@@ -11,15 +11,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from itertools import pairwise
 from operator import is_not
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from fusedmlp.errors import FileFormatError
 from fusedmlp.model import MLP
 from fusedmlp.sklearn.callbacks import CallbackSupport
+from fusedmlp.sklearn.files import EstimatorFile, load_estimator, save_estimator
 from fusedmlp.sklearn.parameters import CONSTRAINTS
 from fusedmlp.sklearn.solvers import Solvers
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from sklearn.utils import Tags
 
+    from fusedmlp.backend import Backend
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 FEW_NUMBERS: Final = 2**17
@@ -37,6 +42,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
     """Parameters, fitting and prediction; not for direct use."""
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = CONSTRAINTS
+    _kind: ClassVar[str]
 
     @abstractmethod
     def _encode(
@@ -125,6 +131,56 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
             self.intercepts_.append(b.astype(dtype))
         self._dropout_seed = int(random_state.randint(2**31)) if self.dropout else 0
         self._begin_curves()
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted estimator as a safetensors file, atomically.
+
+        The file has what ``partial_fit`` needs to go on with the same bits. ``backend``,
+        ``threads`` and ``callbacks`` are not part of it.
+
+        Raises
+        ------
+        InvalidInputError
+            A label or parameter is of a type that such a file cannot hold.
+        StorageError
+            The file cannot be written; an older one is untouched.
+        """
+        check_is_fitted(self)
+        parameters = self.get_params(deep=False)
+        file = EstimatorFile(self._kind, parameters, self._network(), vars(self))
+        save_estimator(Path(path), file)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        backend: str | Backend | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Read an estimator that :meth:`save` wrote; nothing in the file is executed.
+
+        Parameters
+        ----------
+        backend, threads
+            Where it is to run from now on.
+
+        Raises
+        ------
+        FileFormatError
+            The file is truncated, foreign, another kind of estimator, or from a newer release.
+        StorageError
+            The file cannot be opened.
+        """
+        file = load_estimator(Path(path), cls._kind)
+        parameters = {**file.parameters, "backend": backend, "threads": threads}
+        try:
+            estimator = cls(**parameters)
+            validate_parameter_constraints(cls._parameter_constraints, parameters, cls.__name__)
+        except (TypeError, ValueError) as error:
+            raise FileFormatError(f"{path} is not a sound estimator file: {error}") from error
+        estimator.__dict__.update(file.fitted)
+        return estimator
 
     def to_mlp(self) -> MLP:
         """Return the fitted network as a model of the core: to save, export or train on."""

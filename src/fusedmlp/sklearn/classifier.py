@@ -57,6 +57,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         With ``early_stopping``, the loss of the rows held out, after each epoch.
     """
 
+    _kind = "MLPClassifier"
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **CONSTRAINTS,
         "class_weight": [StrOptions({"balanced"}), dict, None],

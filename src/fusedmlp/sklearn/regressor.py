@@ -35,6 +35,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     :class:`fusedmlp.sklearn.MLPClassifier`.
     """
 
+    _kind = "MLPRegressor"
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **CONSTRAINTS,
         "loss": [StrOptions({"squared_error", "poisson"})],
