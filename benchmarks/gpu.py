@@ -91,6 +91,7 @@ def parity(cupy, backend):
             "softmax": rng.integers(0, 5, 200),
             "sigmoid": rng.integers(0, 2, (200, 5)),
             "identity": rng.standard_normal((200, 5)),
+            "exp": rng.poisson(1.0, (200, 5)),
         }[output]
         w, order = rng.uniform(0, 2, 200), np.tile(rng.permutation(200), 6)
         results = []

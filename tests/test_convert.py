@@ -31,23 +31,26 @@ def state(mlp):
 
 @pytest.mark.parametrize("module", [sklearn.neural_network, fusedmlp.sklearn])
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
-@pytest.mark.parametrize("kind", ["two", "three", "several", "value"])
+@pytest.mark.parametrize("kind", ["two", "three", "several", "value", "count"])
 def test_from_sklearn(module, activation, kind):
     y = {
         "two": np.where(X[:, 0] > 0, "yes", "no"),
         "three": np.digitize(X[:, 0], [-0.5, 0.5]),
         "several": make_multilabel_classification(40, 6, n_classes=3, random_state=0)[1],
         "value": X[:, 0],
+        "count": np.abs(X[:, 0]).round(),
     }[kind]
-    name = "MLPRegressor" if kind == "value" else "MLPClassifier"
+    is_value = kind in ("value", "count")
+    name = "MLPRegressor" if is_value else "MLPClassifier"
+    loss = {"loss": "poisson"} if kind == "count" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator = getattr(module, name)(
-            hidden_layer_sizes=(5, 4), activation=activation, max_iter=5, random_state=0
+            hidden_layer_sizes=(5, 4), activation=activation, max_iter=5, random_state=0, **loss
         ).fit(X, y)
     mlp = from_sklearn(estimator, backend="numpy")
     assert mlp.dtype == "float64"
-    if kind == "value":
+    if is_value:
         np.testing.assert_allclose(mlp.predict(X), estimator.predict(X), rtol=1e-9)
         return
     expected = estimator.predict_proba(X)
@@ -56,15 +59,16 @@ def test_from_sklearn(module, activation, kind):
     assert mlp.class_names == (("no", "yes") if kind == "two" else None)
 
 
-def test_what_sklearn_has_and_engines_have_not():
-    poisson = sklearn.neural_network.MLPRegressor(loss="poisson", max_iter=1)
+def test_what_cannot_be_taken_from_sklearn():
+    estimator = sklearn.neural_network.MLPRegressor(max_iter=1)
     with pytest.raises(InvalidInputError, match="not fitted"):
-        from_sklearn(poisson)
+        from_sklearn(estimator)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        poisson.fit(X, np.abs(X[:, 0]))
-    with pytest.raises(InvalidInputError, match="exp"):
-        from_sklearn(poisson)
+        estimator.fit(X, X[:, 0])
+    estimator.out_activation_ = "cloglog"
+    with pytest.raises(InvalidInputError, match="cloglog"):
+        from_sklearn(estimator)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import scipy.sparse
+from sklearn.metrics import mean_poisson_deviance
 
 from fusedmlp import MLP, SGD, Objective, Trainer
 from fusedmlp.errors import InvalidInputError, UnknownNameError
@@ -77,6 +78,21 @@ def test_evaluate_is_the_mean_of_row_losses():
     assert found.loss == pytest.approx((losses * w).sum() / w.sum(), rel=1e-12)
     assert found.accuracy == pytest.approx((right * w).sum() / w.sum())
     assert MLP([4, 1], output="identity", backend="numpy").evaluate(x, y).accuracy is None
+
+
+def test_the_loss_of_rates_is_half_the_poisson_deviance(backend):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 4)), rng.poisson(1.0, (50, 2)) * rng.random((50, 2))
+    mlp = MLP([4, 2], output="exp", backend=backend, dtype="float64")
+    rates = mlp.predict(x)
+    assert (rates > 0).all()
+    metrics = mlp.evaluate(x, y)
+    expected = sum(mean_poisson_deviance(y[:, k], rates[:, k]) / 2 for k in range(2))
+    assert metrics.loss == pytest.approx(expected, rel=1e-12)
+    assert metrics.accuracy is None
+    assert mlp.evaluate(x, rates).loss == pytest.approx(0.0, abs=1e-15)
+    with pytest.raises(InvalidInputError, match="'exp' predicts values"):
+        mlp.predict_proba(x)
 
 
 def test_losses_of_the_other_outputs():

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fusedmlp import MLP
 from fusedmlp.errors import InvalidInputError, StorageError
-from fusedmlp.network import HIDDEN_ACTIVATIONS
+from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.onnx import OPSET, export
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 
@@ -82,16 +82,18 @@ def test_several_labels_a_row():
     np.testing.assert_allclose(found["probabilities"], estimator.predict_proba(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
 @pytest.mark.parametrize("targets", [1, 3])
-def test_regressors(targets):
+def test_regressors(targets, loss):
     x, y = make_regression(80, 6, n_targets=targets, random_state=0)
-    estimator = fitted(lambda sizes, **rest: MLPRegressor(hidden_layer_sizes=sizes, **rest), x, y)
+    y = y if loss == "squared_error" else np.abs(y) / 50
+    estimator = fitted(lambda sizes, **rest: MLPRegressor(loss, sizes, **rest), x, y)
     found = run(export(estimator), x)["variable"]
     np.testing.assert_allclose(found, estimator.predict(x).reshape(len(x), targets), rtol=1e-6)
 
 
 @pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
-@pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
+@pytest.mark.parametrize("output", OUTPUTS)
 def test_models_of_the_core(hidden, output, tmp_path):
     mlp = MLP((6, 5, 4, 3), hidden, output, backend="numba", seed=2)
     mlp.class_names = ("a", "b", "c") if output == "softmax" else None
@@ -101,7 +103,7 @@ def test_models_of_the_core(hidden, output, tmp_path):
     model = onnx.load(path)
     assert [each.version for each in model.opset_import] == [OPSET]
     found = run(model, x)
-    result = found["variable" if output == "identity" else "probabilities"]
+    result = found["variable" if mlp.network.predicts_values else "probabilities"]
     np.testing.assert_allclose(result, mlp.forward(x), atol=1e-6)
     if output == "softmax":
         assert list(found["label"]) == ["abc"[k] for k in mlp.predict(x)]

@@ -36,7 +36,11 @@ def follow(optimizer, theta, gradients, rates, *, is_weight):
             theta -= lr * optimizer.weight_decay * theta * is_weight
             m = b1 * m + (1 - b1) * g
             s = b2 * s + (1 - b2) * g * g
-            theta -= lr * (m / (1 - b1**t)) / (math.sqrt(s / (1 - b2**t)) + optimizer.eps)
+            if optimizer.eps_hat:
+                alpha = lr * math.sqrt(1 - b2**t) / (1 - b1**t)
+                theta -= alpha * m / (math.sqrt(s) + optimizer.eps)
+            else:
+                theta -= lr * (m / (1 - b1**t)) / (math.sqrt(s / (1 - b2**t)) + optimizer.eps)
     return theta
 
 
@@ -74,6 +78,23 @@ def test_updates_follow_the_formulas(backend, name):
     ]
     np.testing.assert_allclose(flat(built.parameters()), expected, rtol=1e-12, atol=1e-14)
     assert built.state().step == 4
+
+
+def test_epsilon_hat_shrinks_to_epsilon():
+    given = {"eps": 1e-3, "beta2": 0.99}
+    assert set(Adam(**given).epsilons(0, 5)) == {1e-3}
+    hat = Adam(**given, eps_hat=True).epsilons(0, 5000)
+    assert hat[0] == pytest.approx(1e-3 / math.sqrt(0.01))
+    assert hat[-1] == 1e-3
+    assert (np.diff(hat) <= 0).all()
+    np.testing.assert_array_equal(Adam(**given, eps_hat=True).epsilons(7, 3), hat[7:10])
+
+
+def test_adam_as_text_is_that_of_older_checkpoints():
+    old = "Adam(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08, weight_decay=0.0)"
+    assert repr(Adam()) == old
+    assert repr(Adam(eps_hat=True)) == old[:-1] + ", eps_hat=True)"
+    assert eval(repr(Adam(0.01, eps_hat=True))) == Adam(0.01, eps_hat=True)
 
 
 def test_optimizers_by_name():

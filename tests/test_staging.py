@@ -60,6 +60,7 @@ def test_bad_arrays(backend, x, y, weight, message):
         ("identity", np.ones(4), r"need \(4, 2\)"),
         ("identity", np.ones((4, 2, 1)), r"y has shape \(4, 2, 1\)"),
         ("identity", np.full((4, 2), np.inf), r"y\[0, 0\] is NaN or infinite"),
+        ("exp", np.array([[0, 1], [2, -1], [0, 0], [1, 1]]), r"y\[1, 1\] is -1: targets of an exp"),
     ],
 )
 def test_bad_targets_of_other_outputs(output, y, message):

@@ -245,7 +245,7 @@ class CupyEngine(Engine):
         constants: tuple[float, ...] = (l2,)
         if not isinstance(optimizer, SGD):
             beta1, beta2 = optimizer.beta1, optimizer.beta2
-            constants = (l2, beta1, beta2, 1.0 - beta1, 1.0 - beta2, optimizer.eps)
+            constants = (l2, beta1, beta2, 1.0 - beta1, 1.0 - beta2)
         elif optimizer.momentum:
             constants = (l2, optimizer.momentum)
         kernels.update(
@@ -261,13 +261,14 @@ class CupyEngine(Engine):
 
     def _upload_rates(self, lr: Float64Vector) -> DeviceArray:
         """Compute the scalars of each coming step in float64: columns as in kernels.cu."""
-        columns = np.zeros((len(lr), 4))
+        columns = np.zeros((len(lr), kernels.RATE_COLUMNS))
         columns[:, 0] = lr
         if not isinstance(self.optimizer, SGD):
             corrections = self.optimizer.bias_corrections(self._step, len(lr))
             columns[:, 1] = lr / corrections[:, 0]
             columns[:, 2] = corrections[:, 1]
             columns[:, 3] = 1.0 - lr * self.optimizer.weight_decay
+            columns[:, 4] = self.optimizer.epsilons(self._step, len(lr))
         return self._device.upload(columns.astype(self.dtype))
 
     def _activation_buffers(self, rows: int) -> list[DeviceArray]:

@@ -29,12 +29,13 @@ typedef unsigned long long uint64;
 
 // The order of fusedmlp.network.HIDDEN_ACTIVATIONS and OUTPUTS; launches.py holds the same numbers.
 enum { HIDDEN_SIGMOID, HIDDEN_TANH, HIDDEN_RELU, HIDDEN_IDENTITY };
-enum { OUTPUT_SOFTMAX, OUTPUT_SIGMOID, OUTPUT_IDENTITY };
+enum { OUTPUT_SOFTMAX, OUTPUT_SIGMOID, OUTPUT_IDENTITY, OUTPUT_EXP };
 
 // Block shapes that the sums below are written for: launches.py holds the same numbers.
 enum { ROW_LANES = 32, ROWS_PER_BLOCK = 4, COLUMN_LANES = 32, COLUMN_DEPTH = 8, SUM_THREADS = 256 };
 
-const double MAX_ROW_LOSS = 1e300;
+// Those of fusedmlp/backend.py.
+const double MAX_ROW_LOSS = 1e300, EXP_OVERFLOWS = 710;
 
 // Accurate versions by type: the fast ones (__expf and its like) are outside the parity bounds.
 __device__ float exponential(float x) { return expf(x); }
@@ -420,6 +421,39 @@ KERNEL squared_error(
     }
 }
 
+// ----------------------------------------------------------------------------- poisson_deviance
+// z (B, K) becomes (e^z - y)·w·scale, z with its bias; y (N, K) is at least 0. A target's loss, half
+// the Poisson deviance, is e^z - y - y·(z - log y), and e^z where y = 0; a row's is their sum. In
+// double throughout, because near the optimum the terms cancel.
+KERNEL poisson_deviance(
+    real* z, const real* b, const real* y, const real* w, const int64* rows, int64 first,
+    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    double* correct)
+{
+    const real scale = batch_scale(mean, batch_weights, batch, B);
+    for (int base = blockIdx.x * ROWS_PER_BLOCK; base < B; base += gridDim.x * ROWS_PER_BLOCK) {
+        const int row = base + threadIdx.y;
+        const int columns = row < B ? K : 0;
+        const int64 source = row < B ? source_row(rows, first, row) : 0;
+        const real weight = row < B && w ? w[source] : (real)1;
+
+        double loss = 0;
+        for (int k = threadIdx.x; k < columns; k += ROW_LANES) {
+            real* at = z + (int64)row * K + k;
+            const real logit = *at + b[k], target = y[source * K + k];
+            const double z64 = logit > EXP_OVERFLOWS ? EXP_OVERFLOWS : (double)logit;
+            const double count = (double)target, log_count = count > 0 ? log(count) : 0.0;
+            loss += exp(z64) - count - count * (z64 - log_count);
+            *at = (exponential(logit) - target) * weight * scale;
+        }
+        loss = row_sum(loss);
+        if (row < B && threadIdx.x == 0) {
+            losses[first + row] = capped(loss) * (double)weight;
+            correct[first + row] = 0.0;
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------- output_activation
 // z (B, K), the product a·W, becomes the network's outputs from z + b.
 KERNEL output_activation(real* z, const real* b, int B, int K, int output)
@@ -437,6 +471,9 @@ KERNEL output_activation(real* z, const real* b, int B, int K, int output)
         if (output == OUTPUT_SIGMOID)
             for (int k = threadIdx.x; k < columns; k += ROW_LANES)
                 z_row[k] = logistic(z_row[k]);
+        else if (output == OUTPUT_EXP)
+            for (int k = threadIdx.x; k < columns; k += ROW_LANES)
+                z_row[k] = exponential(z_row[k]);
         if (output != OUTPUT_SOFTMAX)
             continue; // the same for every thread: no barrier is skipped by some
 
@@ -537,8 +574,10 @@ KERNEL batch_sums(
 // -------------------------------------------------------------------------------------- updates
 // All parameters of the network lie in one array of n, the first n_weights of them weights: one
 // launch updates them all. The L2 gradient l2·W and AdamW's decay are for those first ones only.
-// rates (n_steps, 4) holds what the host has computed in float64 for each step, rounded to real:
-// lr, lr / (1 - beta1^t), 1 - beta2^t and 1 - lr·decay; SGD's rows use the first alone.
+// rates (n_steps, RATE_COLUMNS) holds what the host has computed in float64 for each step, rounded
+// to real: lr, lr / (1 - beta1^t), 1 - beta2^t, 1 - lr·decay and eps; SGD's rows use the first alone.
+
+enum { RATE_COLUMNS = 5 };
 
 // gradient[:n_weights] += l2·theta: for callers who want the gradient itself.
 KERNEL l2_gradient(real* gradient, const real* theta, int64 n_weights, real l2)
@@ -557,7 +596,7 @@ KERNEL sgd(
     real* theta, const real* gradient, int64 n, int64 n_weights, const real* rates, int64 batch,
     real l2)
 {
-    const real lr = rates[4 * batch];
+    const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride)
         theta[i] -= lr * penalised(gradient[i], theta[i], i, n_weights, l2);
@@ -567,7 +606,7 @@ KERNEL momentum(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
     int64 batch, real l2, real mu)
 {
-    const real lr = rates[4 * batch];
+    const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
         const real descent = lr * penalised(gradient[i], theta[i], i, n_weights, l2);
@@ -580,7 +619,7 @@ KERNEL nesterov(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
     int64 batch, real l2, real mu)
 {
-    const real lr = rates[4 * batch];
+    const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
         const real descent = lr * penalised(gradient[i], theta[i], i, n_weights, l2);
@@ -593,10 +632,10 @@ KERNEL nesterov(
 KERNEL adam(
     real* theta, const real* gradient, real* first_moment, real* second_moment, int64 n,
     int64 n_weights, const real* rates, int64 batch, real l2, real beta1, real beta2, real rest1,
-    real rest2, real eps)
+    real rest2)
 {
-    const real* rate = rates + 4 * batch;
-    const real lr = rate[1], correction = rate[2], keep = rate[3];
+    const real* rate = rates + RATE_COLUMNS * batch;
+    const real lr = rate[1], correction = rate[2], keep = rate[3], eps = rate[4];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
         const real g = penalised(gradient[i], theta[i], i, n_weights, l2);

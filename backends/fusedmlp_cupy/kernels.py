@@ -34,6 +34,7 @@ KERNELS: Final[dict[str, str | None]] = {
     "softmax_cross_entropy": "softmax_cross_entropy",
     "sigmoid_cross_entropy": "sigmoid_cross_entropy",
     "squared_error": "squared_error",
+    "poisson_deviance": "poisson_deviance",
     "output_activation": "output_activation",
     "bias_gradient": None,  # np.add.reduce in the NumPy engine
     "batch_weights": None,  # w.sum() in the NumPy engine
@@ -52,6 +53,9 @@ ROWS_PER_BLOCK: Final = 4
 COLUMN_LANES: Final = 32
 COLUMN_DEPTH: Final = 8
 SUM_THREADS: Final = 256
+
+RATE_COLUMNS: Final = 5
+"""Scalars of a step that the host computes for the updates: see kernels.cu."""
 
 THREADS: Final = 256
 MAX_BLOCKS: Final = 4096
@@ -208,6 +212,7 @@ OUTPUT_KERNELS: Final[dict[str, str]] = {
     "softmax": "softmax_cross_entropy",
     "sigmoid": "sigmoid_cross_entropy",
     "identity": "squared_error",
+    "exp": "poisson_deviance",
 }
 
 
@@ -298,7 +303,7 @@ def update(
     arrays
         theta, gradient and the optimizer's slots, each (n,).
     rates
-        (n_batches, 4); row ``number`` is used.
+        (n_batches, RATE_COLUMNS); row ``number`` is used.
     constants
         l2, then the optimizer's own.
     """

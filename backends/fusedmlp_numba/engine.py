@@ -55,8 +55,8 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
-UNTRAINED: Final = _read_only(np.zeros(1)), np.ones((1, 2))
-"""Learning rate and bias corrections for calls that do not update."""
+UNTRAINED: Final = _read_only(np.zeros(1)), np.ones((1, 3))
+"""Learning rate and Adam's scalars for calls that do not update."""
 
 
 class NumbaEngine(Engine):
@@ -266,10 +266,11 @@ class NumbaEngine(Engine):
         return max(1, min(self._threads, int(flops * min(rows, batch) / WORKER_FLOPS)))
 
     def _corrections(self, n_steps: int) -> Float64Array:
-        """Adam's bias corrections for each step; ones for the other optimizers."""
+        """Adam's bias corrections and ε for each step; ones for the other optimizers."""
         if isinstance(self.optimizer, SGD):
-            return np.ones((n_steps, 2))
-        return self.optimizer.bias_corrections(self._step, n_steps)
+            return np.ones((n_steps, 3))
+        corrections = self.optimizer.bias_corrections(self._step, n_steps)
+        return np.column_stack([corrections, self.optimizer.epsilons(self._step, n_steps)])
 
     def _compile(self) -> None:
         """Compile, or load from disk, what all calls run: its types do not depend on the data.
@@ -315,6 +316,5 @@ def _rules(
         "momentum": float(sgd.momentum) if sgd else 0.0,
         "beta1": float(adam.beta1) if adam else 0.0,
         "beta2": float(adam.beta2) if adam else 0.0,
-        "eps": float(adam.eps) if adam else 0.0,
         "decay": float(adam.weight_decay) if adam else 0.0,
     }

@@ -24,9 +24,11 @@ from fusedmlp_numba.elementary import exp, tanh
 from fusedmlp_numba.intrinsics import like
 from fusedmlp_numba.lanes import Vector, choose, inlined, lanes_in, load, load_like, spread, store
 from fusedmlp_numba.outputs import (
+    EXP_OUTPUT,
     SIGMOID_OUTPUT,
     SOFTMAX_OUTPUT,
     output_activation,
+    poisson_deviance,
     scratch_size,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
 
 __all__ = [
+    "EXP_OUTPUT",
     "PIXEL_MAX",
     "RELU",
     "SIGMOID",
@@ -57,6 +60,7 @@ __all__ = [
     "nesterov",
     "output_activation",
     "philox4x32",
+    "poisson_deviance",
     "scratch_size",
     "sgd",
     "sigmoid_cross_entropy",

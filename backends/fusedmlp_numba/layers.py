@@ -16,6 +16,7 @@ import numpy as np
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like
 from fusedmlp_numba.kernels import (
+    EXP_OUTPUT,
     SIGMOID_OUTPUT,
     SOFTMAX_OUTPUT,
     adam,
@@ -27,6 +28,7 @@ from fusedmlp_numba.kernels import (
     momentum,
     nesterov,
     output_activation,
+    poisson_deviance,
     sgd,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
@@ -271,6 +273,8 @@ def output_delta(
         softmax_cross_entropy(z, b, labels, w, chosen, scale, losses, correct, room)
     elif plan.output == SIGMOID_OUTPUT:
         sigmoid_cross_entropy(z, b, targets, w, chosen, scale, losses, correct, room)
+    elif plan.output == EXP_OUTPUT:
+        poisson_deviance(z, b, targets, w, chosen, scale, losses, correct, room)
     else:
         squared_error(z, b, targets, w, chosen, scale, losses, correct, room)
 
@@ -444,6 +448,6 @@ def update(
     else:
         second = reals(plan, plan.second)[start:stop]
         adam(
-            theta, gradient, first, second, lr, plan.beta1, plan.beta2, plan.eps, corrections,
-            decay,
+            theta, gradient, first, second, lr, plan.beta1, plan.beta2, corrections[2],
+            corrections, decay,
         )  # fmt: skip

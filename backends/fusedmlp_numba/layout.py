@@ -99,7 +99,7 @@ class Plan(NamedTuple):
         Address of the barrier's counters.
     hidden, output, optimizer
         Numbers of the activations and of the update; see kernels.py.
-    mean, l2, keep, threshold, seed, momentum, beta1, beta2, eps, decay
+    mean, l2, keep, threshold, seed, momentum, beta1, beta2, decay
         The objective's, dropout's and optimizer's settings.
     """
 
@@ -142,7 +142,6 @@ class Plan(NamedTuple):
     momentum: float
     beta1: float
     beta2: float
-    eps: float
     decay: float
 
 

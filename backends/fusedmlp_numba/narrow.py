@@ -30,8 +30,10 @@ from fusedmlp_numba.lanes import (
 )
 from fusedmlp_numba.layers import BYTES, FLOATS, INTS, SINGLES, layer_at
 from fusedmlp_numba.outputs import (
+    EXP_OUTPUT,
     SIGMOID_OUTPUT,
     SOFTMAX_OUTPUT,
+    poisson_rows,
     sigmoid_rows,
     softmax_rows,
     squared_rows,
@@ -153,6 +155,8 @@ def output_rows(plan: Plan, source: Source, rows: IntArray, i: int, logits: Floa
         return softmax_rows(logits, K, labels, w, rows, i, losses, correct)
     if plan.output == SIGMOID_OUTPUT:
         return sigmoid_rows(logits, K, targets, w, rows, i, losses, correct)
+    if plan.output == EXP_OUTPUT:
+        return poisson_rows(logits, K, targets, w, rows, i, losses, correct)
     return squared_rows(logits, K, targets, w, rows, i, losses, correct)
 
 

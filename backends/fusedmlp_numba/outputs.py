@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from fusedmlp.backend import MAX_ROW_LOSS
+from fusedmlp.backend import EXP_OVERFLOWS, MAX_ROW_LOSS
 from fusedmlp.network import OUTPUTS
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.elementary import exp, log, log_1p
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SOFTMAX_OUTPUT: Final = OUTPUTS.index("softmax")
 SIGMOID_OUTPUT: Final = OUTPUTS.index("sigmoid")
+EXP_OUTPUT: Final = OUTPUTS.index("exp")
 
 
 def scratch_size(K: int, itemsize: int) -> int:
@@ -245,6 +246,72 @@ def squared_rows(
     return weigh(loss * 0.5, zero > zero, w, rows, i, losses, correct)
 
 
+@kernel
+def poisson_deviance(
+    z: FloatArray,
+    b: FloatArray,
+    y: FloatArray,
+    w: FloatArray,
+    rows: IntArray,
+    scale: float,
+    losses: Float64Vector,
+    correct: Float64Vector,
+    scratch: FloatArray,
+) -> None:
+    """Half the Poisson deviance of the rates eᶻ; z becomes the delta (eᶻ − y)·w·scale.
+
+    A target's loss from its logit is eᶻ − y − y·(z − log y), and eᶻ where y = 0; a row's is their
+    sum.
+
+    Parameters
+    ----------
+    z
+        (B, ≥ K), the product a·W; becomes delta.
+    b
+        (K,).
+    y
+        (N, K), at least 0.
+    w
+        (N,) sample weights, or (0,) for none.
+    rows
+        (B,) row numbers in y and w.
+    losses, correct
+        (B,) wᵢ·lossᵢ, and 0.
+    """
+    for i in range(0, len(rows), lanes_in(z)):
+        read_columns(z, b, scratch, i)
+        weight = poisson_rows(scratch, len(b), y, w, rows, i, losses, correct)
+        write_columns(scratch, len(b), to_lanes(weight * scale, z), z, i)
+
+
+@inlined
+def poisson_rows(
+    scratch: FloatArray,
+    K: int,
+    y: FloatArray,
+    w: FloatArray,
+    rows: IntArray,
+    i: int,
+    losses: Float64Vector,
+    correct: Float64Vector,
+) -> Vector:
+    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; return :func:`weigh`'s."""
+    lanes, zero = lanes_in(scratch), spread(like(0.0, scratch))
+    loss = to_lanes(zero, losses)
+    none, one = like(0.0, loss), like(1.0, loss)
+    most = like(EXP_OVERFLOWS, loss)
+    for k in range(K):
+        logit = load(scratch, k * lanes)
+        target = load_chosen(y, k, K, rows, i, len(rows) - i, zero)
+        store(scratch, k * lanes, exp(logit) - target)
+        # In float64 throughout: near the optimum the terms cancel.
+        z, count = to_lanes(logit, losses), to_lanes(target, losses)
+        z = choose(z > most, most, z)
+        log_count = log(choose(count > none, count, one))
+        loss = loss + (exp(z) - count - count * (z - log_count))
+    return weigh(loss, zero > zero, w, rows, i, losses, correct)
+
+
 @inlined
 def weigh(
     loss: Vector,
@@ -311,6 +378,8 @@ def output_activation(
             m = choose(logit > m, logit, m)
             if output == SIGMOID_OUTPUT:
                 store(scratch, k * lanes, 1.0 / (exp(zero - logit) + 1.0))
+            elif output == EXP_OUTPUT:
+                store(scratch, k * lanes, exp(logit))
         if output == SOFTMAX_OUTPUT:
             factor = 1.0 / exponentials(scratch, K, m)
         write_columns(scratch, K, factor, out, i)

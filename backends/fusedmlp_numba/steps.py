@@ -288,7 +288,8 @@ def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
         Parameters
         ----------
         lr, corrections
-            (n_batches,) and (n_batches, 2); one row is enough for tasks that do not train.
+            (n_batches,), and (n_batches, 3) of Adam's 1 − β₁ᵗ, 1 − β₂ᵗ and ε; one row is enough
+            for tasks that do not train.
         sums
             (n_batches, 3) loss, correct and weight sums; worker 0 writes them.
         outputs

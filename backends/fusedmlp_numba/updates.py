@@ -65,8 +65,8 @@ def adam(
 
     Parameters
     ----------
-    corrections
-        1 − β₁ᵗ and 1 − β₂ᵗ.
+    eps, corrections
+        The step's ε, 1 − β₁ᵗ and 1 − β₂ᵗ.
     """
     root = 1.0 / math.sqrt(corrections[1])
     rate, kept = -lr / corrections[0], 1.0 - lr * decay

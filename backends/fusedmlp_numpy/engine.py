@@ -40,6 +40,7 @@ OUTPUT_KERNELS: Final[dict[str, Callable[..., tuple[float, float]]]] = {
     "softmax": kernels.softmax_cross_entropy,
     "sigmoid": kernels.sigmoid_cross_entropy,
     "identity": kernels.squared_error,
+    "exp": kernels.poisson_deviance,
 }
 
 FORWARD_ROWS: Final = 1024
@@ -265,6 +266,7 @@ class NumpyEngine(Engine):
                     kernels.momentum(theta, gradient, slots[0], lr, optimizer.momentum)
         else:
             c1, c2 = optimizer.bias_corrections(self._step, 1)[0]
+            (eps,) = optimizer.epsilons(self._step, 1)
             for (theta, gradient, m, v), scratch in zip(arrays, self._scratch, strict=True):
                 kernels.adam(
                     theta,
@@ -274,7 +276,7 @@ class NumpyEngine(Engine):
                     lr,
                     optimizer.beta1,
                     optimizer.beta2,
-                    optimizer.eps,
+                    float(eps),
                     (float(c1), float(c2)),
                     optimizer.weight_decay if theta.ndim == 2 else 0.0,
                     scratch,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from fusedmlp.backend import MAX_ROW_LOSS, keep_threshold
+from fusedmlp.backend import EXP_OVERFLOWS, MAX_ROW_LOSS, keep_threshold
 from fusedmlp.staging import is_sparse
 
 if TYPE_CHECKING:
@@ -197,6 +197,39 @@ def squared_error(
     return _weighted_sums(losses, np.zeros(len(z), bool), z, w)
 
 
+def poisson_deviance(
+    z: FloatArray, b: FloatArray, y: FloatArray, w: FloatArray | None
+) -> tuple[float, float]:
+    """Half the Poisson deviance of the rates eᶻ; z becomes the unscaled delta (eᶻ − y)·w.
+
+    A target's loss from its logit is eᶻ − y − y·(z − log y), and eᶻ where y = 0; a row's is their
+    sum. It is 0 where eᶻ = y.
+
+    Parameters
+    ----------
+    z
+        (B, K), the product a·W; becomes delta.
+    b
+        (K,).
+    y
+        (B, K), at least 0.
+    w
+        (B,) sample weights or None.
+
+    Returns
+    -------
+    loss, correct
+        Σ wᵢ·lossᵢ, and 0.
+    """
+    z += b
+    logits = np.minimum(z, EXP_OVERFLOWS, dtype=np.float64)
+    log_y = np.log(np.where(y > 0, y, 1), dtype=np.float64)
+    losses = (np.exp(logits) - y - y * (logits - log_y)).sum(axis=1)
+    output_activation(z, "exp")
+    z -= y
+    return _weighted_sums(losses, np.zeros(len(z), bool), z, w)
+
+
 def output_activation(z: FloatArray, output: Output) -> None:
     """Z ← the network's outputs ŷ from its logits (bias included), in place.
 
@@ -215,6 +248,8 @@ def output_activation(z: FloatArray, output: Output) -> None:
             np.exp(z, out=z)
             z += 1
             np.reciprocal(z, out=z)
+        case "exp":
+            np.exp(z, out=z)
         case "identity":
             pass
 
@@ -310,8 +345,8 @@ def adam(
 
     Parameters
     ----------
-    corrections
-        1 − β₁ᵗ and 1 − β₂ᵗ.
+    eps, corrections
+        The step's ε, 1 − β₁ᵗ and 1 − β₂ᵗ.
     scratch
         Work space of theta's shape.
     """

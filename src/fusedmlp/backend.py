@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 MAX_ROW_LOSS: Final = 1e300
 """Cap of one row's loss, so that huge logits give a huge but finite sum in float64."""
 
+EXP_OVERFLOWS: Final = 710.0
+"""Logit from which on eᶻ is infinite in float64: losses of an exp output need none above it."""
+
 Fact: TypeAlias = str | int | float | bool | None
 
 
@@ -115,7 +118,8 @@ class Sums:
     losses
         Σ wᵢ·lossᵢ over the batch's rows, without the L2 penalty.
     correct
-        Σ wᵢ over the rows that were predicted right (all K labels, for several); 0 for identity.
+        Σ wᵢ over the rows that were predicted right (all K labels, for several); 0 for outputs
+        that predict values.
     weights
         Σ wᵢ; the number of rows when there are no sample weights.
     """
@@ -230,7 +234,7 @@ class Engine(ABC):
             (N, D) ``uint8`` pixels, ``float32`` or ``float64``, or SciPy CSR of those floats.
         y
             (N,) class numbers for softmax; (N,) or (N, K) zeros and ones for sigmoid; (N,) or
-            (N, K) real targets for identity; None to predict only.
+            (N, K) real targets for identity, at least 0 for exp; None to predict only.
         sample_weight
             (N,) finite, at least 0.
 

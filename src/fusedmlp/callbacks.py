@@ -7,33 +7,56 @@ the trainer.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fusedmlp.history import EpochRecord
-    from fusedmlp.run import Run
+    from fusedmlp.backend import Engine
+    from fusedmlp.history import EpochRecord, History
+
+
+class RunView(Protocol):
+    """A training under way, as callbacks see it: a trainer's, or the fit of an estimator.
+
+    A trainer's is a :class:`fusedmlp.run.Run`, which has more to read.
+    """
+
+    engine: Engine
+    history: History
+    rows: int
+    steps_per_epoch: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+
+    @property
+    def validated(self) -> bool:
+        """Whether there are rows to validate on after each epoch."""
+
+    def stop(self, reason: str) -> None:
+        """End the training after the running epoch."""
 
 
 class Callback:
     """Override what you need; every method does nothing by default.
 
-    A callback may read everything of the :class:`fusedmlp.run.Run`, and may call its
-    ``stop(reason)``. It must not change the engine's state.
+    A callback may read everything of the training, ``run``, and may call its ``stop(reason)``.
+    It must not change the engine's state.
     """
 
-    def on_train_begin(self, run: Run) -> None:
+    def on_train_begin(self, run: RunView) -> None:
         """Before the first epoch, also of a resumed training."""
 
-    def on_rows_done(self, run: Run, rows: int) -> None:
+    def on_rows_done(self, run: RunView, rows: int) -> None:
         """Hear a few times a second that ``rows`` of the running epoch have been trained on."""
 
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
         """After each epoch's validation; ``run.history`` already holds ``record``."""
 
-    def on_train_end(self, run: Run) -> None:
+    def on_train_end(self, run: RunView) -> None:
         """After the last epoch, also when training was stopped, interrupted or failed."""
 
 
@@ -53,13 +76,13 @@ class HistoryWriter(Callback):
         self.every_seconds = every_seconds
         self._written = -float("inf")
 
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
         """Write when it is time."""
         if time.monotonic() - self._written >= self.every_seconds:
             run.history.save(self.folder)
             self._written = time.monotonic()
 
-    def on_train_end(self, run: Run) -> None:
+    def on_train_end(self, run: RunView) -> None:
         """Write the final state."""
         run.history.save(self.folder)
 
@@ -76,9 +99,9 @@ class EpochPrinter(Callback):
     def __init__(self, write: Callable[[str], None] = print) -> None:
         self._write = write
 
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
         """Print the epoch's line."""
-        parts = [f"epoch {record.epoch}/{run.trainer.epochs}", f"loss {_loss(record.train_loss)}"]
+        parts = [f"epoch {record.epoch}/{run.epochs}", f"loss {_loss(record.train_loss)}"]
         if record.train_accuracy is not None:
             parts.append(f"accuracy {record.train_accuracy:.4f}")
         if record.validation_loss is not None:

@@ -43,7 +43,7 @@ def from_sklearn(estimator: FittedMLP, *, backend: str | Backend | None = None) 
     Raises
     ------
     InvalidInputError
-        It is not fitted, or its output is one that engines do not have (``loss="poisson"``).
+        It is not fitted, or its output is one that engines do not have.
     """
     from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS
 

@@ -16,7 +16,7 @@ from fusedmlp.network import Network, Parameters
 from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fusedmlp.types import FloatArray
 
@@ -107,6 +107,15 @@ def parameters_from_arrays(
     return parameters
 
 
+def parameter_shapes(prefix: str, network: Network) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays that :func:`parameters_to_arrays` names."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, shape in enumerate(network.layer_shapes):
+        shapes[f"{prefix}weights.{layer}"] = shape
+        shapes[f"{prefix}biases.{layer}"] = shape[1:]
+    return shapes
+
+
 def write_arrays(
     path: Path,
     kind: str,
@@ -121,8 +130,19 @@ def write_arrays(
     write_atomically(path, save(dict(arrays), metadata={_METADATA_KEY: document}))
 
 
-def read_arrays(path: Path, kind: str, version: int) -> tuple[Header, dict[str, FloatArray]]:
+def read_arrays(
+    path: Path,
+    kind: str,
+    version: int,
+    expected: Callable[[Header], Mapping[str, tuple[int, ...]]] | None = None,
+) -> tuple[Header, dict[str, FloatArray]]:
     """Read what :func:`write_arrays` wrote.
+
+    Parameters
+    ----------
+    expected
+        Returns the names and shapes that the header promises; they are compared with the file's
+        before an array is read.
 
     Raises
     ------
@@ -139,12 +159,16 @@ def read_arrays(path: Path, kind: str, version: int) -> tuple[Header, dict[str, 
         with safe_open(path, framework="numpy") as file:
             header = _checked_header(path, file.metadata(), kind, version)
             names = list(file.keys())
+            shapes = {}
             for name in names:
-                stored = file.get_slice(name).get_dtype()
-                if stored not in _DTYPES:
+                stored = file.get_slice(name)
+                shapes[name] = tuple(stored.get_shape())
+                if stored.get_dtype() not in _DTYPES:
                     raise FileFormatError(
-                        f"{path}: array {name!r} has type {stored}, not F32 or F64"
+                        f"{path}: array {name!r} has type {stored.get_dtype()}, not F32 or F64"
                     )
+            if expected is not None:
+                _compare_shapes(path, shapes, _promised(path, expected, header))
             return header, {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise FileFormatError(
@@ -152,6 +176,26 @@ def read_arrays(path: Path, kind: str, version: int) -> tuple[Header, dict[str, 
         ) from error
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _promised(
+    path: Path, expected: Callable[[Header], Mapping[str, tuple[int, ...]]], header: Header
+) -> Mapping[str, tuple[int, ...]]:
+    try:
+        return expected(header)
+    except (KeyError, TypeError, ValueError, FusedMLPError) as error:
+        raise FileFormatError(f"{path}: its header is not sound: {error!s}") from error
+
+
+def _compare_shapes(
+    path: Path, found: Mapping[str, tuple[int, ...]], promised: Mapping[str, tuple[int, ...]]
+) -> None:
+    for name in sorted({*found, *promised}):
+        if found.get(name) != promised.get(name):
+            raise FileFormatError(
+                f"{path}: array {name!r} has shape {found.get(name)}, its header promises "
+                f"{promised.get(name)}"
+            )
 
 
 def _checked_header(

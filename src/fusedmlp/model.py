@@ -164,9 +164,10 @@ class MLP:
 
     def predict_proba(self, x: Inputs) -> FloatArray:
         """Probabilities (N, K): of each class for softmax, of each label for sigmoid outputs."""
-        if self.network.output == "identity":
+        if self.network.predicts_values:
             raise InvalidInputError(
-                "an identity output predicts values, not probabilities: use predict()"
+                f"an output {self.network.output!r} predicts values, not probabilities: "
+                "use predict()"
             )
         return self.forward(x)
 
@@ -176,7 +177,7 @@ class MLP:
         Returns
         -------
         (N,) int64 class numbers for softmax; int64 zeros and ones for sigmoid (the step output of
-        a perceptron), (N,) for one output and (N, K) for several; values likewise for identity.
+        a perceptron), (N,) for one output and (N, K) for several; values likewise for the others.
         """
         outputs = self.forward(x)
         if self.network.output == "softmax":
@@ -203,7 +204,7 @@ class MLP:
 
     def metrics(self, sums: Sums) -> Metrics:
         """Turn an engine's sums into means."""
-        return Metrics(sums.loss, None if self.network.output == "identity" else sums.accuracy)
+        return Metrics(sums.loss, None if self.network.predicts_values else sums.accuracy)
 
     def summary(self) -> str:
         """Describe the layers, their shapes and parameter counts, as a table for people."""

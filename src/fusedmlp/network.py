@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fusedmlp.types import Float64Array, FloatArray, FloatDtype
 
 HiddenActivation: TypeAlias = Literal["sigmoid", "tanh", "relu", "identity"]
-Output: TypeAlias = Literal["softmax", "sigmoid", "identity"]
+Output: TypeAlias = Literal["softmax", "sigmoid", "identity", "exp"]
 Reduction: TypeAlias = Literal["mean", "sum"]
 Initialisation: TypeAlias = Literal["auto", "glorot", "he", "workshop"]
 
@@ -42,8 +42,9 @@ class Network:
         Activation of every hidden layer.
     output
         ``softmax`` (one class of K ≥ 2, cross-entropy), ``sigmoid`` (K independent yes/no labels,
-        binary cross-entropy) or ``identity`` (K real targets, half the squared error). With these
-        pairs the output delta is ŷ − y for all three.
+        binary cross-entropy), ``identity`` (K real targets, half the squared error) or ``exp``
+        (K counts or rates, at least 0, half the Poisson deviance). With these pairs the output
+        delta is ŷ − y for all four.
     dropout
         Probability in [0, 1) with which each hidden unit is silenced in training; the kept ones
         are scaled by 1/(1 − dropout) ("inverted dropout", Srivastava et al., 2014).
@@ -77,6 +78,11 @@ class Network:
     def n_outputs(self) -> int:
         """K."""
         return self.sizes[-1]
+
+    @property
+    def predicts_values(self) -> bool:
+        """Whether outputs are values, which are near or far and not right or wrong."""
+        return self.output in ("identity", "exp")
 
     @property
     def n_layers(self) -> int:

@@ -120,8 +120,8 @@ class _Graph:
 
         network, kind = self._network, helper.np_dtype_to_tensor_dtype(self._parameters.dtype)
         z = self._logits()
-        if network.output == "identity":
-            self._node("Identity", [z], VALUES)
+        if network.predicts_values:
+            self._node("Exp" if network.output == "exp" else "Identity", [z], VALUES)
             outputs = [helper.make_tensor_value_info(VALUES, kind, ["N", network.n_outputs])]
         else:
             outputs = self._classes(z, kind)

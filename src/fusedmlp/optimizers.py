@@ -10,6 +10,7 @@ momentum   v ← μ·v − lr·g;  θ ← θ + v                                
 nesterov   v ← μ·v − lr·g;  θ ← θ + μ·v − lr·g                        (Sutskever et al., 2013)
 adam       m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g²
            θ ← θ − lr·(m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)           (Kingma and Ba, 2015)
+           with ``eps_hat``, ε = ε̂ / √(1 − β₂ᵗ)            (there, at the end of section 2)
 adamw      θ ← θ − lr·λ·θ (weights only), then adam            (Loshchilov and Hutter, 2019)
 =========  ==================================================================================
 """
@@ -25,7 +26,7 @@ import numpy as np
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
-    from fusedmlp.types import Float64Array
+    from fusedmlp.types import Float64Array, Float64Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,30 @@ class SGD:
 
 @dataclass(frozen=True, slots=True)
 class Adam:
-    """Adam, with decoupled weight decay (AdamW) where ``weight_decay`` is above 0."""
+    """Adam, with decoupled weight decay (AdamW) where ``weight_decay`` is above 0.
+
+    Parameters
+    ----------
+    lr
+        Base learning rate.
+    beta1, beta2
+        Decay rates of the moments, in [0, 1).
+    eps
+        ε, which bounds the step where the gradients vanish.
+    weight_decay
+        λ of AdamW.
+    eps_hat
+        Take ``eps`` as ε̂, which stands beside √v without its correction: the form that Kingma and
+        Ba (2015) give at the end of their section 2, and that TensorFlow and scikit-learn compute.
+        It is the larger ε of the two in the first steps, 32 times with the default β₂.
+    """
 
     lr: float = 0.001
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.0
+    eps_hat: bool = False
 
     slots: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
@@ -74,6 +92,12 @@ class Adam:
         _check_positive("eps", self.eps)
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
             raise InvalidInputError(f"weight_decay {self.weight_decay} is not at least 0")
+
+    def __repr__(self) -> str:
+        # Checkpoints compare settings as text, and older ones do not know eps_hat.
+        values = f"lr={self.lr!r}, beta1={self.beta1!r}, beta2={self.beta2!r}, eps={self.eps!r}"
+        hat = ", eps_hat=True" if self.eps_hat else ""
+        return f"Adam({values}, weight_decay={self.weight_decay!r}{hat})"
 
     @property
     def kernel(self) -> Literal["adam"]:
@@ -94,6 +118,24 @@ class Adam:
         """
         t = np.arange(first_step + 1, first_step + n_steps + 1, dtype=np.float64)
         return np.stack([1.0 - self.beta1**t, 1.0 - self.beta2**t], axis=1)
+
+    def epsilons(self, first_step: int, n_steps: int) -> Float64Vector:
+        """ε beside the corrected √v in each step, in float64 on the host.
+
+        Parameters
+        ----------
+        first_step
+            As for :meth:`bias_corrections`.
+
+        Returns
+        -------
+        (n_steps,) float64
+        """
+        if not self.eps_hat:
+            return np.full(n_steps, self.eps)
+        corrections = self.bias_corrections(first_step, n_steps)[:, 1]
+        found: Float64Vector = self.eps / np.sqrt(corrections)
+        return found
 
 
 Optimizer: TypeAlias = SGD | Adam

@@ -1,15 +1,18 @@
 """Choosing a backend: argument, then ``FUSEDMLP_BACKEND``, then ``auto``.
 
 Backends are found through the entry-point group ``fusedmlp.backends``; this file names none of
-them. A request that cannot be met is an error, never a fallback. Nothing is cached: the same
-questions get fresh answers.
+them. A request that cannot be met is an error, never a fallback. Nothing is cached but the list of
+installed backends: the same questions get fresh answers.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.backend import Availability, Backend
@@ -54,9 +57,19 @@ class Selection:
         return self.name if self.device is None else f"{self.name}:{self.device}"
 
 
-def known_backends() -> dict[str, EntryPoint]:
-    """Every registered backend by name, ours and other packages', without loading any."""
-    return {point.name: point for point in sorted(entry_points(group=ENTRY_POINT_GROUP))}
+def known_backends() -> Mapping[str, EntryPoint]:
+    """Every registered backend by name, ours and other packages', without loading any.
+
+    What is installed is looked up once for each ``sys.path``: it takes some ten milliseconds, in
+    which a small network is trained.
+    """
+    return _installed(tuple(sys.path))
+
+
+@lru_cache(maxsize=4)
+def _installed(_path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    points = sorted(entry_points(group=ENTRY_POINT_GROUP))
+    return MappingProxyType({point.name: point for point in points})
 
 
 def backend_class(name: str) -> type[Backend]:

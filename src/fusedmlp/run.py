@@ -1,19 +1,18 @@
 """One training: the loop over epochs, and what must hold whenever and however it ends.
 
-Settings and their checks are in trainer.py. An epoch is a few calls of the engine's
-``train_epoch``, each some tenths of a second long, so that progress moves and Ctrl-C is served;
-the bits do not depend on where an epoch is cut.
+Settings and their checks are in trainer.py, how an epoch is cut into calls of the engine in
+slices.py.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.backend import Data, State, Sums
+from fusedmlp.backend import Data, State
 from fusedmlp.checkpoint import (
     Checkpoint,
     check_settings,
@@ -26,6 +25,7 @@ from fusedmlp.history import EpochRecord, History
 from fusedmlp.network import zeros
 from fusedmlp.schedules import Span
 from fusedmlp.seeding import shuffled, validation_split
+from fusedmlp.slices import Slices
 from fusedmlp.storage import check_writable
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from fusedmlp.network import Parameters
     from fusedmlp.trainer import Trainer
     from fusedmlp.types import Inputs, IntArray
-
-SLICE_SECONDS: Final = 0.2
-"""Aim for the length of one engine call: progress and Ctrl-C are served between calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,8 @@ class Run:
         The backend that was chosen, and what it runs on.
     engine
         The engine; callbacks may read it.
-    rows, steps_per_epoch
-        Rows and steps of one epoch.
+    epochs, rows, steps_per_epoch
+        Epochs in all, and rows and steps of one epoch.
     history
         Records of the finished epochs, resumed ones included.
     """
@@ -114,11 +111,21 @@ class Run:
                 f"epoch: use at most {self.rows}"
             )
         self.steps_per_epoch = -(-self.rows // trainer.batch_size)
-        self._steps_per_call = min(self.steps_per_epoch, 16)
+        self._slices = Slices(self.engine, self._data)
         self._stop_reason: str | None = None
         self._saved_at, self._saved_epochs = time.monotonic(), 0
         self._settings = self._bit_deciding_settings(x, y, sample_weight)
         self._finished = self._start(resume)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all, those before a resume included."""
+        return self.trainer.epochs
+
+    @property
+    def validated(self) -> bool:
+        """Whether there are rows to validate on after each epoch."""
+        return self._validation is not None
 
     def stop(self, reason: str) -> None:
         """End the training after the running epoch."""
@@ -177,7 +184,7 @@ class Run:
             ),
         )
         began = time.perf_counter()
-        sums = self._train_rows_of_epoch(order, lrs)
+        sums = self._slices.train(order, lrs, self._tell_rows)
         seconds = time.perf_counter() - began
         bad = sums.first_non_finite()
         if bad is not None:
@@ -201,24 +208,9 @@ class Run:
         )
         self._conclude_epoch(record)
 
-    def _train_rows_of_epoch(self, order: IntArray, lrs: npt.NDArray[np.float64]) -> Sums:
-        """Hand the epoch to the engine in calls of about SLICE_SECONDS."""
-        parts: list[Sums] = []
-        step, batch = 0, self.trainer.batch_size
-        while step < self.steps_per_epoch:
-            stop = min(step + self._steps_per_call, self.steps_per_epoch)
-            began = time.perf_counter()
-            rows = order[step * batch : stop * batch]
-            parts.append(self.engine.train_epoch(self._data, rows, lrs[step:stop]))
-            self.engine.synchronize()
-            per_step = (time.perf_counter() - began) / (stop - step)
-            self._steps_per_call = max(1, int(SLICE_SECONDS / max(per_step, 1e-7)))
-            step = stop
-            if parts[-1].first_non_finite() is not None:
-                break
-            for callback in self.trainer.callbacks:
-                callback.on_rows_done(self, min(step * batch, len(order)))
-        return Sums.joined(parts)
+    def _tell_rows(self, rows: int) -> None:
+        for callback in self.trainer.callbacks:
+            callback.on_rows_done(self, rows)
 
     def _conclude_epoch(self, record: EpochRecord) -> None:
         """Make the epoch the last finished one, then stop, save and report as asked."""

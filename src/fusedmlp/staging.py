@@ -129,6 +129,11 @@ def prepare_targets(
             raise InvalidInputError(
                 f"y{at} is {values[wrong][0]}: labels of a sigmoid output are 0 or 1"
             )
+    if network.output == "exp" and (values < 0).any():
+        wrong = values < 0
+        raise InvalidInputError(
+            f"y{_first_index(wrong)} is {values[wrong][0]}: targets of an exp output are at least 0"
+        )
     return cast("FloatArray", np.ascontiguousarray(values, dtype=dtype))
 
 

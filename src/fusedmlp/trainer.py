@@ -138,7 +138,7 @@ class Trainer:
         if self.class_weight is None:
             return sample_weight
         labels = prepare_targets(y, int(x.shape[0]), network, "float64")
-        if labels.ndim == 2 and (network.output == "identity" or labels.shape[1] > 1):
+        if labels.ndim == 2 and (network.predicts_values or labels.shape[1] > 1):
             raise InvalidInputError(
                 f"class_weight needs one class per row; the network is {network}"
             )

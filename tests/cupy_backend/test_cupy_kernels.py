@@ -145,6 +145,8 @@ def output_case(output, shape, dtype, weighted):
         y = rng.integers(0, K, N)
     elif output == "sigmoid":
         y = rng.integers(0, 2, (N, K)).astype(dtype)
+    elif output == "exp":
+        y = rng.poisson(1.0, (N, K)).astype(dtype)
     else:
         y = random((N, K), dtype, 3)
     w = rng.random(N).astype(dtype) if weighted else None
@@ -193,6 +195,7 @@ def test_extreme_logits_give_the_specified_losses(device, output):
             "softmax": np.array([1]),
             "sigmoid": np.array([[0.0, 1.0, 1.0]]),
             "identity": np.array([[0.0, 1.0, 2.0]]),
+            "exp": np.array([[2.0, 2.0, 0.0]]),
         }[output]
         losses, correct = device.empty((1,), np.float64), device.empty((1,), np.float64)
         targets = Targets(device.upload(y), None, True, None, losses, correct)
@@ -297,16 +300,16 @@ def test_updates(device, dtype, n, n_weights, l2, name):
         return
 
     lr, mu, decay, corrections = 0.07, 0.9, 0.01, (0.19, 0.002)
-    row = (lr, lr / corrections[0], corrections[1], 1.0 - lr * decay)
-    rates = device.upload(np.array([[np.nan] * 4, row]).astype(dtype))
-    constants = {"sgd": (l2,), "adam": (l2, 0.9, 0.999, 1 - 0.9, 1 - 0.999, 1e-8)}
+    row = (lr, lr / corrections[0], corrections[1], 1.0 - lr * decay, 1e-3)
+    rates = device.upload(np.array([[np.nan] * launches.RATE_COLUMNS, row]).astype(dtype))
+    constants = {"sgd": (l2,), "adam": (l2, 0.9, 0.999, 1 - 0.9, 1 - 0.999)}
     launches.update(program, name, on_device, n_weights, rates, 1, constants.get(name, (l2, mu)))
     gradient += penalty * theta
     if name == "adam":
         for part, rate in ((slice(0, n_weights), decay), (slice(n_weights, n), 0.0)):
             arrays = [array[part] for array in (theta, gradient, *slots)]
             scratch = np.empty_like(arrays[0])
-            twins.adam(*arrays, lr, 0.9, 0.999, 1e-8, corrections, rate, scratch)
+            twins.adam(*arrays, lr, 0.9, 0.999, 1e-3, corrections, rate, scratch)
     elif name == "sgd":
         twins.sgd(theta, gradient, lr)
     else:

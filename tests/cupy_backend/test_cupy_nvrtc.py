@@ -12,6 +12,7 @@ import re
 import cupy_shim
 import pytest
 
+from fusedmlp import backend
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp_cupy import kernels as launches
 from fusedmlp_cupy.device import compile_options, kernel_source
@@ -106,8 +107,12 @@ def test_names_agree_in_source_launch_table_and_specification():
 def test_numbers_agree_in_source_and_launch_table():
     source = kernel_source()
     constants = dict(re.findall(r"([A-Z_]+) = (\d+)", source))
-    for name in ("ROW_LANES", "ROWS_PER_BLOCK", "COLUMN_LANES", "COLUMN_DEPTH", "SUM_THREADS"):
+    blocks = ("ROW_LANES", "ROWS_PER_BLOCK", "COLUMN_LANES", "COLUMN_DEPTH", "SUM_THREADS")
+    for name in (*blocks, "RATE_COLUMNS"):
         assert int(constants[name]) == getattr(launches, name), name
+    limits = dict(re.findall(r"([A-Z_]+) = ([\de]+)[,;]", source))
+    assert float(limits["MAX_ROW_LOSS"]) == backend.MAX_ROW_LOSS
+    assert float(limits["EXP_OVERFLOWS"]) == backend.EXP_OVERFLOWS
     enums = re.findall(r"enum \{ ((?:HIDDEN|OUTPUT)_[^}]+) \}", source)
     hidden, outputs = (re.findall(r"_(\w+)", enum) for enum in enums)
     assert [name.lower() for name in hidden] == list(HIDDEN_ACTIVATIONS)

@@ -13,8 +13,8 @@ from fusedmlp.cli.console import note
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fusedmlp.callbacks import RunView
     from fusedmlp.history import EpochRecord
-    from fusedmlp.run import Run
 
 ALL_EPOCHS_UP_TO: Final = 50
 """Longer trainings show only some of their epochs."""
@@ -43,7 +43,7 @@ class View(Callback):
         """Stop showing it, if training has not begun."""
         self._waiting.stop()
 
-    def on_train_begin(self, run: Run) -> None:
+    def on_train_begin(self, run: RunView) -> None:
         """Stop showing it."""
         self._waiting.stop()
 
@@ -69,9 +69,9 @@ class TrainingLines(View):
         super().__init__(console)
         self._printer = EpochPrinter(lambda line: note(line, console))
 
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
         """Print the epoch's line if it is among those shown."""
-        if is_shown(record.epoch, run.trainer.epochs):
+        if is_shown(record.epoch, run.epochs):
             self._printer.on_epoch_end(run, record)
 
 
@@ -93,23 +93,23 @@ class TrainingTable(View):
         self._began = 0.0
         self._epochs_before = 0
 
-    def on_train_begin(self, run: Run) -> None:
+    def on_train_begin(self, run: RunView) -> None:
         """Print the table's head and start the bar."""
         super().on_train_begin(run)
         self._began, self._epochs_before = time.monotonic(), len(run.history)
-        if self._epochs_before < run.trainer.epochs:
+        if self._epochs_before < run.epochs:
             for line in self._head(run):
                 self._console.print(line, soft_wrap=True)
             self._update(run, 0)
             self._progress.start()
 
-    def on_rows_done(self, run: Run, rows: int) -> None:
+    def on_rows_done(self, run: RunView, rows: int) -> None:
         """Move the bar."""
         self._update(run, rows)
 
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
         """Add the epoch to the table."""
-        if is_shown(record.epoch, run.trainer.epochs):
+        if is_shown(record.epoch, run.epochs):
             self._progress.console.print(self._line(run, record), soft_wrap=True)
         self._update(run, 0)
 
@@ -118,8 +118,8 @@ class TrainingTable(View):
         super().__exit__(*error)
         self._progress.stop()
 
-    def _update(self, run: Run, rows: int) -> None:
-        epochs, finished = run.trainer.epochs, len(run.history)
+    def _update(self, run: RunView, rows: int) -> None:
+        epochs, finished = run.epochs, len(run.history)
         share_done = finished - self._epochs_before + rows / run.rows
         left = ""
         if share_done > 0:
@@ -136,9 +136,9 @@ class TrainingTable(View):
         )
 
     @staticmethod
-    def _head(run: Run) -> tuple[str, str]:
-        has_accuracy = run.mlp.network.output != "identity"
-        has_validation = bool(run.trainer.validation)
+    def _head(run: RunView) -> tuple[str, str]:
+        has_accuracy = not run.engine.network.predicts_values
+        has_validation = run.validated
         names = f"{'loss':>10}" + (f"{'accuracy':>10}" if has_accuracy else "")
         width = len(names)
         groups = f"{'':9}{'training':>{width}}"
@@ -149,11 +149,11 @@ class TrainingTable(View):
         return groups, f"{columns}{'samples/s':>13}"
 
     @staticmethod
-    def _line(run: Run, record: EpochRecord) -> str:
+    def _line(run: RunView, record: EpochRecord) -> str:
         def pair(loss: float, accuracy: float | None) -> str:
             return f"{loss_text(loss):>10}" + ("" if accuracy is None else f"{accuracy:>10.4f}")
 
-        epoch = f"{record.epoch}/{run.trainer.epochs}"
+        epoch = f"{record.epoch}/{run.epochs}"
         line = f"{epoch:>9}{pair(record.train_loss, record.train_accuracy)}"
         if record.validation_loss is not None:
             line += f"  {pair(record.validation_loss, record.validation_accuracy)}"

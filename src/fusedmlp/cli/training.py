@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fusedmlp.backend import Backend
+    from fusedmlp.callbacks import RunView
     from fusedmlp.datasets import Dataset
     from fusedmlp.history import History
     from fusedmlp.model import MLP
     from fusedmlp.registry import Selection
-    from fusedmlp.run import Run
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Bookkeeper(Callback):
         self._folder = folder
         self.compile_seconds = 0.0
 
-    def on_train_begin(self, run: Run) -> None:
+    def on_train_begin(self, run: RunView) -> None:
         """Write the settings: all checks have passed."""
         self._settings.save(self._folder.path)
 
-    def on_train_end(self, run: Run) -> None:
+    def on_train_end(self, run: RunView) -> None:
         """Remember what only the engine knows."""
         self.compile_seconds = run.engine.compile_seconds
 

@@ -33,6 +33,8 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
     "nesterov": SGD(0.1, 0.9, nesterov=True),
     "adam": Adam(0.01),
     "adamw": Adam(0.01, weight_decay=0.1),
+    # Large enough that it matters where it stands.
+    "adam with ε̂": Adam(0.01, eps=1e-3, eps_hat=True),
 }
 
 STORAGES: Final = ("uint8", "float32", "float64", "csr32", "csr64")
@@ -80,6 +82,8 @@ def problem(
             y = rng.integers(0, 2, (rows, K)).astype(np.float64)
         case "identity":
             y = rng.normal(size=(rows, K))
+        case "exp":
+            y = rng.poisson(1.0, (rows, K)).astype(np.float64)
     return Problem(network, x, y, rng.random(rows) * 3 if weighted else None)
 
 

@@ -1,57 +1,48 @@
-"""What both estimators share: how fit goes, and prediction.
+"""What both estimators share: what is checked and drawn before a fit, and prediction.
 
 Parameters and their types are in parameters.py, labels and targets in classifier.py and
-regressor.py, the epoch in stochastic.py, and the mathematics in the engines. The order of all
-random draws is scikit-learn's: with the same ``random_state`` an estimator starts from the same
-weights and sees the same batches.
+regressor.py, training in solvers.py, and the mathematics in the engines. The order of all random
+draws is scikit-learn's: with the same ``random_state`` an estimator starts from the same weights
+and sees the same batches.
 """
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from itertools import pairwise
+from operator import is_not
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fusedmlp.backend import Backend, Engine, State, Workload
+from fusedmlp.errors import FileFormatError
 from fusedmlp.model import MLP
-from fusedmlp.network import Network, Objective, Parameters, zeros
-from fusedmlp.optimizers import SGD, Adam, Optimizer
-from fusedmlp.registry import create, select
-from fusedmlp.sklearn.lbfgs import minimise
-from fusedmlp.sklearn.parameters import (
-    CONSTRAINTS,
-    HIDDEN,
-    OUTPUTS,
-    STOCHASTIC_SOLVERS,
-    Fitted,
-)
-from fusedmlp.sklearn.stochastic import Epochs, LearningRate
+from fusedmlp.sklearn.callbacks import CallbackSupport
+from fusedmlp.sklearn.files import EstimatorFile, load_estimator, save_estimator
+from fusedmlp.sklearn.parameters import CONSTRAINTS
+from fusedmlp.sklearn.solvers import Solvers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from sklearn.utils import Tags
 
-    from fusedmlp.types import FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp.backend import Backend
+    from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 FEW_NUMBERS: Final = 2**17
 """Inputs to predict up to this size, some hundred rows, are checked by one fast call."""
 
-MOST_AUTO_ROWS: Final = 200
-"""Rows of a batch with ``batch_size="auto"``, at most; scikit-learn's."""
 
-
-class BaseMLP(BaseEstimator, Fitted):
+class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
     """Parameters, fitting and prediction; not for direct use."""
 
     _parameter_constraints: ClassVar[dict[str, list[object]]] = CONSTRAINTS
+    _kind: ClassVar[str]
 
     @abstractmethod
     def _encode(
@@ -65,15 +56,6 @@ class BaseMLP(BaseEstimator, Fitted):
     @abstractmethod
     def _decode(self, outputs: FloatArray) -> npt.NDArray[Any]:
         """Turn outputs (N, K) into what ``predict`` returns."""
-
-    @abstractmethod
-    def _score_of(
-        self,
-        y: npt.NDArray[Any],
-        predicted: npt.NDArray[Any],
-        sample_weight: npt.NDArray[Any] | None,
-    ) -> float:
-        """Return the score that early stopping watches."""
 
     def _row_weights(
         self, X: Inputs, y: npt.NDArray[Any], sample_weight: npt.ArrayLike | None
@@ -115,7 +97,7 @@ class BaseMLP(BaseEstimator, Fitted):
         if first:
             self._start((self.n_features_in_, *hidden, self.n_outputs_), X, random_state)
         if self.solver == "lbfgs":
-            self._fit_lbfgs(X, targets, weights)
+            self._fit_lbfgs(X, given, targets, weights)
         else:
             self._fit_stochastic(X, given, targets, weights, random_state, incremental)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
@@ -136,7 +118,6 @@ class BaseMLP(BaseEstimator, Fitted):
         self, sizes: tuple[int, ...], X: Inputs, random_state: np.random.RandomState
     ) -> None:
         """Draw the starting weights as scikit-learn does, and begin all curves anew."""
-        self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(sizes)
         factor = 2.0 if self.activation == "logistic" else 6.0
         dtype = self.dtype or X.dtype.name
@@ -149,225 +130,57 @@ class BaseMLP(BaseEstimator, Fitted):
             self.coefs_.append(W.astype(dtype))
             self.intercepts_.append(b.astype(dtype))
         self._dropout_seed = int(random_state.randint(2**31)) if self.dropout else 0
-        if self.solver in STOCHASTIC_SOLVERS:
-            self.loss_curve_, self._stalled = [], 0
-            scored = self.early_stopping
-            self.best_loss_ = None if scored else np.inf
-            self.validation_scores_ = [] if scored else None
-            self.validation_loss_curve_ = [] if scored else None
-            self.best_validation_score_ = -np.inf if scored else None
+        self._begin_curves()
 
-    def _network(self) -> Network:
-        sizes = (self.n_features_in_, *(len(b) for b in self.intercepts_))
-        output = OUTPUTS[self.out_activation_]
-        return Network(sizes, HIDDEN[self.activation], output, self.dropout)
+    def save(self, path: str | Path) -> None:
+        """Write the fitted estimator as a safetensors file, atomically.
 
-    def _held(self) -> Parameters:
-        return Parameters(tuple(self.coefs_), tuple(self.intercepts_))
+        The file has what ``partial_fit`` needs to go on with the same bits. ``backend``,
+        ``threads`` and ``callbacks`` are not part of it.
 
-    def _hold(self, parameters: Parameters) -> None:
-        """Keep parameters as attributes; read-only, because engines have copies of their own."""
-        copied = parameters.copy(cast("FloatDtype", self.coefs_[0].dtype.name))
-        for array in copied:
-            array.flags.writeable = False
-        self.coefs_, self.intercepts_ = list(copied.weights), list(copied.biases)
+        Raises
+        ------
+        InvalidInputError
+            A label or parameter is of a type that such a file cannot hold.
+        StorageError
+            The file cannot be written; an older one is untouched.
+        """
+        check_is_fitted(self)
+        parameters = self.get_params(deep=False)
+        file = EstimatorFile(self._kind, parameters, self._network(), vars(self))
+        save_estimator(Path(path), file)
 
-    def _engine(self, optimizer: Optimizer, l2: float, batch_size: int, rows: int) -> Engine:
-        network = self._network()
-        if isinstance(self.backend, Backend):
-            backend = self.backend
-        else:
-            chosen = select(self.backend, Workload(network, batch_size, rows))
-            backend = create(chosen, threads=self.threads)
-        return backend.compile(
-            network,
-            optimizer,
-            Objective("mean", l2),
-            batch_size=batch_size,
-            dtype=cast("FloatDtype", self.coefs_[0].dtype.name),
-            seed=self._dropout_seed,
-        )
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        backend: str | Backend | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Read an estimator that :meth:`save` wrote; nothing in the file is executed.
 
-    def _fit_lbfgs(
-        self, X: Inputs, targets: npt.NDArray[Any], weights: npt.NDArray[Any] | None
-    ) -> None:
-        if self.dropout:
-            raise ValueError(
-                f"dropout={self.dropout} needs solver 'sgd' or 'adam': lbfgs minimises one "
-                "function, and dropout changes it from step to step"
-            )
-        n_rows = int(X.shape[0])
-        total = float(n_rows if weights is None else weights.sum())
-        engine = self._engine(SGD(), self.alpha / total, n_rows, n_rows)
-        found = minimise(
-            engine,
-            engine.stage(X, targets, weights),
-            self._held(),
-            max_iter=self.max_iter,
-            max_fun=self.max_fun,
-            tol=self.tol,
-            verbose=bool(self.verbose),
-        )
-        self._hold(found.parameters)
-        self.loss_, self.n_iter_ = found.loss, found.n_iter
+        Parameters
+        ----------
+        backend, threads
+            Where it is to run from now on.
 
-    def _optimizer(self) -> Optimizer:
-        if self.solver == "adam":
-            return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
-        nesterov = self.nesterovs_momentum and self.momentum > 0
-        return SGD(self.learning_rate_init, self.momentum, nesterov)
-
-    def _fit_stochastic(
-        self,
-        X: Inputs,
-        given: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        weights: npt.NDArray[Any] | None,
-        random_state: np.random.RandomState,
-        incremental: bool,
-    ) -> None:
-        if self.early_stopping and incremental:
-            raise ValueError("partial_fit does not support early_stopping=True")
-        rows, held_out = self._split(targets, random_state)
-        batch_size = self._batch_rows(len(rows))
-        optimizer = self._optimizer()
-        # With rows that weigh 1 on average, a batch weighs what it has rows.
-        average = 1.0 if weights is None else float(weights[rows].mean()) or 1.0
-        alpha = self.alpha / (batch_size * average)
-        engine = self._engine(optimizer, alpha, batch_size, len(rows))
-        if not (incremental and hasattr(self, "_slots")):
-            self._new_optimizer(engine)
-        engine.load(State(self._held(), self._slots, self._steps))
-        data = engine.stage(X, targets, weights)
-        drawing = random_state if self.shuffle else None
-        outputs = self.n_outputs_ if self.out_activation_ == "identity" else 1
-        epochs = Epochs(engine, data, rows, drawing, self.alpha, outputs)
-
-        def validate() -> bool:
-            score = self._score_of(
-                given[held_out],
-                self._decode(engine.forward(X[held_out])),
-                None if weights is None else weights[held_out],
-            )
-            return self._note_score(score, engine.evaluate(data, held_out).loss / outputs)
-
-        best: Parameters | None = None
-        self.n_iter_ = 0
+        Raises
+        ------
+        FileFormatError
+            The file is truncated, foreign, another kind of estimator, or from a newer release.
+        StorageError
+            The file cannot be opened.
+        """
+        file = load_estimator(Path(path), cls._kind)
+        parameters = {**file.parameters, "backend": backend, "threads": threads}
         try:
-            while self.n_iter_ < (1 if incremental else self.max_iter):
-                self._note_epoch(epochs.run(self._rate.now), len(rows))
-                if not self.early_stopping:
-                    self._note_loss()
-                elif validate():
-                    best = engine.parameters()
-                if self._is_over():
-                    break
-                if not incremental and self.n_iter_ == self.max_iter:
-                    warnings.warn(
-                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and "
-                        "the optimization hasn't converged yet.",
-                        ConvergenceWarning,
-                        stacklevel=4,
-                    )
-        except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
-        state = engine.state()
-        self._slots, self._steps = state.slots, state.step
-        self._hold(best or state.parameters)
-
-    def _new_optimizer(self, engine: Engine) -> None:
-        """Begin with empty moments at the first rate."""
-        dtype = cast("FloatDtype", self.coefs_[0].dtype.name)
-        self._slots = tuple(zeros(engine.network, dtype) for _ in engine.optimizer.slots)
-        schedule = self.learning_rate if self.solver == "sgd" else "constant"
-        self._rate = LearningRate(schedule, self.learning_rate_init, self.power_t)
-        self._steps = 0
-
-    def _note_epoch(self, loss: float, n_rows: int) -> None:
-        self.loss_ = loss
-        self.n_iter_ += 1
-        self.t_ += n_rows
-        self.loss_curve_.append(loss)
-        if self.verbose:
-            print(f"Iteration {self.n_iter_}, loss = {loss:.8f}")
-
-    def _is_over(self) -> bool:
-        """Move the rate after an epoch; True where nothing has improved for too long."""
-        self._rate.epoch_ended(self.t_)
-        if self._stalled <= self.n_iter_no_change:
-            return False
-        if self._rate.lowered():
-            self._stalled = 0
-            return False
-        self._tell_why()
-        return True
-
-    def _split(
-        self, targets: npt.NDArray[Any], random_state: np.random.RandomState
-    ) -> tuple[IntArray, IntArray]:
-        """Return the rows to train on and, for early stopping, those held out."""
-        every = np.arange(len(targets))
-        if not self.early_stopping:
-            return every, every[:0]
-        binary = self.out_activation_ == "logistic" and self.n_outputs_ == 1
-        rows, held_out = train_test_split(
-            every,
-            random_state=random_state,
-            test_size=self.validation_fraction,
-            stratify=targets.astype(bool) if binary else None,
-        )
-        if len(held_out) < 2:
-            raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' or the size of "
-                "your dataset."
-            )
-        return rows, held_out
-
-    def _batch_rows(self, n_rows: int) -> int:
-        if self.batch_size == "auto":
-            return min(MOST_AUTO_ROWS, n_rows)
-        batch_size = int(self.batch_size)
-        if batch_size > n_rows:
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
-                "clipped",
-                stacklevel=5,
-            )
-        return min(batch_size, n_rows)
-
-    def _note_score(self, score: float, loss: float) -> bool:
-        """Note the validation score and loss of an epoch; True where the score is the best."""
-        assert self.validation_scores_ is not None
-        assert self.validation_loss_curve_ is not None
-        assert self.best_validation_score_ is not None
-        self.validation_scores_.append(score)
-        self.validation_loss_curve_.append(loss)
-        if self.verbose:
-            print(f"Validation score: {score:f}")
-        improved = not score < self.best_validation_score_ + self.tol
-        self._stalled = 0 if improved else self._stalled + 1
-        is_best = score > self.best_validation_score_
-        if is_best:
-            self.best_validation_score_ = score
-        return is_best
-
-    def _note_loss(self) -> None:
-        assert self.best_loss_ is not None
-        improved = not self.loss_ > self.best_loss_ - self.tol
-        self._stalled = 0 if improved else self._stalled + 1
-        self.best_loss_ = min(self.best_loss_, self.loss_)
-
-    def _tell_why(self) -> None:
-        if self.verbose:
-            what = (
-                "Validation score did not improve"
-                if self.early_stopping
-                else "Training loss did not improve"
-            )
-            print(
-                f"{what} more than tol={self.tol:f} for {self.n_iter_no_change} consecutive "
-                "epochs. Stopping."
-            )
+            estimator = cls(**parameters)
+            validate_parameter_constraints(cls._parameter_constraints, parameters, cls.__name__)
+        except (TypeError, ValueError) as error:
+            raise FileFormatError(f"{path} is not a sound estimator file: {error}") from error
+        estimator.__dict__.update(file.fitted)
+        return estimator
 
     def to_mlp(self) -> MLP:
         """Return the fitted network as a model of the core: to save, export or train on."""
@@ -395,7 +208,8 @@ class BaseMLP(BaseEstimator, Fitted):
         """Compute outputs (N, K) for X, checked as scikit-learn checks it."""
         check_is_fitted(self)
         held = (*self.coefs_, *self.intercepts_)
-        if any(a is not b for a, b in zip(held, self._modelled, strict=True)):
+        modelled = getattr(self, "_modelled", ())
+        if len(held) != len(modelled) or any(map(is_not, held, modelled)):
             self._model = self._as_model()  # somebody has put other arrays there
         if not self._is_plain(X):
             X = validate_data(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from sklearn.utils import Tags
 
-    from fusedmlp.backend import Backend
+    from fusedmlp.backend import Backend, Engine, Sums
+    from fusedmlp.callbacks import Callback
+    from fusedmlp.sklearn.stochastic import HeldOut
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 
@@ -46,6 +47,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         CPU threads at most; None for all that the process may use.
     class_weight
         ``balanced`` or a weight for each label; multiplies the sample weights.
+    callbacks
+        Objects of :class:`fusedmlp.callbacks.Callback`, told of the epochs of ``fit``.
+        ``set_callbacks`` takes those of scikit-learn, such as its ``ProgressBar``.
 
     Attributes
     ----------
@@ -53,6 +57,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         With ``early_stopping``, the loss of the rows held out, after each epoch.
     """
 
+    _kind = "MLPClassifier"
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **CONSTRAINTS,
         "class_weight": [StrOptions({"balanced"}), dict, None],
@@ -91,6 +96,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         dtype: FloatDtype | None = None,
         threads: int | None = None,
         class_weight: Mapping[object, float] | str | None = None,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -120,6 +126,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.dtype = dtype
         self.threads = threads
         self.class_weight = class_weight
+        self.callbacks = callbacks
 
     def predict(self, X: Inputs) -> npt.NDArray[Any]:
         """Return labels: (N,), or (N, K) zeros and ones for several labels a row."""
@@ -212,13 +219,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         labels: npt.NDArray[Any] = self.classes_[numbers]
         return labels
 
-    def _score_of(
-        self,
-        y: npt.NDArray[Any],
-        predicted: npt.NDArray[Any],
-        sample_weight: npt.NDArray[Any] | None,
-    ) -> float:
-        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+    def _score_of(self, engine: Engine, held_out: HeldOut, sums: Sums) -> float:
+        return sums.accuracy
 
     def _row_weights(
         self, X: Inputs, y: npt.NDArray[Any], sample_weight: npt.ArrayLike | None

@@ -15,6 +15,7 @@ from fusedmlp.network import Parameters
 if TYPE_CHECKING:
     from fusedmlp.backend import Data, Engine
     from fusedmlp.network import Network
+    from fusedmlp.sklearn.callbacks import Tasks
     from fusedmlp.types import Float64Vector
 
 
@@ -35,6 +36,7 @@ def minimise(
     max_fun: int,
     tol: float,
     verbose: bool,
+    tasks: Tasks,
 ) -> Minimum:
     """Minimise the engine's objective over all rows of ``data``.
 
@@ -44,13 +46,15 @@ def minimise(
         Its batch size is at least the number of rows; the L2 term is that of its objective.
     max_iter, max_fun, tol
         Bounds of iterations and of evaluations, and of the gradient's largest element.
+    tasks
+        Told of every iteration.
 
     Warns
     -----
     ConvergenceWarning
         A bound was reached first, or the line search failed.
     """
-    network, rows = engine.network, np.arange(data.rows)
+    network, rows, asked_to_stop = engine.network, np.arange(data.rows), False
     l2 = engine.objective.l2
 
     def objective(flat: Float64Vector) -> tuple[float, Float64Vector]:
@@ -63,14 +67,24 @@ def minimise(
             print(f"loss = {loss:.8f}")
         return loss, flattened(gradients)
 
+    def iteration_ended(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        # SciPy knows by the parameter's name what to pass, and StopIteration ends the search.
+        nonlocal asked_to_stop
+        asked_to_stop = tasks.ended(lambda: unflattened(intermediate_result.x.copy(), network))
+        if asked_to_stop:
+            raise StopIteration
+        tasks.next_begins()
+
+    tasks.next_begins()
     found = scipy.optimize.minimize(
         objective,
         flattened(start),
         method="L-BFGS-B",
         jac=True,
+        callback=iteration_ended,
         options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
     )
-    if found.status != 0:
+    if found.status != 0 and not asked_to_stop:
         warnings.warn(
             f"lbfgs failed to converge after {found.nit} iteration(s) "
             f"(status={found.status}): {found.message}. Increase max_iter={max_iter} or "

@@ -18,6 +18,7 @@ from fusedmlp.backend import Backend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fusedmlp.callbacks import Callback
     from fusedmlp.network import HiddenActivation, Output, Parameters
     from fusedmlp.sklearn.stochastic import LearningRate
     from fusedmlp.types import FloatArray, FloatDtype
@@ -36,7 +37,9 @@ OUTPUTS: Final[dict[str, Output]] = {
     "identity": "identity",
     "logistic": "sigmoid",
     "softmax": "softmax",
+    "exp": "exp",
 }
+"""Our names of scikit-learn's output activations."""
 
 CONSTRAINTS: Final[dict[str, list[object]]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -69,6 +72,7 @@ CONSTRAINTS: Final[dict[str, list[object]]] = {
     "backend": [str, Backend, None],
     "dtype": [StrOptions({"float32", "float64"}), None],
     "threads": [Interval(Integral, 1, None, closed="left"), None],
+    "callbacks": [list, tuple, None],
 }
 """What scikit-learn checks of each parameter before a fit."""
 
@@ -113,6 +117,7 @@ class Fitted:
     backend: str | Backend | None
     dtype: FloatDtype | None
     threads: int | None
+    callbacks: Sequence[Callback] | None
 
     coefs_: list[FloatArray]
     intercepts_: list[FloatArray]
@@ -129,6 +134,8 @@ class Fitted:
     validation_loss_curve_: list[float] | None
     best_validation_score_: float | None
 
+    _dropout_seed: int
+    _stalled: int
     _slots: tuple[Parameters, ...]
     _steps: int
     _rate: LearningRate

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from fusedmlp.backend import Backend
+    from fusedmlp.backend import Backend, Engine, Sums
+    from fusedmlp.callbacks import Callback
+    from fusedmlp.sklearn.stochastic import HeldOut
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 
@@ -28,14 +30,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     """Multilayer perceptron regressor, a drop-in for scikit-learn's of the same name.
 
     All parameters, attributes and defaults are those of
-    ``sklearn.neural_network.MLPRegressor``, but for ``loss="poisson"``, which no engine has yet.
-    On top come ``dropout``, ``backend``, ``dtype`` and ``threads``: see
+    ``sklearn.neural_network.MLPRegressor``, with ``loss="poisson"`` for counts and rates.
+    On top come ``dropout``, ``backend``, ``dtype``, ``threads`` and ``callbacks``: see
     :class:`fusedmlp.sklearn.MLPClassifier`.
     """
 
+    _kind = "MLPRegressor"
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
         **CONSTRAINTS,
-        "loss": [StrOptions({"squared_error"})],
+        "loss": [StrOptions({"squared_error", "poisson"})],
     }
 
     def __init__(
@@ -69,6 +72,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         backend: str | Backend | None = None,
         dtype: FloatDtype | None = None,
         threads: int | None = None,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -98,6 +102,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.backend = backend
         self.dtype = dtype
         self.threads = threads
+        self.callbacks = callbacks
 
     def predict(self, X: Inputs) -> FloatArray:
         """Return values: (N,), or (N, K) for several targets."""
@@ -127,7 +132,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         )
         if values.ndim == 2 and values.shape[1] == 1:
             values = column_or_1d(values, warn=True)
-        self.out_activation_ = "identity"
+        self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
         targets = values.reshape(len(values), -1)
         self.n_outputs_ = targets.shape[1]
         return X, values, targets
@@ -135,12 +140,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _decode(self, outputs: FloatArray) -> FloatArray:
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs
 
-    def _score_of(
-        self,
-        y: npt.NDArray[Any],
-        predicted: npt.NDArray[Any],
-        sample_weight: npt.NDArray[Any] | None,
-    ) -> float:
+    def _score_of(self, engine: Engine, held_out: HeldOut, sums: Sums) -> float:
+        predicted = self._decode(engine.forward(held_out.X))
         if not np.isfinite(predicted).all():
             return float("nan")
-        return float(r2_score(y, predicted, sample_weight=sample_weight))
+        return float(r2_score(held_out.y, predicted, sample_weight=held_out.sample_weight))

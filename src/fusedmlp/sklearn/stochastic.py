@@ -7,13 +7,20 @@ seen in the same order at the same rates. When to stop is decided in base.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from fusedmlp.backend import Sums
+from fusedmlp.slices import Slices
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
     from fusedmlp.backend import Data, Engine
-    from fusedmlp.types import IntArray
+    from fusedmlp.types import Inputs, IntArray
 
 SMALLEST_RATE: Final = 1e-6
 """An adaptive rate is divided no further below this; scikit-learn's bound."""
@@ -55,6 +62,23 @@ class LearningRate:
         return True
 
 
+class HeldOut(NamedTuple):
+    """The rows that early stopping watches.
+
+    Parameters
+    ----------
+    rows
+        (n,) row numbers of the data set.
+    X, y, sample_weight
+        (n, D), (n,) or (n, K) as users gave them, and (n,) or None.
+    """
+
+    rows: IntArray
+    X: Inputs
+    y: npt.NDArray[Any]
+    sample_weight: npt.NDArray[Any] | None
+
+
 class Epochs:
     """Epoch after epoch over the same rows.
 
@@ -67,9 +91,9 @@ class Epochs:
     random_state
         Draws the order of each epoch; None for the order of ``rows``.
     alpha
-        Strength of the L2 penalty, for the loss that is reported.
+        Strength of the L2 penalty. The engine has that of a whole batch.
     outputs
-        What the loss is divided by: K for regression, else 1.
+        What the loss is divided by: K for the squared error, else 1.
     """
 
     def __init__(
@@ -82,25 +106,51 @@ class Epochs:
         outputs: int,
     ) -> None:
         self._engine, self._data, self._rows = engine, data, rows
-        self._random_state, self._alpha, self._outputs = random_state, alpha, outputs
+        self._random_state, self._alpha, self.outputs = random_state, alpha, outputs
         starts = np.arange(0, len(rows), engine.batch_size)
         self._sizes = np.diff(np.append(starts, len(rows)))
+        self._slices = Slices(engine, data)
 
-    def run(self, lr: float) -> float:
-        """Train on every row once; return the mean of the batches' losses, penalty included.
-
-        The penalty is that of the weights after the epoch; scikit-learn adds every batch's own.
-        """
+    def run(self, lr: float, told: Callable[[int], None]) -> Sums:
+        """Train on every row once; ``told`` hears now and then of how many."""
         if self._random_state is not None:
             chosen = np.arange(len(self._rows))
             self._random_state.shuffle(chosen)
             self._rows = self._rows[chosen]
-        rates = np.full(len(self._sizes), lr)
-        sums = self._engine.train_epoch(self._data, self._rows, rates)
-        self._engine.synchronize()
+        rows, rates = self._rows, np.full(len(self._sizes), lr)
+        if not self._alpha or self._sizes[-1] == self._engine.batch_size:
+            return self._slices.train(rows, rates, told)
+        whole = len(rows) - int(self._sizes[-1])
+        parts = [self._slices.train(rows[:whole], rates[:-1], told)]
+        if parts[0].first_non_finite() is None:
+            parts.append(self._last_batch(rows[whole:], lr))
+            told(len(rows))
+        return Sums.joined(parts)
+
+    def loss(self, sums: Sums) -> float:
+        """Return the mean of an epoch's batches' losses, penalty included.
+
+        The penalty is that of the weights after the epoch; scikit-learn adds every batch's own.
+        """
+        if len(sums.losses) < len(self._sizes):
+            return float("nan")  # the epoch was not finished
         weights = np.where(sums.weights > 0.0, sums.weights, 1.0)
-        loss = float(np.sum(sums.losses / weights * self._sizes)) / self._outputs
+        loss = float(np.sum(sums.losses / weights * self._sizes)) / self.outputs
         if self._alpha:
             squares = sum(float(np.vdot(W, W)) for W in self._engine.parameters().weights)
             loss += 0.5 * self._alpha * squares * float(np.sum(self._sizes / weights))
         return loss / len(self._rows)
+
+    def _last_batch(self, rows: IntArray, lr: float) -> Sums:
+        """Take the step of a last batch that is smaller, and so has more of the penalty."""
+        engine = self._engine
+        sums, gradients = engine.loss_and_gradients(self._data, rows)
+        weight = float(sums.weights[0])
+        if weight > 0.0:
+            missing = self._alpha / weight - engine.objective.l2
+            for W, dW in zip(engine.parameters().weights, gradients.weights, strict=True):
+                dW += missing * W
+        if not all(np.isfinite(gradient).all() for gradient in gradients):
+            return engine.train_epoch(self._data, rows, np.array([lr]))  # spoils the weights too
+        engine.apply_gradients(gradients, lr)
+        return sums

@@ -1,0 +1,231 @@
+"""Callbacks hear of a fit: ours, and those of scikit-learn, its progress bar among them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+
+from fusedmlp import slices
+from fusedmlp.callbacks import Callback, EpochPrinter, HistoryWriter
+from fusedmlp.sklearn import MLPClassifier, MLPRegressor
+from fusedmlp_numpy.engine import NumpyEngine
+
+IRIS = load_iris(return_X_y=True)
+SOLVERS = ("sgd", "adam", "lbfgs")
+
+
+@pytest.fixture(autouse=True)
+def _a_few_epochs_are_enough():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+class Recorder(Callback):
+    def __init__(self, stop_after=None):
+        self.said, self.stop_after = [], stop_after
+
+    def on_train_begin(self, run):
+        self.said.append("begin")
+        self.rows, self.steps = run.rows, run.steps_per_epoch
+
+    def on_rows_done(self, run, rows):
+        self.said.append(rows)
+
+    def on_epoch_end(self, run, record):
+        self.said.append(record)
+        self.losses = [record.train_loss for record in run.history.records]
+        if record.epoch == self.stop_after:
+            run.stop("enough")
+
+    def on_train_end(self, run):
+        self.said.append("end")
+        self.stopped = run.history.stopped
+
+
+def classifier(**parameters):
+    return MLPClassifier(5, **{"random_state": 0, "backend": "numpy", "max_iter": 4} | parameters)
+
+
+def test_our_callbacks_hear_of_every_epoch():
+    heard = Recorder()
+    estimator = classifier(callbacks=[heard], batch_size=40, alpha=0.5).fit(*IRIS)
+    # 150 rows: three whole batches in one call, then the smaller one, which has its own penalty.
+    assert heard.said[:3] == ["begin", 120, 150]
+    records = [each for each in heard.said if hasattr(each, "epoch")]
+    assert [(r.epoch, r.step) for r in records] == [(1, 4), (2, 8), (3, 12), (4, 16)]
+    assert heard.said[-1] == "end"
+    assert (heard.rows, heard.steps, heard.stopped) == (150, 4, None)
+    assert records[-1].train_loss < estimator.loss_curve_[-1]  # which has the penalty
+    assert records[-1].train_accuracy > 0.3
+    assert records[-1].validation_loss is None
+
+
+def test_a_callback_can_stop_a_fit():
+    heard = Recorder(2)
+    estimator = classifier(callbacks=(heard,)).fit(*IRIS)
+    assert (estimator.n_iter_, heard.stopped) == (2, "enough")
+    np.testing.assert_array_equal(estimator.coefs_[0], classifier(max_iter=2).fit(*IRIS).coefs_[0])
+
+
+def test_validation_is_told():
+    heard = Recorder()
+    estimator = classifier(callbacks=[heard], early_stopping=True).fit(*IRIS)
+    records = [each for each in heard.said if hasattr(each, "epoch")]
+    assert [r.validation_accuracy for r in records] == estimator.validation_scores_
+    assert [r.validation_loss for r in records] == estimator.validation_loss_curve_
+    values = Recorder()
+    MLPRegressor(
+        hidden_layer_sizes=3, max_iter=2, backend="numpy", early_stopping=True, callbacks=[values]
+    ).fit(*load_diabetes(return_X_y=True))
+    assert values.said[-2].validation_accuracy is None
+
+
+def test_the_callbacks_we_ship(tmp_path):
+    lines = []
+    classifier(callbacks=[EpochPrinter(lines.append), HistoryWriter(tmp_path)]).fit(*IRIS)
+    assert [line.split("  ")[0] for line in lines] == [f"epoch {n}/4" for n in (1, 2, 3, 4)]
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 4
+
+
+def test_every_callback_hears_the_end_whatever_fails():
+    class Failing(Callback):
+        def on_epoch_end(self, run, record):
+            raise RuntimeError("in the epoch")
+
+        def on_train_end(self, run):
+            raise RuntimeError("at the end")
+
+    heard = Recorder()
+    with pytest.raises(RuntimeError, match="at the end"):
+        classifier(callbacks=[Failing(), heard]).fit(*IRIS)
+    assert heard.said[-1] == "end"
+
+
+def test_partial_fit_is_the_caller_s_loop():
+    heard = Recorder()
+    classifier(callbacks=[heard]).partial_fit(*IRIS, classes=[0, 1, 2])
+    assert heard.said == []
+
+
+def test_what_is_not_a_callback_is_refused():
+    with pytest.raises(TypeError, match=r"not a fusedmlp\.callbacks\.Callback"):
+        classifier(callbacks=[print]).fit(*IRIS)
+    with pytest.raises(ValueError, match="callbacks"):
+        classifier(callbacks=print).fit(*IRIS)
+    with pytest.raises(ValueError, match="lbfgs has no epochs"):
+        classifier(callbacks=[Recorder()], solver="lbfgs").fit(*IRIS)
+
+
+class Task:
+    """scikit-learn's protocol of callbacks."""
+
+    def __init__(self, stop_after=None):
+        self.said, self.scores, self.stop_after = [], [], stop_after
+
+    def setup(self, estimator, context):
+        self.said.append("setup")
+
+    def teardown(self, estimator, context):
+        self.said.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context, *, X, y, metadata):
+        self.said.append(("begin", context.task_name, context.task_id))
+        self.given = X, y, metadata
+
+    def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
+        self.said.append(("end", context.task_name, context.task_id))
+        if fitted_estimator is not None:
+            self.scores.append(fitted_estimator.score(X, y))
+        return context.parent is not None and context.task_id + 1 == self.stop_after
+
+
+@pytest.fixture
+def skl():
+    return pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
+
+
+@pytest.mark.usefixtures("skl")
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_scikit_learns_callbacks_hear_of_the_fit(solver):
+    heard, weights = Task(), np.ones(150)
+    name = "iteration" if solver == "lbfgs" else "epoch"
+    estimator = classifier(solver=solver).set_callbacks(heard).fit(*IRIS, sample_weight=weights)
+    expected = ["setup", ("begin", "fit", 0)]
+    for n in range(estimator.n_iter_):
+        expected += [("begin", name, n), ("end", name, n)]
+    assert heard.said == [*expected, ("end", "fit", 0), "teardown"]
+    np.testing.assert_array_equal(heard.given[1], IRIS[1])
+    np.testing.assert_array_equal(heard.given[2]["sample_weight"], weights)
+    # Each was given an estimator as fitted so far; the last one is what fit leaves.
+    assert len(heard.scores) == estimator.n_iter_ == 4
+    assert heard.scores[-1] == estimator.score(*IRIS)
+    plain = classifier(solver=solver).fit(*IRIS, sample_weight=weights)
+    np.testing.assert_array_equal(estimator.coefs_[0], plain.coefs_[0])
+
+
+@pytest.mark.usefixtures("skl")
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_scikit_learns_callbacks_can_stop_a_fit(solver):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # stopping is no failure to converge
+        estimator = classifier(solver=solver, max_iter=50).set_callbacks(Task(2)).fit(*IRIS)
+    assert estimator.n_iter_ == 2
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_scikit_learns_progress_bar(skl, solver, capsys):
+    classifier(solver=solver).set_callbacks(skl.ProgressBar()).fit(*IRIS)
+    shown = capsys.readouterr().out
+    assert "MLPClassifier - fit" in shown
+    assert "100%" in shown
+
+
+def test_the_progress_bar_of_a_search_shows_the_fits_within(skl, capsys):
+    search = GridSearchCV(classifier(), {"alpha": [0.1, 0.2]}, cv=2)
+    search.set_callbacks(skl.ProgressBar(max_propagation_depth=None)).fit(*IRIS)
+    shown = capsys.readouterr().out
+    assert "GridSearchCV" in shown
+    assert "MLPClassifier - fit" in shown
+
+
+def interrupt_after(seconds):
+    """Send this process a Ctrl-C."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
+
+
+def test_ctrl_c_is_served_inside_an_epoch(monkeypatch):
+    """An epoch of half a minute ends soon after Ctrl-C, and keeps what was learned."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4000, 20)), rng.integers(0, 2, 4000)
+    estimator = MLPClassifier(5, batch_size=4, max_iter=2, backend="numpy", random_state=0)
+    real = NumpyEngine.train_epoch
+
+    def slow(self, data, order, lr):
+        time.sleep(0.03 * len(lr))
+        return real(self, data, order, lr)
+
+    monkeypatch.setattr(NumpyEngine, "train_epoch", slow)
+    timer = interrupt_after(1.0)
+    began = time.monotonic()
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        estimator.fit(x, y)
+    timer.join()
+    assert time.monotonic() - began < 1.0 + 10 * slices.SLICE_SECONDS
+    assert estimator.n_iter_ == 0
+    assert estimator.loss_curve_ == []
+    assert 0 < estimator._steps < 1000
+    start = np.random.RandomState(0).uniform(-1, 1, (20, 5)) * np.sqrt(6 / 25)
+    assert np.abs(estimator.coefs_[0] - start).max() > 1e-4
+    assert estimator.predict(x).shape == y.shape
