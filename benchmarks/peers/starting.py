@@ -78,13 +78,13 @@ def first_step(contestant: Contestant, data: Path, caches: Path) -> dict[str, fl
         "is_ours": contestant.name in OWN,
         "started": time.monotonic(),
     }
-    path = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get("PYTHONPATH"))))
+    modules = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get("PYTHONPATH"))))
     own = {name: str(caches / name.lower()) for name in CACHES}
     for path in own.values():
         Path(path).mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "peers.first_step", json.dumps(wanted)],
-        env=environment(contestant) | own | {"PYTHONPATH": path},
+        env=environment(contestant) | own | {"PYTHONPATH": modules},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

@@ -63,6 +63,7 @@ class Document(TypedDict, total=False):
     """A whole run. What is there besides ``tasks`` depends on the command."""
 
     schema: int
+    kind: str
     date: str
     command: list[str]
     machine: dict[str, object]

@@ -113,17 +113,23 @@ class Contest:
         return found
 
     def run(
-        self, task: Task, rounds: int, said: Callable[[int], None] | None = None
+        self,
+        task: Task,
+        rounds: int,
+        begin: Callable[[int], None] | None = None,
+        threads: int | None = None,
     ) -> TaskEntries:
         """Measure everybody who can do a task.
 
         Parameters
         ----------
-        said
+        begin
             Receives the number of each round before it begins.
+        threads
+            Only those of as many threads take part; all where None.
         """
         found = TaskEntries(task=task.to_dict(), flops_per_sample=task.flops_per_sample, entries=[])
-        entering = self._entering(task)
+        entering = self._entering(task, threads)
         # One after another: spinning threads on shared cores lose more than compilers would gain.
         entries = [self._prepared(channel, task) for channel in entering]
         found["entries"] = entries
@@ -131,8 +137,8 @@ class Contest:
             pair for pair in zip(entering, entries, strict=True) if pair[1]["status"] == "measured"
         ]
         for number in range(1, rounds + 1):
-            if said is not None:
-                said(number)
+            if begin is not None:
+                begin(number)
             start = number % max(len(ready), 1)
             for channel, entry in ready[start:] + ready[:start]:
                 if entry["status"] == "measured":
@@ -148,8 +154,13 @@ class Contest:
         if greeting["device"]:
             self._document.setdefault("devices", {})[label] = greeting["device"]
 
-    def _entering(self, task: Task) -> list[Channel]:
-        return [channel for channel in self._channels if channel.contestant.enters(task)]
+    def _entering(self, task: Task, threads: int | None = None) -> list[Channel]:
+        return [
+            channel
+            for channel in self._channels
+            if channel.contestant.enters(task)
+            and (threads is None or channel.contestant.threads == threads)
+        ]
 
     def _material(self, task: Task) -> str:
         """Write a task's material, unless it is there; return its folder."""

@@ -84,7 +84,7 @@ class PredictionRunner(Runner):
         """See :class:`Runner`."""
         rows = len(self._expected)
         step = min(self.task.batch_size, rows)
-        parts = [self._predict(self._x[i : i + step]) for i in range(0, rows, step)]
+        parts = [self._predict(self._x[i : min(i + step, rows)]) for i in range(0, rows, step)]
         found = np.concatenate(parts).astype(np.float64)
         difference = float(np.abs(found - self._expected).max())
         return {"exact": True, "difference": difference, "loss": 0.0, "expected_loss": 0.0}
