@@ -67,6 +67,7 @@ class Document(TypedDict, total=False):
     date: str
     command: list[str]
     machine: dict[str, object]
+    environment: dict[str, object]
     versions: dict[str, str]
     settings: dict[str, object]
     skipped: dict[str, str]
@@ -108,13 +109,20 @@ def write(document: Document, path: Path) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
-def read(path: Path) -> Document:
+def read(path: Path, kind: str | None = None) -> Document:
     """Read a document.
+
+    Parameters
+    ----------
+    kind
+        What wrote it; None for those that do not say.
 
     Raises
     ------
     FileFormatError
-        It is none, or one of another version.
+        It is none, of another kind, or of another version.
+    StorageError
+        It cannot be opened.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -122,8 +130,12 @@ def read(path: Path) -> Document:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise FileFormatError(f"{path} is truncated or not JSON: {error}") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise FileFormatError(f"{path} is not a result with schema {SCHEMA}")
+    if not isinstance(found, dict) or "schema" not in found:
+        raise FileFormatError(f"{path} is not a result of a measurement")
+    if found["schema"] != SCHEMA:
+        raise FileFormatError(f"{path} has schema {found['schema']!r}, this release reads {SCHEMA}")
+    if found.get("kind") != kind:
+        raise FileFormatError(f"{path} holds {found.get('kind')!r}, expected {kind!r}")
     return cast("Document", found)
 
 

@@ -18,6 +18,7 @@ from fusedmlp.bench.contestants import (
 )
 from fusedmlp.bench.driver import Contest
 from fusedmlp.errors import BreachedError
+from fusedmlp.report import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ def run(
     """
     found = document.new(request.to_dict(), command)
     found["kind"] = KIND
+    found["environment"] = environment(command)
     found["dataset"] = data.summary()
     chosen = _contestants(request)
     with Contest(chosen, found, voices.say, lambda task: rows_for(task, data)) as contest:
