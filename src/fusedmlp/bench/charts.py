@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from fusedmlp.bench import roofline
 from fusedmlp.bench.phases import PHASES
 from fusedmlp.bench.summary import engine_name, records
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int]
 """An engine and its threads: what has a colour of its own, or shares one with fewer threads."""
+
+ROOF_STYLES: Final = ("-", "--", "-.", ":")
+"""Of the levels, from the nearest cache to the memory."""
 
 BAR: Final = 0.62
 """Height of a bar, of the room that it has."""
@@ -73,6 +78,35 @@ def rooflines(document: Document) -> Figure | None:
         return None
     figure = new_figure(8.0, 5.2)
     roofs(figure.subplots(), document)
+    return figure
+
+
+def shares(document: Document) -> Figure | None:
+    """Draw each operation's share of its bound; None where the roofline is not known."""
+    points, order = roofline.points(document), names(document)
+    if not points:
+        return None
+    kinds = list(dict.fromkeys(point.operation for point in points))
+    shown = [name for name in order if any(engine_name(point.peer) == name for point in points)]
+    figure = new_figure(8.0, 1.0 + 0.3 * len(points))
+    axes = figure.subplots()
+    height = 0.8 / len(shown)
+    for point in points:
+        index = shown.index(engine_name(point.peer))
+        at = kinds.index(point.operation) + (index - (len(shown) - 1) / 2) * height
+        colour = COLOURS[order.index(shown[index]) % len(COLOURS)]
+        first = point.operation == kinds[0]
+        label = shown[index] if first else None
+        axes.barh(at, 100 * point.share, 0.92 * height, color=colour, label=label)
+        text = f" {point.share:.0%} of {point.bound / 1e9:,.0f} GFLOP/s ({point.limit})"
+        axes.text(100 * point.share, at, text, va="center", fontsize=8)
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(100.0, 140.0 * max(point.share for point in points)))
+    axes.set_xlabel("% of what the machine allows")
+    tidy(axes)
+    axes.grid(visible=False, axis="y")
+    figure.legend(loc="outside upper right", ncols=len(shown), frameon=False)
     return figure
 
 
@@ -171,21 +205,10 @@ def roofs(axes: Axes, document: Document) -> None:
     levels = roofline.levels(document)
     left = min(point.work.intensity for point in points) / 3
     right = max(max(point.work.intensity for point in points) * 3, 4 * top / levels[-1].rate)
-    for level in levels:
-        ridge = top / level.rate
-        xs, ys = (left, ridge), (left * level.rate / 1e9, top / 1e9)
-        axes.plot(xs, ys, color=GREY, linewidth=1.2)
-        axes.annotate(
-            f"{level.name} {level.rate / 1e9:,.0f} GB/s",
-            (left, left * level.rate / 1e9),
-            xytext=(4, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color="#555555",
-            rotation=_slope(),
-            rotation_mode="anchor",
-            transform_rotates_text=True,
-        )
+    for level, style in zip(levels, ROOF_STYLES, strict=False):
+        xs, ys = (left, top / level.rate), (left * level.rate / 1e9, top / 1e9)
+        label = f"{level.name}, {level.rate / 1e9:,.0f} GB/s"
+        axes.plot(xs, ys, color=GREY, linewidth=1.3, linestyle=style, label=label)
     axes.plot((top / levels[0].rate, right), (top / 1e9, top / 1e9), color=GREY, linewidth=1.2)
     axes.annotate(
         f"fused multiply-adds {top / 1e9:,.0f} GFLOP/s",
@@ -202,11 +225,11 @@ def roofs(axes: Axes, document: Document) -> None:
             point.work.intensity,
             point.rate / 1e9,
             marker=MARKERS[kinds.index(point.operation) % len(MARKERS)],
-            color=COLOURS[order.index(engine_name(point.peer)) % len(COLOURS)],
-            s=52,
+            facecolors="none",  # open, so that those below stay visible
+            edgecolors=COLOURS[order.index(engine_name(point.peer)) % len(COLOURS)],
+            s=60,
             zorder=3,
-            edgecolors="white",
-            linewidths=0.7,
+            linewidths=1.8,
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -235,9 +258,19 @@ def _roof_legend(axes: Axes, document: Document, kinds: Sequence[str]) -> None:
         for name in shown
     ]
     handles += [
-        Line2D([], [], color="#333333", marker=MARKERS[i % len(MARKERS)], linestyle="", label=kind)
+        Line2D(
+            [],
+            [],
+            color="#333333",
+            marker=MARKERS[i % len(MARKERS)],
+            markerfacecolor="none",
+            markeredgewidth=1.5,
+            linestyle="",
+            label=kind,
+        )
         for i, kind in enumerate(kinds)
     ]
+    handles += [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
     axes.legend(handles=handles, loc="lower right", fontsize=8, framealpha=0.9)
 
 
@@ -286,12 +319,17 @@ def _lines(axes: Axes, document: Document, axis: str, label: str) -> None:
 
 
 def _phase_bars(axes: Axes, rows: Sequence[dict[str, object]]) -> None:
+    from matplotlib import colormaps
+
+    # Other colours than the engines': dark to light, which any eye tells apart.
+    shades = colormaps["viridis"](np.linspace(0.0, 0.97, len(PHASES)))
     sums = []
     for at, row in enumerate(rows):
         left = 0.0
-        for name, colour in zip(PHASES, COLOURS, strict=False):
+        for name, shade in zip(PHASES, shades, strict=True):
             seconds = phase_medians(row)[name]
-            axes.barh(at, seconds, BAR, left=left, color=colour, label=name if not at else None)
+            label = None if at else name
+            axes.barh(at, seconds, BAR, left=left, color=shade, edgecolor="white", label=label)
             left += seconds
         sums.append(left)
     for at, total in enumerate(sums):
@@ -309,11 +347,6 @@ def _label(each: Record, several: bool) -> str:
         if several
         else each.engine
     )
-
-
-def _slope() -> float:
-    """Angle in data space of a line along which GFLOP/s grow as operations per byte do."""
-    return 45.0
 
 
 def _thousands(value: float, _position: float) -> str:

@@ -17,6 +17,7 @@ from fusedmlp.bench.tasks import Task
 from fusedmlp.errors import FileFormatError, InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from fusedmlp.bench.document import Document
@@ -86,7 +87,7 @@ def changes(old: Document, new: Document) -> list[Change]:
     return [_change(before[key], now) for key, now in _by_key(new).items() if key in before]
 
 
-def regressions(found: list[Change], threshold: float) -> list[Change]:
+def regressions(found: Sequence[Change], threshold: float) -> list[Change]:
     """Return our own that fell below ``threshold`` of what they were."""
     return [change for change in found if change.is_judged and change.ratio < threshold]
 

@@ -37,10 +37,10 @@ WARM_STARTS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Voices:
-    """How a run talks: lines that stay, and what is being done now."""
+    """How a run talks: lines that stay; and what is being done now, with a detail that changes."""
 
     say: Callable[[str], None]
-    doing: Callable[[str], None]
+    doing: Callable[[str, str], None]
 
 
 def run(
@@ -66,7 +66,7 @@ def run(
         found["operations"] = _timed(contest, plan.operations, request.rounds, voices, most)
         found["bandwidths"] = _timed(contest, plan.bandwidths, request.rounds, voices, most)
     if request.with_phases:
-        voices.doing("phases, from a cold start")
+        voices.doing("phases of a process", ", cold and warm")
         first = plan.trainings[0]
         mine = [each for each in chosen if is_own(each.name) and each.threads == most]
         warm = 1 if request.quick else WARM_STARTS
@@ -125,7 +125,7 @@ def _contestants(request: Request) -> list[Contestant]:
 def _check(contest: Contest, plan: Plan, voices: Voices) -> None:
     """Let nobody of ours be timed who computes something else; other libraries are left out."""
     for task in plan.compared():
-        voices.doing(f"parity of {task.name}")
+        voices.doing("parity", f" of {task.name}")
         mine = [(name, why) for name, why in contest.check(task) if is_own(name)]
         if mine:
             lines = "; ".join(f"{name} on {task.name}: {why}" for name, why in mine)
@@ -141,10 +141,10 @@ def _timed(
 ) -> list[TaskEntries]:
     found = []
     for task in tasks:
-        voices.doing(f"{task.name}, compiling and warming up")
+        voices.doing(task.name, ", compiling and warming up")
 
         def begin(number: int, name: str = task.name) -> None:
-            voices.doing(f"{name}, round {number} of {rounds}")
+            voices.doing(name, f", round {number} of {rounds}")
 
         found.append(contest.run(task, rounds, begin, threads))
         contest.forget(task)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fusedmlp.bench import charts, tables
 from fusedmlp.bench.compare import regressions
+from fusedmlp.bench.summary import engine_name
 from fusedmlp.report import Column, Page, Table, environment_rows
 from fusedmlp.report.figures import as_svg
 
@@ -26,7 +27,7 @@ def page(document: Document, changes: Sequence[Change] = (), threshold: float = 
     changes
         What :func:`fusedmlp.bench.compare.changes` found, where an earlier document is known.
     """
-    slower = regressions(list(changes), threshold)
+    slower = regressions(changes, threshold)
     verdict = f"{len(slower)} slower" if slower else "held" if changes else ""
     found = Page(
         "fusedmlp bench", summary(document), verdict, "bad" if slower else "good" if changes else ""
@@ -74,7 +75,9 @@ def _throughput(found: Page, document: Document) -> None:
     _figure(found, charts.throughput(document), "Samples per second, the first task of the table.")
     _figure(found, charts.over_batch(document), "The same over the batch size.")
     _figure(found, charts.over_width(document), "The same over the width of the hidden layer.")
-    found.table(tables.throughput(document))
+    found.table(tables.throughput(document, "training"))
+    found.text("Predictions, from NumPy rows to NumPy probabilities:")
+    found.table(tables.throughput(document, "prediction"))
     for note in tables.notes(document):
         found.text(f"Note: {note}.")
 
@@ -108,7 +111,13 @@ def _roofline(found: Page, document: Document) -> None:
         "not need.",
     )
     _figure(found, drawn, "GFLOP/s over operations per byte, both scales logarithmic.")
+    _figure(found, charts.shares(document), "How much of its bound each operation reaches.")
     found.table(tables.operations(document))
+    found.text(
+        "The limits were measured in the same run: multiply-adds beside every operation, and the "
+        "triad a ← b + s·c, three numbers an element, on sets of a size between a cache’s and "
+        "the next smaller one’s, and for the memory on several times the last cache."
+    )
     found.table(tables.limits(document))
 
 
@@ -116,11 +125,14 @@ def _environment(document: Document) -> dict[str, object]:
     """Facts of the document, in the order of reading."""
     facts = dict(document["environment"])
     data = document["dataset"]
+    known = cast("dict[str, str]", facts["packages"])
+    facts["packages"] = known | {k: v for k, v in document["versions"].items() if k not in known}
+    engines = document.get("devices", {})
     facts |= {
         "data": f"{data['name']} ({data['source']})",
         "caches": document["machine"]["caches"],
-        "versions": document["versions"],
-        "engines": document.get("devices", {}),
+        "threads": document["settings"]["threads"],
+        "engines": [f"{engine_name(label)}: {device}" for label, device in engines.items()],
     }
     return facts
 

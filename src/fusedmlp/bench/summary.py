@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.bench.contestants import OWN_PREFIX, PEAK, is_own
-from fusedmlp.bench.figures import figures, measured, ratio
+from fusedmlp.bench.figures import figures, measured, ratio, seconds_a_sample
 from fusedmlp.bench.tasks import Task
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def as_csv(document: Document) -> str:
 
 def _record(section: str, each: TaskEntries, figure: Figure) -> Record:
     entry, task = figure.entry, Task.from_dict(each["task"])
-    rates = [round_["samples"] / round_["seconds"] for round_ in entry["rounds"]]
+    times = seconds_a_sample(entry)
     beside = reference(each, entry["threads"])
     assert figure.rate is not None
     return Record(
@@ -112,10 +112,10 @@ def _record(section: str, each: TaskEntries, figure: Figure) -> Record:
         engine_name(entry["peer"]),
         not is_own(entry["peer"]),
         entry["threads"],
-        statistics.median(task.samples / rate for rate in rates),
+        task.samples * statistics.median(times),
         figure.rate,
-        min(rates),
-        max(rates),
+        1 / max(times),
+        1 / min(times),
         figure.spread,
         figure.gflops,
         figure.share,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from fusedmlp.bench import roofline
 from fusedmlp.bench.figures import disturbance
@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fusedmlp.bench.compare import Change
-    from fusedmlp.bench.document import Document
+    from fusedmlp.bench.document import Document, TaskEntries
     from fusedmlp.bench.summary import Record
 
-NOTICED_DISTURBANCE = 0.02
+NOTICED_SPREAD: Final = 0.5
+"""Spread of rounds that a quiet machine does not have."""
+
+NOTICED_DISTURBANCE: Final = 0.02
 """Share of a round that idle processes may compute without a remark."""
 
 
-def throughput(document: Document) -> Table:
-    """Every training and prediction: a row for each engine, the fastest first."""
-    found = [each for each in records(document) if each.section != "operation"]
+def throughput(document: Document, section: str) -> Table:
+    """Every ``training`` or ``prediction``: a row for each engine, the fastest first."""
+    found = [each for each in records(document) if each.section == section]
+    found.sort(key=lambda each: (tuple(map(int, each.network.split("-"))), each.batch_size))
     has_threads = len({each.threads for each in found}) > 1
     has_dtypes = len({each.dtype for each in found}) > 1
     versus = sorted({each.reference for each in found if each.reference})
@@ -41,8 +45,8 @@ def throughput(document: Document) -> Table:
         Column("of peak", is_number=True),
     ]
     rows = []
-    for task in dict.fromkeys((each.section, each.task) for each in found):
-        here = [each for each in found if (each.section, each.task) == task]
+    for task in dict.fromkeys(each.task for each in found):
+        here = [each for each in found if each.task == task]
         here.sort(key=lambda each: -each.samples_per_s)
         for index, each in enumerate(here):
             rows.append(
@@ -69,7 +73,7 @@ def operations(document: Document) -> Table:
         Column("FLOP/byte", is_number=True),
         Column("GFLOP/s", is_number=True),
         Column("bound", is_number=True),
-        Column("by"),
+        Column("limit"),
         Column("of bound", is_number=True),
     ]
     rows, before = [], ""
@@ -178,22 +182,43 @@ def notes(document: Document) -> list[str]:
             "GFLOP/s count dense products: an engine that skips the zeros of its inputs may pass "
             "the peak"
         )
-    entries = [
-        *document.get("tasks", ()),
-        *document.get("predictions", ()),
-        *document.get("operations", ()),
-    ]
-    burned = max(map(disturbance, entries), default=0.0)
+    widest = max((each.spread for each in judged), default=0.0)
+    if widest > NOTICED_SPREAD:
+        found.append(
+            f"the machine was busy with something else: rounds differ by up to {percent(widest)}; "
+            "trust ratios more than rates"
+        )
+    burned = max(map(disturbance, _all_tasks(document)), default=0.0)
     if burned > NOTICED_DISTURBANCE:
         found.append(
             f"processes that should have been idle computed in up to {percent(burned)} of a round"
         )
-    for each in entries:
-        for entry in each["entries"]:
-            if entry["status"] in ("parity", "failed"):
-                who = f"{engine_name(entry['peer'])} on {each['task']['name']}"
-                found.append(f"{who}: {entry['reason']}")
+    found += failures(document, "parity") + failures(document, "failed")
     return found + [f"{name} took no part: {why}" for name, why in document["skipped"].items()]
+
+
+def failures(document: Document, status: str) -> list[str]:
+    """Say who ended with a status, on what, and why."""
+    found = [
+        f"{engine_name(entry['peer'])} on {each['task']['name']}: {entry['reason']}"
+        for each in _all_tasks(document)
+        for entry in each["entries"]
+        if entry["status"] == status
+    ]
+    phases = document.get("phases", ()) if status == "failed" else ()
+    return found + [
+        f"{engine_name(str(row['peer']))}, {row['state']} start: {row['failed']}"
+        for row in phases
+        if "failed" in row
+    ]
+
+
+def _all_tasks(document: Document) -> list[TaskEntries]:
+    return [
+        *document.get("tasks", ()),
+        *document.get("predictions", ()),
+        *document.get("operations", ()),
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -215,10 +240,9 @@ def size(count: float) -> str:
 
 def percent(share: float) -> str:
     """Write a share."""
-    return f"{share:.0%}"
+    return f"{share:,.0%}"
 
 
 def _task_cells(each: Record, has_dtypes: bool) -> list[str]:
     batch = f"{each.batch_size:,}"
-    name = f"{each.network}, predict" if each.section == "prediction" else each.network
-    return [name, batch, *([each.dtype] if has_dtypes else [])]
+    return [each.network, batch, *([each.dtype] if has_dtypes else [])]
