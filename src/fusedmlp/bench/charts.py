@@ -158,7 +158,8 @@ def bars(axes: Axes, document: Document) -> None:
         axes.text(each.fastest + 0.015 * most, at, f"{each.samples_per_s:,.0f}{ratio}", va="center")
     axes.set_yticks(range(len(found)), [_label(each, several) for each in found])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.32 * most)
+    axes.set_xlim(0, 1.45 * most)
+    axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(_thousands)
     axes.set_xlabel("samples per second in training")
     axes.set_title(found[0].task, loc="left", fontsize=10)
@@ -271,7 +272,8 @@ def _roof_legend(axes: Axes, document: Document, kinds: Sequence[str]) -> None:
         for i, kind in enumerate(kinds)
     ]
     handles += [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
-    axes.legend(handles=handles, loc="lower right", fontsize=8, framealpha=0.9)
+    # Beside the axes: below the roofs there may be a point anywhere.
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
 
 
 def _alone(document: Document, draw: Callable[[Axes, Document], None]) -> Figure | None:

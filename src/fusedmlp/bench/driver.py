@@ -33,6 +33,9 @@ CALM_SECONDS: Final = 0.01
 CALM_SHARE: Final = 0.05
 """Workers count as idle when together they use less than this share of a CPU for that long."""
 
+LEAST_ROUNDS: Final = 3
+"""So that a median is not the one round that was disturbed."""
+
 PATIENCE: Final = 1.0
 """Thread pools may spin for some 0.2 s after their last task; after this, measure anyway."""
 
@@ -118,6 +121,7 @@ class Contest:
         rounds: int,
         begin: Callable[[int], None] | None = None,
         threads: int | None = None,
+        patience: float = float("inf"),
     ) -> TaskEntries:
         """Measure everybody who can do a task.
 
@@ -127,6 +131,8 @@ class Contest:
             Receives the number of each round before it begins.
         threads
             Only those of as many threads take part; all where None.
+        patience
+            Seconds after which ``LEAST_ROUNDS`` have to do.
         """
         found = TaskEntries(task=task.to_dict(), flops_per_sample=task.flops_per_sample, entries=[])
         entering = self._entering(task, threads)
@@ -136,7 +142,10 @@ class Contest:
         ready = [
             pair for pair in zip(entering, entries, strict=True) if pair[1]["status"] == "measured"
         ]
+        deadline = time.monotonic() + patience
         for number in range(1, rounds + 1):
+            if number > LEAST_ROUNDS and time.monotonic() > deadline:
+                break
             if begin is not None:
                 begin(number)
             start = number % max(len(ready), 1)

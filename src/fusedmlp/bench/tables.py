@@ -6,7 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Final, cast
 
 from fusedmlp.bench import roofline
-from fusedmlp.bench.figures import disturbance
+from fusedmlp.bench.figures import disturbance, measured
 from fusedmlp.bench.phases import PHASES
 from fusedmlp.bench.summary import engine_name, records
 from fusedmlp.report import Column, Table
@@ -188,6 +188,14 @@ def notes(document: Document) -> list[str]:
             f"the machine was busy with something else: rounds differ by up to {percent(widest)}; "
             "trust ratios more than rates"
         )
+    wanted = int(str(document["settings"]["rounds"]))
+    short = [
+        f"{each['task']['name']} ({rounds})"
+        for each in _all_tasks(document)
+        if 0 < (rounds := max((len(e["rounds"]) for e in measured(each)), default=0)) < wanted
+    ]
+    if short:
+        found.append(f"fewer rounds than {wanted}, for they took long: {', '.join(short)}")
     burned = max(map(disturbance, _all_tasks(document)), default=0.0)
     if burned > NOTICED_DISTURBANCE:
         found.append(
