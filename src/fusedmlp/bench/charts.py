@@ -158,7 +158,7 @@ def bars(axes: Axes, document: Document) -> None:
         axes.text(each.fastest + 0.015 * most, at, f"{each.samples_per_s:,.0f}{ratio}", va="center")
     axes.set_yticks(range(len(found)), [_label(each, several) for each in found])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.45 * most)
+    axes.set_xlim(0, 1.6 * most)
     axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(_thousands)
     axes.set_xlabel("samples per second in training")

@@ -118,7 +118,7 @@ def _part(data: Dataset, *, tested: bool) -> tuple[DenseInputs, IntArray]:
 def _contestants(request: Request) -> list[Contestant]:
     everybody = [
         THE_PEAK,
-        THE_TRIAD,
+        *([THE_TRIAD] if request.with_roofline else []),
         *map(own, request.backends),
         *named_peers(request.peers),
     ]

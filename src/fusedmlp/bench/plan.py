@@ -62,6 +62,8 @@ class Request:
         Names, ``cupy:1`` included.
     networks
         Sizes (D, H1, …, K).
+    with_roofline
+        Whether operations are measured one by one, and the limits of the machine.
     with_phases
         Whether processes are started to measure import, compilation and first calls.
     """
@@ -74,6 +76,7 @@ class Request:
     peers: tuple[str, ...] = ()
     rounds: int = ROUNDS
     quick: bool = False
+    with_roofline: bool = True
     with_phases: bool = True
 
     def to_dict(self) -> dict[str, object]:
@@ -177,6 +180,8 @@ def plan(request: Request, data: Dataset) -> Plan:
         )
         for dtype in request.dtypes
     ]
+    if not request.with_roofline:
+        return Plan(tuple(trainings), tuple(predictions), (), ())
     levels = machine.capacities(request.threads[-1])
     bandwidths = [_triad(first, name, size) for name, size in _triad_bytes(levels, request.quick)]
     return Plan(tuple(trainings), tuple(predictions), tuple(_operations(first)), tuple(bandwidths))

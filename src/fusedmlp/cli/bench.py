@@ -95,6 +95,13 @@ def bench(
             rich_help_panel=_MEASURED,
         ),
     ] = False,
+    roofline: Annotated[
+        bool,
+        typer.Option(
+            help="Measure operations one by one, beside the limits of the machine.",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = True,
     phases: Annotated[
         bool,
         typer.Option(
@@ -163,6 +170,7 @@ def bench(
         peers=named or (usual_peers() if peers else ()),
         rounds=rounds,
         quick=quick,
+        with_roofline=roofline,
         with_phases=phases,
     ).checked()
     if not threshold > 0:

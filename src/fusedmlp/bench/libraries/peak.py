@@ -120,8 +120,14 @@ class Peak(Peer):
 
     packages = ("numba", "llvmlite")
 
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._loops: dict[FloatDtype, Callable[[int], float]] = {}
+
     def limit(self, task: Task) -> Callable[[], float]:
-        run = compute(task.dtype)
+        if task.dtype not in self._loops:
+            self._loops[task.dtype] = compute(task.dtype)
+        run = self._loops[task.dtype]
 
         def call() -> float:
             threads = [

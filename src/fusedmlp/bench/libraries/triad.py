@@ -39,11 +39,15 @@ class Triad(Peer):
     packages = ("numba", "llvmlite")
     counts = "bytes"
 
-    def limit(self, task: Task) -> Callable[[], float]:
-        """Allocate ``task.rows`` numbers for each array, over all threads; return the loop."""
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
         # Numba's own type does not know nogil.
         njit = cast("Callable[..., Callable[..., Callable[..., None]]]", numba.njit)
-        run = njit(nogil=True, fastmath=True)(_triad)
+        self._run = njit(nogil=True, fastmath=True)(_triad)
+
+    def limit(self, task: Task) -> Callable[[], float]:
+        """Allocate ``task.rows`` numbers for each array, over all threads; return the loop."""
+        run = self._run
         each = max(task.rows // self.threads, 1)
         moved = TRIAD_ARRAYS * each * np.dtype(task.dtype).itemsize
         repeats = max(1, -(-MOVED // (moved * self.threads)))
