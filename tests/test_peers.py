@@ -13,22 +13,32 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fusedmlp.bench import document, figures, material, parity, runner
+from fusedmlp.bench.contestants import OURS, PEAK, Contestant
+from fusedmlp.bench.contract import Peer
+from fusedmlp.bench.driver import Contest
+from fusedmlp.bench.libraries.lean import LeanNumpy
+from fusedmlp.bench.libraries.ours import OwnPeer
+from fusedmlp.bench.libraries.workshop_style import WorkshopStyle
+from fusedmlp.bench.tasks import Task
+from fusedmlp.errors import ExitCode, FileFormatError
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
     sys.path.insert(0, str(BENCHMARKS))
 
-from fusedmlp.errors import ExitCode, FileFormatError  # noqa: E402 - after the path is set
-from peers import contestants, document, figures, material, parity, report, results, runner  # noqa: E402
+from peers import entrants, report, results  # noqa: E402 - after the path is set
 from peers.__main__ import main  # noqa: E402
-from peers.contestants import OURS, PEAK, Contestant  # noqa: E402
-from peers.contract import Peer  # noqa: E402
-from peers.driver import Contest  # noqa: E402
-from peers.libraries.lean import LeanNumpy  # noqa: E402
-from peers.libraries.ours import NumpyPeer  # noqa: E402
-from peers.libraries.workshop_style import WorkshopStyle  # noqa: E402
-from peers.tasks import AXES, TASKS, Task, quick, sweep  # noqa: E402
+from peers.tasks import AXES, TASKS, quick, sweep  # noqa: E402
 
 TINY = Task("tiny", sizes=(6, 8, 3), inputs="normal", batch_size=8, rows=40, samples=40)
+
+
+class NumpyPeer(OwnPeer):
+    """The specification."""
+
+    def __init__(self, threads):
+        super().__init__(threads, "numpy")
 
 
 class Diverging(NumpyPeer):
@@ -46,12 +56,13 @@ class Dying(Peer):
 
 
 def from_here(name):
-    path = os.pathsep.join([str(Path(__file__).parent), str(BENCHMARKS)])
+    here, outside = str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join([here, str(BENCHMARKS), outside])
     return Contestant(name.lower(), f"test_peers:{name}", "numpy", environment={"PYTHONPATH": path})
 
 
 def named(*names):
-    return [contestant for contestant in contestants.ALL if contestant.name in names]
+    return [contestant for contestant in entrants.ALL if contestant.name in names]
 
 
 @pytest.fixture
@@ -59,10 +70,10 @@ def contest():
     """Run a contest and return its document, its lines and itself."""
 
     def run(chosen, tasks, rounds=2):
-        found, lines = document.new({}), []
+        found, lines = document.new({}, []), []
         with Contest(chosen, found, lines.append) as contest:
             for task in tasks:
-                contest.run(task, rounds)
+                found["tasks"].append(contest.run(task, rounds))
         return found, lines, contest
 
     return run

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
+from fusedmlp.bench import document
+from fusedmlp.bench.contestants import thread_counts
+from fusedmlp.bench.driver import Contest
 from fusedmlp.errors import ExitCode, FusedMLPError, UnknownNameError
-from peers import contestants, document, report, results
-from peers.driver import Contest
+from peers import entrants, report, results
 from peers.tasks import AXES, BY_NAME, quick
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peers.document import Document
+    from fusedmlp.bench.document import Document
 
 ROUNDS: Final = 5
 RUNS: Final = Path(__file__).resolve().parents[2] / "runs"
@@ -35,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--workloads", type=_names, help=f"run: some of {','.join(BY_NAME)}")
     found.add_argument("--axes", type=_names, help=f"sweep: some of {','.join(AXES)}")
-    found.add_argument("--peers", type=_names, help=f"some of {','.join(contestants.NAMES)}")
+    found.add_argument("--peers", type=_names, help=f"some of {','.join(entrants.NAMES)}")
     found.add_argument("--threads", type=_counts, help="such as 1,2; default: up to all cores")
     found.add_argument("--rounds", type=int, help=f"default {ROUNDS}")
     found.add_argument("--quick", action="store_true", help="tiny: proves that everything runs")
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(f"written to {written}", highlight=False)
             return ExitCode.OK
         settings = {k: v for k, v in vars(options).items() if k != "json" and v is not None}
-        found = document.new(settings)
+        words = _without_paths(sys.argv[1:] if arguments is None else arguments)
+        found = document.new(settings, ["python", "-m", "peers", *words])
         code = {"run": run, "sweep": sweep, "startup": startup}[options.mode](
             options, found, console
         )
@@ -82,7 +85,8 @@ def run(options: argparse.Namespace, found: Document, console: Console) -> int:
     with _contest(options, found, console) as contest:
         for task in tasks:
             console.print(f"{task.name} …")
-            contest.run(quick(task) if options.quick else task, _rounds(options))
+            measured = quick(task) if options.quick else task
+            found["tasks"].append(contest.run(measured, _rounds(options)))
     report.show(found, console)
     return _code(contest)
 
@@ -97,7 +101,9 @@ def sweep(options: argparse.Namespace, found: Document, console: Console) -> int
     options.peers = options.peers or list(sweeping.PEERS)
     with _contest(options, found, console) as contest:
         axes = options.axes or AXES
-        sweeping.run(contest, axes, _rounds(options, 3), coarse=options.quick, say=console.print)
+        found["tasks"] += sweeping.run(
+            contest, axes, _rounds(options, 3), coarse=options.quick, say=console.print
+        )
     base = options.json or RUNS / "peers-sweep.json"
     table = sweeping.markdown(found)
     base.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +120,7 @@ def startup(options: argparse.Namespace, found: Document, console: Console) -> i
     """Measure first calls, warm starts and memory."""
     from peers import starting
 
-    chosen = contestants.chosen(options.peers or (), (_threads(options)[-1],))
+    chosen = entrants.chosen(options.peers or (), (_threads(options)[-1],))
     found["startup"] = starting.run(
         chosen, found, 1 if options.quick else _rounds(options, 3), console.print
     )
@@ -123,7 +129,7 @@ def startup(options: argparse.Namespace, found: Document, console: Console) -> i
 
 
 def _contest(options: argparse.Namespace, found: Document, console: Console) -> Contest:
-    chosen = contestants.chosen(options.peers or (), _threads(options), quick=options.quick)
+    chosen = entrants.chosen(options.peers or (), _threads(options), quick=options.quick)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False)
@@ -133,7 +139,7 @@ def _contest(options: argparse.Namespace, found: Document, console: Console) -> 
 
 def _threads(options: argparse.Namespace) -> list[int]:
     """Counts asked for; all up to the cores, or for a quick run the most alone."""
-    counts: list[int] = options.threads or contestants.thread_counts()
+    counts: list[int] = options.threads or thread_counts()
     return counts[-1:] if options.quick and not options.threads else counts
 
 
@@ -145,6 +151,15 @@ def _code(contest: Contest) -> int:
     if contest.breaches:
         return ExitCode.BREACHED
     return ExitCode.FAILURE if contest.failures else ExitCode.OK
+
+
+def _without_paths(words: Sequence[str]) -> list[str]:
+    """Leave out where the result goes: it says nothing about how it was measured."""
+    found: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before != "--json" and not word.startswith("--json"):
+            found.append(word)
+    return found
 
 
 def _names(text: str) -> list[str]:

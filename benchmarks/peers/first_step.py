@@ -12,7 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
-from peers.worker import answers, confine, load
+from fusedmlp.bench.worker import answers, confine, load
 
 
 def resident() -> int:
@@ -49,11 +49,11 @@ def main() -> None:
     confine(wanted["cpus"])
     warnings.simplefilter("ignore")
     began = time.monotonic()
-    from peers import material
+    from fusedmlp.bench import material
     from peers.tasks import SMALL
 
     harness = 0.0 if wanted["is_ours"] else time.monotonic() - began
-    peer = load(wanted["target"], wanted["threads"])
+    peer = load(wanted["target"], wanted["threads"], wanted["arguments"])
     imported = resident()
     data = material.read(Path(wanted["material"]))
     called = time.monotonic()

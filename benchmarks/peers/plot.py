@@ -14,7 +14,7 @@ from peers.sweeping import points
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peers.document import Document
+    from fusedmlp.bench.document import Document
 
 STYLES: Final = (("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 LABELS: Final = {

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from peers.contestants import OWN, PEAK
-from peers.figures import Figure, disturbance, figures, verdict
+from fusedmlp.bench.contestants import PEAK
+from fusedmlp.bench.figures import Figure, disturbance, figures, verdict
+from peers.entrants import OWN
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from peers.document import Document, TaskEntries
+    from fusedmlp.bench.document import Document, TaskEntries
 
 
 def task_table(found: TaskEntries) -> Table:

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from peers import document, plot, starting, sweeping
-from peers.contestants import OURS, OWN, PEAK
-from peers.figures import Figure, figures
+from fusedmlp.bench import document
+from fusedmlp.bench.contestants import OURS, PEAK
+from fusedmlp.bench.figures import Figure, figures
+from peers import plot, starting, sweeping
+from peers.entrants import OWN
 from peers.targets import TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from peers.document import Document
+    from fusedmlp.bench.document import Document
+    from fusedmlp.bench.tasks import Task
     from peers.targets import Target
-    from peers.tasks import Task
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -35,9 +37,9 @@ HEAD: Final = """\
 Written by `python -m peers page` from the documents in `benchmarks/results`, which
 `nox -s benchmarks -- peers` and its modes `startup` and `sweep` measured. Every peer runs in a
 process of its own, on as many threads as the table says, in its best ordinary form
-(`benchmarks/peers/libraries`); parity is checked first, and within a round everybody takes a turn.
-Ratios are medians over the rounds of one run; absolute figures are of that machine on that day.
-GFLOP/s count the dense products, so an engine that skips zeros can pass the peak.
+(`src/fusedmlp/bench/libraries`); parity is checked first, and within a round everybody takes a
+turn. Ratios are medians over the rounds of one run; absolute figures are of that machine on that
+day. GFLOP/s count the dense products, so an engine that skips zeros can pass the peak.
 
 What the workloads are: `benchmarks/peers/tasks.py`. What was tried on the way:
 [the account](account.md).

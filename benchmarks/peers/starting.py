@@ -7,6 +7,7 @@ caches on disk empty; warm, that the same process ran before.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,16 +18,20 @@ from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
-from peers import machine, material
-from peers.channel import TIMEOUT, environment
-from peers.contestants import OWN, PEAK
+from fusedmlp.bench import machine, material
+from fusedmlp.bench.channel import TIMEOUT, environment, request
+from fusedmlp.bench.contestants import PEAK
+from peers.entrants import OWN
 from peers.tasks import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from peers.contestants import Contestant
-    from peers.document import Document
+    from fusedmlp.bench.contestants import Contestant
+    from fusedmlp.bench.document import Document
+
+FOLDER: Final = Path(__file__).resolve().parent.parent
+"""Where first_step.py's package is found."""
 
 CACHES: Final = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
 
@@ -68,19 +73,18 @@ def run(
 def first_step(contestant: Contestant, data: Path, caches: Path) -> dict[str, float] | str:
     """Run one process to its first step and through an epoch; text says what went wrong."""
     wanted = {
-        "target": contestant.target,
-        "threads": contestant.threads,
-        "cpus": machine.usable_cpus()[: contestant.threads],
+        **request(contestant, machine.usable_cpus()[: contestant.threads]),
         "material": str(data),
         "is_ours": contestant.name in OWN,
         "started": time.monotonic(),
     }
+    modules = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get("PYTHONPATH"))))
     own = {name: str(caches / name.lower()) for name in CACHES}
     for path in own.values():
         Path(path).mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "peers.first_step", json.dumps(wanted)],
-        env=environment(contestant) | own,
+        env=environment(contestant) | own | {"PYTHONPATH": modules},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

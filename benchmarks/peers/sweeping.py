@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from peers.contestants import OURS, PEAK
-from peers.figures import figures
+from fusedmlp.bench.contestants import OURS, PEAK
+from fusedmlp.bench.figures import figures
 from peers.tasks import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from peers.document import Document
-    from peers.driver import Contest
+    from fusedmlp.bench.document import Document, TaskEntries
+    from fusedmlp.bench.driver import Contest
 
 PEERS: Final = (OURS, "jax", "torch")
 
@@ -35,12 +35,14 @@ def run(
     *,
     coarse: bool,
     say: Callable[[str], None],
-) -> None:
-    """Measure every point; the contest's document keeps them."""
+) -> list[TaskEntries]:
+    """Measure every point."""
+    found = []
     for axis in axes:
         for _, task in sweep(axis, coarse=coarse):
             say(f"{task.name} …")
-            contest.run(task, rounds)
+            found.append(contest.run(task, rounds))
+    return found
 
 
 def points(document: Document) -> list[Point]:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from peers.contestants import OURS, OWN
-from peers.figures import Figure, figures, ratio
+from fusedmlp.bench.contestants import OURS
+from fusedmlp.bench.figures import Figure, figures, ratio
+from peers.entrants import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from peers.document import Document
+    from fusedmlp.bench.document import Document
 
 Value: TypeAlias = "Callable[[Document], float | None]"
 

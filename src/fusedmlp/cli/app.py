@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from fusedmlp.cli import console
 from fusedmlp.cli.backends import backends
+from fusedmlp.cli.bench import bench
 from fusedmlp.cli.data import data
 from fusedmlp.cli.doctor import doctor
 from fusedmlp.cli.evaluate import evaluate
@@ -71,7 +72,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=HELP)(_root)
-    for command in (train, evaluate, predict, reproduce, parity, backends, doctor, data):
+    for command in (train, evaluate, predict, reproduce, parity, bench, backends, doctor, data):
         app.command()(command)
     return app
 

@@ -10,16 +10,12 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypedDict, cast
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from peers.contestants import Contestant
-
-FOLDER: Final = Path(__file__).resolve().parent.parent
-"""Where ``python -m peers`` finds this package and the files beside it."""
+    from fusedmlp.bench.contestants import Contestant
 
 TIMEOUT: Final = 300.0
 """Seconds for one answer; a compiler's first minutes are inside."""
@@ -33,7 +29,13 @@ THREAD_VARIABLES: Final = (
     "NUMBA_NUM_THREADS",
 )
 
-QUIET: Final = {"TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+
+class Greeting(TypedDict):
+    """What a worker says first: versions, and what it computes on where it knows."""
+
+    versions: dict[str, str]
+    device: str
+    is_gpu: bool
 
 
 class WorkerError(Exception):
@@ -58,9 +60,9 @@ class Channel:
     def __init__(self, contestant: Contestant, cpus: list[int]) -> None:
         self.contestant = contestant
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        wanted = {"target": contestant.target, "threads": contestant.threads, "cpus": cpus}
+        wanted = request(contestant, cpus)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "peers.worker", json.dumps(wanted)],
+            [sys.executable, "-m", "fusedmlp.bench.worker", json.dumps(wanted)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -69,9 +71,9 @@ class Channel:
             env=environment(contestant),
         )
 
-    def hello(self) -> dict[str, str]:
-        """Wait until the library is loaded; return versions."""
-        return cast("dict[str, str]", self._read()["versions"])
+    def hello(self) -> Greeting:
+        """Wait until the library is loaded; return what it says of itself."""
+        return cast("Greeting", self._read())
 
     def ask(self, do: str, **words: object) -> dict[str, object]:
         """Give a command and wait for its answer.
@@ -161,8 +163,17 @@ class Channel:
         )
 
 
+def request(contestant: Contestant, cpus: list[int]) -> dict[str, object]:
+    """Return what a contestant's process is told at its start, as plain data."""
+    return {
+        "target": contestant.target,
+        "arguments": list(contestant.arguments),
+        "threads": contestant.threads,
+        "cpus": cpus,
+    }
+
+
 def environment(contestant: Contestant) -> dict[str, str]:
     """Build the worker's environment: thread counts for whoever reads them at import."""
     threads = dict.fromkeys(THREAD_VARIABLES, str(contestant.threads))
-    path = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get("PYTHONPATH"))))
-    return os.environ | threads | QUIET | {"PYTHONPATH": path} | dict(contestant.environment)
+    return os.environ | threads | dict(contestant.environment)

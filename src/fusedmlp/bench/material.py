@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from fusedmlp import MLP
-from fusedmlp.backend import State
-from fusedmlp.network import Objective, Parameters, initialise, zeros
+from fusedmlp.bench.operations import KINDS, compiled
+from fusedmlp.network import Parameters, initialise
 from fusedmlp.registry import backend_class
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
 
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
-    from peers.tasks import Task
 
     Expected: TypeAlias = tuple[list[FloatArray], float]
+    Rows: TypeAlias = tuple[DenseInputs, IntArray]
+    Source: TypeAlias = Callable[[Task], Rows]
 
 PARITY_STEPS: Final = 5
 """Whole batches before weights are compared; half a batch comes after them."""
@@ -68,13 +71,18 @@ class Material:
         return self.x.astype(dtype)
 
 
-def write(task: Task, folder: Path) -> None:
-    """Make a task's material and write it to a new folder."""
+def write(task: Task, folder: Path, source: Source | None = None) -> None:
+    """Make a task's material and write it to a new folder.
+
+    Parameters
+    ----------
+    source
+        Gives the rows of a task; :func:`rows` where None.
+    """
     folder.mkdir(parents=True)
-    x, y = _data(task)
-    start = initialise(task.network, 0, task.dtype)
-    trains = task.kind == "train"
-    expected, loss = _trained(task, x, y, start) if trains else _predicted(task, x, start)
+    x, y = (source or rows)(task)
+    start = _start(task)
+    expected, loss = _expected(task, x, y, start)
     arrays: dict[str, npt.NDArray[np.generic]] = {"order": _order(task)}
     arrays |= {f"start{index}": array for index, array in enumerate(start)}
     arrays |= {f"expected{index}": array for index, array in enumerate(expected)}
@@ -99,14 +107,15 @@ def read(folder: Path) -> Material:
 
 
 @functools.cache
-def _mnist(part: str) -> tuple[DenseInputs, IntArray]:
+def _mnist(part: str) -> Rows:
     from fusedmlp.datasets import load_dataset
 
     data = load_dataset("mnist")
     return (data.x_test, data.y_test) if part == "test" else (data.x_train, data.y_train)  # type: ignore[return-value] # MNIST has both parts, of these types
 
 
-def _data(task: Task) -> tuple[DenseInputs, IntArray]:
+def rows(task: Task) -> Rows:
+    """Return a task's rows: of MNIST, of the two moons, or drawn."""
     if task.inputs == "moons":
         from fusedmlp.datasets import load_moons
 
@@ -117,6 +126,11 @@ def _data(task: Task) -> tuple[DenseInputs, IntArray]:
         x, y = x[: task.rows], y[: task.rows].astype(np.int64)
         # A prediction gets the floats that every library takes; only training may keep pixels.
         return (x / np.float32(255), y) if task.kind == "predict" else (x, y)
+    return drawn_rows(task)
+
+
+def drawn_rows(task: Task) -> Rows:
+    """Draw normal inputs, of the task's density, and labels."""
     rng = np.random.default_rng(0)
     shape = (task.rows, task.sizes[0])
     drawn = rng.standard_normal(shape, np.float32)
@@ -135,18 +149,27 @@ def _order(task: Task) -> IntArray:
     return drawn[: steps * task.batch_size + half]
 
 
+def _start(task: Task) -> Parameters:
+    """Draw weights and biases: with biases of zero, nobody would notice one who drops them."""
+    weights = initialise(task.network, 0, task.dtype).weights
+    rng = np.random.default_rng(1)
+    biases = tuple(rng.normal(0.0, 0.1, (W.shape[1],)).astype(task.dtype) for W in weights)
+    return Parameters(weights, biases)
+
+
+def _expected(task: Task, x: DenseInputs, y: IntArray, start: Parameters) -> Expected:
+    match task.kind:
+        case "train":
+            return _trained(task, x, y, start)
+        case "predict":
+            return _predicted(task, x, start)
+        case _:
+            engine = compiled(backend_class("numpy")(), task, start)
+            return KINDS[task.kind](engine, task, start, x, y).outcome(), 0.0
+
+
 def _trained(task: Task, x: DenseInputs, y: IntArray, start: Parameters) -> Expected:
-    optimizer = task.make_optimizer()
-    engine = backend_class("numpy")().compile(
-        task.network,
-        optimizer,
-        Objective(),
-        batch_size=task.batch_size,
-        dtype=task.dtype,
-        seed=0,
-    )
-    slots = tuple(zeros(task.network, task.dtype) for _ in optimizer.slots)
-    engine.load(State(start, slots, 0))
+    engine = compiled(backend_class("numpy")(), task, start)
     order = _order(task)
     rates = np.full(-(-len(order) // task.batch_size), task.lr)
     sums = engine.train_epoch(engine.stage(x, y), order, rates)

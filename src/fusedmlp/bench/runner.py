@@ -1,4 +1,4 @@
-"""A task in the hands of one peer: the parity figures, and one timed round after another."""
+"""A task in the hands of one contestant: the parity figures, and round after timed round."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peers.material import PARITY_PREDICTIONS
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fusedmlp.bench.contract import Operation, Peer
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray
-    from peers.contract import Peer
-    from peers.material import Material
-    from peers.tasks import Task
 
 Figures = dict[str, float | bool | None]
 
@@ -56,6 +54,7 @@ class TrainingRunner(Runner):
         self._training = peer.training(task, material)
 
     def parity(self) -> Figures:
+        """See :class:`Runner`."""
         outcome = self._training.first_steps(self._material.order)
         return {
             "exact": self._training.exact,
@@ -67,6 +66,7 @@ class TrainingRunner(Runner):
         }
 
     def call(self, number: int) -> Figures:
+        """See :class:`Runner`."""
         outcome = self._training.epoch(self.task.order(number))
         return {"loss": outcome.loss, "accuracy": outcome.accuracy}
 
@@ -81,13 +81,16 @@ class PredictionRunner(Runner):
         self._predict = peer.prediction(task, material)
 
     def parity(self) -> Figures:
-        rows, step = PARITY_PREDICTIONS, min(self.task.batch_size, PARITY_PREDICTIONS)
-        parts = [self._predict(self._x[i : i + step]) for i in range(0, rows, step)]
+        """See :class:`Runner`."""
+        rows = len(self._expected)
+        step = min(self.task.batch_size, rows)
+        parts = [self._predict(self._x[i : min(i + step, rows)]) for i in range(0, rows, step)]
         found = np.concatenate(parts).astype(np.float64)
         difference = float(np.abs(found - self._expected).max())
         return {"exact": True, "difference": difference, "loss": 0.0, "expected_loss": 0.0}
 
     def call(self, number: int) -> Figures:
+        """See :class:`Runner`."""
         x, predict, step = self._x, self._predict, self.task.batch_size
         starts = range(0, len(x) - step + 1, step)
         for index in range(self.task.n_steps):
@@ -96,23 +99,52 @@ class PredictionRunner(Runner):
         return {}
 
 
-class PeakRunner(Runner):
-    """How fast the machine multiplies and adds: no task at all."""
+class OperationRunner(Runner):
+    """One of an engine's operations, again and again."""
 
-    def __init__(self, task: Task, compute: Callable[[], float]) -> None:
+    def __init__(self, operation: Operation, task: Task, material: Material) -> None:
         super().__init__(task)
-        self._compute = compute
+        self._operation, self._expected = operation, material.expected
 
     def parity(self) -> Figures:
+        """See :class:`Runner`."""
+        found = self._operation.outcome()
+        nothing = [np.zeros_like(array) for array in self._expected]
+        difference = path_difference(found, self._expected, nothing)
+        return {"exact": True, "difference": difference, "loss": 0.0, "expected_loss": 0.0}
+
+    def call(self, number: int) -> Figures:
+        """See :class:`Runner`."""
+        self._operation.call()
+        return {}
+
+
+class LimitRunner(Runner):
+    """What the machine can do at most, in operations or bytes: no task at all."""
+
+    def __init__(self, task: Task, reach: Callable[[], float], counts: str) -> None:
+        super().__init__(task)
+        self._reach, self._counts = reach, counts
+
+    def parity(self) -> Figures:
+        """Return nothing: there is nothing to agree with."""
         return {}
 
     def call(self, number: int) -> Figures:
-        return {"flops": self._compute()}
+        """See :class:`Runner`."""
+        return {self._counts: self._reach()}
 
     def round(self, number: int) -> Figures:
+        """Time one call, however short the task's are."""
         began = time.perf_counter()
         found = self.call(number)
         return found | {"seconds": time.perf_counter() - began}
+
+
+def limit_runner(peer: Peer, task: Task) -> Runner | None:
+    """Put a task in the hands of a limit of the machine, which needs no data; None for others."""
+    reach = peer.limit(task)
+    return None if reach is None else LimitRunner(task, reach, peer.counts)
 
 
 def runner(peer: Peer, task: Task, material: Material) -> Runner:
@@ -123,11 +155,13 @@ def runner(peer: Peer, task: Task, material: Material) -> Runner:
     UnsupportedError
         The peer cannot do it.
     """
-    compute = peer.speed(task)
-    if compute is not None:
-        return PeakRunner(task, compute)
-    kind = TrainingRunner if task.kind == "train" else PredictionRunner
-    return kind(peer, task, material)
+    match task.kind:
+        case "train":
+            return TrainingRunner(peer, task, material)
+        case "predict":
+            return PredictionRunner(peer, task, material)
+        case _:
+            return OperationRunner(peer.operation(task, material), task, material)
 
 
 def path_difference(

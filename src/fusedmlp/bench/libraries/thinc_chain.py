@@ -8,12 +8,12 @@ import numpy as np
 from thinc import api
 
 from fusedmlp import optimizers
-from peers.contract import Outcome, Peer, Training, UnsupportedError
+from fusedmlp.bench.contract import Outcome, Peer, Training, UnsupportedError
 
 if TYPE_CHECKING:
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray, IntArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 
 class _Training(Training):

@@ -6,13 +6,13 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peers.contestants import OURS, OWN, PEAK
-from peers.tasks import Task
+from fusedmlp.bench.contestants import OURS, PEAK, is_own
+from fusedmlp.bench.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peers.document import Entry, TaskEntries
+    from fusedmlp.bench.document import Entry, TaskEntries
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Figure:
     gflops
         Of the dense products, whatever was skipped.
     share
-        Of the peak of as many threads, measured in the same rounds; None without it.
+        Of the peak of as many threads, measured in the same rounds; None without it, and for a
+        GPU, whose peak is another.
     ratio
         How many times as fast ours is on as many threads: the median of the rounds' ratios.
     """
@@ -83,7 +84,7 @@ def figures(found: TaskEntries) -> list[Figure]:
     for entry in entries:
         times = [each["seconds"] for each in entry["rounds"]]
         spread = (max(times) - min(times)) / statistics.median(times)
-        peak = peaks.get(entry["threads"])
+        peak = None if entry.get("is_gpu") else peaks.get(entry["threads"])
         if entry["peer"] == PEAK:
             result.append(Figure(entry, task, None, spread, _peak(entry), 1.0, None))
             continue
@@ -108,7 +109,7 @@ def verdict(found: TaskEntries) -> Verdict | None:
     """Compare ours with the best peer; None where either was not measured."""
     known = [figure for figure in figures(found) if figure.rate is not None]
     ours = _fastest([f for f in known if f.entry["peer"] == OURS])
-    best = _fastest([f for f in known if f.entry["peer"] not in OWN])
+    best = _fastest([f for f in known if not is_own(f.entry["peer"])])
     if ours is None or best is None:
         return None
     return Verdict(ours.task.name, ours, best, ratio(best.entry, ours.entry))

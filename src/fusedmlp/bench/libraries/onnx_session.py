@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxruntime
 
-from peers.contract import Peer, Predict
+from fusedmlp.bench.contract import Peer, Predict
 
 if TYPE_CHECKING:
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 OPSET = 17
 IR_VERSION = 10

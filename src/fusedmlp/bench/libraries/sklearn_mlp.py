@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-from peers.contract import Outcome, Peer, Predict, Training, UnsupportedError
+from fusedmlp.bench.contract import Outcome, Peer, Predict, Training, UnsupportedError
 
 if TYPE_CHECKING:
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray, IntArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 
 def classifier(task: Task, material: Material) -> MLPClassifier:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MEMORY: Final = "memory"
+"""What lies beyond the last cache."""
+
+_PRIVATE: Final = ("L1", "L2")
+"""Caches that each core has of its own."""
 
 _SYSTEM: Final = Path("/sys/devices/system/cpu")
 
@@ -41,7 +50,7 @@ def describe() -> dict[str, object]:
         "cpus": len(usable_cpus()) or os.cpu_count(),
         "caches": _caches(),
         "vector_features": [f for f in ("avx2", "fma", "avx512f", "asimd", "sve") if f in flags],
-        "memory_bytes": _memory(),
+        "memory_bytes": memory_bytes(),
         "load_before": load,
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -89,7 +98,27 @@ def _caches() -> dict[str, str]:
     return found
 
 
-def _memory() -> int | None:
+def capacities(threads: int, caches: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Bytes of data that the caches of as many cores hold, from L1 on; empty where not known.
+
+    Parameters
+    ----------
+    caches
+        As :func:`describe` gives them; this machine's where None.
+    """
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    found = {}
+    for name, size in (_caches() if caches is None else caches).items():
+        level, kind = name.split()
+        if kind == "instruction":
+            continue
+        count = int(size[:-1]) * units[size[-1]] if size[-1] in units else int(size)
+        found[level] = count * (threads if level in _PRIVATE else 1)
+    return found
+
+
+def memory_bytes() -> int | None:
+    """Bytes of memory of this machine; None where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

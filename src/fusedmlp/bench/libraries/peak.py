@@ -8,7 +8,7 @@ a cycle that each take four need eight, and CPUs with 32 registers may start fou
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numba
 import numpy as np
@@ -16,13 +16,13 @@ from llvmlite import binding, ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from peers.contract import Peer
+from fusedmlp.bench.contract import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatDtype
-    from peers.tasks import Task
 
 _FEATURES: Final = binding.get_host_cpu_features()
 IS_WIDE: Final = bool(_FEATURES.get("avx512f"))
@@ -99,9 +99,12 @@ def compute(dtype: FloatDtype) -> Callable[[int], float]:
     loop = _LOOPS[dtype]
     x, y = np.dtype(dtype).type(0.999), np.dtype(dtype).type(0.001)
 
-    @numba.njit(nogil=True)
-    def run(n, x, y):  # type: ignore[no-untyped-def]
-        return loop(n, x, y)
+    njit = cast("Callable[..., Callable[..., Callable[..., float]]]", numba.njit)
+
+    @njit(nogil=True)
+    def run(n: int, x: float, y: float) -> float:
+        found: float = loop(n, x, y)
+        return found
 
     run(np.int64(1), x, y)
     return lambda n: float(run(np.int64(n), x, y))
@@ -117,8 +120,14 @@ class Peak(Peer):
 
     packages = ("numba", "llvmlite")
 
-    def speed(self, task: Task) -> Callable[[], float]:
-        run = compute(task.dtype)
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._loops: dict[FloatDtype, Callable[[int], float]] = {}
+
+    def limit(self, task: Task) -> Callable[[], float]:
+        if task.dtype not in self._loops:
+            self._loops[task.dtype] = compute(task.dtype)
+        run = self._loops[task.dtype]
 
         def call() -> float:
             threads = [

@@ -6,29 +6,35 @@ every round begins one further on, so that nobody always follows the same neighb
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from peers import machine, material, parity
-from peers.channel import Channel, UnsupportedTaskError, WorkerError
-from peers.document import Entry, Round, TaskEntries
+from fusedmlp.bench import machine, material, parity
+from fusedmlp.bench.channel import Channel, UnsupportedTaskError, WorkerError
+from fusedmlp.bench.document import Entry, Round, TaskEntries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
-    from peers.contestants import Contestant
-    from peers.document import Document
-    from peers.tasks import Task
+    from fusedmlp.bench.contestants import Contestant
+    from fusedmlp.bench.document import Document
+    from fusedmlp.bench.material import Source
+    from fusedmlp.bench.tasks import Task
 
     Say = Callable[[str], None]
 
 CALM_SECONDS: Final = 0.01
 CALM_SHARE: Final = 0.05
 """Workers count as idle when together they use less than this share of a CPU for that long."""
+
+LEAST_ROUNDS: Final = 3
+"""So that a median is not the one round that was disturbed."""
 
 PATIENCE: Final = 1.0
 """Thread pools may spin for some 0.2 s after their last task; after this, measure anyway."""
@@ -45,13 +51,23 @@ class Contest:
         Where versions, absences and results go.
     say
         Receives lines for people.
+    source
+        Gives the rows of a task; :func:`fusedmlp.bench.material.rows` where None.
     """
 
-    def __init__(self, contestants: Sequence[Contestant], document: Document, say: Say) -> None:
+    def __init__(
+        self,
+        contestants: Sequence[Contestant],
+        document: Document,
+        say: Say,
+        source: Source | None = None,
+    ) -> None:
         self._contestants, self._document, self._say = contestants, document, say
+        self._source = source
         self._stack = ExitStack()
         self._channels: list[Channel] = []
         self._folder = Path()
+        self._is_gpu: dict[str, bool] = {}
         self.breaches = 0
         self.failures = 0
 
@@ -69,7 +85,7 @@ class Contest:
                     self._say(f"{contestant.name} is skipped: {absence}")
             for channel in list(self._channels):
                 try:
-                    self._document["versions"] |= channel.hello()
+                    self._meet(channel)
                 except WorkerError as error:
                     self._lose(channel, str(error))
             self._stack = stack.pop_all()
@@ -83,27 +99,88 @@ class Contest:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def run(self, task: Task, rounds: int) -> TaskEntries:
-        """Measure everybody who can do a task."""
+    def check(self, task: Task) -> list[tuple[str, str]]:
+        """Time nothing, check everybody's parity on a task; return who breaches it, and how.
+
+        Who fails altogether is not named here: :meth:`run` will say it.
+        """
+        found = []
+        for channel in self._entering(task):
+            own = channel.contestant.task_for(task)
+            with contextlib.suppress(UnsupportedTaskError, WorkerError):
+                answer = channel.ask("check", task=own.to_dict(), material=self._material(own))
+                breach = parity.breach(own, answer)
+                if breach is not None:
+                    found.append((channel.contestant.name, breach))
+            self._release(channel)
+        return found
+
+    def run(
+        self,
+        task: Task,
+        rounds: int,
+        begin: Callable[[int], None] | None = None,
+        threads: int | None = None,
+        patience: float = float("inf"),
+    ) -> TaskEntries:
+        """Measure everybody who can do a task.
+
+        Parameters
+        ----------
+        begin
+            Receives the number of each round before it begins.
+        threads
+            Only those of as many threads take part; all where None.
+        patience
+            Seconds after which ``LEAST_ROUNDS`` have to do.
+        """
         found = TaskEntries(task=task.to_dict(), flops_per_sample=task.flops_per_sample, entries=[])
-        entering = [channel for channel in self._channels if channel.contestant.enters(task)]
-        for each in {channel.contestant.task_for(task) for channel in entering}:
-            material.write(each, self._folder / each.name)
+        entering = self._entering(task, threads)
         # One after another: spinning threads on shared cores lose more than compilers would gain.
         entries = [self._prepared(channel, task) for channel in entering]
         found["entries"] = entries
         ready = [
             pair for pair in zip(entering, entries, strict=True) if pair[1]["status"] == "measured"
         ]
+        deadline = time.monotonic() + patience
         for number in range(1, rounds + 1):
+            if number > LEAST_ROUNDS and time.monotonic() > deadline:
+                break
+            if begin is not None:
+                begin(number)
             start = number % max(len(ready), 1)
             for channel, entry in ready[start:] + ready[:start]:
                 if entry["status"] == "measured":
                     self._round(channel, entry, number)
         for channel in entering:
             self._release(channel)
-        self._document["tasks"].append(found)
         return found
+
+    def _meet(self, channel: Channel) -> None:
+        greeting, label = channel.hello(), channel.contestant.label
+        self._document["versions"] |= greeting["versions"]
+        self._is_gpu[label] = greeting["is_gpu"]
+        if greeting["device"]:
+            self._document.setdefault("devices", {})[label] = greeting["device"]
+
+    def _entering(self, task: Task, threads: int | None = None) -> list[Channel]:
+        return [
+            channel
+            for channel in self._channels
+            if channel.contestant.enters(task)
+            and (threads is None or channel.contestant.threads == threads)
+        ]
+
+    def _material(self, task: Task) -> str:
+        """Write a task's material, unless it is there; return its folder."""
+        folder = self._folder / task.name
+        if task.kind != "triad" and not folder.exists():
+            material.write(task, folder, self._source)
+        return str(folder)
+
+    def forget(self, task: Task) -> None:
+        """Remove a task's material."""
+        shutil.rmtree(self._folder / task.name, ignore_errors=True)
 
     def _prepared(self, channel: Channel, task: Task) -> Entry:
         contestant = channel.contestant
@@ -117,9 +194,10 @@ class Contest:
             prepare_seconds=None,
             rounds=[],
         )
+        if self._is_gpu[contestant.label]:
+            entry["is_gpu"] = True
         try:
-            folder = str(self._folder / own.name)
-            answer = channel.ask("prepare", task=own.to_dict(), material=folder)
+            answer = channel.ask("prepare", task=own.to_dict(), material=self._material(own))
         except UnsupportedTaskError as unable:
             entry["status"], entry["reason"] = "unsupported", str(unable)
             return entry

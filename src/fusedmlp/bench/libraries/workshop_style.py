@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peers.contract import Outcome, Peer, Training, UnsupportedError
+from fusedmlp.bench.contract import Outcome, Peer, Training, UnsupportedError
 
 if TYPE_CHECKING:
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.network import Parameters
     from fusedmlp.types import Float64Array, FloatArray, IntArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 
 def sigmoid(z: Float64Array) -> Float64Array:

@@ -1,10 +1,11 @@
-"""One peer in a process of its own: reads commands from stdin, answers in JSON lines.
+"""One contestant in a process of its own: reads commands from stdin, answers in JSON lines.
 
 Started by channel.py, never by hand. It ends when its input does, so that it cannot outlive the
 driver. What libraries print goes to stderr, where it cannot garble the answers.
 
 ======================================  ===========================================
-``{"do": "prepare", task, material}``   parity figures, seconds that it took
+``{"do": "check", task, material}``     parity figures
+``{"do": "prepare", task, material}``   the same, then a call to warm up; and seconds
 ``{"do": "round", "number": n}``        seconds, samples, loss and accuracy
 ``{"do": "release"}``                   forget the task and its data
 ======================================  ===========================================
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TextIO
 
-    from peers.contract import Peer
-    from peers.runner import Runner
+    from fusedmlp.bench.contract import Peer
+    from fusedmlp.bench.runner import Runner
 
 
 def confine(cpus: list[int]) -> None:
@@ -46,10 +47,10 @@ def answers() -> TextIO:
     return kept
 
 
-def load(target: str, threads: int) -> Peer:
+def load(target: str, threads: int, arguments: list[str]) -> Peer:
     """Import ``module:Class`` and set it up."""
     module, _, name = target.partition(":")
-    peer: Peer = getattr(importlib.import_module(module), name)(threads)
+    peer: Peer = getattr(importlib.import_module(module), name)(threads, *arguments)
     return peer
 
 
@@ -71,12 +72,14 @@ class Worker:
 
     def answer(self, command: Mapping[str, object]) -> dict[str, object]:
         """Obey one command; an exception becomes an answer, and the worker lives on."""
-        from peers.contract import UnsupportedError
+        from fusedmlp.bench.contract import UnsupportedError
 
         try:
             match command["do"]:
+                case "check":
+                    return {"ok": self._checked(command)}
                 case "prepare":
-                    return {"ok": self._prepare(command)}
+                    return {"ok": self._prepared(command)}
                 case "round":
                     assert self._runner is not None, "a round before a task"
                     return {"ok": self._runner.round(int(str(command["number"])))}
@@ -92,21 +95,27 @@ class Worker:
             traceback.print_exc()
             return {"error": f"{type(error).__name__}: {error}"}
 
-    def _prepare(self, command: Mapping[str, object]) -> dict[str, object]:
-        from peers import material, runner
-        from peers.tasks import Task
+    def _checked(self, command: Mapping[str, object]) -> dict[str, object]:
+        from fusedmlp.bench import material, runner
+        from fusedmlp.bench.tasks import Task
 
         task = Task.from_dict(command["task"])  # type: ignore[arg-type] # it is what to_dict wrote
-        data = material.read(Path(str(command["material"])))
+        self._runner = runner.limit_runner(self._peer, task)
+        if self._runner is None:
+            data = material.read(Path(str(command["material"])))
+            self._runner = runner.runner(self._peer, task, data)
+        return dict(self._runner.parity())
+
+    def _prepared(self, command: Mapping[str, object]) -> dict[str, object]:
         began = time.perf_counter()
-        self._runner = runner.runner(self._peer, task, data)
-        found: dict[str, object] = dict(self._runner.parity())
+        found = self._checked(command)
+        assert self._runner is not None
         self._runner.call(0)
         return found | {"prepare_seconds": time.perf_counter() - began}
 
 
 def main() -> None:
-    """Set up the peer that the first argument describes, and serve until the input ends."""
+    """Set up the contestant that the first argument describes, and serve until the input ends."""
     out = answers()
     wanted = json.loads(sys.argv[1])
     confine(wanted["cpus"])
@@ -117,13 +126,14 @@ def main() -> None:
         out.flush()
 
     try:
-        peer = load(wanted["target"], wanted["threads"])
+        peer = load(wanted["target"], wanted["threads"], wanted["arguments"])
+        device, is_gpu = peer.device()
     except Exception as error:  # noqa: BLE001 - a library that does not load is an answer too
         traceback.print_exc()
         say({"error": f"{type(error).__name__}: {error}"})
         return
     worker = Worker(peer)
-    say({"ok": {"versions": versions(peer)}})
+    say({"ok": {"versions": versions(peer), "device": device, "is_gpu": is_gpu}})
     for line in sys.stdin:
         say(worker.answer(json.loads(line)))
 

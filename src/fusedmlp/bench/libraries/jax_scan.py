@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from fusedmlp.bench.contract import Outcome, Peer, Predict, Training
 from fusedmlp.optimizers import Adam
-from peers.contract import Outcome, Peer, Predict, Training
 
 if TYPE_CHECKING:
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray, IntArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 Layers: TypeAlias = list[tuple[jax.Array, jax.Array]]
 State: TypeAlias = tuple[Layers, Layers, Layers, jax.Array]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import sys
-from typing import TYPE_CHECKING, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict, cast
 
-from fusedmlp.errors import FileFormatError
-from peers import machine
+from fusedmlp.bench import machine
+from fusedmlp.errors import FileFormatError, StorageError
+from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,11 +21,15 @@ SCHEMA: Final = 1
 
 
 class Round(TypedDict, total=False):
-    """One timed round; ``disturbance`` is CPU time of all idle workers, as a share of it."""
+    """One timed round; ``disturbance`` is CPU time of all idle workers, as a share of it.
+
+    ``flops`` and ``bytes`` are what a limit of the machine did in it.
+    """
 
     seconds: float
     samples: int
     flops: float
+    bytes: float
     loss: float
     accuracy: float | None
     disturbance: float | None
@@ -44,36 +48,53 @@ class Entry(TypedDict):
     parity: dict[str, object]
     prepare_seconds: float | None
     rounds: list[Round]
+    is_gpu: NotRequired[bool]
 
 
 class TaskEntries(TypedDict):
     """One task: what it was, and who did it."""
 
     task: dict[str, object]
-    flops_per_sample: int
+    flops_per_sample: float
     entries: list[Entry]
 
 
 class Document(TypedDict, total=False):
-    """A whole run. ``startup`` and ``sweep`` are there after those modes."""
+    """A whole run. What is there besides ``tasks`` depends on the command."""
 
     schema: int
+    kind: str
     date: str
     command: list[str]
     machine: dict[str, object]
+    environment: dict[str, object]
     versions: dict[str, str]
     settings: dict[str, object]
     skipped: dict[str, str]
     tasks: list[TaskEntries]
     startup: list[dict[str, object]]
+    devices: dict[str, str]
+    dataset: dict[str, object]
+    predictions: list[TaskEntries]
+    operations: list[TaskEntries]
+    bandwidths: list[TaskEntries]
+    phases: list[dict[str, object]]
 
 
-def new(settings: dict[str, object]) -> Document:
-    """Begin a document with the facts of this machine and moment."""
+def new(settings: dict[str, object], command: list[str]) -> Document:
+    """Begin a document with the facts of this machine and moment.
+
+    Parameters
+    ----------
+    settings
+        What was asked for.
+    command
+        The words that would measure the same again.
+    """
     return Document(
         schema=SCHEMA,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=["python", "-m", "peers", *_without_paths(sys.argv[1:])],
+        command=command,
         machine=machine.describe(),
         versions={},
         settings=settings,
@@ -82,36 +103,39 @@ def new(settings: dict[str, object]) -> Document:
     )
 
 
-def _without_paths(words: list[str]) -> list[str]:
-    """Leave out where the result goes: it says nothing about how it was measured."""
-    found: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
-        if before != "--json" and not word.startswith("--json"):
-            found.append(word)
-    return found
-
-
 def write(document: Document, path: Path) -> None:
     """Write a document; a number that is not finite becomes null, which JSON can say."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(document), indent=1, allow_nan=False, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_atomically(path, (text + "\n").encode())
 
 
-def read(path: Path) -> Document:
+def read(path: Path, kind: str | None = None) -> Document:
     """Read a document.
+
+    Parameters
+    ----------
+    kind
+        What wrote it; None for those that do not say.
 
     Raises
     ------
     FileFormatError
-        It is none, or one of another version.
+        It is none, of another kind, or of another version.
+    StorageError
+        It cannot be opened.
     """
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise FileFormatError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise FileFormatError(f"{path} is not a result with schema {SCHEMA}")
+        raise FileFormatError(f"{path} is truncated or not JSON: {error}") from error
+    if not isinstance(found, dict) or "schema" not in found:
+        raise FileFormatError(f"{path} is not a result of a measurement")
+    if found["schema"] != SCHEMA:
+        raise FileFormatError(f"{path} has schema {found['schema']!r}, this release reads {SCHEMA}")
+    if found.get("kind") != kind:
+        raise FileFormatError(f"{path} holds {found.get('kind')!r}, expected {kind!r}")
     return cast("Document", found)
 
 

@@ -1,20 +1,20 @@
-"""What a peer is to the worker that runs it. No library is named here."""
+"""What a contestant is to the worker that runs it. No library is named here."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray, IntArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 
 class UnsupportedError(Exception):
-    """This peer cannot do that task, for the reason that the message gives."""
+    """The peer cannot do the task, for the reason that the message gives."""
 
 
 class Outcome(NamedTuple):
@@ -47,6 +47,18 @@ Predict: TypeAlias = "Callable[[FloatArray], FloatArray]"
 """(N, D) rows to (N, K) probabilities, both NumPy arrays."""
 
 
+class Operation(ABC):
+    """One operation of an engine, on data that are in place."""
+
+    @abstractmethod
+    def call(self) -> None:
+        """Do it once; finish before returning."""
+
+    @abstractmethod
+    def outcome(self) -> list[FloatArray]:
+        """Do it once from the starting weights; return what has to agree."""
+
+
 class Peer:
     """A library, ready in this process with its threads set.
 
@@ -59,8 +71,15 @@ class Peer:
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions belong to the result."""
 
+    counts: ClassVar[Literal["flops", "bytes"]] = "flops"
+    """What :meth:`limit` counts."""
+
     def __init__(self, threads: int) -> None:
         self.threads = threads
+
+    def device(self) -> tuple[str, bool]:
+        """Say what it computes on, where it knows, and whether that is a GPU."""
+        return "", False
 
     def training(self, task: Task, material: Material) -> Training:
         """Build the network from ``material.start`` and put the data in place."""
@@ -70,6 +89,10 @@ class Peer:
         """Build the network from ``material.start``, to predict only."""
         raise UnsupportedError("not measured for prediction")
 
-    def speed(self, task: Task) -> Callable[[], float] | None:
-        """For the peak alone: a call that computes, and returns how many operations it did."""
+    def operation(self, task: Task, material: Material) -> Operation:
+        """Build the network from ``material.start``, for one of its operations."""
+        raise UnsupportedError("not measured operation by operation")
+
+    def limit(self, task: Task) -> Callable[[], float] | None:
+        """For a limit of the machine: a call that reaches it, and returns how much it did."""
         return None

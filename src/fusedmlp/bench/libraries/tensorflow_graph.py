@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from fusedmlp.bench.contract import Outcome, Peer, Training
 from fusedmlp.optimizers import Adam
-from peers.contract import Outcome, Peer, Training
 
 if TYPE_CHECKING:
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray, IntArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 
 class _Training(Training):

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from fusedmlp.bench.contract import Outcome, Peer, Predict, Training
 from fusedmlp.optimizers import Adam
-from peers.contract import Outcome, Peer, Predict, Training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray, IntArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 
 def parameters(material: Material) -> list[torch.Tensor]:

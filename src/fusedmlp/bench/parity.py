@@ -1,4 +1,4 @@
-"""Whether a peer computes the same thing: the bounds, and the verdict before anything is timed."""
+"""Whether a contestant computes the same thing: the bounds, and the verdict before any timing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peers.tasks import Task
+    from fusedmlp.bench.tasks import Task
 
 SGD_BOUND: Final = 1e-3
 """‖difference‖ / ‖way gone‖ after five and a half float32 steps; what is right stays under 1e-5."""
@@ -19,6 +19,9 @@ ADAM_BOUND: Final = 3e-2
 
 PREDICTION_BOUND: Final = 1e-4
 """Largest difference of two probabilities."""
+
+OPERATION_BOUND: Final = SGD_BOUND
+"""The same for the result of a single operation: ‖difference‖ / ‖result‖."""
 
 LOSS_BOUND: Final = 1e-3
 """Relative, where weights are compared too: the sums are right."""
@@ -43,6 +46,8 @@ def breach(task: Task, figures: Mapping[str, object]) -> str | None:
         return _over("its mean loss", gap, DRAWN_LOSS_BOUND)
     if task.kind == "predict":
         bound, what = PREDICTION_BOUND, "a probability"
+    elif task.kind != "train":
+        bound, what = OPERATION_BOUND, f"the result of {task.kind}"
     else:
         what = "the weights' way"
         bound = SGD_BOUND if task.optimizer == "sgd" else ADAM_BOUND

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from fusedmlp.bench.contract import Predict, Training, UnsupportedError
+from fusedmlp.bench.libraries.torch_eager import TorchEager, TorchTraining, logits_of, parameters
 from fusedmlp.optimizers import Adam
-from peers.contract import Predict, Training, UnsupportedError
-from peers.libraries.torch_eager import TorchEager, TorchTraining, logits_of, parameters
 
 if TYPE_CHECKING:
-    from peers.material import Material
-    from peers.tasks import Task
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
 
 
 class _Compiled(TorchTraining):

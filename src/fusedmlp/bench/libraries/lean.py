@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fusedmlp.bench.contract import Outcome, Peer, Predict, Training
 from fusedmlp.optimizers import Adam
-from peers.contract import Outcome, Peer, Predict, Training
 
 if TYPE_CHECKING:
+    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray, IntArray
-    from peers.material import Material
-    from peers.tasks import Task
 
 
 def sigmoid_in_place(z: FloatArray) -> None:

@@ -1,0 +1,120 @@
+"""An earlier document beside a new one: what has become slower.
+
+Only trainings and predictions are judged; operations of some microseconds swing too much. On a CPU
+what is compared is the share of the multiply-add peak, which was measured in the same rounds: a
+machine that is slower today, or has other neighbours, does not look like a regression.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fusedmlp.bench import document
+from fusedmlp.bench.measure import KIND
+from fusedmlp.bench.summary import records
+from fusedmlp.bench.tasks import Task
+from fusedmlp.errors import FileFormatError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fusedmlp.bench.document import Document
+    from fusedmlp.bench.plan import Plan
+    from fusedmlp.bench.summary import Record
+
+Key = tuple[Task, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One engine at one task, then and now.
+
+    Parameters
+    ----------
+    before, now
+        Samples per second.
+    ratio
+        Now by before: of the shares of the peak where ``is_normalised``, else of the rates.
+    """
+
+    task: str
+    engine: str
+    threads: int
+    before: float
+    now: float
+    ratio: float
+    is_normalised: bool
+    is_judged: bool
+
+
+def read(path: Path) -> Document:
+    """Read an earlier document.
+
+    Raises
+    ------
+    InvalidInputError
+        It is truncated, foreign, of another version, or not sound.
+    StorageError
+        It cannot be opened.
+    """
+    remedy = "write it with 'fusedmlp bench --json > FILE', of this release"
+    try:
+        found = document.read(path, KIND)
+        _by_key(found)
+    except FileFormatError as error:
+        raise InvalidInputError(f"{error}: {remedy}") from error
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InvalidInputError(f"{path} is not sound ({what}): {remedy}") from error
+    return found
+
+
+def check_comparable(path: Path, old: Document, plan: Plan) -> None:
+    """Raise :class:`InvalidInputError` where nothing that is to be measured is in ``old``."""
+    known = {task for task, _, _ in _by_key(old)}
+    if known.isdisjoint(plan.trainings + plan.predictions):
+        raise InvalidInputError(
+            f"{path} has none of the tasks that would be measured: "
+            f"it was written by {' '.join(old['command'])!r}"
+        )
+
+
+def changes(old: Document, new: Document) -> list[Change]:
+    """Return what both documents have, in the order of the new one."""
+    before = _by_key(old)
+    return [_change(before[key], now) for key, now in _by_key(new).items() if key in before]
+
+
+def regressions(found: Sequence[Change], threshold: float) -> list[Change]:
+    """Return our own that fell below ``threshold`` of what they were."""
+    return [change for change in found if change.is_judged and change.ratio < threshold]
+
+
+def _by_key(found: Document) -> dict[Key, Record]:
+    tasks = {
+        str(each["task"]["name"]): Task.from_dict(each["task"])
+        for each in [*found["tasks"], *found["predictions"]]
+    }
+    return {
+        (tasks[record.task], record.engine, record.threads): record
+        for record in records(found)
+        if record.section != "operation"
+    }
+
+
+def _change(before: Record, now: Record) -> Change:
+    ratio, is_normalised = now.samples_per_s / before.samples_per_s, False
+    if before.share_of_peak and now.share_of_peak:
+        ratio, is_normalised = now.share_of_peak / before.share_of_peak, True
+    return Change(
+        now.task,
+        now.engine,
+        now.threads,
+        before.samples_per_s,
+        now.samples_per_s,
+        ratio,
+        is_normalised,
+        not now.is_peer,
+    )

@@ -1,0 +1,278 @@
+"""What ``fusedmlp bench`` measures: from what is asked for to a list of tasks. Nothing is run here.
+
+Where neither networks nor batch sizes are named, one thing at a time changes from 784-256-10 in
+batches of 64: the batch size, and the width. Where they are, every network meets every batch size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from fusedmlp.bench import machine
+from fusedmlp.bench.contestants import USUAL, named_peers, thread_counts
+from fusedmlp.bench.tasks import Task
+from fusedmlp.bench.work import TRIAD_ARRAYS
+from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.model import DTYPES
+from fusedmlp.registry import availability, parse, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fusedmlp.datasets import Dataset
+    from fusedmlp.types import FloatDtype
+
+WIDTHS: Final = (256, 64, 1_024)
+BATCH_SIZES: Final = (64, 16, 256, 1_024)
+"""The first of each is what the other is varied at."""
+
+ROUNDS: Final = 5
+
+EPOCH_FLOP: Final = 60e9
+"""A timed call is an epoch, or as much of one as this work: a second on a slow core."""
+
+ROUND_SECONDS: Final = 0.1
+"""Shorter calls are repeated until a round has lasted this long."""
+
+PREDICTED_ROWS: Final = 10_000
+OPERATION_ROWS: Final = 2_048
+"""Rows that a step alone draws its batches from, and that are evaluated."""
+
+LEAST_CALLS: Final = 4
+"""Batches in a part of an epoch, at least."""
+
+QUICK_FLOP: Final = 2e8
+QUICK_BYTES: Final = 1 << 26
+
+BEYOND_CACHE: Final = 4
+"""Arrays of the triad from memory hold this many times the last cache together, as STREAM asks of
+each; no more than a quarter of the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for; empty tuples stand for the defaults.
+
+    Parameters
+    ----------
+    backends
+        Names, ``cupy:1`` included.
+    networks
+        Sizes (D, H1, …, K).
+    with_roofline
+        Whether operations are measured one by one, and the limits of the machine.
+    with_phases
+        Whether processes are started to measure import, compilation and first calls.
+    """
+
+    backends: tuple[str, ...] = ()
+    networks: tuple[tuple[int, ...], ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    dtypes: tuple[FloatDtype, ...] = ("float32",)
+    threads: tuple[int, ...] = ()
+    peers: tuple[str, ...] = ()
+    rounds: int = ROUNDS
+    quick: bool = False
+    with_roofline: bool = True
+    with_phases: bool = True
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def checked(self) -> Request:
+        """Fill in what needs no data, and check it.
+
+        Raises
+        ------
+        InvalidInputError
+            A number is out of range, or a name unknown.
+        BackendUnavailableError
+            A named backend cannot be used here, or none can.
+        """
+        for dtype in self.dtypes:
+            if dtype not in DTYPES:
+                raise UnknownNameError.of("dtype", dtype, DTYPES)
+        if self.rounds < 1:
+            raise InvalidInputError(f"rounds {self.rounds} is not at least 1")
+        usable = len(machine.usable_cpus()) or machine.n_cores()
+        for count in self.threads:
+            if not 1 <= count <= usable:
+                raise InvalidInputError(f"threads {count} is not from 1 to {usable}, the CPUs here")
+        named_peers(self.peers)
+        return replace(
+            self,
+            backends=_usable(self.backends),
+            threads=tuple(sorted({*self.threads})) or tuple(thread_counts()[-1:]),
+            rounds=1 if self.quick and self.rounds == ROUNDS else self.rounds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Tasks, in the order of measuring.
+
+    Parameters
+    ----------
+    trainings
+        The first is the one that bars are drawn of, and phases measured.
+    predictions, operations, bandwidths
+        For the roofline, and for those who only predict.
+    """
+
+    trainings: tuple[Task, ...]
+    predictions: tuple[Task, ...]
+    operations: tuple[Task, ...]
+    bandwidths: tuple[Task, ...]
+
+    def compared(self) -> tuple[Task, ...]:
+        """All that has a parity to check."""
+        return self.trainings + self.predictions + self.operations
+
+
+def usual_peers() -> tuple[str, ...]:
+    """Names of the libraries that people ask about, as far as they are installed."""
+    return tuple(each.name for each in named_peers(USUAL) if each.absence() is None)
+
+
+def plan(request: Request, data: Dataset) -> Plan:
+    """Choose the tasks for a data set.
+
+    Raises
+    ------
+    InvalidInputError
+        The data set has no classes, or a network or a batch size does not fit it.
+    """
+    if data.task != "classification":
+        raise InvalidInputError(
+            f"{data.name} is for {data.task}: throughput is measured on classes, such as mnist"
+        )
+    rows = min(len(data.x_train), 2_000) if request.quick else len(data.x_train)
+    base = Task(
+        "",
+        dtype=request.dtypes[0],
+        inputs=data.name,
+        rows=rows,
+        seconds=0.0 if request.quick else ROUND_SECONDS,
+        is_pixels=data.x_train.dtype == np.uint8,
+    )
+    pairs = _pairs(request, data, rows)
+    trainings = [
+        _training(replace(base, sizes=sizes, batch_size=batch_size, dtype=dtype), request.quick)
+        for dtype in request.dtypes
+        for sizes, batch_size in pairs
+    ]
+    first = trainings[0]
+    tested = data.x_train if data.x_test is None else data.x_test
+    n_predicted = min(len(tested), 500 if request.quick else PREDICTED_ROWS)
+    predictions = [
+        replace(
+            first,
+            name=f"predict {_shape(first.sizes)}, {n_predicted:,} rows, {dtype}",
+            kind="predict",
+            dtype=dtype,
+            batch_size=n_predicted,
+            rows=n_predicted,
+            samples=n_predicted,
+        )
+        for dtype in request.dtypes
+    ]
+    if not request.with_roofline:
+        return Plan(tuple(trainings), tuple(predictions), (), ())
+    levels = machine.capacities(request.threads[-1])
+    bandwidths = [_triad(first, name, size) for name, size in _triad_bytes(levels, request.quick)]
+    return Plan(tuple(trainings), tuple(predictions), tuple(_operations(first)), tuple(bandwidths))
+
+
+def _usable(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        parse(name)
+    found = availability()
+    for name in names:
+        state = found[parse(name)[0]]
+        if state.state != "usable":
+            raise unavailable(name, state)
+    chosen = names or [name for name, state in found.items() if state.state == "usable"]
+    return tuple(sorted({*chosen}, key=lambda name: (name != "numpy", name)))
+
+
+def _pairs(request: Request, data: Dataset, rows: int) -> list[tuple[tuple[int, ...], int]]:
+    """Sizes and batch size of each training."""
+    D, K = data.n_inputs, data.n_outputs
+    for sizes in request.networks:
+        if len(sizes) < 2 or sizes[0] != D or sizes[-1] != K:
+            raise InvalidInputError(
+                f"network {_shape(sizes)} does not fit {data.name}, which has {D} inputs and "
+                f"{K} classes: write {D}-256-{K}"
+            )
+    for batch_size in request.batch_sizes:
+        if not 1 <= batch_size <= rows:
+            raise InvalidInputError(
+                f"batch size {batch_size} is not from 1 to {rows}, the rows to train on"
+            )
+    batch_sizes = [b for b in BATCH_SIZES if b <= rows] or [rows]
+    if request.networks or request.batch_sizes:
+        networks = request.networks or ((D, WIDTHS[0], K),)
+        return [(n, b) for n in networks for b in request.batch_sizes or batch_sizes[:1]]
+    if request.quick:
+        batch_sizes = batch_sizes[:2]
+    widths = WIDTHS[:2] if request.quick else WIDTHS
+    return [
+        *(((D, WIDTHS[0], K), b) for b in batch_sizes),
+        *(((D, width, K), batch_sizes[0]) for width in widths[1:]),
+    ]
+
+
+def _training(task: Task, quick: bool) -> Task:
+    """Name a training, and cut what is timed to a bearable length, in whole batches."""
+    limit = QUICK_FLOP if quick else EPOCH_FLOP
+    samples = task.rows
+    if samples * task.flops_per_sample > limit:
+        steps = int(limit / (task.flops_per_sample * task.batch_size))
+        samples = min(samples, max(steps, LEAST_CALLS) * task.batch_size)
+    name = f"{_shape(task.sizes)}, batch {task.batch_size}, {task.dtype}"
+    return replace(task, name=name, samples=samples)
+
+
+def _operations(task: Task) -> list[Task]:
+    """Return the parts of a step, and the step, on dense inputs: zeros are not counted out."""
+    B = task.batch_size
+    dense = replace(task, inputs="normal", is_pixels=False, rows=max(OPERATION_ROWS, B + 1))
+    step = replace(dense, name="step", samples=max(dense.rows // B, 1) * B)
+    batch = replace(dense, samples=B)
+    return [
+        replace(batch, name="forward", kind="forward"),
+        replace(batch, name="loss_and_gradients", kind="gradients"),
+        replace(batch, name="apply_gradients", kind="update"),
+        step,
+        replace(dense, name="evaluate", kind="evaluate", samples=dense.rows),
+        replace(batch, name="predict", kind="predict"),
+    ]
+
+
+def _triad_bytes(levels: Mapping[str, int], quick: bool) -> list[tuple[str, int]]:
+    """Name and size of each working set: between a cache and the one below, and beyond all."""
+    found, below = [], 0
+    for name, size in levels.items():
+        found.append((name, int((below * size) ** 0.5) if below else size // 2))
+        below = size
+    beyond = max(BEYOND_CACHE * below, QUICK_BYTES)
+    memory = machine.memory_bytes()
+    if memory is not None:
+        beyond = min(beyond, memory // 4)
+    found.append((machine.MEMORY, beyond))
+    return [(name, min(size, QUICK_BYTES) if quick else size) for name, size in found]
+
+
+def _triad(like: Task, name: str, size: int) -> Task:
+    rows = size // (TRIAD_ARRAYS * np.dtype(like.dtype).itemsize)
+    return replace(
+        like, name=name, kind="triad", inputs="normal", is_pixels=False, rows=rows, samples=rows
+    )
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return "-".join(map(str, sizes))

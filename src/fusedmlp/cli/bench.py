@@ -1,0 +1,361 @@
+"""``fusedmlp bench``: how fast the backends are here, and beside other libraries.
+
+What is measured and how is in :mod:`fusedmlp.bench`. What can fail does so before anything is
+timed: names, targets, the earlier run, the data.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from fusedmlp.cli import console, options
+from fusedmlp.errors import BreachedError, ExitCode, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fusedmlp.bench.compare import Change
+    from fusedmlp.bench.document import Document
+    from fusedmlp.bench.plan import Request
+    from fusedmlp.report import Table
+    from fusedmlp.types import FloatDtype
+
+PLOT_KINDS = (".svg", ".png")
+
+_MEASURED, _RESULTS = "What is measured", "Results"
+
+
+def bench(
+    ctx: typer.Context,
+    backends: options.Backends = None,
+    networks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="Sizes from the inputs to the classes, such as 784-256-10,784-64-64-10. Every "
+            "network is measured with every batch size.",
+            show_default="784-256-10, and its width varied",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = None,
+    batch_sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,M,…",
+            help="Rows in each step.",
+            show_default="64, and varied from 16 to 1024",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = None,
+    dtypes: Annotated[
+        str,
+        typer.Option(metavar="A,B", help="float32, float64 or both.", rich_help_panel=_MEASURED),
+    ] = "float32",
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,M,…",
+            help="CPU threads, such as 1,2; everybody gets the same.",
+            show_default="as many as there are cores",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="How often everybody takes a turn at every task.",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = 5,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Measure PyTorch, JAX, scikit-learn, thinc and ONNX Runtime beside, whichever "
+            "are installed.",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = False,
+    peer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="Measure these beside, such as torch,jax,tensorflow,lean-numpy.",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Few rows and one round: proves that everything runs, measures nothing.",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = False,
+    roofline: Annotated[
+        bool,
+        typer.Option(
+            help="Measure operations one by one, beside the limits of the machine.",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = True,
+    phases: Annotated[
+        bool,
+        typer.Option(
+            help="Start processes to measure import, compilation and first calls.",
+            rich_help_panel=_MEASURED,
+        ),
+    ] = True,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    source: options.Source = None,
+    split: options.Split = None,
+    target: options.Target = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the figures as CSV.", rich_help_panel=_RESULTS),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw them, as .svg or .png.", rich_help_panel=_RESULTS),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write everything as one page, with drawings, that opens offline.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An earlier run's --json: exit with 4 where a backend has become slower.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            metavar="RATIO",
+            help="Slower is what falls below this share of its earlier speed.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = 0.9,
+    json_: options.Json = False,
+) -> None:
+    """Measure throughput, start and roofline of the backends; parity is checked first.
+
+    Exits with 4 when a backend computes something else, or is slower than before.
+    """
+    from fusedmlp.bench import compare as comparing
+    from fusedmlp.bench import measure
+    from fusedmlp.bench.plan import Request, plan, usual_peers
+    from fusedmlp.bench.summary import as_csv, records
+    from fusedmlp.cli.choosing import named_or_usable
+    from fusedmlp.cli.settings import DataRequest
+    from fusedmlp.storage import write_atomically
+
+    named = tuple(_words(peer, "peer")) if peer is not None else ()
+    request = Request(
+        backends=tuple(map(str, named_or_usable(backends))),
+        networks=tuple(map(_sizes, _words(networks, "networks"))),
+        batch_sizes=_counts(batch_sizes, "batch sizes"),
+        dtypes=cast("tuple[FloatDtype, ...]", tuple(_words(dtypes, "dtypes"))),
+        threads=_counts(threads, "threads"),
+        peers=named or (usual_peers() if peers else ()),
+        rounds=rounds,
+        quick=quick,
+        with_roofline=roofline,
+        with_phases=phases,
+    ).checked()
+    if not threshold > 0:
+        raise InvalidInputError(f"threshold {threshold} is not above 0, such as 0.9")
+    _check_targets(csv, plot, html)
+    before = None if compare is None else comparing.read(compare)
+    typed = options.given_on_command_line(ctx)
+    folder = str(data_dir) if data_dir is not None and "data_dir" in typed else None
+    err = console.stderr()
+    wanted = DataRequest(dataset or "mnist", folder, source, split, target)
+    data = wanted.load(0, lambda text: console.note(text, err))
+    planned = plan(request, data)
+    if before is not None and compare is not None:
+        comparing.check_comparable(compare, before, planned)
+
+    with _Progress() as progress:
+        voices = measure.Voices(lambda line: console.note(line, err), progress.doing)
+        found = measure.run(request, planned, data, ["fusedmlp", *sys.argv[1:]], voices)
+    changes = [] if before is None else comparing.changes(before, found)
+    _write_drawings(found, plot, html, changes, threshold)
+    if csv is not None:
+        write_atomically(csv, as_csv(found).encode())
+    for path in (csv, plot, html):
+        if path is not None:
+            console.note(f"written to {path}", err)
+    if json_:
+        from dataclasses import asdict
+
+        summary = [asdict(each) for each in records(found)]
+        console.print_json({**found, "summary": summary})
+    else:
+        _show(found, request, changes, threshold)
+    _judge(found, changes, threshold)
+
+
+def _check_targets(csv: Path | None, plot: Path | None, html: Path | None) -> None:
+    """Find out now what could not be written after minutes of measuring."""
+    from fusedmlp.report import check_report_installed
+    from fusedmlp.storage import check_writable
+
+    if plot is not None and plot.suffix.lower() not in PLOT_KINDS:
+        raise InvalidInputError(f"--plot {plot}: expected a name that ends in .svg or .png")
+    if plot is not None or html is not None:
+        check_report_installed()
+    for path in (csv, plot, html):
+        if path is None:
+            continue
+        if path.is_dir():
+            raise InvalidInputError(f"{path} is a folder: name a file in it")
+        check_writable(path.absolute().parent)
+
+
+def _write_drawings(
+    found: "Document",
+    plot: Path | None,
+    html: Path | None,
+    changes: "Sequence[Change]",
+    threshold: float,
+) -> None:
+    if plot is not None:
+        from fusedmlp.bench.charts import overview
+        from fusedmlp.report.figures import save
+
+        save(overview(found), plot)
+    if html is not None:
+        from fusedmlp.bench.page import page
+
+        page(found, changes, threshold).write(html)
+
+
+def _judge(found: "Document", changes: "Sequence[Change]", threshold: float) -> None:
+    """Turn what was found into the exit code: a breach before a failure."""
+    from fusedmlp.bench.compare import regressions
+    from fusedmlp.bench.tables import failures
+
+    slower = regressions(changes, threshold)
+    if slower:
+        worst = min(slower, key=lambda change: change.ratio)
+        raise BreachedError(
+            f"{len(slower)} of {len(changes)} figures fell below {threshold:g} of what they were; "
+            f"the worst: {worst.engine} on {worst.task}, {worst.ratio:.2f}"
+        )
+    breached = failures(found, "parity")
+    if breached:
+        raise BreachedError(f"left out for what they computed: {'; '.join(breached)}")
+    if failures(found, "failed"):
+        raise typer.Exit(ExitCode.FAILURE)  # named among the notes already
+
+
+class _Progress:
+    """What is being done: a line that changes on a terminal, one for each thing elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = console.stderr()
+        self._status = self._console.status("starting")
+        self._last = ""
+
+    def __enter__(self) -> "_Progress":
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._status.stop()
+
+    def doing(self, what: str, detail: str = "") -> None:
+        """Show it."""
+        if self._console.is_terminal:
+            self._status.update(f"{what}{detail}")
+        elif what != self._last:
+            console.note(what, self._console)
+        self._last = what
+
+
+def _show(
+    found: "Document", request: "Request", changes: "Sequence[Change]", threshold: float
+) -> None:
+    from fusedmlp.bench import tables
+    from fusedmlp.bench.summary import engine_name
+
+    out = console.stdout()
+    about, data = found["machine"], found["dataset"]
+    threads = ", ".join(map(str, request.threads))
+    console.labelled("machine", f"{about['cpu']}, {about['cores']} cores", out)
+    for label, device in found.get("devices", {}).items():
+        console.labelled(engine_name(label), device, out)
+    console.labelled("data", f"{data['name']}, {data['source']}", out)
+    console.labelled("threads", f"{threads}; {request.rounds} rounds", out)
+    parts = {
+        "Training": tables.throughput(found, "training"),
+        "Prediction, from rows to probabilities": tables.throughput(found, "prediction"),
+        "Time from the start of a process, by phase": tables.phases(found),
+        "Operations on dense inputs, and what the machine allows": tables.operations(found),
+        "Limits of the machine": tables.limits(found),
+    }
+    if changes:
+        parts["Compared with before"] = tables.comparison(changes, threshold)
+    for title, table in parts.items():
+        if table.rows:
+            _print_table(title, table)
+    notes = tables.notes(found)
+    if notes:
+        console.show("")
+    for note in notes:
+        console.labelled("note", note, out)
+
+
+def _print_table(title: str, table: "Table") -> None:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    styles = {"": "", "good": "green", "bad": "bold red"}
+    shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        shown.add_column(
+            column.title, justify="right" if column.is_number else "left", no_wrap=True
+        )
+    for index, row in enumerate(table.rows):
+        *cells, last = row
+        shown.add_row(*cells, Text(last, styles[table.mark(index)]))
+    console.show("")
+    console.show(Text(title, "bold"))
+    console.show(shown)
+
+
+def _words(text: str | None, what: str) -> list[str]:
+    """Take a list apart at its commas; None is an empty one."""
+    if text is None:
+        return []
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or len(set(words)) < len(words):
+        raise InvalidInputError(f"{what} {text!r}: name each once, with commas between them")
+    return words
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    parts = text.split("-")
+    if len(parts) < 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InvalidInputError(f"network {text!r}: write its sizes, such as 784-256-10")
+    return tuple(map(int, parts))
+
+
+def _counts(text: str | None, what: str) -> tuple[int, ...]:
+    words = _words(text, what)
+    if not all(word.isdecimal() for word in words):
+        raise InvalidInputError(f"{what} {text!r}: write whole numbers, such as 1,2")
+    return tuple(map(int, words))
