@@ -99,6 +99,7 @@ def docs(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Measure every usable backend on MNIST. ``-- --quick`` only proves that everything runs.
 
+    The figures go to runs/benchmarks.json, the page made of them to runs/benchmarks.html.
     ``-- peers`` measures PyTorch, JAX and others beside us, ``-- peers --help`` lists its options.
     """
     if session.posargs[:1] == ["peers"]:
@@ -107,7 +108,12 @@ def benchmarks(session: nox.Session) -> None:
         session.run("python", "-m", "peers", *session.posargs[1:], env=path)
         return
     install(session, "test")
-    session.run("pytest", "benchmarks", "--benchmark-only", "-p", "no:cov", *session.posargs)
+    runs = ROOT / "runs"
+    runs.mkdir(exist_ok=True)
+    figures, page = runs / "benchmarks.json", runs / "benchmarks.html"
+    options = ("--benchmark-only", f"--benchmark-json={figures}", "-p", "no:cov")
+    session.run("pytest", "benchmarks", *options, *session.posargs)
+    session.run("python", "benchmarks/report.py", str(figures), str(page))
 
 
 @nox.session
