@@ -44,6 +44,10 @@ class FlippedEngine(NumpyEngine):
         self.load(replace(after, parameters=flipped))
         return sums
 
+class DyingEngine(NumpyEngine):
+    def train_epoch(self, *args):
+        os._exit(7)
+
 class Sleeping(NumpyBackend):
     engine = SleepingEngine
     def compile(self, *args, **kwargs):
@@ -51,6 +55,9 @@ class Sleeping(NumpyBackend):
 
 class Flipped(Sleeping):
     engine = FlippedEngine
+
+class Dying(Sleeping):
+    engine = DyingEngine
 """
 
 
@@ -64,6 +71,7 @@ def plugins(tmp_path_factory, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-backends\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[fusedmlp.backends]\nsleeping = odd_backends:Sleeping\nflipped = odd_backends:Flipped\n"
+        "dying = odd_backends:Dying\n"
     )
     monkeypatch.syspath_prepend(folder)
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
@@ -159,6 +167,16 @@ def test_a_backend_that_computes_something_else_is_not_timed(cli):
     assert "fusedmlp-numpy on" not in outcome.stderr
 
 
+@pytest.mark.usefixtures("plugins")
+def test_a_backend_that_dies_is_a_failure_that_says_so(cli):
+    outcome = cli(*TRAINING, "--backends", "dying")
+    outcome.failed(ExitCode.FAILURE, "no training could be measured", "dying", "exit status 7")
+    outcome = cli(*TRAINING, "--backends", "numpy,dying")
+    assert outcome.code == ExitCode.FAILURE
+    assert "exit status 7" in outcome.stdout
+    assert "64-8-10" in outcome.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
@@ -211,13 +229,17 @@ def test_bad_input_is_one_line_before_anything_is_measured(cli, tmp_path, option
 
 def test_a_backend_or_a_library_that_is_not_there_is_3(cli, monkeypatch):
     from fusedmlp.backend import Availability
-    from fusedmlp.bench import plan
+    from fusedmlp.bench import contestants, plan
     from fusedmlp.report import page
 
     found = {"cupy": Availability("missing", "no CuPy", "pip install it")}
     monkeypatch.setattr(plan, "availability", lambda: found)
     outcome = cli(*TINY, "--backends", "cupy:1")
     outcome.failed(ExitCode.BACKEND_UNAVAILABLE, "no CuPy", "pip install it")
+    monkeypatch.undo()
+    monkeypatch.setattr(contestants, "find_spec", lambda name: None)
+    outcome = cli(*TINY, "--backends", "numpy", "--peer", "thinc,jax")
+    outcome.failed(ExitCode.BACKEND_UNAVAILABLE, "'jax'", "jax is not installed")
     monkeypatch.undo()
     monkeypatch.setattr(page, "find_spec", lambda name: None)
     outcome = cli(*TINY, "--backends", "numpy", "--html", "page.html")

@@ -64,13 +64,14 @@ def summary(document: Document) -> str:
 
 
 def _throughput(found: Page, document: Document) -> None:
-    rounds = document["settings"]["rounds"]
+    rounds = int(str(document["settings"]["rounds"]))
+    plural = "s" * (rounds > 1)
     found.section(
         "Throughput",
         "Each engine runs in a process of its own, on as many threads as the others, and in every "
-        f"round they take turns; figures are medians of {rounds} rounds, warm, whiskers and spread "
-        "reach from the slowest to the fastest. A round is an epoch, or a part of one for large "
-        "networks, with shuffling, gathering, loss and accuracy.",
+        f"round they take turns; figures are medians of {rounds} round{plural}, warm; whiskers and "
+        "spread reach from the slowest to the fastest. A round is an epoch, or a part of one for "
+        "large networks, with shuffling, gathering, loss and accuracy.",
     )
     _figure(found, charts.throughput(document), "Samples per second, the first task of the table.")
     _figure(found, charts.over_batch(document), "The same over the batch size.")

@@ -15,7 +15,7 @@ from fusedmlp.bench import machine
 from fusedmlp.bench.contestants import USUAL, named_peers, thread_counts
 from fusedmlp.bench.tasks import Task
 from fusedmlp.bench.work import TRIAD_ARRAYS
-from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.errors import InvalidInputError, MissingDependencyError, UnknownNameError
 from fusedmlp.model import DTYPES
 from fusedmlp.registry import availability, parse, unavailable
 
@@ -91,7 +91,7 @@ class Request:
         InvalidInputError
             A number is out of range, or a name unknown.
         BackendUnavailableError
-            A named backend cannot be used here, or none can.
+            A named backend or peer cannot be used here.
         """
         for dtype in self.dtypes:
             if dtype not in DTYPES:
@@ -102,7 +102,12 @@ class Request:
         for count in self.threads:
             if not 1 <= count <= usable:
                 raise InvalidInputError(f"threads {count} is not from 1 to {usable}, the CPUs here")
-        named_peers(self.peers)
+        for peer in named_peers(self.peers):
+            absence = peer.absence()
+            if absence is not None:
+                raise MissingDependencyError(
+                    f"peer {peer.name!r} cannot take part: {absence}; install it, or leave it out"
+                )
         return replace(
             self,
             backends=_usable(self.backends),
@@ -154,7 +159,7 @@ def plan(request: Request, data: Dataset) -> Plan:
     base = Task(
         "",
         dtype=request.dtypes[0],
-        inputs=data.name,
+        inputs=f"data set {data.name}",  # which no name can make "normal"
         rows=rows,
         seconds=0.0 if request.quick else ROUND_SECONDS,
         is_pixels=data.x_train.dtype == np.uint8,

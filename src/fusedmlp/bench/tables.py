@@ -70,10 +70,9 @@ def operations(document: Document) -> Table:
         Column("operation"),
         Column("engine"),
         Column("time", is_number=True),
-        Column("FLOP/byte", is_number=True),
+        Column("FLOP/B", is_number=True),
         Column("GFLOP/s", is_number=True),
         Column("bound", is_number=True),
-        Column("limit"),
         Column("of bound", is_number=True),
     ]
     rows, before = [], ""
@@ -85,8 +84,7 @@ def operations(document: Document) -> Table:
                 duration(point.seconds),
                 f"{point.work.intensity:.2f}",
                 f"{point.rate / 1e9:,.1f}",
-                f"{point.bound / 1e9:,.1f}",
-                point.limit,
+                f"{point.bound / 1e9:,.0f} {point.limit}",
                 percent(point.share),
             ]
         )
@@ -176,6 +174,8 @@ def comparison(found: Sequence[Change], threshold: float) -> Table:
 def notes(document: Document) -> list[str]:
     """Say what a reader of the tables has to know of this run."""
     found = []
+    if document["settings"].get("quick"):
+        found.append("a quick run: it proves that everything runs, its figures mean nothing")
     judged = [each for each in records(document) if each.section != "operation"]
     if any((each.share_of_peak or 0.0) > 1.0 for each in judged):
         found.append(
@@ -201,22 +201,24 @@ def notes(document: Document) -> list[str]:
         found.append(
             f"processes that should have been idle computed in up to {percent(burned)} of a round"
         )
-    found += failures(document, "parity") + failures(document, "failed")
-    return found + [f"{name} took no part: {why}" for name, why in document["skipped"].items()]
+    return found + failures(document, "parity") + failures(document, "failed")
 
 
 def failures(document: Document, status: str) -> list[str]:
-    """Say who ended with a status, on what, and why."""
+    """Say who ended with a status, on what, and why; with ``failed``, also whose process died."""
     found = [
         f"{engine_name(entry['peer'])} on {each['task']['name']}: {entry['reason']}"
         for each in _all_tasks(document)
         for entry in each["entries"]
         if entry["status"] == status
     ]
-    phases = document.get("phases", ()) if status == "failed" else ()
+    if status != "failed":
+        return found
+    # Who is not installed was refused before: who is missing now has gone.
+    found += [f"{engine_name(label)}: {why}" for label, why in document["skipped"].items()]
     return found + [
         f"{engine_name(str(row['peer']))}, {row['state']} start: {row['failed']}"
-        for row in phases
+        for row in document.get("phases", ())
         if "failed" in row
     ]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from fusedmlp.cli import console, options
-from fusedmlp.errors import BreachedError, ExitCode, InvalidInputError
+from fusedmlp.errors import BreachedError, ExitCode, FusedMLPError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,8 +154,10 @@ def bench(
     """
     from fusedmlp.bench import compare as comparing
     from fusedmlp.bench import measure
+    from fusedmlp.bench.contestants import USUAL
     from fusedmlp.bench.plan import Request, plan, usual_peers
     from fusedmlp.bench.summary import as_csv, records
+    from fusedmlp.bench.tables import failures
     from fusedmlp.cli.choosing import named_or_usable
     from fusedmlp.cli.settings import DataRequest
     from fusedmlp.storage import write_atomically
@@ -176,6 +178,8 @@ def bench(
     if not threshold > 0:
         raise InvalidInputError(f"threshold {threshold} is not above 0, such as 0.9")
     _check_targets(csv, plot, html)
+    if peers and not request.peers:
+        console.note(f"none of {', '.join(USUAL)} is installed: no peer takes part")
     before = None if compare is None else comparing.read(compare)
     typed = options.given_on_command_line(ctx)
     folder = str(data_dir) if data_dir is not None and "data_dir" in typed else None
@@ -189,6 +193,10 @@ def bench(
     with _Progress() as progress:
         voices = measure.Voices(lambda line: console.note(line, err), progress.doing)
         found = measure.run(request, planned, data, ["fusedmlp", *sys.argv[1:]], voices)
+    if not any(each.section == "training" for each in records(found)):
+        raise FusedMLPError(
+            f"no training could be measured: {'; '.join(failures(found, 'failed'))}"
+        )
     changes = [] if before is None else comparing.changes(before, found)
     _write_drawings(found, plot, html, changes, threshold)
     if csv is not None:
@@ -298,7 +306,9 @@ def _show(
     for label, device in found.get("devices", {}).items():
         console.labelled(engine_name(label), device, out)
     console.labelled("data", f"{data['name']}, {data['source']}", out)
-    console.labelled("threads", f"{threads}; {request.rounds} rounds", out)
+    console.labelled(
+        "threads", f"{threads}; {request.rounds} round{'s' * (request.rounds > 1)}", out
+    )
     parts = {
         "Training": tables.throughput(found, "training"),
         "Prediction, from rows to probabilities": tables.throughput(found, "prediction"),
