@@ -200,17 +200,20 @@ def nonzero_entries(
         return None
     indptr, n = np.zeros(rows + 1, np.int64), 0
     for part in _parts(rows, D):
-        counts = np.count_nonzero(x[part], axis=1)
+        counts = np.count_nonzero(x[part] != 0, axis=1)  # faster than on numbers
         indptr[part.start + 1 : part.stop + 1] = n + np.cumsum(counts)
         n += int(counts.sum())
         if n * (kept.itemsize + 2) + indptr.nbytes > most:
             return None
     indices, data = np.empty(n, np.uint16), np.empty(n, kept)
     for part in _parts(rows, D):
-        found = x[part] != 0
-        stretch = slice(indptr[part.start], indptr[min(part.stop, rows)])
-        indices[stretch] = np.nonzero(found)[1]
-        data[stretch] = x[part][found]
+        piece = x[part]
+        # Flat, and columns by subtraction: twice as fast as an index for each axis.
+        places = np.flatnonzero(piece != 0)
+        bounds = indptr[part.start : part.start + len(piece) + 1]
+        stretch = slice(bounds[0], bounds[-1])
+        indices[stretch] = places - np.repeat(np.arange(len(piece)) * D, np.diff(bounds))
+        data[stretch] = piece.reshape(-1)[places]
     return indptr, indices, data
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 import warnings
 
 import numpy as np
@@ -14,10 +13,8 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from fusedmlp import slices
 from fusedmlp.callbacks import Callback, EpochPrinter, HistoryWriter
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
-from fusedmlp_numpy.engine import NumpyEngine
 
 IRIS = load_iris(return_X_y=True)
 SOLVERS = ("sgd", "adam", "lbfgs")
@@ -205,27 +202,19 @@ def interrupt_after(seconds):
     return timer
 
 
-def test_ctrl_c_is_served_inside_an_epoch(monkeypatch):
-    """An epoch of half a minute ends soon after Ctrl-C, and keeps what was learned."""
+def test_ctrl_c_is_served_inside_an_epoch():
+    """One compiled call for the whole epoch would run for many seconds, deaf to signals."""
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(4000, 20)), rng.integers(0, 2, 4000)
-    estimator = MLPClassifier(5, batch_size=4, max_iter=2, backend="numpy", random_state=0)
-    real = NumpyEngine.train_epoch
-
-    def slow(self, data, order, lr):
-        time.sleep(0.03 * len(lr))
-        return real(self, data, order, lr)
-
-    monkeypatch.setattr(NumpyEngine, "train_epoch", slow)
+    x, y = rng.normal(size=(60_000, 64)).astype(np.float32), rng.integers(0, 2, 60_000)
+    given = {"batch_size": 1, "max_iter": 2, "backend": "numba", "random_state": 0}
+    MLPClassifier((512, 512), **given).fit(x[:40], y[:40])  # compiles
+    estimator = MLPClassifier((512, 512), **given)
     timer = interrupt_after(1.0)
-    began = time.monotonic()
     with pytest.warns(UserWarning, match="interrupted by user"):
         estimator.fit(x, y)
     timer.join()
-    assert time.monotonic() - began < 1.0 + 10 * slices.SLICE_SECONDS
-    assert estimator.n_iter_ == 0
-    assert estimator.loss_curve_ == []
-    assert 0 < estimator._steps < 1000
-    start = np.random.RandomState(0).uniform(-1, 1, (20, 5)) * np.sqrt(6 / 25)
-    assert np.abs(estimator.coefs_[0] - start).max() > 1e-4
-    assert estimator.predict(x).shape == y.shape
+    assert 0 < estimator._steps < len(x)
+    assert (estimator.n_iter_, estimator.loss_curve_) == (0, [])
+    start = np.random.RandomState(0).uniform(-1, 1, (64, 512)) * np.sqrt(6 / (64 + 512))
+    assert np.abs(estimator.coefs_[0] - start).max() > 1e-3  # it keeps what was learned
+    assert estimator.predict(x[:5]).shape == (5,)

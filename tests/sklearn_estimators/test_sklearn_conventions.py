@@ -220,8 +220,13 @@ def test_bad_rows_give_scikit_learns_words(fitted):
         fitted.predict(IRIS[0][0])
     with pytest.raises(AttributeError, match="no attribute 'partial_fit'"):
         MLPClassifier(solver="lbfgs").partial_fit(*IRIS)
-    with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
-        MLPClassifier(max_iter=2, backend="numpy").fit(*IRIS)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+def test_warnings_are_laid_to_the_caller(solver):
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations|failed to converge") as said:
+        MLPClassifier(solver=solver, max_iter=2, backend="numpy").fit(*IRIS)
+    assert [warning.filename for warning in said] == [__file__]
 
 
 def test_the_fitted_network_is_that_of_the_core(fitted):
@@ -268,10 +273,11 @@ def test_weights_that_overflow_are_refused():
 
 
 def test_a_batch_larger_than_the_data_is_clipped():
-    with pytest.warns(UserWarning, match="clipped"):
+    with pytest.warns(UserWarning, match="clipped") as said:
         clipped = MLPClassifier(3, batch_size=999, max_iter=2, backend="numpy", random_state=0).fit(
             *IRIS
         )
+    assert said[0].filename == __file__
     whole = MLPClassifier(3, batch_size=150, max_iter=2, backend="numpy", random_state=0).fit(*IRIS)
     np.testing.assert_array_equal(clipped.coefs_[0], whole.coefs_[0])
 

@@ -83,7 +83,7 @@ def test_weights_and_curves_are_scikit_learns(backend, kind, solver, activation)
     theirs.fit(x, y)
     mine.fit(x, y)
     assert_same_fit(theirs, mine, 1e-6)
-    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-6)
     assert (mine.n_iter_, mine.t_, mine.n_layers_) == (theirs.n_iter_, theirs.t_, theirs.n_layers_)
     assert (mine.out_activation_, mine.n_outputs_) == (theirs.out_activation_, theirs.n_outputs_)
     predicted, expected = mine.predict(x), theirs.predict(x)
@@ -170,7 +170,7 @@ def test_partial_fit_goes_on_where_it_was(backend):
             theirs.partial_fit(x[part], y[part], classes=np.unique(y))
             mine.partial_fit(x[part], y[part], classes=np.unique(y))
     assert_same_fit(theirs, mine, 1e-6)
-    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -37,6 +37,7 @@ def minimise(
     tol: float,
     verbose: bool,
     tasks: Tasks,
+    stacklevel: int,
 ) -> Minimum:
     """Minimise the engine's objective over all rows of ``data``.
 
@@ -48,6 +49,8 @@ def minimise(
         Bounds of iterations and of evaluations, and of the gradient's largest element.
     tasks
         Told of every iteration.
+    stacklevel
+        Whom a warning is laid to.
 
     Warns
     -----
@@ -90,7 +93,7 @@ def minimise(
             f"(status={found.status}): {found.message}. Increase max_iter={max_iter} or "
             f"max_fun={max_fun}, or scale the data.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
     return Minimum(unflattened(found.x, network), float(found.fun), min(found.nit, max_iter))
 

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 MOST_AUTO_ROWS: Final = 200
 """Rows of a batch with ``batch_size="auto"``, at most; scikit-learn's."""
 
+TO_CALLER: Final = 6
+"""``stacklevel`` that lays a warning to whoever called ``fit``."""
+
 
 class Solvers(Curves):
     """The solvers ``sgd``, ``adam`` and ``lbfgs``; not for direct use."""
@@ -106,35 +109,13 @@ class Solvers(Curves):
         outputs = self.n_outputs_ if self.out_activation_ == "identity" else 1
         epochs = Epochs(engine, data, rows, drawing, self.alpha, outputs)
         most = 1 if incremental else self.max_iter
-        fit = Fit(
-            engine,
-            () if incremental else checked(self.callbacks),
-            epochs=most,
-            rows=len(rows),
-            validated=held_out is not None,
-        )
+        callbacks = () if incremental else checked(self.callbacks)
+        validated = held_out is not None
+        fit = Fit(engine, callbacks, epochs=most, rows=len(rows), validated=validated)
         tasks = None if incremental else self._tasks("epoch", X, given, weights)
-        best: Parameters | None = None
         self.n_iter_ = 0
         try:
-            try:
-                fit.begin()
-                while self.n_iter_ < most and fit.history.stopped is None:
-                    is_best = self._epoch(epochs, fit, tasks, data, held_out)
-                    if is_best:
-                        best = engine.parameters()
-                    if self._is_over():
-                        break
-                    if not incremental and self.n_iter_ == self.max_iter:
-                        warnings.warn(
-                            f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached "
-                            "and the optimization hasn't converged yet.",
-                            ConvergenceWarning,
-                            stacklevel=4,
-                        )
-            except KeyboardInterrupt:
-                fit.stop("interrupted")
-                warnings.warn("Training interrupted by user.", stacklevel=4)
+            best = self._run(epochs, fit, tasks, data, held_out)
             state = engine.state()
             self._slots, self._steps = state.slots, state.step
             self._hold(best or state.parameters)
@@ -142,6 +123,30 @@ class Solvers(Curves):
                 tasks.end()
         finally:
             fit.end()
+
+    def _run(
+        self, epochs: Epochs, fit: Fit, tasks: Tasks | None, data: Data, held_out: HeldOut | None
+    ) -> Parameters | None:
+        """Train epoch after epoch until it is over; return the parameters of the best score."""
+        best: Parameters | None = None
+        try:
+            fit.begin()
+            while self.n_iter_ < fit.epochs and fit.history.stopped is None:
+                if self._epoch(epochs, fit, tasks, data, held_out):
+                    best = fit.engine.parameters()
+                if self._is_over():
+                    break
+                if tasks is not None and self.n_iter_ == self.max_iter:
+                    warnings.warn(
+                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and "
+                        "the optimization hasn't converged yet.",
+                        ConvergenceWarning,
+                        stacklevel=TO_CALLER,
+                    )
+        except KeyboardInterrupt:
+            fit.stop("interrupted")
+            warnings.warn("Training interrupted by user.", stacklevel=TO_CALLER)
+        return best
 
     def _epoch(
         self, epochs: Epochs, fit: Fit, tasks: Tasks | None, data: Data, held_out: HeldOut | None
@@ -221,7 +226,7 @@ class Solvers(Curves):
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped",
-                stacklevel=5,
+                stacklevel=TO_CALLER,
             )
         return min(batch_size, n_rows)
 
@@ -255,6 +260,7 @@ class Solvers(Curves):
             tol=self.tol,
             verbose=bool(self.verbose),
             tasks=tasks,
+            stacklevel=TO_CALLER,
         )
         self._hold(found.parameters)
         self.loss_, self.n_iter_ = found.loss, found.n_iter

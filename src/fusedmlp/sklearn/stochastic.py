@@ -110,6 +110,7 @@ class Epochs:
         starts = np.arange(0, len(rows), engine.batch_size)
         self._sizes = np.diff(np.append(starts, len(rows)))
         self._slices = Slices(engine, data)
+        self._squares = self._sum_of_squares() if alpha else 0.0
 
     def run(self, lr: float, told: Callable[[int], None]) -> Sums:
         """Train on every row once; ``told`` hears now and then of how many."""
@@ -128,18 +129,24 @@ class Epochs:
         return Sums.joined(parts)
 
     def loss(self, sums: Sums) -> float:
-        """Return the mean of an epoch's batches' losses, penalty included.
+        """Return the mean of an epoch's batches' losses, penalty included; once for each epoch.
 
-        The penalty is that of the weights after the epoch; scikit-learn adds every batch's own.
+        scikit-learn adds the penalty of the weights that each batch finds. Here Σ W² is known at
+        both ends of the epoch, and taken to move evenly between them.
         """
         if len(sums.losses) < len(self._sizes):
             return float("nan")  # the epoch was not finished
         weights = np.where(sums.weights > 0.0, sums.weights, 1.0)
         loss = float(np.sum(sums.losses / weights * self._sizes)) / self.outputs
         if self._alpha:
-            squares = sum(float(np.vdot(W, W)) for W in self._engine.parameters().weights)
-            loss += 0.5 * self._alpha * squares * float(np.sum(self._sizes / weights))
+            before, self._squares, n = self._squares, self._sum_of_squares(), len(self._sizes)
+            with np.errstate(invalid="ignore", over="ignore"):  # where training has diverged
+                squares = before + (self._squares - before) * np.arange(n) / n
+                loss += 0.5 * self._alpha * float(np.sum(squares * self._sizes / weights))
         return loss / len(self._rows)
+
+    def _sum_of_squares(self) -> float:
+        return sum(float(np.vdot(W, W)) for W in self._engine.parameters().weights)
 
     def _last_batch(self, rows: IntArray, lr: float) -> Sums:
         """Take the step of a last batch that is smaller, and so has more of the penalty."""
