@@ -273,7 +273,7 @@ def test_anything(
 ):
     if output == "softmax":
         K = max(K, 2)
-    if hidden in ("relu", "identity") or output == "identity":
+    if hidden in ("relu", "identity") or output in ("identity", "exp"):
         optimizer = "adam"  # plain descent may diverge from arbitrary starts
     task = problem(
         (D, *widths, K),

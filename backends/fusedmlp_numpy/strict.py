@@ -113,8 +113,8 @@ def poisson_deviance(
 ) -> tuple[float, float]:
     """See :func:`fusedmlp_numpy.kernels.poisson_deviance`."""
     z += b
-    logits, counts, most = z.astype(np.float64), y.astype(np.float64), np.float64(EXP_OVERFLOWS)
-    logits = choose(logits > most, most, logits)
+    counts, most = y.astype(np.float64), np.float64(EXP_OVERFLOWS)
+    logits = choose(z > most, most, z.astype(np.float64))
     log_counts = log(choose(counts > 0, counts, DOUBLE.one), DOUBLE)
     losses = sum_rows(((exp(logits, DOUBLE) - counts) - counts * (logits - log_counts)).T)
     output_activation(z, "exp")
