@@ -14,10 +14,24 @@ settings.register_profile("fixed", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("fixed")
 
-COMPILED = ("numba", pytest.param("cupy", marks=pytest.mark.gpu))
+STRICT = "-strict"
+"""What follows a backend's name below where it is built with strict arithmetic."""
+
+COMPILED = (
+    "numba",
+    "numpy" + STRICT,
+    "numba" + STRICT,
+    pytest.param("cupy", marks=pytest.mark.gpu),
+    pytest.param("cupy" + STRICT, marks=pytest.mark.gpu),
+)
 """Backends that are compared with NumPy, the specification."""
 
 EVERY = ("numpy", *COMPILED)
+
+
+def built(name):
+    """Build a backend by one of these names."""
+    return backend_class(name.removesuffix(STRICT))(strict=name.endswith(STRICT))
 
 
 def pytest_collection_modifyitems(items):
@@ -35,13 +49,13 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", params=EVERY)
 def backend(request):
     """Each backend in turn."""
-    return backend_class(request.param)()
+    return built(request.param)
 
 
 @pytest.fixture(scope="session", params=COMPILED)
 def compiled_backend(request):
     """Each backend but the specification."""
-    return backend_class(request.param)()
+    return built(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -32,13 +32,20 @@ def test_backends_have_the_contract_signatures(name):
         ), member
 
 
+ENGINES = {
+    "numpy": ("fusedmlp_numpy.engine", "NumpyEngine"),
+    "numba": ("fusedmlp_numba.engine", "NumbaEngine"),
+    "numba-strict": ("fusedmlp_numba.strict", "StrictEngine"),
+    "cupy": ("fusedmlp_cupy.engine", "CupyEngine"),
+}
+
+
 def engine_class(name):
-    module = {"numpy": "NumpyEngine", "numba": "NumbaEngine", "cupy": "CupyEngine"}[name]
-    package = pytest.importorskip(f"fusedmlp_{name}.engine")
-    return getattr(package, module)
+    module, member = ENGINES[name]
+    return getattr(pytest.importorskip(module), member)
 
 
-@pytest.mark.parametrize("name", ["numpy", "numba", "cupy"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_engines_implement_the_contract_and_nothing_beside(name):
     found = engine_class(name)
     assert found.__mro__[1:] == (Engine, *Engine.__mro__[1:]), "an engine inherits from another"

@@ -37,8 +37,11 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
+    has_strict = True
 
-    def __init__(self, *, device: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, *, device: int | None = None, threads: int | None = None, strict: bool = False
+    ) -> None:
         if threads is not None and threads < 1:
             raise InvalidInputError(f"threads {threads} is not at least 1")
         number = 0 if device is None else device
@@ -54,6 +57,7 @@ class CupyBackend(Backend):
             raise MissingDependencyError(text)
         self._cupy = found.cupy
         self._number = number
+        self.strict = strict
 
     @classmethod
     def probe(cls) -> Availability:
@@ -121,6 +125,7 @@ class CupyBackend(Backend):
             dtype=dtype,
             seed=seed,
             device=CupyDevice(self._cupy, self._number),
+            strict=self.strict,
         )
 
 

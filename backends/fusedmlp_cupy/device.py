@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from fusedmlp.errors import DeviceMemoryError
+from fusedmlp_cupy.strict import constants_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,10 +33,11 @@ Geometry: TypeAlias = tuple[int, ...]
 Argument: TypeAlias = "DeviceArray | np.generic"
 """What a kernel takes: a device array, or a NumPy scalar of exactly the parameter's width."""
 
-SOURCE = "kernels.cu"
-
 COMPILE_OPTIONS = ("--std=c++17", "-prec-div=true", "-prec-sqrt=true")
 """Given to NVRTC beside -DREAL; CuPy adds -ftz=true and the architecture. Never fast-math."""
+
+STRICT_OPTIONS = (*COMPILE_OPTIONS, "-fmad=false")
+"""Without fused multiply-adds; what -ftz=true means for strict mode is said in strict.cu."""
 
 UPLOAD_BYTES = 64 * 2**20
 """Data sets go up in pieces of this size, so that a mapped file is never pulled in whole."""
@@ -143,20 +145,33 @@ class CupyDevice:
         """Wait for everything queued on the current stream."""
         self._cupy.cuda.Stream.null.synchronize()
 
-    def program(self, dtype: FloatDtype, names: tuple[str, ...]) -> Program:
-        """Compile ``kernels.cu`` for a floating type, or load it from CuPy's cache on disk."""
+    def program(
+        self, dtype: FloatDtype, names: tuple[str, ...], *, strict: bool = False
+    ) -> Program:
+        """Compile the kernels for a floating type, or load them from CuPy's cache on disk."""
         start = time.perf_counter()
-        module = self._cupy.RawModule(code=kernel_source(), options=compile_options(dtype))
+        module = self._cupy.RawModule(
+            code=kernel_source(strict=strict), options=compile_options(dtype, strict=strict)
+        )
         module.compile()
         functions = {name: module.get_function(name) for name in names}
         return Program(functions, time.perf_counter() - start)
 
 
-def kernel_source() -> str:
-    """Text of ``kernels.cu``."""
-    return files("fusedmlp_cupy").joinpath(SOURCE).read_text(encoding="utf-8")
+def kernel_source(*, strict: bool = False) -> str:
+    """Text of the program: ``common.cu`` and ``kernels.cu``, or ``strict.cu`` and its constants."""
+    if strict:
+        return _source("common.cu") + constants_source() + _source("strict.cu")
+    return _source("common.cu") + _source("kernels.cu")
 
 
-def compile_options(dtype: FloatDtype) -> tuple[str, ...]:
+def compile_options(dtype: FloatDtype, *, strict: bool = False) -> tuple[str, ...]:
     """NVRTC options for one floating type."""
-    return (f"-DREAL={'float' if dtype == 'float32' else 'double'}", *COMPILE_OPTIONS)
+    real = "float" if dtype == "float32" else "double"
+    return (f"-DREAL={real}", *(STRICT_OPTIONS if strict else COMPILE_OPTIONS))
+
+
+def _source(name: str) -> str:
+    """Text of a file of this package, behind a line that has the compiler's messages name it."""
+    text = files("fusedmlp_cupy").joinpath(name).read_text(encoding="utf-8")
+    return f'#line 1 "{name}"\n{text}'

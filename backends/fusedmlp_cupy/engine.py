@@ -3,12 +3,13 @@
 The structure and the names are those of the NumPy engine. What differs: parameters, data and
 every buffer live on the device; an epoch queues its kernels without waiting for any, with order,
 rates and steps uploaded once before it and the batches' sums read once after it. How a kernel is
-launched is in kernels.py, its formula in kernels.cu, CuPy's own calls are in device.py.
+launched is in kernels.py, its formula in kernels.cu, CuPy's own calls are in device.py. Strict mode
+launches the kernels of strict.cu instead, by the same names, and multiplies by one of them too.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from fusedmlp.backend import Data, Engine, State, Sums
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.optimizers import SGD
 from fusedmlp.staging import check_rates, check_rows, prepare, prepare_inputs, prepare_state
+from fusedmlp.strict import evaluation_rows
 from fusedmlp_cupy import kernels
 from fusedmlp_cupy.call import Call, Masks, begin
 from fusedmlp_cupy.data import CupyData, upload, upload_inputs
@@ -35,7 +37,7 @@ FORWARD_ROWS: Final = 4096
 
 
 class CupyEngine(Engine):
-    """One network in device memory."""
+    """One network in device memory; ``strict`` means the arithmetic of :mod:`fusedmlp.strict`."""
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class CupyEngine(Engine):
         dtype: FloatDtype,
         seed: int,
         device: CupyDevice,
+        strict: bool = False,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -55,12 +58,14 @@ class CupyEngine(Engine):
         self.dtype = dtype
         self.seed = seed
         self._device = device
+        self._strict = strict
         self._layout = Layout.of(network)
         self._step = 0
 
         zeros = np.zeros(self._layout.size, dtype)
         with device.active():
-            self._program = device.program(dtype, tuple(kernels.KERNELS))
+            names = kernels.STRICT_KERNELS if strict else tuple(kernels.KERNELS)
+            self._program = device.program(dtype, names, strict=strict)
             self._theta = device.upload(zeros)
             self._gradient = device.upload(zeros)
             self._slots = tuple(device.upload(zeros) for _ in optimizer.slots)
@@ -206,7 +211,7 @@ class CupyEngine(Engine):
         last = self.network.n_layers - 1
         for layer, (W, b) in enumerate(zip(self._weights, self._biases, strict=True)):
             z = a[layer + 1]
-            self._device.product(a[layer], W, z)
+            self._product(a[layer], W, z)
             if layer < last:
                 dropout = call.dropout_of(layer) if call else None
                 kernels.bias_activation(self._program, z, b, self.network.hidden, batch, dropout)
@@ -222,17 +227,32 @@ class CupyEngine(Engine):
         delta = a[-1]
         self._output_delta(delta, batch, call)
         for layer in reversed(range(self.network.n_layers)):
-            self._device.product(a[layer].T, delta, self._dW[layer])
+            self._product(a[layer], delta, self._dW[layer], transposed="a")
             kernels.bias_gradient(self._program, delta, self._db[layer])
             if layer == 0:
                 break
             below = self._delta[layer - 1][: batch.size]
-            self._device.product(delta, self._weights[layer].T, below)
+            self._product(delta, self._weights[layer], below, transposed="b")
             dropout = call.dropout_of(layer - 1)
             kernels.hidden_delta(
                 self._program, below, a[layer], self.network.hidden, batch, dropout
             )
             delta = below
+
+    def _product(
+        self,
+        a: DeviceArray,
+        b: DeviceArray,
+        out: DeviceArray,
+        *,
+        transposed: Literal["", "a", "b"] = "",
+    ) -> None:
+        """Out = a·b, aᵀ·b or a·bᵀ."""
+        if self._strict:
+            kernels.product(self._program, a, b, out, transposed)
+        else:
+            a, b = a.T if transposed == "a" else a, b.T if transposed == "b" else b
+            self._device.product(a, b, out)
 
     def _output_delta(self, z: DeviceArray, batch: Batch, call: Call) -> None:
         """Turn the last product into the output delta; note the rows' losses."""
@@ -277,7 +297,8 @@ class CupyEngine(Engine):
 
     def _evaluation_buffers(self, n: int) -> tuple[int, list[DeviceArray]]:
         """Rows to take at a time, and buffers that hold them."""
-        size = min(max(self.batch_size, FORWARD_ROWS), max(n, 1))
+        most = evaluation_rows(self.batch_size) if self._strict else FORWARD_ROWS
+        size = min(max(self.batch_size, most), max(n, 1))
         return size, self._a if size == self.batch_size else self._activation_buffers(size)
 
     def _read(self, flat: DeviceArray) -> Parameters:

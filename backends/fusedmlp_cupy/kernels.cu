@@ -1,7 +1,8 @@
 // The GPU kernels: the formulas of fusedmlp_numpy/kernels.py, one kernel each, under the same names.
 //
-// This file is not a library: it includes nothing, allocates nothing and knows no network. It is
-// compiled at run time by NVRTC, once for each floating type, with -DREAL=float or -DREAL=double.
+// This file is not a library: it includes nothing, allocates nothing and knows no network. Behind
+// common.cu it is compiled at run time by NVRTC, once for each floating type, with -DREAL=float or
+// -DREAL=double.
 // launches.py says with which grids and blocks the kernels run, and engine.py in which order.
 // The matrix products are cuBLAS's.
 //
@@ -16,27 +17,6 @@
 //                rows is null; losses and correct are written at first + i
 //   batch        number of the batch in this call: an index into rates, steps and batch_weights
 
-#ifndef REAL
-#error "compile with -DREAL=float or -DREAL=double"
-#endif
-typedef REAL real;
-typedef unsigned char uint8;
-typedef unsigned int uint32;
-typedef long long int64;
-typedef unsigned long long uint64;
-
-#define KERNEL extern "C" __global__ void
-
-// The order of fusedmlp.network.HIDDEN_ACTIVATIONS and OUTPUTS; launches.py holds the same numbers.
-enum { HIDDEN_SIGMOID, HIDDEN_TANH, HIDDEN_RELU, HIDDEN_IDENTITY };
-enum { OUTPUT_SOFTMAX, OUTPUT_SIGMOID, OUTPUT_IDENTITY, OUTPUT_EXP };
-
-// Block shapes that the sums below are written for: launches.py holds the same numbers.
-enum { ROW_LANES = 32, ROWS_PER_BLOCK = 4, COLUMN_LANES = 32, COLUMN_DEPTH = 8, SUM_THREADS = 256 };
-
-// Those of fusedmlp/backend.py.
-const double MAX_ROW_LOSS = 1e300, EXP_OVERFLOWS = 710;
-
 // Accurate versions by type: the fast ones (__expf and its like) are outside the parity bounds.
 __device__ float exponential(float x) { return expf(x); }
 __device__ double exponential(double x) { return exp(x); }
@@ -47,11 +27,6 @@ __device__ double square_root(double x) { return sqrt(x); }
 
 // 1 / (1 + e^-z): where z is very negative, e^-z is infinite and the quotient rightly 0.
 __device__ real logistic(real z) { return (real)1 / ((real)1 + exponential(-z)); }
-
-__device__ int64 source_row(const int64* rows, int64 first, int row)
-{
-    return rows ? rows[first + row] : first + row;
-}
 
 // ---------------------------------------------------------------------------------- gather_rows
 // out (B, D) = x[rows] in real; uint8 pixels become x / 255 by a rounded division, as on the host
@@ -120,38 +95,7 @@ KERNEL gather_rows_csr_float64(
 }
 
 // --------------------------------------------------------------------------------- dropout_mask
-// Philox4x32-10 as fusedmlp/backend.py defines the masks. They are computed where they are needed,
-// forward and backward, and never stored; the kernel dropout_mask writes one for comparison only.
-
-struct Words { uint32 word[4]; };
-
-__device__ Words philox4x32(uint32 c0, uint32 c1, uint32 c2, uint32 c3, uint32 k0, uint32 k1)
-{
-    for (int round = 0; round < 10; ++round) {
-        const uint64 p0 = (uint64)c0 * 0xD2511F53u;
-        const uint64 p1 = (uint64)c2 * 0xCD9E8D57u;
-        c0 = (uint32)(p1 >> 32) ^ c1 ^ k0;
-        c1 = (uint32)p1;
-        c2 = (uint32)(p0 >> 32) ^ c3 ^ k1;
-        c3 = (uint32)p0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return Words{{c0, c1, c2, c3}};
-}
-
-// One call serves four neighbouring units: bit u is set where unit 4·group + u is kept. The
-// threshold is 64 bits wide because a tiny dropout rate rounds it up to 2^32, past every word.
-__device__ uint32 kept_units(
-    int group, int row, uint32 step, uint32 layer, uint32 seed_low, uint32 seed_high,
-    uint64 threshold)
-{
-    const Words words = philox4x32((uint32)group, (uint32)row, step, layer, seed_low, seed_high);
-    uint32 kept = 0;
-    for (int unit = 0; unit < 4; ++unit)
-        kept |= (uint32)(words.word[unit] < threshold) << unit;
-    return kept;
-}
+// A mask, written for comparison only.
 
 // out (B, H): 1 where the unit is kept.
 KERNEL dropout_mask(
@@ -576,8 +520,6 @@ KERNEL batch_sums(
 // launch updates them all. The L2 gradient l2·W and AdamW's decay are for those first ones only.
 // rates (n_steps, RATE_COLUMNS) holds what the host has computed in float64 for each step, rounded
 // to real: lr, lr / (1 - beta1^t), 1 - beta2^t, 1 - lr·decay and eps; SGD's rows use the first alone.
-
-enum { RATE_COLUMNS = 5 };
 
 // gradient[:n_weights] += l2·theta: for callers who want the gradient itself.
 KERNEL l2_gradient(real* gradient, const real* theta, int64 n_weights, real l2)

@@ -1,4 +1,4 @@
-"""How each kernel of kernels.cu is launched: one function each, under the kernel's name.
+"""How each kernel of kernels.cu, and its twin in strict.cu, is launched: under the kernel's name.
 
 The formulas are in kernels.cu and in :mod:`fusedmlp_numpy.kernels`, whose functions of the same
 names compute the same things. Functions here choose the grid and give every scalar the width
@@ -46,6 +46,9 @@ KERNELS: Final[dict[str, str | None]] = {
     "adam": "adam",
 }
 """Every kernel of kernels.cu, and its twin in :mod:`fusedmlp_numpy.kernels`."""
+
+STRICT_KERNELS: Final = (*(name for name in KERNELS if name != "dropout_mask"), "product")
+"""Every kernel of strict.cu that the engine launches."""
 
 # The block shapes that kernels.cu is written for; the enums there hold the same numbers.
 ROW_LANES: Final = 32
@@ -248,6 +251,23 @@ def output_activation(program: Program, z: DeviceArray, b: DeviceArray, output: 
     B, K = z.shape
     args = (z, b, np.int32(B), np.int32(K), np.int32(OUTPUTS.index(output)))
     program.launch("output_activation", *_row_blocks(B), args)
+
+
+def product(
+    program: Program, a: DeviceArray, b: DeviceArray, out: DeviceArray, transposed: str
+) -> None:
+    """Out (m, n) = a (m, k) · b (k, n), in strict mode, where cuBLAS has no say.
+
+    Parameters
+    ----------
+    transposed
+        Which of the two, if any, is given as its transpose, in C order: ``a``, ``b`` or nothing.
+    """
+    m, n = out.shape
+    k = b.shape[1] if transposed == "b" else b.shape[0]
+    sizes = np.int32(m), np.int32(k), np.int32(n)
+    args = (a, b, *sizes, np.int32(transposed == "a"), np.int32(transposed == "b"), out)
+    program.launch("product", *_elements(m, n), args)
 
 
 def bias_gradient(program: Program, delta: DeviceArray, db: DeviceArray) -> None:

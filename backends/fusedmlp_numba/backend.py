@@ -20,8 +20,11 @@ class NumbaBackend(Backend):
     """Compiled kernels on the CPU: no BLAS, no thread pool, the same bits for any thread count."""
 
     name = "numba"
+    has_strict = True
 
-    def __init__(self, *, device: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, *, device: int | None = None, threads: int | None = None, strict: bool = False
+    ) -> None:
         if device is not None:
             raise InvalidInputError(
                 f"numba:{device} names a device, but the numba backend has none: use 'numba'"
@@ -34,6 +37,7 @@ class NumbaBackend(Backend):
         if found.state != "usable":
             raise NoUsableDeviceError(found.detail)
         self._threads = usable_cpus() if threads is None else threads
+        self.strict = strict
 
     @classmethod
     def probe(cls) -> Availability:
@@ -96,6 +100,17 @@ class NumbaBackend(Backend):
         seed: int,
     ) -> Engine:
         """See :meth:`fusedmlp.backend.Backend.compile`."""
+        if self.strict:
+            from fusedmlp_numba.strict import StrictEngine
+
+            return StrictEngine(
+                network,
+                optimizer,
+                objective,
+                batch_size=batch_size,
+                dtype=dtype,
+                seed=seed,
+            )
         from fusedmlp_numba.engine import NumbaEngine
 
         return NumbaEngine(

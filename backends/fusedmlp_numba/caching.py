@@ -3,8 +3,9 @@
 Numba looks at the file of the function that it loads, and not at the functions called from there
 (numba#3588): edit a callee in another file, and yesterday's machine code runs. Therefore only the
 few functions that Python calls, the *entries*, are kept on disk, and each is a closure over
-:data:`STAMP`, a hash of all sources of this package: closure values are part of the key under
-which Numba files compiled code. Numba itself adds its version and the CPU.
+:data:`STAMP`, a hash of all sources of this package and of fusedmlp.strict, which is compiled here:
+closure values are part of the key under which Numba files compiled code. Numba itself adds its
+version and the CPU.
 
 The folder is Numba's choice: ``NUMBA_CACHE_DIR``, else ``__pycache__``, else the user's cache.
 A folder that cannot be written, and a file that cannot be read, cost time and nothing else.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import numba
 
+from fusedmlp import strict
 from fusedmlp.backend import MAX_ROW_LOSS
 from fusedmlp_numba.inner import EntryCompiler, KernelCompiler
 
@@ -59,8 +61,9 @@ def kernel(function: Function) -> Function:
 def _stamp() -> str | None:
     """Hash of everything that compiled code depends on; None where there are no sources to read."""
     digest = hashlib.sha256(repr(MAX_ROW_LOSS).encode())
+    own, shared = sorted(Path(__file__).parent.glob("*.py")), Path(strict.__file__)
     try:
-        for source in sorted(Path(__file__).parent.glob("*.py")):
+        for source in (*own, shared):
             digest.update(source.read_bytes())
     except OSError:
         return None

@@ -22,11 +22,14 @@ class NumpyBackend(Backend):
     """Plain NumPy; matrix products on its BLAS, with that library's threads."""
 
     name = "numpy"
+    has_strict = True
 
     # BLAS libraries cut products by the number of threads, and sum the pieces by other kernels.
     bits_depend_on_threads = True
 
-    def __init__(self, *, device: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, *, device: int | None = None, threads: int | None = None, strict: bool = False
+    ) -> None:
         if device is not None:
             raise InvalidInputError(
                 f"numpy:{device} names a device, but the numpy backend has none: use 'numpy'"
@@ -34,6 +37,7 @@ class NumpyBackend(Backend):
         if threads is not None and threads < 1:
             raise InvalidInputError(f"threads {threads} is not at least 1")
         self._threads = threads
+        self.strict = strict
 
     @classmethod
     def probe(cls) -> Availability:
@@ -86,4 +90,5 @@ class NumpyBackend(Backend):
             dtype=dtype,
             seed=seed,
             threads=self._threads,
+            strict=self.strict,
         )

@@ -1,7 +1,8 @@
 """The NumPy engine: forward, backward and update of a whole network, written as the formulas are.
 
 Every buffer is allocated once. Nothing here is compiled or threaded by hand; the matrix products
-run on NumPy's BLAS. The formulas of single operations are in kernels.py.
+run on NumPy's BLAS. The formulas of single operations are in kernels.py; strict mode exchanges
+those of them that are in strict.py.
 """
 
 from __future__ import annotations
@@ -25,23 +26,58 @@ from fusedmlp.staging import (
     prepare_inputs,
     prepare_state,
 )
-from fusedmlp_numpy import kernels
+from fusedmlp.strict import evaluation_rows
+from fusedmlp_numpy import kernels, strict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
-    from fusedmlp.network import Network, Objective
+    from fusedmlp.network import HiddenActivation, Network, Objective, Output
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
 
-OUTPUT_KERNELS: Final[dict[str, Callable[..., tuple[float, float]]]] = {
-    "softmax": kernels.softmax_cross_entropy,
-    "sigmoid": kernels.sigmoid_cross_entropy,
-    "identity": kernels.squared_error,
-    "exp": kernels.poisson_deviance,
-}
+
+@dataclass(frozen=True)
+class Operations:
+    """The kernels that strict mode exchanges, named as they are in kernels.py and strict.py."""
+
+    product: Callable[[FloatArray, FloatArray, FloatArray], None]
+    bias_gradient: Callable[[FloatArray, FloatArray], None]
+    batch_weight: Callable[[FloatArray], float]
+    bias_activation: Callable[[FloatArray, FloatArray, HiddenActivation], None]
+    output_kernels: Mapping[Output, Callable[..., tuple[float, float]]]
+    output_activation: Callable[[FloatArray, Output], None]
+
+
+FAST: Final = Operations(
+    kernels.product,
+    kernels.bias_gradient,
+    kernels.batch_weight,
+    kernels.bias_activation,
+    {
+        "softmax": kernels.softmax_cross_entropy,
+        "sigmoid": kernels.sigmoid_cross_entropy,
+        "identity": kernels.squared_error,
+        "exp": kernels.poisson_deviance,
+    },
+    kernels.output_activation,
+)
+
+STRICT: Final = Operations(
+    strict.product,
+    strict.bias_gradient,
+    strict.batch_weight,
+    strict.bias_activation,
+    {
+        "softmax": strict.softmax_cross_entropy,
+        "sigmoid": strict.sigmoid_cross_entropy,
+        "identity": strict.squared_error,
+        "exp": strict.poisson_deviance,
+    },
+    strict.output_activation,
+)
 
 FORWARD_ROWS: Final = 1024
 """Rows that forward and evaluate take at a time, or the batch size where that is larger."""
@@ -59,7 +95,7 @@ class NumpyData(Data):
 
 
 class NumpyEngine(Engine):
-    """One network in host memory."""
+    """One network in host memory; ``strict`` means the arithmetic of :mod:`fusedmlp.strict`."""
 
     def __init__(
         self,
@@ -71,6 +107,7 @@ class NumpyEngine(Engine):
         dtype: FloatDtype,
         seed: int,
         threads: int | None,
+        strict: bool = False,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -80,6 +117,8 @@ class NumpyEngine(Engine):
         self.seed = seed
         self._threads = threads
         self._blas = ThreadpoolController() if threads is not None else None
+        self._strict = strict
+        self._operations = STRICT if strict else FAST
 
         self._theta = zeros(network, dtype)
         self._gradients = zeros(network, dtype)
@@ -130,7 +169,7 @@ class NumpyEngine(Engine):
                 kernels.gather_rows(inputs, np.arange(start, stop), a[0])
                 self._logits(a)
                 a[-1] += self._theta.biases[-1]
-                kernels.output_activation(a[-1], self.network.output)
+                self._operations.output_activation(a[-1], self.network.output)
                 outputs[start:stop] = a[-1]
         return outputs
 
@@ -173,7 +212,7 @@ class NumpyEngine(Engine):
         starts = range(0, len(order), self.batch_size)
         lr = check_rates(lr, len(starts))
         # Plain SGD has its rate folded into the output delta, which is smaller than the weights.
-        folds = self.optimizer.kernel == "sgd"
+        folds = self.optimizer.kernel == "sgd" and not self._strict
         parts = []
         with self._arithmetic():
             for start, rate in zip(starts, lr.tolist(), strict=True):
@@ -193,10 +232,10 @@ class NumpyEngine(Engine):
         hidden, dropout = self.network.hidden, self.network.dropout
         last = self.network.n_layers - 1
         for layer, (W, b) in enumerate(zip(self._theta.weights, self._theta.biases, strict=True)):
-            np.matmul(a[layer], W, out=a[layer + 1])
+            self._operations.product(a[layer], W, a[layer + 1])
             if layer == last:
                 return
-            kernels.bias_activation(a[layer + 1], b, hidden)
+            self._operations.bias_activation(a[layer + 1], b, hidden)
             if training and dropout:
                 kept = self._kept[layer][: len(a[0])]
                 kernels.dropout_mask(kept, self.seed, self._step, layer, dropout)
@@ -224,14 +263,14 @@ class NumpyEngine(Engine):
         weights, l2, dropout = self._theta.weights, self.objective.l2, self.network.dropout
         for layer in reversed(range(self.network.n_layers)):
             dW, db = self._gradients.weights[layer], self._gradients.biases[layer]
-            np.matmul(a[layer].T, delta, out=dW)
-            np.add.reduce(delta, axis=0, out=db)
+            self._operations.product(a[layer].T, delta, dW)
+            self._operations.bias_gradient(delta, db)
             if l2:
                 dW += rate * l2 * weights[layer]
             if layer == 0:
                 break
             below = self._delta[layer - 1][: len(rows)]
-            np.matmul(delta, weights[layer].T, out=below)
+            self._operations.product(delta, weights[layer].T, below)
             if dropout:
                 # a holds f(z)/(1 − p) where kept; where silenced, the mask makes delta 0.
                 below *= self._kept[layer - 1][: len(rows)]
@@ -247,9 +286,9 @@ class NumpyEngine(Engine):
         """Turn the last product into the unscaled output delta; return the batch's sums."""
         assert host.y is not None
         w = None if host.sample_weight is None else host.sample_weight[rows]
-        kernel = OUTPUT_KERNELS[self.network.output]
+        kernel = self._operations.output_kernels[self.network.output]
         loss, correct = kernel(z, self._theta.biases[-1], host.y[rows], w)
-        weight = float(len(rows)) if w is None else float(w.sum(dtype=np.float64))
+        weight = float(len(rows)) if w is None else self._operations.batch_weight(w)
         return loss, correct, weight
 
     def _update(self, lr: float) -> None:
@@ -289,7 +328,8 @@ class NumpyEngine(Engine):
 
     def _evaluation_batches(self, n_rows: int) -> Iterator[tuple[int, int, list[FloatArray]]]:
         """Yield the bounds of consecutive batches with buffers that fit them."""
-        size = min(max(self.batch_size, FORWARD_ROWS), max(n_rows, 1))
+        most = evaluation_rows(self.batch_size) if self._strict else FORWARD_ROWS
+        size = min(max(self.batch_size, most), max(n_rows, 1))
         buffers = self._a if size == self.batch_size else self._activation_buffers(size)
         for start in range(0, n_rows, size):
             stop = min(start + size, n_rows)

@@ -47,6 +47,21 @@ def gather_rows(x: Inputs, rows: IntArray, out: FloatArray) -> None:
         out[...] = x[rows]
 
 
+def product(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
+    """Out (m, n) = a (m, k) · b (k, n)."""
+    np.matmul(a, b, out=out)
+
+
+def bias_gradient(delta: FloatArray, db: FloatArray) -> None:
+    """Db (H,) = the sum of delta (B, H) over its rows."""
+    np.add.reduce(delta, axis=0, out=db)
+
+
+def batch_weight(w: FloatArray) -> float:
+    """Σ w over the batch's rows (B,), in float64."""
+    return float(w.sum(dtype=np.float64))
+
+
 def bias_activation(z: FloatArray, b: FloatArray, activation: HiddenActivation) -> None:
     """Z ← f(z + b), in place.
 

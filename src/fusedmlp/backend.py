@@ -312,6 +312,16 @@ class Backend(ABC):
         Number of the device, for backends that have several; None for the default.
     threads
         CPU threads to use at most; None for all that the process may use.
+    strict
+        Build engines with the arithmetic of :mod:`fusedmlp.strict`, whose bits are the same on
+        every backend that has it. A backend without it need not have the parameter.
+
+    Attributes
+    ----------
+    has_strict
+        Whether the backend can be built so.
+    strict
+        Whether it was.
 
     Raises
     ------
@@ -322,12 +332,16 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+    has_strict: ClassVar[bool] = False
+    strict: bool = False
 
     bits_depend_on_threads: ClassVar[bool] = False
     """Whether another number of threads may round differently; the same number never does."""
 
     @abstractmethod
-    def __init__(self, *, device: int | None = None, threads: int | None = None) -> None: ...
+    def __init__(
+        self, *, device: int | None = None, threads: int | None = None, strict: bool = False
+    ) -> None: ...
 
     @classmethod
     @abstractmethod

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 CHECKPOINT_KIND: Final = "fusedmlp-checkpoint"
 CHECKPOINT_VERSION: Final = 1
 
+_ABSENT: Final = {"strict": str(False)}
+"""Settings that older checkpoints do not hold, and what they were made with."""
+
 _FINGERPRINT_ROWS: Final = 256
 
 
@@ -116,7 +119,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def check_settings(path: Path, checkpoint: Checkpoint, settings: Mapping[str, str]) -> None:
     """Raise :class:`InvalidInputError` unless a resumed training agrees with its checkpoint."""
     for name, value in settings.items():
-        before = checkpoint.settings.get(name)
+        before = checkpoint.settings.get(name, _ABSENT.get(name))
         if before != value:
             raise InvalidInputError(
                 f"{path} was made with {name} {before}, now it is {value}: "

@@ -64,6 +64,9 @@ class MLP:
         Of the weights, the shuffles and the dropout masks.
     threads
         CPU threads at most; None for all that the process may use.
+    strict
+        Compute with the arithmetic of :mod:`fusedmlp.strict`: slowly, and with the same bits on
+        NumPy, Numba and CuPy. Of a built backend, False asks nothing: it is strict or not.
 
     Attributes
     ----------
@@ -94,12 +97,14 @@ class MLP:
         dtype: FloatDtype = "float32",
         seed: int = 0,
         threads: int | None = None,
+        strict: bool = False,
     ) -> None:
         if dtype not in DTYPES:
             raise UnknownNameError.of("dtype", str(dtype), DTYPES)
         self.network = Network(tuple(sizes), hidden, output, dropout)
         self.seed = checked_seed(seed)
         self.threads = threads
+        self.strict = strict
         self.backend = backend
         if isinstance(backend, str) and backend != "auto":
             parse(backend)  # a typing error should not wait for the first batch
@@ -135,12 +140,20 @@ class MLP:
         ------
         BackendUnavailableError
             The one asked for cannot be used here; the message says how to repair it.
+        InvalidInputError
+            The model is strict, and the backend is not or cannot be.
         """
         if isinstance(self.backend, Backend):
+            if self.strict and not self.backend.strict:
+                raise InvalidInputError(
+                    f"strict=True was asked for, but the backend {self.backend.name!r} that was "
+                    "given was built without it: build it with strict=True"
+                )
             chosen = Selection(self.backend.name, None, "argument", "a built backend was given")
             return chosen, self.backend
-        selection = select(self.backend, Workload(self.network, batch_size, rows))
-        return selection, create(selection, threads=self.threads)
+        workload = Workload(self.network, batch_size, rows)
+        selection = select(self.backend, workload, strict=self.strict)
+        return selection, create(selection, threads=self.threads, strict=self.strict)
 
     def forward(self, x: Inputs) -> FloatArray:
         """Compute the network's outputs.
@@ -240,6 +253,7 @@ class MLP:
         *,
         backend: str | Backend | None = None,
         threads: int | None = None,
+        strict: bool = False,
     ) -> MLP:
         """Read a model that :meth:`save` wrote, to run on any backend.
 
@@ -261,6 +275,7 @@ class MLP:
             dtype=cast("FloatDtype", file.parameters.dtype.name),
             seed=file.seed,
             threads=threads,
+            strict=strict,
         )
         mlp.parameters = file.parameters
         mlp.class_names = file.class_names

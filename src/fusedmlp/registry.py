@@ -113,6 +113,8 @@ def select(
     request: str | None,
     workload: Workload,
     environment: Mapping[str, str] = os.environ,
+    *,
+    strict: bool = False,
 ) -> Selection:
     """Decide which backend to use; an explicit one is not probed before :func:`create`.
 
@@ -122,12 +124,14 @@ def select(
         ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``auto``, …; None to ask the environment.
     workload
         What ``auto`` weighs.
+    strict
+        Whether ``auto`` may only choose a backend that has strict mode.
     """
     origin = "argument"
     if request is None and environment.get(ENVIRONMENT_VARIABLE):
         request, origin = environment[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if request is None or request == AUTO:
-        return _select_auto(workload)
+        return _select_auto(workload, strict=strict)
     name, device = parse(request)
     return Selection(name, device, origin, f"asked for by {origin}")
 
@@ -154,15 +158,37 @@ def parse(request: str) -> tuple[str, int | None]:
     return name, int(number)
 
 
-def create(selection: Selection, *, threads: int | None = None) -> Backend:
+def create(selection: Selection, *, threads: int | None = None, strict: bool = False) -> Backend:
     """Build the selected backend.
 
     Raises
     ------
     MissingDependencyError, NoUsableDeviceError, BackendUnavailableError
         It cannot be used here; the message says how to repair it.
+    InvalidInputError
+        ``strict`` was asked of a backend that has no strict mode.
     """
-    return backend_class(selection.name)(device=selection.device, threads=threads)
+    found = backend_class(selection.name)
+    if not strict:
+        return found(device=selection.device, threads=threads)
+    if not found.has_strict:
+        raise InvalidInputError(
+            f"strict mode was asked for, but backend {selection.name!r} has none: use one of "
+            f"{', '.join(strict_backends())}, or leave strict out"
+        )
+    return found(device=selection.device, threads=threads, strict=True)
+
+
+def strict_backends() -> tuple[str, ...]:
+    """Names of the registered backends that have a strict mode, usable here or not."""
+    names = []
+    for name in known_backends():
+        try:
+            if backend_class(name).has_strict:
+                names.append(name)
+        except BackendUnavailableError:
+            continue  # a plugin that does not import cannot be built either
+    return tuple(names)
 
 
 def unavailable(name: str, found: Availability) -> BackendUnavailableError:
@@ -174,13 +200,19 @@ def unavailable(name: str, found: Availability) -> BackendUnavailableError:
     )
 
 
-def _select_auto(workload: Workload) -> Selection:
-    preferences = {
-        name: backend_class(name).preference(workload)
+def _select_auto(workload: Workload, *, strict: bool) -> Selection:
+    usable = {
+        name: backend_class(name)
         for name, found in availability().items()
         if found.state == "usable"
     }
+    preferences = {
+        name: found.preference(workload)
+        for name, found in usable.items()
+        if not strict or found.has_strict
+    }
     if not preferences:
-        raise BackendUnavailableError("no backend is usable here: run 'fusedmlp backends'")
+        what = "no backend with strict mode" if strict else "no backend"
+        raise BackendUnavailableError(f"{what} is usable here: run 'fusedmlp backends'")
     best = max(preferences, key=lambda name: preferences[name].score)
     return Selection(best, None, AUTO, preferences[best].reason)

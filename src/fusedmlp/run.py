@@ -86,6 +86,7 @@ class Run:
 
         self.selection, backend = mlp.select_backend(trainer.batch_size, int(np.shape(x)[0]))
         self.device = backend.device()
+        self._strict = backend.strict
         self.engine = backend.compile(
             mlp.network,
             trainer.optimizer,
@@ -297,5 +298,6 @@ class Run:
         return settings | {
             "seed": str(self.mlp.seed),
             "dtype": self.mlp.dtype,
+            "strict": str(self._strict),
             "data": fingerprint(x, y, sample_weight),
         }

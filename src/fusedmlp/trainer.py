@@ -107,7 +107,7 @@ class Trainer:
             Rows and targets to validate on after each epoch.
         resume
             A checkpoint of the same training; it goes on with the same bits, or, on another
-            backend, within the trajectory bound.
+            backend, within the trajectory bound (in strict mode with the same bits too).
 
         Raises
         ------

@@ -174,6 +174,33 @@ def test_a_resume_refuses_what_would_change_the_training(cli, trained):
     assert cli("train", "--resume", trained, "--hidden", 12, "--dataset", "digits").code == 0
 
 
+def test_strict_training_has_one_model_on_every_backend_and_stays_strict(cli, tmp_path):
+    options = (*QUICK, "--strict", "--schedule", "constant")
+    for backend in ("numpy", "numba"):
+        outcome = cli("train", *options, "--backend", backend, "--output", backend)
+        assert outcome.code == 0
+        assert "strict arithmetic" in outcome.stderr
+        assert json.loads((tmp_path / backend / "settings.json").read_text())["strict"] is True
+    models = [contents(tmp_path / name)["model.safetensors"] for name in ("numpy", "numba")]
+    assert models[0] == models[1]
+    for name, other in (("numpy", "numba"), ("numba", "numpy")):
+        resumed = cli("train", "--resume", name, "--epochs", 3, "--backend", other, "--strict")
+        assert resumed.code == 0
+        assert "strict arithmetic" in resumed.stderr
+    models = [contents(tmp_path / name)["model.safetensors"] for name in ("numpy", "numba")]
+    assert models[0] == models[1]
+
+
+def test_a_training_that_is_not_strict_is_not_resumed_so(cli, trained):
+    outcome = cli("train", "--resume", trained, "--epochs", 3, "--strict")
+    outcome.failed(ExitCode.USAGE, "--strict on", "has off", "leave the option out")
+    settings = trained / "settings.json"
+    document = json.loads(settings.read_text())
+    assert document.pop("strict") is False
+    settings.write_text(json.dumps(document))  # as releases before strict mode wrote it
+    assert cli("train", "--resume", trained, "--epochs", 3).code == 0
+
+
 def test_a_resume_may_start_in_another_folder(cli, tmp_path, monkeypatch, npz):
     rng = np.random.default_rng(1)
     npz("set.npz", x=rng.random((100, 3)), y=rng.integers(0, 2, 100))

@@ -9,14 +9,23 @@ import pytest
 from fusedmlp_cupy.device import CupyDevice, kernel_source
 
 
+def built(source, folder):
+    """A program, built for each floating type: {dtype: Kernels}."""
+    return {
+        dtype: cupy_shim.Kernels(source, real, folder) for dtype, real in cupy_shim.REALS.items()
+    }
+
+
 @pytest.fixture(scope="session")
 def built_kernels(tmp_path_factory):
-    """kernels.cu, built once for each floating type: {dtype: Kernels}."""
-    folder = tmp_path_factory.mktemp("shim")
-    return {
-        dtype: cupy_shim.Kernels(kernel_source(), real, folder)
-        for dtype, real in cupy_shim.REALS.items()
-    }
+    """kernels.cu, built once."""
+    return built(kernel_source(), tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def strict_kernels(tmp_path_factory):
+    """strict.cu, built once."""
+    return built(kernel_source(strict=True), tmp_path_factory.mktemp("strict-shim"))
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ class StandIn:
 
     Parameters
     ----------
-    kernels
+    kernels, strict_kernels
         {dtype: :class:`cupy_shim.Kernels`}, which its modules are taken from.
     devices
         Devices that the driver lists.
@@ -176,8 +176,8 @@ class StandIn:
     __name__ = "cupy"
     __version__ = "14.2.0"
 
-    def __init__(self, kernels=None, *, devices=2, limit=None):
-        self._kernels, self._devices = kernels, devices
+    def __init__(self, kernels=None, strict_kernels=None, *, devices=2, limit=None):
+        self._kernels, self._strict_kernels, self._devices = kernels, strict_kernels, devices
         self._current = []
         self.memory = Memory(limit)
         self.empty = self.memory.allocate
@@ -206,6 +206,9 @@ class StandIn:
         assert self._current, f"{what} outside a device's context"
 
     def RawModule(self, *, code, options=()):
+        if code == kernel_source(strict=True):
+            assert "-fmad=false" in options
+            return RawModule(self, self._strict_kernels[dtype_of(options)])
         assert code == kernel_source()
         return RawModule(self, self._kernels[dtype_of(options)])
 

@@ -27,15 +27,15 @@ def take_over(module):
     }
 
 
-@pytest.fixture(scope="module")
-def backend(built_kernels):
+@pytest.fixture(scope="module", params=[False, True], ids=["", "strict"])
+def backend(request, built_kernels, strict_kernels):
     """The CuPy backend, each launch run once: test_cupy_kernels.py repeats them."""
-    for each in built_kernels.values():
+    for each in (*built_kernels.values(), *strict_kernels.values()):
         each.checked = False
-    standin = cupy_standin.StandIn(built_kernels)
+    standin = cupy_standin.StandIn(built_kernels, strict_kernels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", standin)
-        yield CupyBackend()
+        yield CupyBackend(strict=request.param)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bits import assert_same_bits, everything
+from fusedmlp.network import Objective
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy import kernels as launches
@@ -16,7 +18,7 @@ from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout
 from fusedmlp_numpy import NumpyBackend
 from fusedmlp_numpy import kernels as twins
-from problems import engine, flat, order, problem
+from problems import OPTIMIZERS, engine, flat, order, problem
 
 pytestmark = pytest.mark.gpu
 
@@ -24,6 +26,17 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module")
 def backend():
     return CupyBackend()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_strict_mode_has_the_cpu_s_bits(optimizer, dtype):
+    task = problem((13, 9, 7, 5), dropout=0.3, weighted=True)
+    results = [
+        everything(each(strict=True), task, optimizer, Objective(l2=0.01), dtype, epochs=8)
+        for each in (CupyBackend, NumpyBackend)
+    ]
+    assert_same_bits(*results)
 
 
 def train(backend, task, dtype, size=64, epochs=5):

@@ -1,4 +1,4 @@
-"""The gate: kernels.cu compiles to machine code for every architecture, without a device.
+"""The gate: both programs compile to machine code for every architecture, without a device.
 
 CuPy's own compile call asks the device for its architecture, so NVRTC is called here through
 CuPy's binding of it, with the options that CuPy would pass.
@@ -16,7 +16,7 @@ from fusedmlp import backend
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp_cupy import kernels as launches
 from fusedmlp_cupy.device import compile_options, kernel_source
-from fusedmlp_cupy.kernels import KERNELS
+from fusedmlp_cupy.kernels import KERNELS, STRICT_KERNELS
 from fusedmlp_numpy import kernels as twins
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -40,9 +40,9 @@ def nvrtc():
     return nvrtc
 
 
-def compiled(nvrtc, source, dtype, architecture):
+def compiled(nvrtc, source, dtype, architecture, *, strict=False):
     """The machine code of a source, or the compiler's log as an assertion."""
-    options = (*compile_options(dtype), *CUPY_ADDS, f"-arch=sm_{architecture}")
+    options = (*compile_options(dtype, strict=strict), *CUPY_ADDS, f"-arch=sm_{architecture}")
     program = nvrtc.createProgram(source, "kernels.cu", (), ())
     try:
         nvrtc.compileProgram(program, options)
@@ -53,13 +53,26 @@ def compiled(nvrtc, source, dtype, architecture):
         nvrtc.destroyProgram(program)
 
 
+def compiled_ptx(nvrtc, dtype, *, strict=False):
+    """The program in NVIDIA's intermediate code."""
+    program = nvrtc.createProgram(kernel_source(strict=strict), "kernels.cu", (), ())
+    options = (*compile_options(dtype, strict=strict), *CUPY_ADDS, "-arch=compute_90")
+    nvrtc.compileProgram(program, options)
+    ptx = nvrtc.getPTX(program)
+    nvrtc.destroyProgram(program)
+    return ptx if isinstance(ptx, str) else ptx.decode()
+
+
+@pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_kernel_compiles(nvrtc, dtype, architecture):
+def test_every_kernel_compiles(nvrtc, dtype, architecture, strict):
     assert architecture in nvrtc.getSupportedArchs()
-    code, log = compiled(nvrtc, kernel_source(), dtype, architecture)
+    source = kernel_source(strict=strict)
+    code, log = compiled(nvrtc, source, dtype, architecture, strict=strict)
     assert code[:4] == b"\x7fELF"
-    missing = [name for name in KERNELS if f".text.{name}\0".encode() not in code]
+    names = STRICT_KERNELS if strict else KERNELS
+    missing = [name for name in names if f".text.{name}\0".encode() not in code]
     assert not missing, f"not in the machine code: {missing}"
     assert "warning" not in log, log
 
@@ -81,18 +94,27 @@ def test_the_floating_type_must_be_given(nvrtc):
 
 def test_float32_kernels_compute_rows_in_float32(nvrtc):
     """No accidental double in the hot kernels: a stray 1.0 would halve a GPU's speed or worse."""
-    program = nvrtc.createProgram(kernel_source(), "kernels.cu", (), ())
-    options = (*compile_options("float32"), *CUPY_ADDS, "-arch=compute_90")
-    nvrtc.compileProgram(program, options)
-    ptx = nvrtc.getPTX(program)
-    ptx = ptx if isinstance(ptx, str) else ptx.decode()
-    nvrtc.destroyProgram(program)
+    ptx = compiled_ptx(nvrtc, "float32")
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?)^}", ptx, re.DOTALL | re.MULTILINE))
     assert set(bodies) == set(KERNELS)
     allowed = {"batch_sums", "batch_weights", *launches.OUTPUT_KERNELS.values()}
     allowed |= {name for name in KERNELS if name.endswith("float64")}
     double = {name for name, body in bodies.items() if re.search(r"\.f64\s", body)}
     assert double <= allowed, f"double arithmetic in {double - allowed}"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_instruction_of_strict_mode_fuses_or_flushes(nvrtc, dtype):
+    """What the compiler was left with, under the option that CuPy adds, names its rounding."""
+    ptx = compiled_ptx(nvrtc, dtype, strict=True)
+    arithmetic = set(re.findall(r"\b(?:add|sub|mul|div|rcp|sqrt|fma|mad|neg|abs)[\w.]*\.f\d+", ptx))
+    assert f"add.rn.f{dtype[-2:]}" in arithmetic
+    assert {name for name in arithmetic if ".rn" not in name} == set()
+    assert not re.search(r"\bfma\.|\bmad\.[\w.]*f\d|\.ftz|\.approx", ptx)
+    # The same compiler and options do fuse, and do flush, where they are let.
+    ordinary = compiled_ptx(nvrtc, dtype)
+    assert "fma." in ordinary
+    assert dtype == "float64" or ".ftz" in ordinary
 
 
 def test_names_agree_in_source_launch_table_and_specification():

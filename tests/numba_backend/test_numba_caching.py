@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import fusedmlp_numba
-from fusedmlp_numba.caching import OPTIONS, Entry, kernel
+from fusedmlp_numba import caching, strict_kernels
+from fusedmlp_numba.caching import OPTIONS, STAMP, Entry, kernel
 from fusedmlp_numba.intrinsics import stay_small
 
 SCRIPT = """
@@ -173,3 +174,13 @@ def test_an_entrys_kernels_are_its_own():
 
 def test_no_fastmath():
     assert "fastmath" not in OPTIONS
+
+
+def test_strict_mode_s_shared_source_is_part_of_the_key(tmp_path, monkeypatch):
+    """Its functions are compiled here and lie elsewhere, and its entries are no closures."""
+    assert caching._stamp() == STAMP
+    assert strict_kernels.sgd._function.__qualname__ == f"sgd_{STAMP[:16]}"
+    changed = tmp_path / "strict.py"
+    changed.write_bytes(Path(caching.strict.__file__).read_bytes() + b"#")
+    monkeypatch.setattr(caching.strict, "__file__", str(changed))
+    assert caching._stamp() != STAMP

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def chosen_backend(
-    request: str | None, threads: int | None, workload: Workload
+    request: str | None, threads: int | None, workload: Workload, *, strict: bool = False
 ) -> tuple[Selection, Backend]:
     """Choose and build a backend.
 
@@ -29,9 +29,11 @@ def chosen_backend(
     ------
     UnknownNameError, BackendUnavailableError
         It does not exist or cannot be used; the message says how to repair it.
+    InvalidInputError
+        It has no strict mode, and ``strict`` asks for it.
     """
-    selection = select(request, workload)
-    return selection, create(selection, threads=threads)
+    selection = select(request, workload, strict=strict)
+    return selection, create(selection, threads=threads, strict=strict)
 
 
 def named_or_usable(request: str | None) -> list[Selection]:
@@ -68,4 +70,5 @@ def is_named(request: str | None) -> bool:
 def describe(selection: Selection, backend: Backend) -> str:
     """Say what was chosen, why, and what it runs on."""
     why = f"{selection.origin}: {selection.reason}" if selection.origin == AUTO else ""
-    return f"{selection} ({why or selection.reason}), {backend.device()}"
+    mode = ", strict arithmetic" if backend.strict else ""
+    return f"{selection} ({why or selection.reason}), {backend.device()}{mode}"

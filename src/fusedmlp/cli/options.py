@@ -69,6 +69,17 @@ Threads = Annotated[
     ),
 ]
 
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        metavar=" ",
+        help="The same bits on numpy, numba and cupy, and far slower.",
+        envvar="FUSEDMLP_STRICT",
+        rich_help_panel=_RUNNING,
+    ),
+]
+
 Seed = Annotated[
     int | None,
     typer.Option(

@@ -69,6 +69,8 @@ class Settings:
     ----------
     backend, threads
         As asked for; None where nothing was.
+    strict
+        Whether strict mode was asked for.
     """
 
     data: DataRequest
@@ -76,6 +78,7 @@ class Settings:
     backend: str | None
     threads: int | None
     recipe: Recipe
+    strict: bool = False
 
     def save(self, folder: Path) -> None:
         """Write ``settings.json`` into ``folder``, atomically.
@@ -92,6 +95,7 @@ class Settings:
             "seed": self.seed,
             "backend": self.backend,
             "threads": self.threads,
+            "strict": self.strict,
             "recipe": self.recipe.to_dict(),
         }
         text = json.dumps(document, indent=2) + "\n"
@@ -132,6 +136,7 @@ class Settings:
                 backend=document["backend"],
                 threads=document["threads"],
                 recipe=Recipe.from_dict(document["recipe"]),
+                strict=bool(document.get("strict", False)),  # older releases had no strict mode
             )
         except (KeyError, TypeError, InvalidInputError) as error:
             raise FileFormatError(f"{path} is not sound: {error}") from error

@@ -62,6 +62,7 @@ def train(
     validation: options.Validation = None,
     backend: options.Backend = None,
     threads: options.Threads = None,
+    strict: options.Strict = False,
     seed: options.Seed = None,
     output: options.Output = None,
     resume: options.Resume = None,
@@ -92,6 +93,7 @@ def train(
         "validation": validation,
         "backend": backend,
         "threads": threads,
+        "strict": strict,
         "seed": seed,
     }
     given = Given(values, options.given_on_command_line(ctx))
@@ -132,6 +134,7 @@ def fresh_settings(given: Given) -> Settings:
         # Left to the registry, which reads the variable itself and says that it did.
         backend=_text(values["backend"]) if "backend" in given.typed else None,
         threads=_number(values["threads"]),
+        strict=bool(values["strict"]),
         recipe=recipe,
     )
 
@@ -152,6 +155,7 @@ def resumed_settings(before: Settings, given: Given, folder: Path) -> Settings:
         **{name: getattr(before.data, name) for name in DataRequest.__slots__},
         "hidden": before.recipe.hidden,
         "seed": before.seed,
+        "strict": before.strict,
     }
     for name in sorted(given.typed - _MAY_DIFFER_ON_RESUME - _NOT_SETTINGS):
         if wanted[name] != stored[name]:
@@ -203,6 +207,8 @@ def _number(value: object) -> int | None:
 
 
 def _as_typed(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return "none" if value is None else str(value)

@@ -107,7 +107,9 @@ class Training:
         settings = self.settings
         named: tuple[Selection, Backend] | None = None
         if is_named(settings.backend):
-            named = chosen_backend(settings.backend, settings.threads, _ANY_WORKLOAD)
+            named = chosen_backend(
+                settings.backend, settings.threads, _ANY_WORKLOAD, strict=settings.strict
+            )
 
         dataset = settings.data.load(settings.seed, lambda text: console.note(text, err))
         if self.changes is not None:
@@ -116,7 +118,9 @@ class Training:
             settings = replace(settings, recipe=suited.changed(self.changes))
         recipe = settings.recipe
         workload = Workload(recipe.network(dataset), recipe.batch_size, len(dataset.x_train))
-        selection, backend = named or chosen_backend(settings.backend, settings.threads, workload)
+        selection, backend = named or chosen_backend(
+            settings.backend, settings.threads, workload, strict=settings.strict
+        )
         mlp = recipe.model(dataset, seed=settings.seed, backend=backend)
         self._announce(err, dataset, mlp, describe(selection, backend), settings)
 

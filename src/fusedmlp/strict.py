@@ -1,0 +1,271 @@
+"""The arithmetic of strict mode: what every engine must compute to the last bit. No engine is here.
+
+IEEE 754 fixes the result of one +, −, ×, ÷ or √, and nothing else: not the order of a sum, not
+whether a product and a sum are fused into one rounding, not exp or log. Strict engines therefore
+use these five operations alone, each rounded by itself to the engine's dtype (to nearest, ties to
+even, subnormal numbers kept), in the order of these rules:
+
+- **Sums** start from +0 and add their terms in ascending index, one at a time: a product's over
+  the inputs, a gradient's over the rows of the batch, a softmax's and a row loss's over the
+  outputs, a batch's loss, weight and correct rows over its rows. No term is left out for being 0.
+- **Everything else** is computed in the order in which ``fusedmlp_numpy``'s engine and kernels
+  write it. Rates of plain SGD are not folded into the delta, so an epoch is its batches.
+- **exp, log, tanh** and what is made of them are the functions below.
+- **Losses and their sums** are in float64, from logits and totals of the engine's dtype.
+- **Scalars of a step** (rates, Adam's corrections, 1 / Σw) are computed in float64 on the host, or
+  from one float64 division, and rounded to the engine's dtype once.
+- **Evaluation** takes :func:`evaluation_rows` rows at a time, so that its sums are the same too.
+
+The functions are written once, for NumPy arrays; Numba compiles this very source for single
+numbers, and ``strict.cu`` transcribes it, name by name. Only :func:`choose`, :func:`bits` and
+:func:`from_bits` have bodies of their own there: they move bits and compute nothing.
+
+Every literal a function needs is in :class:`Constants`, in the engine's dtype. Hazard: a Python
+number in a formula would be float64 to Numba, and the whole formula with it.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from fusedmlp.types import FloatArray, FloatDtype
+
+LEAST_EVALUATION_ROWS: Final = 1024
+
+LN2: Final = Fraction("0.6931471805599453094172321214581765680755001343602552541206800094933936")
+"""ln 2 to 70 digits (OEIS A002162)."""
+
+
+def evaluation_rows(batch_size: int) -> int:
+    """Rows of each batch but the last that ``forward`` and ``evaluate`` take at a time."""
+    return max(batch_size, LEAST_EVALUATION_ROWS)
+
+
+class Constants(NamedTuple):
+    """The numbers that the functions are made of, for one floating type.
+
+    Parameters
+    ----------
+    zero, half, one, two, infinity, nan
+        Themselves.
+    log2_e
+        1 / ln 2.
+    ln2_high, ln2_low
+        ln 2 in two parts (Cody and Waite, 1980): the first of so few bits that its product with
+        any exponent is exact; the second the rounded rest.
+    shifter
+        1.5·2ᵐ, m bits below the exponent's: adding it rounds to a whole number, which then stands
+        in the sum's last bits.
+    lowest, highest
+        Arguments beyond which e^x is 0 or ∞ in any case.
+    exp_terms
+        1/k! of the Taylor series of e^r, from the highest k down to 2.
+    log_terms
+        2/(2k + 1) of the series of log((1 + s)/(1 − s)) / s, from the highest k down to 1.
+    tanh_is_one
+        Twice the size of an x from which on tanh x rounds to ±1.
+    log_1p_turn
+        √2 − 1, where :func:`log_1p` takes the other form.
+    least_normal, subnormal_scale, subnormal_exponent
+        Numbers below the first are multiplied by 2ᵏ before their bits are read, and k.
+    shifter_bits, root_half_bits
+        Bits of ``shifter`` and of √½.
+    mantissa_bits, bias
+        m, and what stands in the exponent's bits of 1.
+    """
+
+    zero: np.floating
+    half: np.floating
+    one: np.floating
+    two: np.floating
+    infinity: np.floating
+    nan: np.floating
+    log2_e: np.floating
+    ln2_high: np.floating
+    ln2_low: np.floating
+    shifter: np.floating
+    lowest: np.floating
+    highest: np.floating
+    exp_terms: tuple[np.floating, ...]
+    log_terms: tuple[np.floating, ...]
+    tanh_is_one: np.floating
+    log_1p_turn: np.floating
+    least_normal: np.floating
+    subnormal_scale: np.floating
+    subnormal_exponent: np.floating
+    shifter_bits: np.signedinteger
+    root_half_bits: np.signedinteger
+    mantissa_bits: np.signedinteger
+    bias: np.signedinteger
+
+
+def _constants(
+    real: type[np.float32] | type[np.float64],
+    *,
+    exp_degree: int,
+    log_degree: int,
+    high_bits: int,
+    limit: int,
+) -> Constants:
+    """Derive the constants of a floating type.
+
+    Parameters
+    ----------
+    exp_degree, log_degree
+        Last k of the series: what they leave out is below 2⁻⁴ units in the last place.
+    high_bits
+        Bits of ``ln2_high``.
+    limit
+        ``highest``, and ``lowest`` with its sign.
+    """
+    whole: type[np.int32] | type[np.int64] = np.int32 if real is np.float32 else np.int64
+    mantissa = int(np.finfo(real).nmant)
+    ln2_high = Fraction(round(LN2 * 2**high_bits), 2**high_bits)
+    shifter, root_half = real(1.5 * 2.0**mantissa), real(math.sqrt(0.5))
+    return Constants(
+        zero=real(0.0),
+        half=real(0.5),
+        one=real(1.0),
+        two=real(2.0),
+        infinity=real(np.inf),
+        nan=real(np.nan),
+        log2_e=real(float(1 / LN2)),
+        ln2_high=real(float(ln2_high)),
+        ln2_low=real(float(LN2 - ln2_high)),
+        shifter=shifter,
+        lowest=real(-limit),
+        highest=real(limit),
+        exp_terms=tuple(real(1 / math.factorial(k)) for k in range(exp_degree, 1, -1)),
+        log_terms=tuple(real(2 / (2 * k + 1)) for k in range(log_degree, 0, -1)),
+        tanh_is_one=real(40.0),
+        log_1p_turn=real(math.sqrt(2.0) - 1.0),
+        least_normal=np.finfo(real).smallest_normal,
+        subnormal_scale=real(2.0 ** (mantissa + 2)),
+        subnormal_exponent=real(mantissa + 2),
+        shifter_bits=shifter.view(whole),
+        root_half_bits=root_half.view(whole),
+        mantissa_bits=whole(mantissa),
+        bias=whole(np.finfo(real).maxexp - 1),
+    )
+
+
+CONSTANTS: Final[dict[FloatDtype, Constants]] = {
+    "float32": _constants(np.float32, exp_degree=8, log_degree=4, high_bits=16, limit=110),
+    "float64": _constants(np.float64, exp_degree=13, log_degree=10, high_bits=40, limit=800),
+}
+"""By dtype. The limits lie beyond the arguments where e^x overflows and where it rounds to 0."""
+
+
+def choose(
+    condition: npt.NDArray[np.bool_], x: FloatArray | np.floating, y: FloatArray | np.floating
+) -> FloatArray:
+    """X where the condition holds, else y; both have been computed."""
+    return cast("FloatArray", np.where(condition, x, y))
+
+
+def bits(x: FloatArray) -> npt.NDArray[np.signedinteger]:
+    """Read floats' bits as whole numbers of the same size."""
+    return cast("npt.NDArray[np.signedinteger]", x.view(np.dtype(f"i{x.itemsize}")))
+
+
+def from_bits(n: npt.NDArray[np.signedinteger], like: np.floating) -> FloatArray:
+    """Read whole numbers as the floats, of ``like``'s type, that have these bits."""
+    return cast("FloatArray", n.view(like.dtype))
+
+
+def power_of_two(n: npt.NDArray[np.signedinteger], c: Constants) -> FloatArray:
+    """2ⁿ, for n of which that is a normal number."""
+    return from_bits((n + c.bias) << c.mantissa_bits, c.one)
+
+
+def nearest_exponent(x: FloatArray, c: Constants) -> npt.NDArray[np.signedinteger]:
+    """X / ln 2 rounded to a whole number."""
+    return bits(x * c.log2_e + c.shifter) - c.shifter_bits
+
+
+def exp_series(x: FloatArray, n: npt.NDArray[np.signedinteger], c: Constants) -> FloatArray:
+    """e^r − 1 for r = x − n·ln 2, |r| ≤ ½·ln 2, by its Taylor series."""
+    multiple = from_bits(n + c.shifter_bits, c.one) - c.shifter
+    r = (x - multiple * c.ln2_high) - multiple * c.ln2_low
+    p = c.zero * r
+    for term in c.exp_terms:
+        p = p * r + term
+    series: FloatArray = r + r * r * p
+    return series
+
+
+def exp(x: FloatArray, c: Constants) -> FloatArray:
+    """e^x for any x, within 1 ulp: 2ⁿ·e^r, where 2ⁿ is multiplied in two halves.
+
+    The last of the two is the one rounding of a subnormal result, and the overflow of a large one.
+    """
+    x = choose(x < c.lowest, c.lowest, x)
+    x = choose(x > c.highest, c.highest, x)
+    n = nearest_exponent(x, c)
+    first = n >> 1
+    power = c.one + exp_series(x, n, c)
+    return power * power_of_two(first, c) * power_of_two(n - first, c)
+
+
+def logistic(x: FloatArray, c: Constants) -> FloatArray:
+    """σ(x) = 1 / (1 + e^−x)."""
+    probability: FloatArray = c.one / (c.one + exp(c.zero - x, c))
+    return probability
+
+
+def tanh(x: FloatArray, c: Constants) -> FloatArray:
+    """(e^2x − 1) / (e^2x + 1), by way of e^2|x| − 1: within 2 ulp for any x, tiny ones too."""
+    y = choose(x < c.zero, c.zero - x, x) * c.two
+    y = choose(y > c.tanh_is_one, c.tanh_is_one, y)
+    n = nearest_exponent(y, c)
+    scale = power_of_two(n, c)
+    less_one = scale * exp_series(y, n, c) + (scale - c.one)
+    t = less_one / (less_one + c.two)
+    return choose(x < c.zero, c.zero - t, t)
+
+
+def log_near_one(f: FloatArray, n: FloatArray, c: Constants) -> FloatArray:
+    """n·ln 2 + log(1 + f), √½ ≤ 1 + f ≤ √2; the formula of FreeBSD's msun, e_log.c.
+
+    With s = f / (2 + f), log(1 + f) = log((1 + s)/(1 − s)) = 2s + s·R, R the series in s², and
+    2s = f − s·f; written with ½f², so that the small terms are added up first.
+    """
+    s = f / (c.two + f)
+    z = s * s
+    series = c.zero * z
+    for term in c.log_terms:
+        series = (series + term) * z
+    half_square = c.half * f * f
+    small = s * (half_square + series) + n * c.ln2_low
+    return n * c.ln2_high - ((half_square - small) - f)
+
+
+def log(x: FloatArray, c: Constants) -> FloatArray:
+    """Natural logarithm within 1 ulp: −∞ of 0, NaN of negative numbers."""
+    subnormal = x < c.least_normal
+    above = bits(choose(subnormal, x * c.subnormal_scale, x)) - c.root_half_bits
+    # x = 2ⁿ·(1 + f) with 1 + f from √½ to √2: bits counted from those of √½ on.
+    exponent = above >> c.mantissa_bits
+    f = from_bits(above - (exponent << c.mantissa_bits) + c.root_half_bits, c.one) - c.one
+    n = from_bits(exponent + c.shifter_bits, c.one) - c.shifter
+    n = n - choose(subnormal, c.subnormal_exponent, c.zero)
+    result = choose(x < c.infinity, log_near_one(f, n, c), x)
+    result = choose(x < c.zero, c.nan, result)
+    return choose(x == c.zero, c.zero - c.infinity, result)
+
+
+def log_1p(x: FloatArray, c: Constants) -> FloatArray:
+    """log(1 + x) for x from 0 to 1, within 2 ulp: tiny x too.
+
+    From √2 − 1 on as log 2·(1 + ½(x − 1)), so that 1 + x is never rounded.
+    """
+    small = x < c.log_1p_turn
+    f = choose(small, x, (x - c.one) * c.half)
+    return log_near_one(f, choose(small, c.zero, c.one), c)

@@ -1,0 +1,480 @@
+"""Strict mode: the elementary functions against exact values, and engines against each other.
+
+Engines are compared bit for bit, so there is no bound but for the functions themselves. The CuPy
+engine's part is in tests/cupy_backend/test_cupy_strict.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bits import assert_same_bits, everything
+from fusedmlp import MLP, Objective, Trainer, load_dataset, make_optimizer, make_schedule, strict
+from fusedmlp.backend import Backend, Preference, Workload
+from fusedmlp.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fusedmlp.errors import BackendUnavailableError, InvalidInputError
+from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network
+from fusedmlp.registry import Selection, backend_class, create, select, strict_backends
+from fusedmlp.strict import CONSTANTS, LN2
+from fusedmlp.tolerance import check_close, trajectory_bound
+from fusedmlp_numba import strict_kernels
+from fusedmlp_numba.caching import OPTIONS
+from fusedmlp_numpy import strict as numpy_strict
+from problems import OPTIMIZERS, engine, flat, order, problem
+
+DTYPES = ("float32", "float64")
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+WORST_ULP = {"exp": 1.0, "log": 1.0, "tanh": 2.0, "log_1p": 2.0, "logistic": 2.5}
+"""Largest errors that strict.py states; that of logistic is an exp's, a sum's and a quotient's."""
+
+
+@pytest.fixture(scope="module")
+def numpy_strict_backend():
+    return backend_class("numpy")(strict=True)
+
+
+@pytest.fixture(scope="module")
+def numba_strict_backend():
+    return backend_class("numba")(strict=True)
+
+
+def arguments(name, dtype):
+    """Arguments over a function's whole range: by size, by value, and where its parts meet."""
+    rng, limits = np.random.default_rng(0), np.finfo(dtype)
+    tiny, huge = math.log(float(limits.smallest_subnormal)), math.log(float(limits.max))
+    sizes = np.exp(rng.uniform(tiny, 0, 400))
+    near = rng.uniform(-3, 3, 600)
+    whole = {
+        "exp": [rng.uniform(tiny, huge, 900), rng.uniform(tiny, tiny + 20, 300), sizes, near],
+        "log": [np.exp(rng.uniform(tiny, huge, 600)), rng.uniform(0.5, 2.0, 600), 1 + sizes],
+        "tanh": [sizes, -sizes, near, rng.uniform(-25, 25, 300)],
+        "log_1p": [sizes, rng.uniform(0, 1, 900)],
+        "logistic": [-sizes, near, rng.uniform(-0.9 * huge, 40, 600)],
+    }[name]
+    x = np.concatenate(whole).astype(dtype)
+    return x[x > 0] if name in ("log", "log_1p") else x
+
+
+def exact(name, x):
+    """The function to 40 digits, from decimal's exp and ln, which round correctly."""
+    with localcontext() as context:
+        context.prec = 400 if abs(x) < 1e-9 else 60
+        match name:
+            case "exp":
+                return x.exp()
+            case "log":
+                return x.ln()
+            case "log_1p":
+                return (1 + x).ln()
+            case "tanh":
+                return 1 - 2 / ((2 * x).exp() + 1)
+            case _:
+                return 1 / (1 + (-x).exp())
+
+
+def ulp_error(found, expected, dtype):
+    limits = np.finfo(dtype)
+    exponent = max(math.frexp(float(expected))[1] - 1, limits.minexp)
+    return float(abs(Decimal(float(found)) - expected) / Decimal(2) ** (exponent - limits.nmant))
+
+
+@dtypes
+@pytest.mark.parametrize("name", WORST_ULP)
+def test_functions_are_within_their_stated_errors(name, dtype):
+    x = arguments(name, dtype)
+    with np.errstate(over="ignore"):  # in what choose() then leaves aside
+        y = getattr(strict, name)(x, CONSTANTS[dtype])
+    assert y.dtype == x.dtype
+    assert np.isfinite(y).all()
+    expected = [exact(name, Decimal(float(value))) for value in x]
+    errors = [ulp_error(a, b, dtype) for a, b in zip(y, expected, strict=True) if b]
+    assert max(errors) <= WORST_ULP[name]
+
+
+@dtypes
+def test_functions_of_special_numbers(dtype):
+    c, limits = CONSTANTS[dtype], np.finfo(dtype)
+    x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, limits.max, -limits.max], dtype)
+    nan, inf = np.nan, np.inf
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(strict.exp(x, c), [1, 1, inf, 0, nan, inf, 0])
+        np.testing.assert_array_equal(strict.logistic(x, c), [0.5, 0.5, 1, 0, nan, 1, 0])
+        np.testing.assert_array_equal(strict.tanh(x, c), [0, 0, 1, -1, nan, 1, -1])
+        logs = strict.log(x, c)
+    np.testing.assert_array_equal(logs[:5], [-inf, -inf, inf, nan, nan])
+    assert math.isclose(logs[5], math.log(float(limits.max)), rel_tol=1e-6)
+    assert np.isnan(logs[6])
+    tiny = np.array([limits.smallest_subnormal], dtype)
+    assert strict.tanh(tiny, c)[0] == strict.log_1p(tiny, c)[0] == tiny[0]
+    np.testing.assert_array_equal(strict.log_1p(np.array([0.0, nan], dtype), c), [0, nan])
+
+
+@dtypes
+def test_exp_overflows_and_vanishes_where_it_must(dtype):
+    """The last finite and the first infinite result, the last subnormal one and the first 0."""
+    c, limits = CONSTANTS[dtype], np.finfo(dtype)
+    largest = np.array(math.log(float(limits.max)), dtype)
+    edge = np.nextafter(largest, np.array([-np.inf, np.inf], dtype))
+    half_of_smallest = math.log(float(limits.smallest_subnormal)) - math.log(2)
+    foot = np.array([half_of_smallest * 0.9999, half_of_smallest * 1.0001], dtype)
+    with np.errstate(all="ignore"):
+        assert np.isfinite(strict.exp(edge, c)).tolist() == [True, False]
+        assert (strict.exp(foot, c) > 0).tolist() == [True, False]
+
+
+@dtypes
+def test_exp_and_log_never_fall(dtype):
+    """At the seams between two powers of two, number by number."""
+    c, limits = CONSTANTS[dtype], np.finfo(dtype)
+    whole = np.dtype(f"i{limits.bits // 8}")
+    for function, seams in (
+        (strict.exp, (np.arange(limits.minexp - 20, limits.maxexp - 2) + 0.5) * math.log(2)),
+        (strict.log, np.sqrt(0.5) * 2.0 ** np.arange(-60, 60)),
+    ):
+        seam = seams.astype(dtype)[:, None].view(whole)
+        x = np.sort((seam + np.arange(-200, 200, dtype=whole)).view(dtype), axis=1)
+        with np.errstate(all="ignore"):
+            assert (np.diff(function(x.ravel(), c).reshape(x.shape), axis=1) >= 0).all()
+
+
+@dtypes
+def test_ln_2_is_split_exactly(dtype):
+    with localcontext() as context:
+        context.prec = 75
+        gap = Decimal(LN2.numerator) / Decimal(LN2.denominator) - Decimal(2).ln()
+        assert abs(gap) < Decimal("1e-69")
+    c, limits = CONSTANTS[dtype], np.finfo(dtype)
+    high, low = Fraction(float(c.ln2_high)), Fraction(float(c.ln2_low))
+    for n in range(int(c.highest * 1.5)):
+        assert Fraction(float(limits.dtype.type(n) * c.ln2_high)) == n * high
+    assert abs(LN2 - high - low) <= abs(low) * Fraction(float(limits.eps))
+
+
+@dtypes
+@pytest.mark.parametrize("name", WORST_ULP)
+def test_numba_compiles_the_same_functions(name, dtype):
+    """Number by number in machine code, and as arrays in NumPy: every bit."""
+    function, c = getattr(strict, name), CONSTANTS[dtype]
+
+    @numba.njit(**OPTIONS)
+    def each(x, y, c):
+        for i in range(len(x)):
+            y[i] = function(x[i], c)
+
+    rng, limits = np.random.default_rng(1), np.finfo(dtype)
+    special = [0.0, -0.0, np.inf, -np.inf, limits.max, limits.smallest_subnormal]
+    any_bits = rng.integers(0, 2**limits.bits, 20_000, dtype=f"u{limits.bits // 8}").view(dtype)
+    x = np.concatenate([arguments(name, dtype), np.array(special, dtype), any_bits])
+    y = np.empty_like(x)
+    each(x, y, c)
+    with np.errstate(all="ignore"):
+        expected = function(x, c)
+    assert (np.isnan(y) == np.isnan(expected)).all()
+    kept = ~np.isnan(y)
+    assert kept.sum() > 1000
+    assert y[kept].tobytes() == expected[kept].tobytes()
+
+
+@dtypes
+def test_sums_run_in_order_and_round_each_time(dtype):
+    """Both engines against loops over NumPy's numbers, on terms whose order and fusing shows."""
+    rng = np.random.default_rng(2)
+    a = (rng.standard_normal((3, 40)) * 10.0 ** rng.integers(-4, 5, (3, 40))).astype(dtype)
+    b = (rng.standard_normal((40, 5)) * 10.0 ** rng.integers(-4, 5, (40, 5))).astype(dtype)
+    expected = np.zeros((3, 5), dtype)
+    for i, j in np.ndindex(3, 5):
+        total = a.dtype.type(0)
+        for k in range(40):
+            total = total + a[i, k] * b[k, j]
+        expected[i, j] = total
+    for product in (numpy_strict.product, strict_kernels.product):
+        out = np.full((3, 5), np.nan, dtype)
+        product(a, b, out)
+        assert out.tobytes() == expected.tobytes(), product
+    columns = np.zeros(5, dtype)
+    for row in b:
+        columns = np.array([s + t for s, t in zip(columns, row, strict=True)], dtype)
+    for bias_gradient in (numpy_strict.bias_gradient, strict_kernels.bias_gradient):
+        out = np.full(5, np.nan, dtype)
+        bias_gradient(b, out)
+        assert out.tobytes() == columns.tobytes(), bias_gradient
+
+
+@dtypes
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer(numpy_strict_backend, numba_strict_backend, optimizer, dtype):
+    task = problem((13, 9, 7, 5), dropout=0.3, weighted=True)
+    results = [
+        everything(backend, task, optimizer, Objective(l2=0.01), dtype, epochs=8)
+        for backend in (numba_strict_backend, numpy_strict_backend)
+    ]
+    assert_same_bits(*results)
+
+
+@dtypes
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
+def test_every_activation_and_output(
+    numpy_strict_backend, numba_strict_backend, hidden, output, dtype
+):
+    task = problem((13, 7, 11, 5), hidden, output)
+    results = [
+        everything(backend, task, "adam", Objective(), dtype, epochs=4)
+        for backend in (numba_strict_backend, numpy_strict_backend)
+    ]
+    assert_same_bits(*results)
+
+
+width = st.sampled_from([1, 2, 3, 5, 8, 17, 31, 33])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    D=width,
+    widths=st.lists(width, max_size=3),
+    K=width,
+    hidden=st.sampled_from(HIDDEN_ACTIVATIONS),
+    output=st.sampled_from(OUTPUTS),
+    dropout=st.sampled_from([0.0, 0.25, 0.5]),
+    dtype=st.sampled_from(DTYPES),
+    storage=st.sampled_from(["uint8", "float32", "float64", "csr32", "csr64"]),
+    weighted=st.booleans(),
+    reduction=st.sampled_from(["mean", "sum"]),
+    l2=st.sampled_from([0.0, 0.1]),
+    optimizer=st.sampled_from(sorted(OPTIMIZERS)),
+    seed=st.integers(0, 1000),
+)
+def test_anything(
+    numpy_strict_backend,
+    numba_strict_backend,
+    D,
+    widths,
+    K,
+    hidden,
+    output,
+    dropout,
+    dtype,
+    storage,
+    weighted,
+    reduction,
+    l2,
+    optimizer,
+    seed,
+):
+    if output == "softmax":
+        K = max(K, 2)
+    if hidden in ("relu", "identity") or output in ("identity", "exp"):
+        optimizer = "adam"  # plain descent may diverge from arbitrary starts
+    task = problem(
+        (D, *widths, K),
+        hidden,
+        output,
+        dropout,
+        rows=19,
+        storage=storage,
+        weighted=weighted,
+        seed=seed,
+    )
+    results = [
+        everything(backend, task, optimizer, Objective(reduction, l2), dtype)
+        for backend in (numba_strict_backend, numpy_strict_backend)
+    ]
+    assert_same_bits(*results)
+
+
+@dtypes
+def test_an_epoch_is_its_batches_to_the_last_bit(numpy_strict_backend, numba_strict_backend, dtype):
+    """No rate is folded into anything: train_epoch is its gradients, applied."""
+    task = problem(dropout=0.3, weighted=True, rows=21)
+    rows = order(21)
+    for backend in (numpy_strict_backend, numba_strict_backend):
+        for optimizer in OPTIMIZERS:
+            whole, data = engine(backend, task, optimizer, Objective(l2=0.1), dtype=dtype)
+            whole.train_epoch(data, rows, np.full(3, 0.05))
+            steps, data = engine(backend, task, optimizer, Objective(l2=0.1), dtype=dtype)
+            for start in range(0, 21, 8):
+                _, gradients = steps.loss_and_gradients(data, rows[start : start + 8])
+                steps.apply_gradients(gradients, 0.05)
+            assert flat(whole.parameters()).tobytes() == flat(steps.parameters()).tobytes()
+
+
+def test_evaluation_takes_the_same_rows_at_a_time(numpy_strict_backend, numba_strict_backend):
+    """More rows than one evaluation takes, on all of them and on some."""
+    task = problem(rows=2 * strict.LEAST_EVALUATION_ROWS + 5, weighted=True)
+    found = []
+    for backend in (numpy_strict_backend, numba_strict_backend):
+        built, data = engine(backend, task, dtype="float32")
+        for rows in (None, np.arange(3, 2000)):
+            sums = built.evaluate(data, rows)
+            found.append((sums.losses.tobytes(), sums.correct.tobytes(), sums.weights.tobytes()))
+    assert found[:2] == found[2:]
+    assert len(found[0][0]) == 3 * 8
+
+
+def digits_model(backend, *, optimizer=("nesterov", 0.1), dtype="float32", strict=True, epochs=3):
+    data = load_dataset("digits")
+    mlp = MLP(
+        (64, 20, 10), "sigmoid", dropout=0.2, backend=backend, dtype=dtype, seed=4, strict=strict
+    )
+    trainer = Trainer(
+        make_optimizer(*optimizer),
+        make_schedule("one-cycle"),
+        epochs=epochs,
+        validation=0.2,
+        objective=Objective(l2=1e-4),
+    )
+    trainer.fit(mlp, data.x_train, data.y_train)
+    return mlp, data
+
+
+def digest(mlp, data):
+    """SHA-256 of the weights, the outputs on the test part and every loss of the history."""
+    records = [(r.train_loss, r.train_accuracy, r.validation_loss) for r in mlp.history.records]
+    parts = [flat(mlp.parameters), mlp.forward(data.x_test), np.array(records)]
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
+@dtypes
+@pytest.mark.parametrize("optimizer", [("nesterov", 0.1), ("adamw", 0.01)], ids=str)
+def test_a_whole_training_has_one_digest(optimizer, dtype):
+    models = [
+        digits_model(backend, optimizer=optimizer, dtype=dtype) for backend in ("numpy", "numba")
+    ]
+    assert digest(*models[0]) == digest(*models[1])
+    first, *_, last = models[0][0].history.records
+    assert last.train_loss < first.train_loss, "the training did not learn anything"
+
+
+@dtypes
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_strict_is_near_ordinary(name, dtype):
+    models = [digits_model(name, dtype=dtype, strict=value, epochs=1)[0] for value in (True, False)]
+    a, b = (flat(mlp.parameters) for mlp in models)
+    check_close("parameters", a, b, trajectory_bound(dtype))
+    assert a.tobytes() != b.tobytes(), "strict mode was not on"
+
+
+def test_threads_do_not_matter():
+    task = problem((30, 20, 5), rows=60)
+    results = [
+        everything(backend_class(name)(strict=True, threads=n), task, "adam", None, "float32")
+        for name in ("numpy", "numba")
+        for n in (1, 2)
+    ]
+    for other in results[1:]:
+        assert_same_bits(other, results[0])
+
+
+# ------------------------------------------------------------------------------- asking for it
+
+
+NUMPY = backend_class("numpy")
+
+
+class Loose(Backend):
+    """A third party's backend without strict mode, from before there was one."""
+
+    name = "loose"
+
+    def __init__(self, *, device=None, threads=None):
+        self.inner = NUMPY(threads=threads)
+
+    probe = classmethod(lambda cls: NUMPY.probe())
+    preference = classmethod(lambda cls, workload: Preference(100.0, "always first"))
+
+    def device(self):
+        return self.inner.device()
+
+    def compile(self, *args, **settings):
+        return self.inner.compile(*args, **settings)
+
+
+def test_our_three_backends_have_it():
+    assert strict_backends() == ("cupy", "numba", "numpy")
+
+
+def test_a_backend_without_it_says_so(monkeypatch):
+    from fusedmlp import registry
+
+    known = registry.backend_class
+    monkeypatch.setattr(
+        registry, "backend_class", lambda name: Loose if name == "loose" else known(name)
+    )
+    selection = Selection("loose", None, "argument", "")
+    assert isinstance(create(selection, threads=1), Loose)
+    with pytest.raises(
+        InvalidInputError, match=r"strict .* 'loose' has none: .* cupy, numba, numpy"
+    ):
+        create(selection, strict=True)
+
+
+def test_auto_chooses_among_those_that_have_it(monkeypatch):
+    from fusedmlp import registry
+
+    found = {"loose": Loose, "numpy": NUMPY}
+    monkeypatch.setattr(registry, "known_backends", lambda: dict.fromkeys(found))
+    monkeypatch.setattr(registry, "backend_class", found.__getitem__)
+    workload = Workload(Network((3, 2)), 8)
+    assert select("auto", workload).name == "loose"
+    assert select("auto", workload, strict=True).name == "numpy"
+    del found["numpy"]
+    with pytest.raises(BackendUnavailableError, match="no backend with strict mode"):
+        select("auto", workload, strict=True)
+
+
+def test_a_built_backend_must_agree():
+    ordinary, strict_one = (backend_class("numpy")(strict=value) for value in (False, True))
+    x = np.ones((2, 3))
+    with pytest.raises(InvalidInputError, match="built without it: build it with strict=True"):
+        MLP((3, 2), backend=ordinary, strict=True).predict(x)
+    MLP((3, 2), backend=strict_one, strict=True).predict(x)
+    MLP((3, 2), backend=strict_one).predict(x)  # asks nothing, and gets what was built
+
+
+def test_the_mode_is_no_part_of_a_saved_model(tmp_path):
+    path = tmp_path / "model"
+    MLP((3, 2), strict=True, backend="numpy").save(path)
+    assert MLP.load(path, backend="numpy").strict is False
+    assert MLP.load(path, backend="numpy", strict=True).strict is True
+
+
+def test_a_resumed_training_keeps_to_its_mode(tmp_path):
+    task, path = problem((4, 3, 2), rows=32), tmp_path / "checkpoint"
+
+    def fit(epochs, *, strict, resume=None, backend="numpy"):
+        mlp = MLP((4, 3, 2), backend=backend, strict=strict)
+        trainer = Trainer(epochs=epochs, batch_size=8, checkpoint=path)
+        trainer.fit(mlp, task.x, task.y, resume=resume)
+        return flat(mlp.parameters)
+
+    whole = fit(4, strict=True)
+    path.unlink()
+    fit(2, strict=True)
+    with pytest.raises(InvalidInputError, match="made with strict True, now it is False"):
+        fit(4, strict=False, resume=path)
+    resumed = fit(4, strict=True, resume=path, backend="numba")  # another backend, the same bits
+    assert resumed.tobytes() == whole.tobytes()
+
+
+def test_a_checkpoint_from_before_there_was_strict_mode_is_not_strict(tmp_path):
+    task, path = problem((4, 3, 2), rows=32), tmp_path / "checkpoint"
+    settings = {"batch_size": 8, "checkpoint": path}
+    Trainer(epochs=1, **settings).fit(MLP((4, 3, 2), backend="numpy"), task.x, task.y)
+    new = load_checkpoint(path)
+    kept = {name: value for name, value in new.settings.items() if name != "strict"}
+    assert len(kept) == len(new.settings) - 1
+    save_checkpoint(path, Checkpoint(new.network, new.state, new.best, new.history, kept))
+    trainer = Trainer(epochs=2, **settings)
+    with pytest.raises(InvalidInputError, match="made with strict False, now it is True"):
+        trainer.fit(MLP((4, 3, 2), backend="numpy", strict=True), task.x, task.y, resume=path)
+    trainer.fit(MLP((4, 3, 2), backend="numpy"), task.x, task.y, resume=path)
