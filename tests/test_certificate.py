@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,13 @@ def test_every_part_was_really_compared(certificate):
         assert each.first_differing_step is not None
     assert all(each.accuracy > 0.8 for each in certificate.accuracies)
     assert {(each.threads, each.run) for each in certificate.fingerprints} >= {(1, 1), (1, 2)}
+    strict = {(e.dtype, e.backend): e.weights for e in certificate.fingerprints if e.strict}
+    for dtype in ("float32", "float64"):
+        assert strict[dtype, "numpy"] == strict[dtype, "numba"]
+        ordinary = {
+            e.weights for e in certificate.fingerprints if (e.dtype, e.strict) == (dtype, 0)
+        }
+        assert strict[dtype, "numpy"] not in ordinary
 
 
 def test_the_document_is_strict_json(certificate):
@@ -65,9 +73,16 @@ def test_the_document_is_strict_json(certificate):
 
 def with_fault(monkeypatch, name, fault):
     """Wrap a kernel of the NumPy engine; the other backends stay as they are."""
-    kernels = pytest.importorskip("fusedmlp_numpy.kernels")
+    from fusedmlp_numpy import engine, kernels
+
     right = getattr(kernels, name)
-    monkeypatch.setattr(kernels, name, lambda *given: fault(right, *given))
+
+    def wrong(*given):
+        return fault(right, *given)
+
+    monkeypatch.setattr(kernels, name, wrong)
+    if hasattr(engine.FAST, name):
+        monkeypatch.setattr(engine, "FAST", replace(engine.FAST, **{name: wrong}))
 
 
 def flipped_sign(right, delta, *rest):
@@ -143,6 +158,7 @@ def fingerprint(**changes):
         "threads": 1,
         "run": 1,
         "by_threads": False,
+        "strict": False,
         "dtype": "float32",
         "start": "s",
         "shuffles": "o",
@@ -169,6 +185,13 @@ def test_unequal_hashes_are_named(changes, words):
     )
     assert len(found) == 1
     assert words in found[0]
+
+
+def test_strict_hashes_are_equal_on_all_backends():
+    found = unequal(
+        [fingerprint(strict=True), fingerprint(strict=True, backend="other", weights="W")]
+    )
+    assert found == ["strict mode's final weights of other in float32 are not numba's"]
 
 
 def test_hashes_that_may_differ():

@@ -141,27 +141,42 @@ def _show_trainings(certificate: "Certificate") -> None:
         console.labelled(
             "accuracy", f"{a.backend}: {a.accuracy:.4f} of {a.rows:,} rows, loss {a.loss:.6f}", out
         )
-    for dtype in dict.fromkeys(each.dtype for each in certificate.fingerprints):
-        _show_hashes(certificate, dtype)
+    _show_hashes(certificate)
 
 
-def _show_hashes(certificate: "Certificate", dtype: str) -> None:
-    out = console.stdout()
-    found = [each for each in certificate.fingerprints if each.dtype == dtype]
-    for what in ("start", "shuffles", "masks"):
-        hashes = {getattr(each, what): each.backend for each in found}
-        shown = ", ".join(f"{_short(h)} on {name}" for h, name in hashes.items())
-        if len(hashes) == 1:
-            shown = f"{_short(next(iter(hashes)))} on all backends"
-        console.labelled(f"{what} {dtype}", shown, out)
-    for name in dict.fromkeys(each.backend for each in found):
-        ends: dict[str, list[str]] = {}
-        for each in found:
-            if each.backend == name:
-                threads = "" if each.threads is None else f" on {each.threads} threads"
-                ends.setdefault(each.weights, []).append(f"run {each.run}{threads}")
-        text = "; ".join(f"{_short(h)} in {', '.join(runs)}" for h, runs in ends.items())
-        console.labelled(f"end {dtype}", f"{name}: {text}", out)
+def _show_hashes(certificate: "Certificate") -> None:
+    """Table of SHA-256 beginnings: a line for each thing that may be equal, a column a dtype."""
+    from rich import box
+    from rich.table import Table
+
+    cells: dict[str, dict[str, list[str]]] = {}
+    for each in certificate.fingerprints:
+        threads = (
+            ""
+            if each.threads is None
+            else f", {each.threads} threads".replace("1 threads", "1 thread")
+        )
+        ordinary = {
+            "starting weights": each.start,
+            "shuffles": each.shuffles,
+            "dropout masks": each.masks,
+            f"final weights, {each.backend}{threads}": each.weights,
+        }
+        strict = {f"strict mode's final weights, {each.backend}": each.weights}
+        for name, digest in (strict if each.strict else ordinary).items():
+            seen = cells.setdefault(name, {}).setdefault(each.dtype, [])
+            if digest not in seen:
+                seen.append(digest)
+    dtypes = list(dict.fromkeys(each.dtype for each in certificate.fingerprints))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("SHA-256 of")
+    for dtype in dtypes:
+        table.add_column(dtype, no_wrap=True)
+    for name, by_dtype in cells.items():
+        shown = (", ".join(_short(digest) for digest in by_dtype.get(d, ())) for d in dtypes)
+        table.add_row(name, *shown)
+    console.show("")
+    console.show(table)
 
 
 def _short(digest: str) -> str:

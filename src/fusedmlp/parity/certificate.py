@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.model import DTYPES
 from fusedmlp.parity.accuracies import Accuracy, accuracies
-from fusedmlp.parity.fingerprints import Fingerprint, fingerprints, unequal
+from fusedmlp.parity.fingerprints import (
+    Fingerprint,
+    fingerprints,
+    strict_fingerprints,
+    unequal,
+)
 from fusedmlp.parity.finite_differences import GradientCheck, gradient_checks
 from fusedmlp.parity.operations import comparisons
 from fusedmlp.parity.trajectories import Trajectory, trajectories
@@ -168,6 +173,8 @@ def certify(
     found.accuracies += accuracies(backends, dataset, "float32", seed)
     tell("hashes of trainings, run after run, thread count after thread count")
     found.fingerprints += fingerprints(selections, thread_counts(), dataset, dtypes, seed)
+    tell("hashes of trainings in strict mode")
+    found.fingerprints += strict_fingerprints(selections, dataset, dtypes, seed)
     return found
 
 

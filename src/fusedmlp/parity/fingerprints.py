@@ -2,7 +2,7 @@
 
 Starting weights, shuffles and dropout masks are equal on all backends, bit for bit. Final weights
 are, on one backend, equal in every run, and for every number of threads unless the backend says
-that its bits depend on them.
+that its bits depend on them. In strict mode they are equal on all backends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fusedmlp.optimizers import SGD
 from fusedmlp.parity.masks import dropout_masks
 from fusedmlp.parity.witness import Witness, digest
 from fusedmlp.recipes import OUTPUT_OF_TASK
-from fusedmlp.registry import create
+from fusedmlp.registry import backend_class, create
 from fusedmlp.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     from fusedmlp.types import FloatDtype
 
 RUNS: Final = 2
+
 ROWS: Final = 10_000
 """Rows at most; one epoch, with a smaller last batch."""
 
 WIDTH: Final = 128
+
+STRICT_ROWS: Final = 2_000
+STRICT_WIDTH: Final = 32
+"""Strict mode is slow by design."""
+
 TRAINER: Final = Trainer(SGD(0.2, 0.9), epochs=1, batch_size=96)
 DROPOUT: Final = 0.2
 
@@ -53,12 +59,15 @@ class Fingerprint:
         Of what the engine began with, the rows in the order it got them, and its dropout masks.
     weights
         Of the final parameters.
+    strict
+        Whether it ran in strict mode, where the final parameters are equal on all backends.
     """
 
     backend: str
     threads: int | None
     run: int
     by_threads: bool
+    strict: bool
     dtype: FloatDtype
     start: str
     shuffles: str
@@ -85,6 +94,17 @@ def fingerprints(
                     yield fingerprint(str(selection), count, run, backend, dataset, dtype, seed)
 
 
+def strict_fingerprints(
+    selections: Sequence[Selection], dataset: Dataset, dtypes: tuple[FloatDtype, ...], seed: int
+) -> Iterator[Fingerprint]:
+    """Train a smaller network once on every backend that has a strict mode."""
+    for selection in selections:
+        if backend_class(selection.name).has_strict:
+            backend = create(selection, strict=True)
+            for dtype in dtypes:
+                yield fingerprint(str(selection), None, 1, backend, dataset, dtype, seed)
+
+
 def with_threads(
     selection: Selection, threads: Sequence[int]
 ) -> Iterator[tuple[int | None, Backend]]:
@@ -108,7 +128,9 @@ def fingerprint(
 ) -> Fingerprint:
     """Train once, with dropout and momentum, and hash."""
     witness = Witness(backend)
-    sizes = (dataset.n_inputs, WIDTH, dataset.n_outputs)
+    rows = STRICT_ROWS if backend.strict else ROWS
+    width = STRICT_WIDTH if backend.strict else WIDTH
+    sizes = (dataset.n_inputs, width, dataset.n_outputs)
     mlp = MLP(
         sizes,
         "sigmoid",
@@ -117,15 +139,17 @@ def fingerprint(
         backend=witness,
         dtype=dtype,
         seed=seed,
+        strict=backend.strict,
     )
     with contextlib.suppress(DivergedError):  # accuracies.py reports it; the hash is of the start
-        TRAINER.fit(mlp, dataset.x_train[:ROWS], dataset.y_train[:ROWS])
+        TRAINER.fit(mlp, dataset.x_train[:rows], dataset.y_train[:rows])
     masks = digest(mask for step in dropout_masks(backend, dtype) for mask in step)
     return Fingerprint(
         name,
         threads,
         run,
         backend.bits_depend_on_threads,
+        backend.strict,
         dtype,
         str(witness.started),
         witness.shuffled,
@@ -137,26 +161,40 @@ def fingerprint(
 def unequal(found: Sequence[Fingerprint]) -> list[str]:
     """Say what differs that must not; nothing where all is well."""
     breaches = []
-    for dtype in dict.fromkeys(each.dtype for each in found):
-        same = [each for each in found if each.dtype == dtype]
+    for dtype, strict in dict.fromkeys((each.dtype, each.strict) for each in found):
+        same = [each for each in found if (each.dtype, each.strict) == (dtype, strict)]
         for what in ("start", "shuffles", "masks"):
             breaches += _by_backend(same, what, dtype)
-        groups: dict[tuple[str, int | None], list[Fingerprint]] = {}
-        for each in same:
-            key = each.backend, each.threads if each.by_threads else None
-            groups.setdefault(key, []).append(each)
-        for (name, _), group in groups.items():
-            ends = {each.weights: each for each in group}
-            if len(ends) > 1:
-                who = " and ".join(
-                    f"run {each.run} on {each.threads or 'its'} threads" for each in ends.values()
-                )
-                breaches.append(f"final weights of {name} in {dtype} differ between {who}")
+        if strict:
+            breaches += _by_backend(same, "weights", dtype)
+        else:
+            breaches += _by_run(same, dtype)
     return breaches
 
 
 def _by_backend(found: Sequence[Fingerprint], what: str, dtype: FloatDtype) -> list[str]:
-    names = {"start": "starting weights", "shuffles": "shuffles", "masks": "dropout masks"}
+    names = {
+        "start": "starting weights",
+        "shuffles": "shuffles",
+        "masks": "dropout masks",
+        "weights": "strict mode's final weights",
+    }
     first = found[0]
     differing = {each.backend for each in found if getattr(each, what) != getattr(first, what)}
     return [f"{names[what]} of {name} in {dtype} are not {first.backend}'s" for name in differing]
+
+
+def _by_run(found: Sequence[Fingerprint], dtype: FloatDtype) -> list[str]:
+    groups: dict[tuple[str, int | None], list[Fingerprint]] = {}
+    for each in found:
+        key = each.backend, each.threads if each.by_threads else None
+        groups.setdefault(key, []).append(each)
+    breaches = []
+    for (name, _), group in groups.items():
+        ends = {each.weights: each for each in group}
+        if len(ends) > 1:
+            who = " and ".join(
+                f"run {each.run} on {each.threads or 'its'} threads" for each in ends.values()
+            )
+            breaches.append(f"final weights of {name} in {dtype} differ between {who}")
+    return breaches

@@ -254,18 +254,30 @@ def _trainings(found: Page, certificate: Certificate) -> None:
         "SHA-256 of what each training began with, of the rows in the order in which the engine "
         "got them, of its dropout masks, and of the final weights. The first three must be equal "
         "on all backends. Final weights must be equal in every run of a backend, and for every "
-        "number of threads where its bits do not depend on them.",
+        "number of threads where its bits do not depend on them. In strict mode, here with a "
+        "smaller network and fewer rows, they must be equal on all backends too.",
     )
-    names = ("backend", "dtype", "threads", "run", "start", "shuffles", "masks", "final weights")
+    names = (
+        "arithmetic",
+        "backend",
+        "dtype",
+        "threads",
+        "run",
+        "start",
+        "shuffles",
+        "masks",
+        "final weights",
+    )
     hashed = [
         (
+            "strict" if f.strict else "ordinary",
             f.backend,
             f.dtype,
             "" if f.threads is None else str(f.threads),
             str(f.run),
             *(h[:SHOWN_DIGITS] for h in (f.start, f.shuffles, f.masks, f.weights)),
         )
-        for f in sorted(certificate.fingerprints, key=lambda f: (f.dtype, f.backend))
+        for f in sorted(certificate.fingerprints, key=lambda f: (f.strict, f.dtype, f.backend))
     ]
     caption = f"The first {SHOWN_DIGITS} of 64 digits."
     found.table(Table([*map(Column, names)], hashed, caption=caption))

@@ -47,7 +47,7 @@ class Witness(Backend):
     name: ClassVar[str] = "witness"
 
     def __init__(self, inner: Backend) -> None:
-        self._inner = inner
+        self._inner, self.strict = inner, inner.strict
         self.started: str | None = None
         self._shuffles = hashlib.sha256()
 
