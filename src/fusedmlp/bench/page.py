@@ -36,7 +36,7 @@ def page(document: Document, changes: Sequence[Change] = (), threshold: float = 
     if changes:
         found.section(
             "Compared with before",
-            "Ratios are of the share of the multiply-add peak measured in the same rounds, where "
+            "Then and now are samples per second; ratios are of the share of the multiply-add peak measured in the same rounds, where "
             "both runs have it, and of samples per second elsewhere. "
             f"A backend that falls below {threshold:g} counts as slower.",
         )
@@ -73,7 +73,7 @@ def _throughput(found: Page, document: Document) -> None:
         "spread reach from the slowest to the fastest. A round is an epoch, or a part of one for "
         "large networks, with shuffling, gathering, loss and accuracy.",
     )
-    _figure(found, charts.throughput(document), "Samples per second, the first task of the table.")
+    _figure(found, charts.throughput(document), "Samples per second of one network and batch size.")
     _figure(found, charts.over_batch(document), "The same over the batch size.")
     _figure(found, charts.over_width(document), "The same over the width of the hidden layer.")
     found.table(tables.throughput(document, "training"))
@@ -109,7 +109,7 @@ def _roofline(found: Page, document: Document) -> None:
         "holds its data; what lies between is left to win. Inputs are dense here, so that no zeros "
         "can be skipped. Operations go through the public contract: loss_and_gradients hands "
         "gradients out and apply_gradients takes them in as host arrays, which a whole step does "
-        "not need.",
+        "not need. Bounds are in GFLOP/s, with what sets them.",
     )
     _figure(found, drawn, "GFLOP/s over operations per byte, both scales logarithmic.")
     _figure(found, charts.shares(document), "How much of its bound each operation reaches.")

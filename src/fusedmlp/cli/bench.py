@@ -16,6 +16,8 @@ from fusedmlp.errors import BreachedError, ExitCode, FusedMLPError, InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import JustifyMethod
+
     from fusedmlp.bench.compare import Change
     from fusedmlp.bench.document import Document
     from fusedmlp.bench.plan import Request
@@ -313,7 +315,7 @@ def _show(
         "Training": tables.throughput(found, "training"),
         "Prediction, from rows to probabilities": tables.throughput(found, "prediction"),
         "Time from the start of a process, by phase": tables.phases(found),
-        "Operations on dense inputs, and what the machine allows": tables.operations(found),
+        "Operations on dense inputs, and their bounds in GFLOP/s": tables.operations(found),
         "Limits of the machine": tables.limits(found),
     }
     if changes:
@@ -336,9 +338,8 @@ def _print_table(title: str, table: "Table") -> None:
     styles = {"": "", "good": "green", "bad": "bold red"}
     shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
-        shown.add_column(
-            column.title, justify="right" if column.is_number else "left", no_wrap=True
-        )
+        side: JustifyMethod = "right" if column.is_number else "left"
+        shown.add_column(column.title, justify=side, no_wrap=column.is_number)
     for index, row in enumerate(table.rows):
         *cells, last = row
         shown.add_row(*cells, Text(last, styles[table.mark(index)]))
