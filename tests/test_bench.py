@@ -153,6 +153,13 @@ def test_the_roof_is_that_of_the_smallest_level_which_holds_the_data():
     assert near.share == pytest.approx(near.rate / near.bound)
     assert (far.limit, far.bound) == ("FMA", 1e9)
     assert roofline.peak(found) == 1e9
+    step = replace(TINY, name="step", samples=16)  # two steps a call
+    measured = (entry(PEAK, [1.0], flops=1e9), entry("fusedmlp-numpy", [1e-3], samples=16))
+    (point,) = roofline.points(found | {"operations": [entries(step, *measured)]})
+    assert (point.seconds, point.rate) == (
+        pytest.approx(5e-4),
+        pytest.approx(work(step).flops / 1e-3),
+    )
     rows = tables.operations(found).rows
     assert [row[0] for row in rows] == ["apply_gradients", "forward"]
     assert tables.limits(found).rows[-1][-1] == "1.0 GB/s"

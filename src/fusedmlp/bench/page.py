@@ -36,8 +36,8 @@ def page(document: Document, changes: Sequence[Change] = (), threshold: float = 
     if changes:
         found.section(
             "Compared with before",
-            "Then and now are samples per second; ratios are of the share of the multiply-add peak measured in the same rounds, where "
-            "both runs have it, and of samples per second elsewhere. "
+            "Then and now are samples per second. Ratios are of the share of the multiply-add peak "
+            "that was measured in the same rounds, where both runs have it, else of those. "
             f"A backend that falls below {threshold:g} counts as slower.",
         )
         found.table(tables.comparison(changes, threshold))

@@ -49,7 +49,7 @@ class Point:
     Parameters
     ----------
     seconds
-        Of one call, the median.
+        Of one call, or of one step where a call trains on several; the median.
     rate, bound
         Operations per second: achieved, and possible.
     limit
@@ -119,6 +119,7 @@ def _points(each: TaskEntries, known: list[Level]) -> list[Point]:
             continue
         calls = [r["seconds"] * task.samples / r["samples"] for r in entry["rounds"]]
         seconds = statistics.median(calls)
+        steps = task.n_steps if task.kind == "train" else 1
         bound, limit = min((tops[0], "FMA"), (allowed, level.name))
         found.append(
             Point(
@@ -126,7 +127,7 @@ def _points(each: TaskEntries, known: list[Level]) -> list[Point]:
                 entry["peer"],
                 entry["threads"],
                 done,
-                seconds,
+                seconds / steps,
                 done.flops / seconds,
                 bound,
                 limit,
