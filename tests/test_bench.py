@@ -22,6 +22,8 @@ from fusedmlp.bench import (
 )
 from fusedmlp.bench import plan as planning
 from fusedmlp.bench.contestants import PEAK
+from fusedmlp.bench.contract import UnsupportedError
+from fusedmlp.bench.libraries import peak, triad
 from fusedmlp.bench.libraries.ours import OwnPeer
 from fusedmlp.bench.measure import first_rows, rows_for
 from fusedmlp.bench.plan import Request
@@ -257,3 +259,35 @@ def test_targets_without_classes_are_refused():
     data = SimpleNamespace(task="regression", name="prices")
     with pytest.raises(InvalidInputError, match="prices is for regression"):
         planning.plan(Request(threads=(1,)), data)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_limits_do_what_they_count(dtype, monkeypatch):
+    monkeypatch.setattr(peak, "ITERATIONS", 1_000)
+    task = Task("limits", "triad", inputs="normal", rows=1_000, dtype=dtype)
+    lanes = peak.VECTOR_BYTES // np.dtype(dtype).itemsize
+    assert peak.Peak(2).limit(task)() == 2 * 2 * 1_000 * peak.ACCUMULATORS * lanes
+    monkeypatch.setattr(triad, "MOVED", 10_000)
+    moved = triad.Triad(2).limit(task)()
+    assert moved >= 10_000
+    assert moved % (3 * 1_000 * np.dtype(dtype).itemsize) == 0
+    a, b, c = (np.full(5, value, dtype) for value in (0, 1, 2))
+    triad._triad(a, b, c, np.arange(4, dtype=dtype))
+    np.testing.assert_array_equal(a, 1 + 3 * 2)
+
+
+@pytest.mark.parametrize("kind", ["train", "predict"])
+@pytest.mark.parametrize("library", ["sklearn_mlp:SklearnMLP", "onnx_session:OnnxSession"])
+def test_the_peers_that_tests_install_agree(library, kind, tmp_path):
+    module, _, name = library.partition(":")
+    module = pytest.importorskip(f"fusedmlp.bench.libraries.{module}")
+    task = replace(TINY, kind=kind)
+    material.write(task, tmp_path / "m")
+    peer = getattr(module, name)(1)
+    if (kind, name) == ("train", "OnnxSession"):
+        with pytest.raises(UnsupportedError, match="does not train"):
+            runner.runner(peer, task, material.read(tmp_path / "m"))
+        return
+    run = runner.runner(peer, task, material.read(tmp_path / "m"))
+    assert parity.breach(task, run.parity()) is None
+    assert run.round(1)["samples"] == 40

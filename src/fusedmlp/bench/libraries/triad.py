@@ -8,7 +8,7 @@ element, two read and one written, as STREAM does: that a store may first fetch 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import numba
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray
 
-MOVED: int = 1_000_000_000
+MOVED: Final = 1_000_000_000
 """Bytes in one call at least: some tens of milliseconds."""
 
 
