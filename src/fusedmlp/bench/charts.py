@@ -30,6 +30,9 @@ ROOF_STYLES: Final = ("-", "--", "-.", ":")
 BAR: Final = 0.62
 """Height of a bar, of the room that it has."""
 
+GAP: Final = 0.6
+"""Between groups of bars."""
+
 
 def names(document: Document) -> list[str]:
     """Engines in the order of their colours: that of the contestants, NumPy first."""
@@ -87,26 +90,29 @@ def shares(document: Document) -> Figure | None:
     if not points:
         return None
     kinds = list(dict.fromkeys(point.operation for point in points))
-    shown = [name for name in order if any(engine_name(point.peer) == name for point in points)]
-    figure = new_figure(8.0, 1.0 + 0.3 * len(points))
+    figure = new_figure(8.0, 1.0 + 0.24 * len(points) + 0.15 * len(kinds))
     axes = figure.subplots()
-    height = 0.8 / len(shown)
-    for point in points:
-        index = shown.index(engine_name(point.peer))
-        at = kinds.index(point.operation) + (index - (len(shown) - 1) / 2) * height
-        colour = COLOURS[order.index(shown[index]) % len(COLOURS)]
-        first = point.operation == kinds[0]
-        label = shown[index] if first else None
-        axes.barh(at, 100 * point.share, 0.92 * height, color=colour, label=label)
-        text = f" {point.share:.0%} of {point.bound / 1e9:,.0f} GFLOP/s ({point.limit})"
-        axes.text(100 * point.share, at, text, va="center", fontsize=8)
-    axes.set_yticks(range(len(kinds)), kinds)
+    at, middles, labelled = 0.0, [], set()
+    for kind in kinds:
+        here = [point for point in points if point.operation == kind]
+        middles.append(at + (len(here) - 1) / 2)
+        for point in here:
+            name = engine_name(point.peer)
+            colour = COLOURS[order.index(name) % len(COLOURS)]
+            label = None if name in labelled else name
+            labelled.add(name)
+            axes.barh(at, 100 * point.share, 0.9, color=colour, label=label)
+            text = f" {point.share:.0%} of {point.bound / 1e9:,.0f} GFLOP/s ({point.limit})"
+            axes.text(100 * point.share, at, text, va="center", fontsize=8)
+            at += 1.0
+        at += GAP
+    axes.set_yticks(middles, kinds)
     axes.invert_yaxis()
     axes.set_xlim(0, max(100.0, 140.0 * max(point.share for point in points)))
     axes.set_xlabel("% of what the machine allows")
     tidy(axes)
     axes.grid(visible=False, axis="y")
-    figure.legend(loc="outside upper right", ncols=len(shown), frameon=False)
+    figure.legend(loc="outside upper right", ncols=len(labelled), frameon=False)
     return figure
 
 
