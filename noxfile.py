@@ -55,6 +55,7 @@ def targets(session: nox.Session) -> None:
             "not slow and not gpu",
             "tests/numba_backend",
             "tests/test_gradients.py",
+            "tests/test_strict.py",
             *session.posargs,
             env={"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features},
         )

@@ -17,6 +17,7 @@ from fusedmlp.callbacks import EpochPrinter
 from fusedmlp.checkpoint import load_checkpoint
 from fusedmlp.errors import DivergedError, InvalidInputError, StorageError
 from fusedmlp.history import EpochRecord
+from fusedmlp.registry import backend_class
 from fusedmlp.schedules import SCHEDULES, Cosine, make_schedule
 from fusedmlp.tolerance import check_close, trajectory_bound
 from fusedmlp.trainer import class_weights
@@ -222,12 +223,13 @@ def test_resuming_changes_no_bit(tmp_path, backend, optimizer, schedule):
 def test_resuming_on_another_backend(tmp_path, compiled_backend):
     path = tmp_path / "checkpoint"
     settings = {"optimizer": Adam(0.01), "batch_size": 16, "epochs": 6}
-    whole = MLP([6, 8, 3], dropout=0.2, backend="numpy")
+    reference = backend_class("numpy")(strict=compiled_backend.strict)
+    whole = MLP([6, 8, 3], dropout=0.2, backend=reference)
     Trainer(**settings).fit(whole, TASK.x, TASK.y)
     stop = At(3, lambda run: run.stop("moving"))
     first = MLP([6, 8, 3], dropout=0.2, backend=compiled_backend)
     Trainer(**settings, checkpoint=path, callbacks=(stop,)).fit(first, TASK.x, TASK.y)
-    moved = MLP([6, 8, 3], dropout=0.2, backend="numpy")
+    moved = MLP([6, 8, 3], dropout=0.2, backend=reference)
     Trainer(**settings).fit(moved, TASK.x, TASK.y, resume=path)
     bound = trajectory_bound("float32")
     check_close("parameters", flat(moved.parameters), flat(whole.parameters), bound)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -27,10 +27,11 @@ from fusedmlp.staging import (
     prepare_state,
 )
 from fusedmlp.strict import evaluation_rows
-from fusedmlp_numpy import kernels, strict
+from fusedmlp_numpy import kernels
+from fusedmlp_numpy import strict as strict_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -39,45 +40,32 @@ if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
 
 
-@dataclass(frozen=True)
-class Operations:
-    """The kernels that strict mode exchanges, named as they are in kernels.py and strict.py."""
+class Operations(Protocol):
+    """The kernels that strict mode exchanges: what kernels.py and strict.py both have."""
 
-    product: Callable[[FloatArray, FloatArray, FloatArray], None]
-    bias_gradient: Callable[[FloatArray, FloatArray], None]
-    batch_weight: Callable[[FloatArray], float]
-    bias_activation: Callable[[FloatArray, FloatArray, HiddenActivation], None]
-    output_kernels: Mapping[Output, Callable[..., tuple[float, float]]]
-    output_activation: Callable[[FloatArray, Output], None]
+    def product(self, a: FloatArray, b: FloatArray, out: FloatArray) -> None:
+        """Out = a·b."""
+
+    def bias_gradient(self, delta: FloatArray, db: FloatArray) -> None:
+        """Db = 1ᵀ·delta."""
+
+    def batch_weight(self, w: FloatArray) -> float:
+        """Σ w."""
+
+    def bias_activation(self, z: FloatArray, b: FloatArray, activation: HiddenActivation) -> None:
+        """Z ← f(z + b)."""
+
+    def output_activation(self, z: FloatArray, output: Output) -> None:
+        """Z ← ŷ."""
 
 
-FAST: Final = Operations(
-    kernels.product,
-    kernels.bias_gradient,
-    kernels.batch_weight,
-    kernels.bias_activation,
-    {
-        "softmax": kernels.softmax_cross_entropy,
-        "sigmoid": kernels.sigmoid_cross_entropy,
-        "identity": kernels.squared_error,
-        "exp": kernels.poisson_deviance,
-    },
-    kernels.output_activation,
-)
-
-STRICT: Final = Operations(
-    strict.product,
-    strict.bias_gradient,
-    strict.batch_weight,
-    strict.bias_activation,
-    {
-        "softmax": strict.softmax_cross_entropy,
-        "sigmoid": strict.sigmoid_cross_entropy,
-        "identity": strict.squared_error,
-        "exp": strict.poisson_deviance,
-    },
-    strict.output_activation,
-)
+OUTPUT_KERNELS: Final = {
+    "softmax": "softmax_cross_entropy",
+    "sigmoid": "sigmoid_cross_entropy",
+    "identity": "squared_error",
+    "exp": "poisson_deviance",
+}
+"""Names of the kernels of the outputs, which both have too."""
 
 FORWARD_ROWS: Final = 1024
 """Rows that forward and evaluate take at a time, or the batch size where that is larger."""
@@ -118,7 +106,7 @@ class NumpyEngine(Engine):
         self._threads = threads
         self._blas = ThreadpoolController() if threads is not None else None
         self._strict = strict
-        self._operations = STRICT if strict else FAST
+        self._operations: Operations = strict_kernels if strict else kernels
 
         self._theta = zeros(network, dtype)
         self._gradients = zeros(network, dtype)
@@ -286,7 +274,8 @@ class NumpyEngine(Engine):
         """Turn the last product into the unscaled output delta; return the batch's sums."""
         assert host.y is not None
         w = None if host.sample_weight is None else host.sample_weight[rows]
-        kernel = self._operations.output_kernels[self.network.output]
+        name = OUTPUT_KERNELS[self.network.output]
+        kernel: Callable[..., tuple[float, float]] = getattr(self._operations, name)
         loss, correct = kernel(z, self._theta.biases[-1], host.y[rows], w)
         weight = float(len(rows)) if w is None else self._operations.batch_weight(w)
         return loss, correct, weight
