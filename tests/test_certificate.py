@@ -95,7 +95,7 @@ def reused_mask(right, out, seed, step, layer, dropout):
     ("kernel", "fault", "blamed", "innocent"),
     [
         ("hidden_delta", flipped_sign, "gradients, sigmoid units", "sigmoid of hidden units"),
-        ("bias_activation", dropped_bias, "gradients, sigmoid units", "update, sgd"),
+        ("bias_activation", dropped_bias, "biases of hidden units", "update, sgd"),
         ("dropout_mask", reused_mask, "dropout masks", "gradients, sigmoid units"),
         ("sgd", flipped_sign, "update, sgd", "update, momentum"),
     ],

@@ -55,6 +55,7 @@ def operations() -> Iterator[Operation]:
     """Every operation, from the first product to the optimizers."""
     for storage in STORAGES:
         yield Operation(f"weighted sums, inputs stored as {storage}", weighted_sums(storage))
+    yield Operation("biases of hidden units", hidden_biases)
     for hidden in HIDDEN_ACTIVATIONS:
         yield Operation(f"{hidden} of hidden units", hidden_values(hidden))
     for output in OUTPUTS:
@@ -127,6 +128,15 @@ def hidden_values(hidden: HiddenActivation) -> Run:
     return run
 
 
+def hidden_biases(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    """Z + b of a hidden layer of identity units, through weights of one on the diagonal."""
+    network = Network((8, 8, 8), "identity", "identity")
+    biases = start(network, OPTIMIZERS["sgd"], dtype).parameters.biases[0], np.zeros(8, dtype)
+    built = _on_the_diagonal(backend, network, dtype, biases)
+    z = np.random.default_rng(0).normal(size=(21, 8)).astype(dtype)
+    return [Part("values", built.forward(z), kernel_bound(dtype))]
+
+
 def output_values(output: Output) -> Run:
     """ŷ from drawn logits, some of them large, through weights of one on the diagonal."""
 
@@ -169,7 +179,7 @@ def gradients(task: Problem, objective: Objective | None = None, rows: int = BAT
             max(size, float(np.abs(gradient).max()))
             for size, gradient in zip(sizes, found, strict=True)
         ]
-        return [*_sums("batch", sums, bound), *_named("gradient", found, bound, scales)]
+        return [*_sums("the batch", sums, bound), *_named("gradient", found, bound, scales)]
 
     return run
 
@@ -208,7 +218,7 @@ def training_step(task: Problem, optimizer: Optimizer) -> Run:
             data, order(int(task.x.shape[0]))[:BATCH], np.array([optimizer.lr])
         )
         bound = kernel_bound(dtype, depth)
-        return [*_sums("batch", sums, bound), *_state_parts(built, optimizer, bound)]
+        return [*_sums("the batch", sums, bound), *_state_parts(built, optimizer, bound)]
 
     return run
 
@@ -225,11 +235,16 @@ def prediction(rows: int) -> Run:
     return run
 
 
-def _on_the_diagonal(backend: Backend, network: Network, dtype: FloatDtype) -> Engine:
+def _on_the_diagonal(
+    backend: Backend,
+    network: Network,
+    dtype: FloatDtype,
+    biases: tuple[FloatArray, ...] | None = None,
+) -> Engine:
     task = Problem(network, np.zeros((1, network.n_inputs)), np.zeros((1, network.n_outputs)))
     built, _ = engine(backend, replace(task, y=_no_targets(network)), dtype=dtype)
     ones = tuple(np.eye(fan_in, dtype=dtype) for fan_in, _ in network.layer_shapes)
-    built.load(State(Parameters(ones, zeros(network, dtype).biases), (), 0))
+    built.load(State(Parameters(ones, biases or zeros(network, dtype).biases), (), 0))
     return built
 
 
@@ -244,8 +259,8 @@ def _sums(name: str, sums: Sums, bound: float) -> list[Part]:
     """Loss, rows predicted right and weights. Where nothing is right, one more row is counted."""
     right = np.array([sums.correct.sum() + 1.0, sums.weights.sum() + 1.0])
     return [
-        Part(f"loss of the {name}", np.array([sums.losses.sum()]), bound),
-        Part(f"rows right of the {name}", right, bound),
+        Part(f"loss of {name}", np.array([sums.losses.sum()]), bound),
+        Part(f"rows right of {name}", right, bound),
     ]
 
 
