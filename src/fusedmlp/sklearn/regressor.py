@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.backend import Backend, Engine, Sums
     from fusedmlp.callbacks import Callback
+    from fusedmlp.schedules import Schedule
     from fusedmlp.sklearn.stochastic import HeldOut
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
@@ -50,7 +51,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        learning_rate: str | Schedule = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
