@@ -142,7 +142,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs
 
     def _score_of(self, engine: Engine, held_out: HeldOut, sums: Sums) -> float:
-        predicted = self._decode(engine.forward(held_out.X))
+        predicted = self._decode(engine.forward(held_out.X[held_out.rows]))
         if not np.isfinite(predicted).all():
             return float("nan")
         return float(r2_score(held_out.y, predicted, sample_weight=held_out.sample_weight))

@@ -231,7 +231,7 @@ class Solvers(Curves):
                 "your dataset."
             )
         their_weights = None if weights is None else weights[held_out]
-        return rows, HeldOut(held_out, X[held_out], given[held_out], their_weights)
+        return rows, HeldOut(held_out, X, given[held_out], their_weights)
 
     def _batch_rows(self, n_rows: int) -> int:
         if self.batch_size == "auto":

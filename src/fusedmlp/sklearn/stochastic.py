@@ -84,8 +84,10 @@ class HeldOut(NamedTuple):
     ----------
     rows
         (n,) row numbers of the data set.
-    X, y, sample_weight
-        (n, D), (n,) or (n, K) as users gave them, and (n,) or None.
+    X
+        (N, D), the whole data set.
+    y, sample_weight
+        (n,) or (n, K) as users gave them, and (n,) or None: of these rows alone.
     """
 
     rows: IntArray
