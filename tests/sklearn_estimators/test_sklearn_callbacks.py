@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import warnings
 
@@ -14,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from fusedmlp.callbacks import Callback, EpochPrinter, HistoryWriter
-from fusedmlp.sklearn import MLPClassifier, MLPRegressor
+from fusedmlp.sklearn import MLPClassifier, MLPRegressor, callbacks
 
 IRIS = load_iris(return_X_y=True)
 SOLVERS = ("sgd", "adam", "lbfgs")
@@ -149,6 +150,15 @@ class Task:
 @pytest.fixture
 def skl():
     return pytest.importorskip("sklearn.callback", reason="scikit-learn before 1.9")
+
+
+def test_older_releases_of_scikit_learn_have_no_callbacks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.callback", None)
+    assert not hasattr(callbacks._callback_support(), "set_callbacks")
+    tasks = callbacks.Tasks(None, "epoch", 2, {"estimator": classifier()})
+    tasks.next_begins()
+    assert tasks.ended(lambda: None) is False
+    tasks.end()
 
 
 @pytest.mark.usefixtures("skl")

@@ -22,8 +22,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fusedmlp import MLP
+from fusedmlp import MLP, SGD, Adam, Trainer
 from fusedmlp.registry import backend_class
+from fusedmlp.schedules import Step, make_schedule
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 
 IRIS = load_iris(return_X_y=True)
@@ -220,6 +221,32 @@ def test_bad_rows_give_scikit_learns_words(fitted):
         fitted.predict(IRIS[0][0])
     with pytest.raises(AttributeError, match="no attribute 'partial_fit'"):
         MLPClassifier(solver="lbfgs").partial_fit(*IRIS)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("schedule", ["step", "exponential", "cosine", "one-cycle", Step(2, 0.1)])
+def test_planned_rates_are_those_of_the_core(solver, schedule, tmp_path):
+    """The same steps by the core's trainer, from the same weights, rows in their own order."""
+    x, y = IRIS[0], IRIS[1]
+    given = {"hidden_layer_sizes": 6, "alpha": 0.0, "batch_size": 40, "shuffle": False,
+             "solver": solver, "learning_rate_init": 0.02, "random_state": 0}  # fmt: skip
+    start = MLPClassifier(**given | {"learning_rate_init": 1e-300}, max_iter=1, backend="numpy")
+    mlp = MLP((4, 6, 3), "relu", dtype="float64", backend="numpy")
+    mlp.parameters = start.fit(x, y).to_mlp().parameters
+    optimizer = Adam(0.02, eps_hat=True) if solver == "adam" else SGD(0.02, 0.9, nesterov=True)
+    plan = make_schedule(schedule) if isinstance(schedule, str) else schedule
+    Trainer(optimizer, plan, epochs=13, batch_size=40, shuffle=False).fit(mlp, x, y)
+    estimator = MLPClassifier(**given, max_iter=13, learning_rate=schedule, backend="numpy")
+    estimator.fit(x, y)
+    np.testing.assert_allclose(estimator.coefs_[0], mlp.parameters.weights[0], rtol=1e-9)
+    constant = MLPClassifier(**given, max_iter=13, backend="numpy").fit(x, y)
+    assert np.abs(constant.coefs_[0] - estimator.coefs_[0]).max() > 1e-3
+    with pytest.raises(ValueError, match="planned for all epochs"):
+        estimator.partial_fit(x, y)
+    # With a rate of scikit-learn's it goes on from the last of the plan.
+    estimator.set_params(learning_rate="constant").save(tmp_path / "file")
+    loaded = MLPClassifier.load(tmp_path / "file", backend="numpy").partial_fit(x, y)
+    np.testing.assert_array_equal(loaded.coefs_[0], estimator.partial_fit(x, y).coefs_[0])
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])

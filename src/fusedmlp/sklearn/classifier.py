@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.backend import Backend, Engine, Sums
     from fusedmlp.callbacks import Callback
+    from fusedmlp.schedules import Schedule
     from fusedmlp.sklearn.stochastic import HeldOut
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
@@ -47,6 +48,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         CPU threads at most; None for all that the process may use.
     class_weight
         ``balanced`` or a weight for each label; multiplies the sample weights.
+    learning_rate
+        Also ``step``, ``exponential``, ``cosine``, ``inverse-scaling`` and ``one-cycle``, or an
+        object of :mod:`fusedmlp.schedules`: planned for ``max_iter`` epochs, for ``adam`` too.
     callbacks
         Objects of :class:`fusedmlp.callbacks.Callback`, told of the epochs of ``fit``.
         ``set_callbacks`` takes those of scikit-learn, such as its ``ProgressBar``.
@@ -73,7 +77,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        learning_rate: str | Schedule = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,

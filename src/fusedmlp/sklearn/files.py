@@ -8,7 +8,7 @@ themselves are in :mod:`fusedmlp.files`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -44,6 +44,9 @@ ESTIMATOR_VERSION: Final = 1
 
 LEFT_OUT: Final = ("backend", "threads", "callbacks")
 """Parameters that say where a fit runs and who is told, not what it computes."""
+
+RATE_FIELDS: Final = ("schedule", "initial", "power", "now")
+"""What partial_fit needs of the learning rate; a plan is for one fit."""
 
 MOST_SLOTS: Final = 2
 """Arrays that an optimizer keeps beside each parameter, at most: Adam's."""
@@ -98,7 +101,7 @@ def save_estimator(path: Path, file: EstimatorFile) -> None:
     fitted, slots = file.fitted, file.fitted.get("_slots")
     optimizer = None
     if slots is not None:
-        rate = asdict(fitted["_rate"])
+        rate = {name: getattr(fitted["_rate"], name) for name in RATE_FIELDS}
         optimizer = {"slots": len(slots), "step": fitted["_steps"], "rate": rate}
     header = {
         "estimator": file.kind,

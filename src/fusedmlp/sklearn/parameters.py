@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 # scikit-learn has no public form of these; estimators outside it have long used them.
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 
 from fusedmlp.backend import Backend
 
@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 
     from fusedmlp.callbacks import Callback
     from fusedmlp.network import HiddenActivation, Output, Parameters
+    from fusedmlp.schedules import Schedule
     from fusedmlp.sklearn.stochastic import LearningRate
     from fusedmlp.types import FloatArray, FloatDtype
 
 STOCHASTIC_SOLVERS: Final = ("sgd", "adam")
+
+KNOWN_RATES: Final = ("constant", "invscaling", "adaptive")
+"""scikit-learn's learning rates, which ``sgd`` alone obeys."""
+
+PLANNED_RATES: Final = ("step", "exponential", "cosine", "inverse-scaling", "one-cycle")
+"""Those of :mod:`fusedmlp.schedules` that go by other names; ``adam`` obeys them too."""
 
 HIDDEN: Final[dict[str, HiddenActivation]] = {
     "identity": "identity",
@@ -47,7 +54,7 @@ CONSTRAINTS: Final[dict[str, list[object]]] = {
     "solver": [StrOptions({"lbfgs", *STOCHASTIC_SOLVERS})],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+    "learning_rate": [StrOptions({*KNOWN_RATES, *PLANNED_RATES}), HasMethods("rates")],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
     "power_t": [Interval(Real, 0, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -95,7 +102,7 @@ class Fitted:
     solver: str
     alpha: float
     batch_size: int | str
-    learning_rate: str
+    learning_rate: str | Schedule
     learning_rate_init: float
     power_t: float
     max_iter: int

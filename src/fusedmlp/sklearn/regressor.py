@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.backend import Backend, Engine, Sums
     from fusedmlp.callbacks import Callback
+    from fusedmlp.schedules import Schedule
     from fusedmlp.sklearn.stochastic import HeldOut
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
@@ -50,7 +51,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        learning_rate: str | Schedule = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -141,7 +142,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs
 
     def _score_of(self, engine: Engine, held_out: HeldOut, sums: Sums) -> float:
-        predicted = self._decode(engine.forward(held_out.X))
+        predicted = self._decode(engine.forward(held_out.X[held_out.rows]))
         if not np.isfinite(predicted).all():
             return float("nan")
         return float(r2_score(held_out.y, predicted, sample_weight=held_out.sample_weight))

@@ -20,10 +20,11 @@ from fusedmlp.history import EpochRecord
 from fusedmlp.network import Network, Objective, Parameters, zeros
 from fusedmlp.optimizers import SGD, Adam, Optimizer
 from fusedmlp.registry import create, select
+from fusedmlp.schedules import Span, make_schedule
 from fusedmlp.sklearn.callbacks import Fit, Tasks, checked
 from fusedmlp.sklearn.curves import Curves
 from fusedmlp.sklearn.lbfgs import minimise
-from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS
+from fusedmlp.sklearn.parameters import HIDDEN, KNOWN_RATES, OUTPUTS, PLANNED_RATES
 from fusedmlp.sklearn.stochastic import Epochs, HeldOut, LearningRate
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ class Solvers(Curves):
     ) -> None:
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if incremental and self.learning_rate not in KNOWN_RATES:
+            raise ValueError(
+                f"partial_fit does not support learning_rate={self.learning_rate!r}, which is "
+                f"planned for all epochs of a fit: use one of {', '.join(KNOWN_RATES)}"
+            )
         rows, held_out = self._split(X, given, targets, weights, random_state)
         batch_size = self._batch_rows(len(rows))
         # With rows that weigh 1 on average, a batch weighs what it has rows.
@@ -103,6 +109,8 @@ class Solvers(Curves):
         engine = self._engine(self._optimizer(), alpha, batch_size, len(rows))
         if not (incremental and hasattr(self, "_slots")):
             self._new_optimizer(engine)
+        elif self._rate.plan is not None:
+            self._rate.plan = None  # which has ended: its last rate stays
         engine.load(State(self._held(), self._slots, self._steps))
         data = engine.stage(X, targets, weights)
         drawing = random_state if self.shuffle else None
@@ -155,8 +163,11 @@ class Solvers(Curves):
         engine, is_best, valued = fit.engine, False, fit.engine.network.predicts_values
         if tasks is not None:
             tasks.next_begins()
-        rate, began = self._rate.now, time.perf_counter()
-        sums = epochs.run(rate, fit.rows_done)
+        losses = self.loss_curve_[len(self.loss_curve_) - self.n_iter_ :]
+        steps, done = epochs.steps, self.n_iter_ * epochs.steps
+        rates = self._rate.rates(Span(done, steps, steps, fit.epochs, losses))
+        began = time.perf_counter()
+        sums = epochs.run(rates, fit.rows_done)
         seconds = time.perf_counter() - began
         self._note_epoch(epochs.loss(sums), fit.rows)
         validated: Sums | None = None
@@ -170,7 +181,7 @@ class Solvers(Curves):
             EpochRecord(
                 epoch=self.n_iter_,
                 step=self.n_iter_ * fit.steps_per_epoch,
-                lr=rate,
+                lr=float(rates[-1]),
                 train_loss=sums.loss,
                 train_accuracy=None if valued else sums.accuracy,
                 validation_loss=None if validated is None else validated.loss,
@@ -187,8 +198,12 @@ class Solvers(Curves):
         """Begin with empty moments at the first rate."""
         dtype = cast("FloatDtype", self.coefs_[0].dtype.name)
         self._slots = tuple(zeros(engine.network, dtype) for _ in engine.optimizer.slots)
-        schedule = self.learning_rate if self.solver == "sgd" else "constant"
-        self._rate = LearningRate(schedule, self.learning_rate_init, self.power_t)
+        asked, plan = self.learning_rate, None
+        if not isinstance(asked, str) or asked in PLANNED_RATES:
+            asked, plan = "planned", make_schedule(asked) if isinstance(asked, str) else asked
+        elif self.solver != "sgd":
+            asked = "constant"
+        self._rate = LearningRate(asked, self.learning_rate_init, self.power_t, plan=plan)
         self._steps = 0
 
     def _split(
@@ -216,7 +231,7 @@ class Solvers(Curves):
                 "your dataset."
             )
         their_weights = None if weights is None else weights[held_out]
-        return rows, HeldOut(held_out, X[held_out], given[held_out], their_weights)
+        return rows, HeldOut(held_out, X, given[held_out], their_weights)
 
     def _batch_rows(self, n_rows: int) -> int:
         if self.batch_size == "auto":

@@ -1,7 +1,8 @@
 """What the solvers sgd and adam need beside the engine: the rate, and an epoch with its loss.
 
 Everything here follows scikit-learn, so that with the same ``random_state`` the same batches are
-seen in the same order at the same rates. When to stop is decided in base.py.
+seen in the same order at the same rates; schedules that it has not are those of
+:mod:`fusedmlp.schedules`. When to stop is decided in curves.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.backend import Data, Engine
-    from fusedmlp.types import Inputs, IntArray
+    from fusedmlp.schedules import Schedule, Span
+    from fusedmlp.types import Float64Vector, Inputs, IntArray
 
 SMALLEST_RATE: Final = 1e-6
 """An adaptive rate is divided no further below this; scikit-learn's bound."""
@@ -31,23 +33,36 @@ DIVISOR: Final = 5.0
 
 @dataclass(slots=True)
 class LearningRate:
-    """The rate, which moves between epochs only.
+    """The rate: scikit-learn's move between epochs only, a planned one within them too.
 
     Parameters
     ----------
     schedule
-        ``constant``, ``invscaling`` or ``adaptive``.
+        ``constant``, ``invscaling``, ``adaptive`` or ``planned``.
     initial, power
         ``invscaling`` gives initial / (t + 1)^power after t rows.
+    now
+        Of the next step, or the last of a planned epoch.
+    plan
+        What gives the rates of a planned fit.
     """
 
     schedule: str
     initial: float
     power: float
     now: float = 0.0
+    plan: Schedule | None = None
 
     def __post_init__(self) -> None:
         self.now = self.initial
+
+    def rates(self, span: Span) -> Float64Vector:
+        """Return the rate of each of an epoch's steps: (n_steps,)."""
+        if self.plan is None:
+            return np.full(span.n_steps, self.now)
+        planned = self.plan.rates(self.initial, span)
+        self.now = float(planned[-1])
+        return planned
 
     def epoch_ended(self, rows_seen: int) -> None:
         """Move the rate after an epoch."""
@@ -69,8 +84,10 @@ class HeldOut(NamedTuple):
     ----------
     rows
         (n,) row numbers of the data set.
-    X, y, sample_weight
-        (n, D), (n,) or (n, K) as users gave them, and (n,) or None.
+    X
+        (N, D), the whole data set.
+    y, sample_weight
+        (n,) or (n, K) as users gave them, and (n,) or None: of these rows alone.
     """
 
     rows: IntArray
@@ -112,19 +129,32 @@ class Epochs:
         self._slices = Slices(engine, data)
         self._squares = self._sum_of_squares() if alpha else 0.0
 
-    def run(self, lr: float, told: Callable[[int], None]) -> Sums:
-        """Train on every row once; ``told`` hears now and then of how many."""
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return len(self._sizes)
+
+    def run(self, rates: Float64Vector, told: Callable[[int], None]) -> Sums:
+        """Train on every row once.
+
+        Parameters
+        ----------
+        rates
+            (n_steps,) learning rate of each batch.
+        told
+            Hears now and then of how many rows have been trained on.
+        """
         if self._random_state is not None:
             chosen = np.arange(len(self._rows))
             self._random_state.shuffle(chosen)
             self._rows = self._rows[chosen]
-        rows, rates = self._rows, np.full(len(self._sizes), lr)
+        rows = self._rows
         if not self._alpha or self._sizes[-1] == self._engine.batch_size:
             return self._slices.train(rows, rates, told)
         whole = len(rows) - int(self._sizes[-1])
         parts = [self._slices.train(rows[:whole], rates[:-1], told)]
         if parts[0].first_non_finite() is None:
-            parts.append(self._last_batch(rows[whole:], lr))
+            parts.append(self._last_batch(rows[whole:], float(rates[-1])))
             told(len(rows))
         return Sums.joined(parts)
 
