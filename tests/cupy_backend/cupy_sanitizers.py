@@ -177,7 +177,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess:
     return subprocess.run(
         command,
         env={**os.environ, **OPTIONS},
-        preexec_fn=_keep_addresses,  # noqa: PLW1509 - it calls one function of libc
+        preexec_fn=_keep_addresses,
         capture_output=True,
         text=True,
         errors="replace",

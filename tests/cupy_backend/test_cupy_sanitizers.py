@@ -17,8 +17,8 @@ import pytest
 
 from fusedmlp.network import OUTPUTS, Objective
 from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy.device import CupyDevice, kernel_source
-from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout, dropout_mask
+from fusedmlp_cupy.device import CupyDevice, checks_source, kernel_source
+from fusedmlp_cupy.kernels import KERNELS, SUM_THREADS, Batch, Dropout, dropout_mask
 from problems import engine, order, problem
 
 pytestmark = pytest.mark.skipif(
@@ -180,6 +180,23 @@ def test_a_planted_fault_is_found(faulty, recordings, fault):
     assert "kernels.cu:" in done.stderr
 
 
+@pytest.mark.parametrize("sanitizer", sanitizers.SANITIZERS)
+def test_the_checks_of_arrays_on_the_device(folder, sanitizer):
+    recorder = sanitizers.Recorder(cupy_standin.built_checks())
+    for dtype, n in (("float32", 1031), ("float64", 257)):
+        x = np.ones(n, dtype)
+        x[n // 2] = np.nan
+        args = x, np.int64(n), np.int32(3), np.zeros(3, np.int64)
+        recorder(f"first_non_finite_{dtype}", (3,), (SUM_THREADS,), args)
+    name = f"checks-{sanitizer}"
+    program = sanitizers.build(checks_source(), "float", sanitizer, folder, name)
+    done = sanitizers.replay(program, recorder.recording)
+    assert done.returncode == 0, done.stderr[:3000]
+    for number, _ in enumerate(sanitizers.barriers(checks_source())):
+        done = sanitizers.replay(program, recorder.recording, left_out=number)
+        assert (done.returncode == sanitizers.FOUND) == (sanitizer == "thread")
+
+
 def test_other_bits_are_noticed(threaded, recordings):
     recording = recordings["float32"].one_of("bias_gradient")
     ((written,),) = recording.written
@@ -191,8 +208,8 @@ def test_other_bits_are_noticed(threaded, recordings):
 def test_a_missing_library_skips_with_its_reason_and_fails_in_ci(monkeypatch, tmp_path):
     monkeypatch.setitem(sanitizers.SANITIZERS, "thread", ["-fsanitize=nothing-that-exists"])
     monkeypatch.delenv("CI", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="no working -fsanitize=thread: .+"):
+    with pytest.raises(pytest.skip.Exception, match=r"no working -fsanitize=thread: .+"):
         sanitizers.compiler("thread", tmp_path)
     monkeypatch.setenv("CI", "1")
-    with pytest.raises(pytest.fail.Exception, match="no working -fsanitize=thread: .+"):
+    with pytest.raises(pytest.fail.Exception, match=r"no working -fsanitize=thread: .+"):
         sanitizers.compiler("thread", tmp_path)
