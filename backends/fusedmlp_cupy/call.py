@@ -15,6 +15,7 @@ import numpy as np
 from fusedmlp.backend import Sums
 from fusedmlp_cupy import kernels
 from fusedmlp_cupy.kernels import Batch, Dropout, Targets
+from fusedmlp_cupy.streaming import Chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fusedmlp.types import IntArray
     from fusedmlp_cupy.data import CupyData
     from fusedmlp_cupy.device import CupyDevice, DeviceArray, Program
+    from fusedmlp_cupy.kernels import Inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class Call:
     ----------
     device
         Where the call runs.
-    data
-        The data set.
+    inputs
+        Those of the data set, or where they come from chunk by chunk.
     rows
         (n,) row numbers, or None for the data set's own order.
     n, size
@@ -55,7 +57,7 @@ class Call:
     """
 
     device: CupyDevice
-    data: CupyData
+    inputs: Inputs | Chunks
     rows: DeviceArray | None
     n: int
     size: int
@@ -66,6 +68,13 @@ class Call:
         """Cut the call into batches."""
         for number, first in enumerate(range(0, self.n, self.size)):
             yield Batch(self.rows, first, number, min(self.size, self.n - first))
+
+    def gather(self, program: Program, batch: Batch, out: DeviceArray) -> None:
+        """Out (B, D) = the inputs of a batch; batches come in their order."""
+        if isinstance(self.inputs, Chunks):
+            kernels.gather_rows(program, *self.inputs.of(batch), out)
+        else:
+            kernels.gather_rows(program, self.inputs, batch, out)
 
     def dropout_of(self, layer: int) -> Dropout | None:
         """Return the masks of a hidden layer."""
@@ -122,4 +131,9 @@ def begin(
         dropout = tuple(
             Dropout(words, layer, masks.seed, masks.rate) for layer in range(masks.n_hidden)
         )
-    return Call(device, data, on_device, n, size, targets, dropout)
+    inputs = data.x
+    if isinstance(inputs, np.ndarray):
+        return Call(
+            device, Chunks(device, inputs, rows, n, size), on_device, n, size, targets, dropout
+        )
+    return Call(device, inputs, on_device, n, size, targets, dropout)

@@ -2,6 +2,7 @@
 
 Inputs keep their storage: uint8 pixels stay uint8, CSR stays CSR, floats keep their width; the
 gather kernels convert a batch at a time. Nothing is checked here: see :mod:`fusedmlp.staging`.
+Dense inputs that do not fit into the device's free memory stay on the host: see streaming.py.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import numpy as np
 
 from fusedmlp.backend import Data
 from fusedmlp.staging import is_sparse
+from fusedmlp_cupy.streaming import fits
 
 if TYPE_CHECKING:
     from fusedmlp.staging import HostData
+    from fusedmlp.types import DenseInputs, FloatArray, IntArray
     from fusedmlp.types import Inputs as HostInputs
     from fusedmlp_cupy.device import CupyDevice, DeviceArray
     from fusedmlp_cupy.kernels import Inputs
@@ -30,7 +33,7 @@ class CupyData(Data):
     device
         Number of the device that holds it.
     x
-        (N, D), or the three arrays of a CSR matrix.
+        (N, D), or the three arrays of a CSR matrix; a host array where it is streamed.
     y
         (N,) int64 class numbers, or (N, K) of the engine's dtype; or None.
     w
@@ -39,7 +42,7 @@ class CupyData(Data):
 
     device: int
     rows: int
-    x: Inputs
+    x: Inputs | DenseInputs
     y: DeviceArray | None
     w: DeviceArray | None
 
@@ -62,11 +65,28 @@ def upload_inputs(device: CupyDevice, x: HostInputs) -> Inputs:
 
 
 def upload(device: CupyDevice, host: HostData) -> CupyData:
-    """Copy a checked data set to the device."""
+    """Copy a checked data set to the device, all but inputs that have no room there."""
+    x: Inputs | DenseInputs
+    if is_sparse(host.x):
+        x = upload_inputs(device, host.x)
+        return with_targets(device, x, host.rows, host.y, host.sample_weight)
+    n_bytes = sum(a.nbytes for a in (host.x, host.y, host.sample_weight) if a is not None)
+    x = upload_inputs(device, host.x) if fits(device, n_bytes, host.rows) else host.x
+    return with_targets(device, x, host.rows, host.y, host.sample_weight)
+
+
+def with_targets(
+    device: CupyDevice,
+    x: Inputs | DenseInputs,
+    rows: int,
+    y: IntArray | FloatArray | None,
+    sample_weight: FloatArray | None,
+) -> CupyData:
+    """Put checked targets and weights beside inputs."""
     return CupyData(
         device.number,
-        host.rows,
-        upload_inputs(device, host.x),
-        None if host.y is None else device.upload(host.y),
-        None if host.sample_weight is None else device.upload(host.sample_weight),
+        rows,
+        x,
+        None if y is None else device.upload(y),
+        None if sample_weight is None else device.upload(sample_weight),
     )

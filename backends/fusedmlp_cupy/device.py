@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from fusedmlp.errors import DeviceMemoryError
+from fusedmlp.errors import DeviceMemoryError, InvalidInputError
+from fusedmlp.interop import CUDA_DEVICES, dlpack_device
 from fusedmlp_cupy.strict import constants_source
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from fusedmlp.interop import ForeignArray
     from fusedmlp.types import FloatDtype
 
 CupyModule: TypeAlias = Any
@@ -50,14 +52,16 @@ class DeviceArray(Protocol):
     dtype: np.dtype[Any]
     T: DeviceArray
 
+    nbytes: int
+
     def __getitem__(self, index: slice) -> DeviceArray:
         """View of a range of rows."""
 
     def reshape(self, *shape: int) -> DeviceArray:
         """View of another shape."""
 
-    def set(self, host: npt.NDArray[Any]) -> None:
-        """Copy from the host, on the current stream."""
+    def set(self, host: npt.NDArray[Any], stream: object = None) -> None:
+        """Copy from the host, on a stream or on the current one."""
 
     def get(self) -> npt.NDArray[Any]:
         """Copy to the host and wait."""
@@ -75,6 +79,47 @@ class Program:
     ) -> None:
         """Queue one kernel on the current device and stream."""
         self._functions[name](grid, block, args)
+
+
+class Slot:
+    """A chunk's way to the device: pinned memory, an array there, and the stream between.
+
+    The copy runs beside the kernels, on a stream of its own. Nobody waits but those who must:
+    the kernels for the copy (:meth:`send`), the copy for the kernels that still read the last
+    chunk (:meth:`release`), and the host before it overwrites pinned memory (:meth:`await_sent`).
+
+    Attributes
+    ----------
+    host
+        The pinned memory as an array, to be filled.
+    array
+        What the kernels read.
+    """
+
+    def __init__(self, cupy: CupyModule, host: npt.NDArray[Any], array: DeviceArray) -> None:
+        self.host = host
+        self.array = array
+        self._cupy = cupy
+        # Non-blocking: one that takes no turns with the default stream, as others do.
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._sent = cupy.cuda.Event(disable_timing=True)
+        self._read = cupy.cuda.Event(disable_timing=True)
+        self._read.record(cupy.cuda.Stream.null)  # whoever had the array's memory before
+
+    def await_sent(self) -> None:
+        """Wait until the last chunk has left pinned memory."""
+        self._sent.synchronize()
+
+    def send(self, rows: int) -> None:
+        """Queue the copy of the first rows; kernels queued from now on see them."""
+        self._stream.wait_event(self._read)
+        self.array[:rows].set(self.host[:rows], stream=self._stream)
+        self._sent.record(self._stream)
+        self._cupy.cuda.Stream.null.wait_event(self._sent)
+
+    def release(self) -> None:
+        """Let the array be overwritten once all kernels queued so far have run."""
+        self._read.record(self._cupy.cuda.Stream.null)
 
 
 class CupyDevice:
@@ -100,13 +145,18 @@ class CupyDevice:
         with self._cupy.cuda.Device(self.number), self._cupy.cuda.Stream.null:
             yield
 
+    def free_bytes(self) -> int:
+        """Bytes that can still be allocated: the driver's free ones and those CuPy's pool keeps."""
+        free, _total = self._cupy.cuda.runtime.memGetInfo()
+        return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """Allocate without filling."""
         try:
             array: DeviceArray = self._cupy.empty(shape, dtype)
         except MemoryError as error:
             asked = math.prod(shape) * np.dtype(dtype).itemsize
-            free, total = self._cupy.cuda.runtime.memGetInfo()
+            free, total = self.free_bytes(), self._cupy.cuda.runtime.memGetInfo()[1]
             raise DeviceMemoryError(
                 f"device {self.number} cannot hold {asked:,} bytes more, {free:,} of {total:,} "
                 "are free: use fewer rows at a time, float32 or uint8 inputs, or a smaller batch"
@@ -132,6 +182,59 @@ class CupyDevice:
         """Copy to a fresh host array; waits for the work that fills it."""
         return array.get()
 
+    def adopt(self, array: ForeignArray) -> DeviceArray:
+        """Take an array that lies on this device as CuPy's, without a copy.
+
+        Raises
+        ------
+        InvalidInputError
+            It lies on another device, or in a way that CuPy does not take.
+        """
+        kind = type(array).__qualname__
+        place = dlpack_device(array)
+        if (
+            not hasattr(array, "__cuda_array_interface__")
+            and place
+            and place[0] not in CUDA_DEVICES
+        ):
+            raise InvalidInputError(
+                f"x is a {kind} on a device of DLPack's type {place[0]}, which is not CUDA's: "
+                "pass a CuPy or NumPy array"
+            )
+        try:
+            if hasattr(array, "__cuda_array_interface__"):
+                own = self._cupy.asarray(array)
+            else:
+                own = self._cupy.from_dlpack(array)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"x is a {kind} that CuPy does not take: {error}; pass a CuPy or NumPy array"
+            ) from error
+        if own.device.id != self.number:
+            raise InvalidInputError(
+                f"x lies on device {own.device.id}, this engine runs on device {self.number}: "
+                f"copy it there, or use backend 'cupy:{own.device.id}'"
+            )
+        adopted: DeviceArray = own
+        return adopted
+
+    def converted(self, array: DeviceArray, dtype: npt.DTypeLike) -> DeviceArray:
+        """Return an array C-ordered and of a dtype: itself where it is so, else a copy here."""
+        found: DeviceArray = self._cupy.ascontiguousarray(array, dtype=dtype)
+        return found
+
+    def await_caller(self) -> None:
+        """Wait for what the caller's own current stream still has to do to the arrays it gives."""
+        with self._cupy.cuda.Device(self.number):
+            self._cupy.cuda.get_current_stream().synchronize()
+
+    def slot(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Slot:
+        """Allocate a place through which chunks of this shape go to the device."""
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        pinned = self._cupy.cuda.alloc_pinned_memory(max(1, n_bytes))
+        host = np.frombuffer(pinned, dtype, math.prod(shape)).reshape(shape)
+        return Slot(self._cupy, host, self.empty(shape, dtype))
+
     def product(self, a: DeviceArray, b: DeviceArray, out: DeviceArray) -> None:
         """Out = a·b for matrices, each C-ordered or the transpose of such.
 
@@ -156,6 +259,19 @@ class CupyDevice:
         module.compile()
         functions = {name: module.get_function(name) for name in names}
         return Program(functions, time.perf_counter() - start)
+
+    def checks(self, names: tuple[str, ...]) -> Program:
+        """Compile ``checks.cu``, or load it from CuPy's cache on disk."""
+        start = time.perf_counter()
+        module = self._cupy.RawModule(code=checks_source(), options=COMPILE_OPTIONS)
+        module.compile()
+        functions = {name: module.get_function(name) for name in names}
+        return Program(functions, time.perf_counter() - start)
+
+
+def checks_source() -> str:
+    """Text of ``checks.cu``."""
+    return _source("checks.cu")
 
 
 def kernel_source(*, strict: bool = False) -> str:

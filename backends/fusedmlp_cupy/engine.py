@@ -9,24 +9,37 @@ launches the kernels of strict.cu instead, by the same names, and multiplies by 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import numpy as np
 
 from fusedmlp.backend import Data, Engine, State, Sums
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.interop import on_device
 from fusedmlp.optimizers import SGD
-from fusedmlp.staging import check_rates, check_rows, prepare, prepare_inputs, prepare_state
+from fusedmlp.staging import (
+    check_rates,
+    check_rows,
+    check_rows_exist,
+    is_sparse,
+    prepare,
+    prepare_inputs,
+    prepare_state,
+    prepare_targets,
+    prepare_weights,
+)
 from fusedmlp.strict import evaluation_rows
 from fusedmlp_cupy import kernels
+from fusedmlp_cupy.adopting import adopt_inputs
 from fusedmlp_cupy.call import Call, Masks, begin
-from fusedmlp_cupy.data import CupyData, upload, upload_inputs
+from fusedmlp_cupy.data import CupyData, upload, upload_inputs, with_targets
 from fusedmlp_cupy.kernels import Batch
 from fusedmlp_cupy.layout import Layout
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from fusedmlp.interop import ForeignArray
     from fusedmlp.network import Network, Objective, Parameters
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
@@ -107,14 +120,28 @@ class CupyEngine(Engine):
         Raises
         ------
         DeviceMemoryError
-            The data set does not fit into the device's free memory.
+            A sparse data set, or the targets, do not fit into the device's free memory. Dense
+            inputs need not: see streaming.py.
         """
-        host = prepare(x, y, sample_weight, self.network, self.dtype)
+        if not on_device(x) or is_sparse(x):
+            host = prepare(x, y, sample_weight, self.network, self.dtype)
+            with self._device.active():
+                return upload(self._device, host)
+        self._device.await_caller()
         with self._device.active():
-            return upload(self._device, host)
+            inputs = adopt_inputs(self._device, x, self.network, self.dtype)
+            check_rows_exist(inputs.shape)
+            n = inputs.shape[0]
+            targets = None if y is None else prepare_targets(y, n, self.network, self.dtype)
+            weights = None
+            if sample_weight is not None:
+                weights = prepare_weights(sample_weight, n, self.dtype)
+            return with_targets(self._device, inputs, n, targets, weights)
 
     def forward(self, x: Inputs) -> FloatArray:
-        """See :meth:`fusedmlp.backend.Engine.forward`."""
+        """See :meth:`fusedmlp.backend.Engine.forward`; a CuPy array for inputs on the device."""
+        if on_device(x) and not is_sparse(x):
+            return self._forward_there(x)
         inputs = prepare_inputs(x, self.network, self.dtype)
         n = int(inputs.shape[0])
         outputs: FloatArray = np.empty((n, self.network.n_outputs), self.dtype)
@@ -124,11 +151,33 @@ class CupyEngine(Engine):
                 batch = Batch(None, 0, 0, min(size, n - start))
                 a = [buffer[: batch.size] for buffer in buffers]
                 piece = upload_inputs(self._device, inputs[start : start + batch.size])
-                self._logits(piece, a, batch, None)
-                b, output = self._biases[-1], self.network.output
-                kernels.output_activation(self._program, a[-1], b, output)
+                kernels.gather_rows(self._program, piece, batch, a[0])
+                self._outputs(a, batch)
                 outputs[start : start + batch.size] = self._device.download(a[-1])
         return outputs
+
+    def _forward_there(self, x: ForeignArray) -> FloatArray:
+        """Compute the outputs of inputs on the device, and leave them there."""
+        self._device.await_caller()
+        with self._device.active():
+            inputs = adopt_inputs(self._device, x, self.network, self.dtype)
+            n = inputs.shape[0]
+            outputs = self._device.empty((n, self.network.n_outputs), self.dtype)
+            size, buffers = self._evaluation_buffers(n)
+            for start in range(0, n, size):
+                batch = Batch(None, start, 0, min(size, n - start))
+                a = [buffer[: batch.size] for buffer in buffers[:-1]]
+                a.append(outputs[start : start + batch.size])
+                kernels.gather_rows(self._program, inputs, batch, a[0])
+                self._outputs(a, batch)
+            self._device.synchronize()  # the caller may go on in a stream of its own
+        return cast("FloatArray", outputs)  # in all that a caller does with it
+
+    def _outputs(self, a: list[DeviceArray], batch: Batch) -> None:
+        """Fill a behind a[0]; a[L] becomes the network's outputs."""
+        self._logits(a, batch, None)
+        b, output = self._biases[-1], self.network.output
+        kernels.output_activation(self._program, a[-1], b, output)
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
@@ -139,7 +188,8 @@ class CupyEngine(Engine):
             call = self._begin(own, rows, size, training=False)
             for batch in call.batches():
                 a = [buffer[: batch.size] for buffer in buffers]
-                self._logits(own.x, a, batch, None)
+                call.gather(self._program, batch, a[0])
+                self._logits(a, batch, None)
                 self._output_delta(a[-1], batch, call)
             return call.finish(self._program)
 
@@ -200,14 +250,11 @@ class CupyEngine(Engine):
         mean = self.objective.reduction == "mean"
         return begin(self._device, self._program, data, rows, size, masks, mean=mean)
 
-    def _logits(
-        self, x: kernels.Inputs, a: list[DeviceArray], batch: Batch, call: Call | None
-    ) -> None:
-        """Fill a: a[0] = x[rows], a[l + 1] = f(a[l]·W[l] + b[l]), and a[L] = a[L − 1]·W[L − 1].
+    def _logits(self, a: list[DeviceArray], batch: Batch, call: Call | None) -> None:
+        """Fill a behind a[0] = x[rows]: a[l + 1] = f(a[l]·W[l] + b[l]), a[L] = a[L − 1]·W[L − 1].
 
         The last bias is left to the output kernels, as the activation's bias is to theirs.
         """
-        kernels.gather_rows(self._program, x, batch, a[0])
         last = self.network.n_layers - 1
         for layer, (W, b) in enumerate(zip(self._weights, self._biases, strict=True)):
             z = a[layer + 1]
@@ -223,7 +270,8 @@ class CupyEngine(Engine):
         delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]).
         """
         a = [buffer[: batch.size] for buffer in self._a]
-        self._logits(call.data.x, a, batch, call)
+        call.gather(self._program, batch, a[0])
+        self._logits(a, batch, call)
         delta = a[-1]
         self._output_delta(delta, batch, call)
         for layer in reversed(range(self.network.n_layers)):

@@ -231,7 +231,9 @@ class Engine(ABC):
         Parameters
         ----------
         x
-            (N, D) ``uint8`` pixels, ``float32`` or ``float64``, or SciPy CSR of those floats.
+            (N, D) ``uint8`` pixels, ``float32`` or ``float64``, or SciPy CSR of those floats. An
+            array of another library is taken as :mod:`fusedmlp.interop` says; one that lies in
+            the memory of the engine's own device is not copied, one of another device is refused.
         y
             (N,) class numbers for softmax; (N,) or (N, K) zeros and ones for sigmoid; (N,) or
             (N, K) real targets for identity, at least 0 for exp; None to predict only.
@@ -250,7 +252,8 @@ class Engine(ABC):
 
         Returns
         -------
-        (N, K) of the engine's dtype: probabilities for softmax and sigmoid, else the values.
+        (N, K) of the engine's dtype: probabilities for softmax and sigmoid, else the values. An
+        engine that takes x from its device's memory leaves them there.
         """
 
     @abstractmethod

@@ -23,6 +23,7 @@ from fusedmlp.files import (
     write_arrays,
 )
 from fusedmlp.history import EpochRecord, History
+from fusedmlp.interop import host_copy, on_device
 from fusedmlp.staging import is_sparse
 
 if TYPE_CHECKING:
@@ -132,8 +133,14 @@ def fingerprint(x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None
     digest = hashlib.sha256()
     n_rows = int(x.shape[0])
     rows = np.unique(np.linspace(0, n_rows - 1, _FINGERPRINT_ROWS).astype(np.int64))
-    sample = x[rows].toarray() if is_sparse(x) else np.asarray(x[rows])
-    for array in (sample, np.asarray(y), np.asarray(sample_weight)):
+    if is_sparse(x):
+        sample = x[rows].toarray()
+    elif on_device(x):
+        # A row at a time: libraries differ in what else they take as an index.
+        sample = np.concatenate([host_copy("x", x[int(row) : int(row) + 1]) for row in rows])
+    else:
+        sample = np.asarray(x[rows])
+    for array in (sample, host_copy("y", y), host_copy("sample_weight", sample_weight)):
         digest.update(f"{array.shape}{array.dtype}".encode())
         if array.dtype != object:
             digest.update(np.ascontiguousarray(array).tobytes())

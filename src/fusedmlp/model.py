@@ -162,10 +162,12 @@ class MLP:
         ----------
         x
             (N, D) numbers; ``uint8`` means pixels, read as x / 255; SciPy CSR is taken as it is.
+            With the backend ``cupy`` also an array on its device, which is not copied.
 
         Returns
         -------
-        (N, K) probabilities for softmax and sigmoid outputs, else values; of the model's dtype.
+        (N, K) probabilities for softmax and sigmoid outputs, else values; of the model's dtype. A
+        NumPy array, or a CuPy array for inputs on the device; so do the methods below.
 
         Raises
         ------

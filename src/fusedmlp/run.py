@@ -22,6 +22,7 @@ from fusedmlp.checkpoint import (
 )
 from fusedmlp.errors import DivergedError, FusedMLPError, InvalidInputError
 from fusedmlp.history import EpochRecord, History
+from fusedmlp.interop import count_rows
 from fusedmlp.network import zeros
 from fusedmlp.schedules import Span
 from fusedmlp.seeding import shuffled, validation_split
@@ -84,7 +85,7 @@ class Run:
         if trainer.checkpoint is not None:
             check_writable(trainer.checkpoint.parent)
 
-        self.selection, backend = mlp.select_backend(trainer.batch_size, int(np.shape(x)[0]))
+        self.selection, backend = mlp.select_backend(trainer.batch_size, count_rows(x))
         self.device = backend.device()
         self._strict = backend.strict
         self.engine = backend.compile(

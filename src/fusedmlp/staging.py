@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.interop import host_array, host_copy, on_device
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -73,13 +74,12 @@ def prepare(
 ) -> HostData:
     """Check a data set against a network; see :meth:`fusedmlp.backend.Engine.stage`."""
     inputs = prepare_inputs(x, network, dtype)
+    check_rows_exist(inputs.shape)
     rows = int(inputs.shape[0])
-    if rows == 0:
-        raise InvalidInputError(f"the data set is empty: x has shape {inputs.shape}")
     return HostData(
         inputs,
         None if y is None else prepare_targets(y, rows, network, dtype),
-        None if sample_weight is None else _prepare_weights(sample_weight, rows, dtype),
+        None if sample_weight is None else prepare_weights(sample_weight, rows, dtype),
     )
 
 
@@ -87,12 +87,9 @@ def prepare_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
     """Check inputs and bring them into one of the stored forms; 0 rows are allowed."""
     if is_sparse(x):
         return _prepare_sparse(x, network, dtype)
-    array = np.asanyarray(x)
-    if array.dtype.kind not in "buif":
-        raise InvalidInputError(
-            f"x has dtype {array.dtype}: give numbers (float32, float64, or uint8 pixels)"
-        )
-    _check_input_shape(array.shape, network)
+    array = host_array("x", x)
+    check_input_dtype(array.dtype)
+    check_input_shape(array.shape, network)
     if array.dtype not in STORED_DTYPES:
         array = array.astype(dtype)
     if not array.flags.c_contiguous:
@@ -105,7 +102,7 @@ def prepare_targets(
     y: npt.ArrayLike, rows: int, network: Network, dtype: FloatDtype
 ) -> IntArray | FloatArray:
     """Check targets for the network's output; (N,) class numbers or (N, K) values come back."""
-    array = np.asarray(y)
+    array = host_copy("y", y)
     if array.dtype.kind not in "buif":
         raise InvalidInputError(
             f"y has dtype {array.dtype}: give numbers (class numbers for a softmax output)"
@@ -183,8 +180,13 @@ def _prepare_sparse(
 ) -> scipy.sparse.csr_array:
     import scipy.sparse
 
+    if on_device(getattr(x, "data", x)):
+        raise InvalidInputError(
+            "x is a sparse matrix in a GPU's memory, which no backend takes: "
+            "pass SciPy's CSR (x.get() of CuPy)"
+        )
     csr = scipy.sparse.csr_array(x)
-    _check_input_shape(csr.shape, network)
+    check_input_shape(csr.shape, network)
     if csr.dtype.kind not in "buif":
         raise InvalidInputError(f"x has dtype {csr.dtype}: give numbers (float32 or float64)")
     if csr.dtype.name not in ("float32", "float64"):
@@ -198,7 +200,22 @@ def _prepare_sparse(
     return csr
 
 
-def _check_input_shape(shape: tuple[int, ...], network: Network) -> None:
+def check_rows_exist(shape: tuple[int, ...]) -> None:
+    """Raise :class:`InvalidInputError` for a data set of no rows."""
+    if shape[0] == 0:
+        raise InvalidInputError(f"the data set is empty: x has shape {shape}")
+
+
+def check_input_dtype(dtype: np.dtype[Any]) -> None:
+    """Raise :class:`InvalidInputError` for dense inputs that are no numbers."""
+    if dtype.kind not in "buif":
+        raise InvalidInputError(
+            f"x has dtype {dtype}: give numbers (float32, float64, or uint8 pixels)"
+        )
+
+
+def check_input_shape(shape: tuple[int, ...], network: Network) -> None:
+    """Raise :class:`InvalidInputError` unless a shape is (N, D)."""
     if len(shape) != 2:
         raise InvalidInputError(
             f"x has shape {shape}: give (N, {network.n_inputs}); one row is x.reshape(1, -1)"
@@ -220,10 +237,12 @@ def _check_finite(name: str, array: npt.NDArray[Any]) -> None:
         piece = np.isfinite(array[start : start + rows_per_piece])
         if not piece.all():
             row, column = (int(i) for i in np.argwhere(~piece)[0])
-            raise InvalidInputError(
-                f"{name}[{start + row}, {column}] is {array[start + row, column]}: "
-                "inputs must be finite; drop or fill such rows"
-            )
+            raise non_finite(f"{name}[{start + row}, {column}]", array[start + row, column])
+
+
+def non_finite(place: str, value: object) -> InvalidInputError:
+    """Build the error for an input that is NaN or infinite."""
+    return InvalidInputError(f"{place} is {value}: inputs must be finite; drop or fill such rows")
 
 
 def _class_numbers(array: npt.NDArray[np.generic], n_classes: int) -> IntArray:
@@ -247,8 +266,9 @@ def _class_numbers(array: npt.NDArray[np.generic], n_classes: int) -> IntArray:
     return labels
 
 
-def _prepare_weights(sample_weight: npt.ArrayLike, rows: int, dtype: FloatDtype) -> FloatArray:
-    weights = np.asarray(sample_weight)
+def prepare_weights(sample_weight: npt.ArrayLike, rows: int, dtype: FloatDtype) -> FloatArray:
+    """Check sample weights; (N,) of the engine's dtype come back."""
+    weights = host_copy("sample_weight", sample_weight)
     if weights.dtype.kind not in "buif":
         raise InvalidInputError(f"sample_weight has dtype {weights.dtype}: give numbers")
     if weights.shape != (rows,):

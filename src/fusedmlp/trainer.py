@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.interop import host_copy
 from fusedmlp.network import Objective
 from fusedmlp.optimizers import SGD, Optimizer
 from fusedmlp.run import Run
@@ -146,7 +147,7 @@ class Trainer:
         rows = by_class[labels.ravel().astype(np.int64)]
         if sample_weight is None:
             return rows
-        given = np.asarray(sample_weight)
+        given = host_copy("sample_weight", sample_weight)
         if given.shape != rows.shape:
             raise InvalidInputError(f"sample_weight has shape {given.shape}, x needs {rows.shape}")
         product: Float64Vector = rows * given

@@ -90,7 +90,7 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
     entries = []
     for name, parameters in parameters_of(source, real).items():
         fields = "".join(
-            f"{'const ' if p.const else ''}{_c_type(p, real)} a{i}; "
+            f"{'const ' if p.const else ''}{c_type(p, real)} a{i}; "
             for i, p in enumerate(parameters)
         )
         arguments = ", ".join(f"a->a{i}" for i in range(len(parameters)))
@@ -112,7 +112,7 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def _c_type(parameter: Parameter, real: str) -> str:
+def c_type(parameter: Parameter, real: str) -> str:
     names = {str(v): k for k, v in SCALARS.items()}
     kind = names[str(parameter.dtype)]
     return f"{kind}*" if parameter.pointer else kind

@@ -1,22 +1,28 @@
 """A stand-in for the module ``cupy``: the small part that the backend uses, in host memory.
 
 It is strict where CuPy is: no implicit conversion to NumPy, only C-ordered outputs,
-uploads of exactly the right type. Fresh arrays are NaN or 0xFF, so that nothing
-unwritten is ever used unnoticed. Each begins after a guard that every launch is checked against,
-and ends at a page that must not be touched at all. Kernels run through :mod:`cupy_shim`.
+uploads of exactly the right type. A second stream does its copies as late as it may, and every
+use of memory that no event puts in order with them fails. Fresh arrays are NaN or 0xFF, so that
+nothing unwritten is ever used unnoticed. Each begins after a guard that every launch is checked
+against, and ends at a page that must not be touched at all. Kernels run through :mod:`cupy_shim`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
+import tempfile
+import threading
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
+import cupy_shim
 import numpy as np
 from cupy_shim import dtype_of
 
-from fusedmlp_cupy.device import kernel_source
+from fusedmlp_cupy.device import checks_source, kernel_source
 
 GUARD_BYTES = 256
 GUARD = 0xA5
@@ -45,10 +51,24 @@ class DeviceArray:
         return self._host.dtype
 
     @property
+    def nbytes(self):
+        return self._host.nbytes
+
+    @property
+    def device(self):
+        return SimpleNamespace(id=self._owner.device_of.get(id(self._block), 0))
+
+    @property
+    def __cuda_array_interface__(self):
+        return {"shape": self.shape, "typestr": self.dtype.str, "version": 3}
+
+    @property
     def T(self):
         return DeviceArray(self._host.T, self._owner, self._block)
 
     def __getitem__(self, index):
+        if isinstance(index, tuple):  # as a user's own code may
+            return DeviceArray(self._host[index], self._owner, self._block)
         assert isinstance(index, slice), "only ranges are taken on the device"
         assert index.step is None
         return DeviceArray(self._host[index], self._owner, self._block)
@@ -58,13 +78,16 @@ class DeviceArray:
         assert np.shares_memory(view, self._host) or not view.size, "a reshape that copies"
         return DeviceArray(view, self._owner, self._block)
 
-    def set(self, host):
+    def set(self, host, stream=None):
         if not isinstance(host, np.ndarray):
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if host.dtype != self.dtype or host.shape != self.shape:
             raise ValueError(f"{host.dtype}{host.shape} into {self.dtype}{self.shape}")
-        self._host[...] = host
         self._owner.uploads += 1
+        if stream is None:
+            self._host[...] = host
+        else:
+            stream.copy(self, host)
 
     def get(self):
         self._owner.reads += 1
@@ -72,6 +95,16 @@ class DeviceArray:
 
     def fill(self, value):
         self._host.fill(value)
+
+    # What a user, or the model on the user's behalf, may ask of outputs on the device.
+    def argmax(self, axis):
+        return self._owner.holding(self._host.argmax(axis=axis))
+
+    def astype(self, dtype):
+        return self._owner.holding(self._host.astype(dtype))
+
+    def __gt__(self, value):
+        return self._owner.holding(self._host > value)
 
     def _refuse(self, *_args, **_kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use .get().")
@@ -86,6 +119,24 @@ class Memory:
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.uploads = self.reads = self.synchronisations = 0
+        self.launches = 0
+        self.used_at = {}  # of each block, the launch that used it last
+        self.copying = {}  # blocks that a second stream is still writing
+        self.device_of = {}  # blocks on another device than the first
+
+    def holding(self, host, device=0):
+        """A fresh array with these values."""
+        array = self.allocate(host.shape, host.dtype)
+        array._host[...] = host
+        self.device_of[id(array._block)] = device
+        return array
+
+    def use(self, arrays):
+        """Note that the default stream reads or writes these arrays."""
+        self.launches += 1
+        for array in arrays:
+            assert id(array._block) not in self.copying, "used while another stream writes it"
+            self.used_at[id(array._block)] = self.launches
 
     def allocate(self, shape, dtype):
         dtype = np.dtype(dtype)
@@ -117,11 +168,71 @@ def unwrap(value):
     return value._host if isinstance(value, DeviceArray) else value
 
 
+class Event:
+    """A point in a stream."""
+
+    def __init__(self, block=False, disable_timing=False):
+        assert disable_timing, "timing would make it slower"
+        self._stream, self._point = None, 0
+
+    def record(self, stream):
+        self._stream, self._point = stream, stream.now()
+
+    def synchronize(self):
+        if self._stream is not None:
+            self._stream.run(self._point, by_host=True)
+
+
+class Stream:
+    """A second stream: copies wait until somebody waits for them."""
+
+    def __init__(self, memory, *, non_blocking):
+        assert non_blocking, "a blocking stream takes turns with the default one"
+        self._memory = memory
+        self._copies = []  # (array, host array)
+        self._done = self._awaited_by_host = self._launches_seen = 0
+        self._lock = threading.Lock()
+
+    def now(self):
+        return len(self._copies)
+
+    def wait_event(self, event):
+        assert isinstance(event._stream, NullStream)
+        self._launches_seen = max(self._launches_seen, event._point)
+
+    def copy(self, array, host):
+        used = self._memory.used_at.get(id(array._block), 0)
+        assert used <= self._launches_seen, "overwrites what a kernel may still read"
+        for number, (_, earlier) in enumerate(self._copies):
+            if np.shares_memory(earlier, host):
+                assert number < self._awaited_by_host, "pinned memory was written while it was read"
+        self._copies.append((array, host))
+        self._memory.copying[id(array._block)] = self
+
+    def run(self, point, *, by_host=False):
+        with self._lock:
+            for array, host in self._copies[self._done : point]:
+                array._host[...] = host
+                del self._memory.copying[id(array._block)]
+            self._done = max(self._done, point)
+            if by_host:
+                self._awaited_by_host = max(self._awaited_by_host, point)
+
+
 class NullStream:
     """The default stream: everything queued on it is done at once."""
 
     def __init__(self, memory):
         self._memory = memory
+
+    def now(self):
+        return self._memory.launches
+
+    def run(self, point, *, by_host=False):
+        assert point <= self._memory.launches
+
+    def wait_event(self, event):
+        event._stream.run(event._point)
 
     def __enter__(self):
         return self
@@ -141,6 +252,7 @@ class RawKernel:
 
     def __call__(self, grid, block, args):
         self._standin.check_current("launched")
+        self._standin.memory.use([a for a in args if isinstance(a, DeviceArray)])
         assert all(type(n) is int for n in (*grid, *block)), (grid, block)
         self._run(grid, block, tuple(unwrap(a) for a in args))
         self._standin.memory.check_guards([a for a in args if isinstance(a, DeviceArray)])
@@ -171,27 +283,56 @@ class StandIn:
         Devices that the driver lists.
     limit
         Largest allocation that succeeds, in bytes.
+    free
+        Bytes that the driver says are free.
     """
 
     __name__ = "cupy"
     __version__ = "14.2.0"
 
-    def __init__(self, kernels=None, strict_kernels=None, *, devices=2, limit=None):
+    def __init__(self, kernels=None, strict_kernels=None, *, devices=2, limit=None, free=2**33):
         self._kernels, self._strict_kernels, self._devices = kernels, strict_kernels, devices
         self._current = []
-        self.memory = Memory(limit)
+        self.memory = memory = Memory(limit)
+        self.free = free
         self.empty = self.memory.allocate
+        null = NullStream(memory)
+
+        def stream(*, non_blocking=False):
+            self.check_current("stream made")
+            return Stream(memory, non_blocking=non_blocking)
+
+        stream.null = null
         self.cuda = SimpleNamespace(
             Device=self._device,
-            Stream=SimpleNamespace(null=NullStream(self.memory)),
+            Stream=stream,
+            Event=Event,
+            get_current_stream=lambda: null,
+            alloc_pinned_memory=bytearray,
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: devices,
                 getDeviceProperties=lambda _number: PROPERTIES,
                 driverGetVersion=lambda: 13000,
                 runtimeGetVersion=lambda: 13020,
-                memGetInfo=lambda: (1000, 2**34),
+                memGetInfo=lambda: (self.free, 2**34),
             ),
         )
+
+    def get_default_memory_pool(self):
+        return SimpleNamespace(free_bytes=lambda: 0)
+
+    def asarray(self, array):
+        assert hasattr(array, "__cuda_array_interface__")
+        return getattr(array, "lent", array)
+
+    def from_dlpack(self, array):
+        self.check_current("exchanged")
+        return array.__dlpack__(stream=1)
+
+    def ascontiguousarray(self, array, dtype=None):
+        self.check_current("converted")
+        host = np.ascontiguousarray(array._host, dtype)
+        return array if np.shares_memory(host, array._host) else self.memory.holding(host)
 
     @contextmanager
     def _device(self, number):
@@ -206,6 +347,8 @@ class StandIn:
         assert self._current, f"{what} outside a device's context"
 
     def RawModule(self, *, code, options=()):
+        if code == checks_source():
+            return RawModule(self, built_checks())
         if code == kernel_source(strict=True):
             assert "-fmad=false" in options
             return RawModule(self, self._strict_kernels[dtype_of(options)])
@@ -234,8 +377,16 @@ class StandIn:
         assert out_host.shape == (a.shape[0], b.shape[1])
         with np.errstate(all="ignore"):  # a device warns of nothing
             np.matmul(a_host, b_host, out=out_host)
+        self.memory.use([each for each in (a, b, out) if isinstance(each, DeviceArray)])
         self.memory.check_guards([out])
         return out
+
+
+@functools.cache
+def built_checks():
+    """checks.cu on the CPU; it knows no floating type of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return cupy_shim.Kernels(checks_source(), "float", Path(folder))
 
 
 PROPERTIES = {

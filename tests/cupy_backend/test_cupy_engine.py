@@ -26,14 +26,6 @@ B, STEPS = 7, 50
 SEED = 2**40 + 11
 
 
-@pytest.fixture
-def fast(standin, kernels):
-    """The stand-in, with each launch run once: its race check is test_cupy_kernels.py's."""
-    for each in kernels.values():
-        each.checked = False
-    return standin
-
-
 def engines(standin, network, optimizer, objective=None, dtype="float32", state=None, size=B):
     objective = objective or Objective()
     common = {"batch_size": size, "dtype": dtype, "seed": SEED}
@@ -307,12 +299,17 @@ def test_wrong_data_is_refused(fast):
 
 def test_too_little_device_memory_names_the_bytes(fast):
     network = Network((4, 3))
-    engine, _ = engines(fast, network, SGD())
-    fast.memory.limit = 10_000
-    with pytest.raises(
-        DeviceMemoryError, match=r"hold 160,000 bytes more, 1,000 of 17,179,869,184"
-    ):
-        engine.stage(np.zeros((10_000, 4), np.float32))
+    fast.memory.limit, fast.free = 10_000, 1000
+    message = r"hold 160,000 bytes more, 1,000 of 17,179,869,184"
+    with pytest.raises(DeviceMemoryError, match=message):
+        engines(fast, network, SGD(), size=10_000)
+
+
+def test_a_sparse_data_set_must_fit(fast):
+    engine, _ = engines(fast, Network((4, 3)), SGD())
+    fast.memory.limit, fast.free = 10_000, 1000
+    with pytest.raises(DeviceMemoryError, match=r"hold 80,008 bytes more, 1,000 of"):
+        engine.stage(scipy.sparse.csr_array(np.ones((10_000, 4), np.float32)))
 
 
 def test_large_inputs_go_up_in_pieces(fast, monkeypatch):

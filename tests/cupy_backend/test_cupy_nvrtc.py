@@ -15,7 +15,8 @@ import pytest
 from fusedmlp import backend
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp_cupy import kernels as launches
-from fusedmlp_cupy.device import compile_options, kernel_source
+from fusedmlp_cupy.adopting import CHECKS
+from fusedmlp_cupy.device import checks_source, compile_options, kernel_source
 from fusedmlp_cupy.kernels import KERNELS, STRICT_KERNELS
 from fusedmlp_numpy import kernels as twins
 
@@ -74,6 +75,13 @@ def test_every_kernel_compiles(nvrtc, dtype, architecture, strict):
     names = STRICT_KERNELS if strict else KERNELS
     missing = [name for name in names if f".text.{name}\0".encode() not in code]
     assert not missing, f"not in the machine code: {missing}"
+    assert "warning" not in log, log
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_checks_compile(nvrtc, architecture):
+    code, log = compiled(nvrtc, checks_source(), "float32", architecture)
+    assert all(f".text.{name}\0".encode() in code for name in CHECKS)
     assert "warning" not in log, log
 
 
