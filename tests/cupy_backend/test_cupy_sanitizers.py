@@ -1,4 +1,4 @@
-"""kernels.cu with real threads under GCC's sanitizers: no race, no access outside an array.
+"""Both programs with real threads under GCC's sanitizers: no race, no access outside an array.
 
 What a sanitizer is trusted to find is planted and found: each barrier left out in turn, indices one
 too far, a place that two blocks write. The launches are the engine's own, on sizes that leave a
@@ -18,7 +18,7 @@ import pytest
 from fusedmlp.network import OUTPUTS, Objective
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.device import CupyDevice, checks_source, kernel_source
-from fusedmlp_cupy.kernels import KERNELS, SUM_THREADS, Batch, Dropout, dropout_mask
+from fusedmlp_cupy.kernels import KERNELS, STRICT_KERNELS, SUM_THREADS, Batch, Dropout, dropout_mask
 from problems import engine, order, problem
 
 pytestmark = pytest.mark.skipif(
@@ -84,13 +84,26 @@ def recordings(built_kernels):
     found = {}
     for dtype, kernels in built_kernels.items():
         recorder = sanitizers.Recorder(kernels)
-        record(cupy_standin.StandIn({dtype: recorder}), dtype)
+        standin = cupy_standin.StandIn({dtype: recorder})
+        record(standin, dtype)
+        record_a_mask(standin, dtype)
         assert set(recorder.recording.names) == set(KERNELS)
         found[dtype] = recorder.recording
     return found
 
 
-def record(standin, dtype):
+@pytest.fixture(scope="module")
+def strict_recording(strict_kernels):
+    """The same of strict.cu in float32."""
+    kernels = strict_kernels["float32"]
+    kernels.checked = False
+    recorder = sanitizers.Recorder(kernels)
+    record(cupy_standin.StandIn(None, {"float32": recorder}), "float32", strict=True)
+    assert set(recorder.recording.names) == set(STRICT_KERNELS)
+    return recorder.recording
+
+
+def record(standin, dtype, *, strict=False):
     cases = zip(
         ("uint8", "float32", "float64", "csr32", "csr64"),
         (*OUTPUTS, "softmax"),
@@ -103,7 +116,7 @@ def record(standin, dtype):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "cupy", standin)
             built, data = engine(
-                CupyBackend(),
+                CupyBackend(strict=strict),
                 task,
                 optimizer,
                 Objective("mean", 0.1),
@@ -114,6 +127,9 @@ def record(standin, dtype):
         built.train_epoch(data, rows, np.full(-(-ROWS // BATCH), 0.01))
         built.loss_and_gradients(data, rows[:BATCH])
         built.forward(task.x)
+
+
+def record_a_mask(standin, dtype):
     device = CupyDevice(standin, 0)
     with device.active():
         masks = Dropout(device.upload(np.array([3], np.uint32)), 1, 5, 0.3)
@@ -137,6 +153,15 @@ def threaded(folder):
 
 def test_no_two_accesses_race(threaded, recordings):
     done = sanitizers.replay(threaded, recordings["float32"].one_of(*KERNELS))
+    assert done.returncode == 0, done.stderr[:3000]
+
+
+@pytest.mark.parametrize("sanitizer", sanitizers.SANITIZERS)
+def test_nothing_is_found_in_strict_mode(folder, strict_recording, sanitizer):
+    assert not sanitizers.barriers(kernel_source(strict=True))  # none to leave out
+    name = f"strict-{sanitizer}"
+    program = sanitizers.build(kernel_source(strict=True), "float", sanitizer, folder, name)
+    done = sanitizers.replay(program, strict_recording.one_of(*STRICT_KERNELS))
     assert done.returncode == 0, done.stderr[:3000]
 
 
