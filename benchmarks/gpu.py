@@ -3,8 +3,9 @@
     python benchmarks/gpu.py
 
 It needs this checkout, NumPy and CuPy; an installed fusedmlp is used, else the checkout's sources.
-It first checks that the CuPy engine agrees with NumPy, then times the engine, what bounds it
-(launches, products, graphs), its peers where they are installed (gpu_peers.py), and the host.
+It first checks that the CuPy engine agrees with NumPy, then times the engine (data on the device,
+streamed, in TF32), what bounds it (launches, products, graphs), its peers where they are installed
+(gpu_peers.py), and the host.
 One table on the screen, one JSON file; under eight minutes. A part that fails is recorded and the
 others go on. Exit status: 0, 1 where a part failed, 3 without a usable device.
 """
@@ -22,6 +23,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -41,7 +43,7 @@ import workloads
 from fusedmlp.backend import State
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
 from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
-from fusedmlp.tolerance import check_close, trajectory_bound
+from fusedmlp.tolerance import check_close, tf32_trajectory_bound, trajectory_bound
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout, dropout_mask
@@ -80,11 +82,23 @@ def build(backend, network, batch_size, x, y, optimizer=None, dtype="float32", w
 
 def parity(cupy, backend):
     """Thirty steps of every optimizer, activation and output in both types, and the masks."""
+    found = trajectories(backend, ("float32", "float64"), trajectory_bound)
+    check_masks(cupy)
+    return found | {"masks": "equal"}
+
+
+def parity_tf32(backend):
+    """The same trajectories in TF32, within its own bound, which float32's results meet as well."""
+    return trajectories(backend, ("float32",), lambda _dtype: tf32_trajectory_bound())
+
+
+def trajectories(backend, dtypes, bound_of):
+    """Compare with NumPy in each type, within a bound; return the largest difference."""
     rng = np.random.default_rng(1)
     worst = {}
     cases = [(o, "tanh", "softmax") for o in OPTIMIZERS]
     cases += [("momentum", *pair) for pair in product(HIDDEN_ACTIVATIONS, OUTPUTS)]
-    for dtype, (optimizer, hidden, output) in product(("float32", "float64"), cases):
+    for dtype, (optimizer, hidden, output) in product(dtypes, cases):
         network = Network((37, 65, 33, 5), hidden, output, 0.2)
         x = rng.standard_normal((200, 37)).astype(dtype)
         y = {
@@ -100,11 +114,16 @@ def parity(cupy, backend):
             sums = engine.train_epoch(data, order, np.full(30, 0.01))
             results.append((engine.state(), sums))
         (state, sums), (reference, reference_sums) = results
-        bound, name = trajectory_bound(dtype), f"{dtype} {optimizer} {hidden} {output}"
+        bound, name = bound_of(dtype), f"{dtype} {optimizer} {hidden} {output}"
         pairs = [(sums.losses, reference_sums.losses)]
         pairs += zip(state.parameters, reference.parameters, strict=True)
         found = max(check_close(name, a, b, bound) for a, b in pairs)
         worst[dtype] = max(found, worst.get(dtype, 0.0))
+    return {"cases": len(dtypes) * len(cases), "largest_difference": worst}
+
+
+def check_masks(cupy):
+    """Raise where a dropout mask differs from the specification's in any unit."""
     device = CupyDevice(cupy, 0)
     with device.active():
         out = device.empty((129, 1031), np.uint8)
@@ -116,7 +135,6 @@ def parity(cupy, backend):
     kernels.dropout_mask(expected, 2**40 + 1, 3, 1, 0.3)
     if not np.array_equal(mask, expected):
         raise RuntimeError("the dropout masks differ from the specification's")
-    return {"cases": 2 * len(cases), "largest_difference": worst, "masks": "equal"}
 
 
 def training(backend, x, y):
@@ -126,9 +144,46 @@ def training(backend, x, y):
     }
 
 
-def train(backend, network, size, x, y, *, rounds=ROUNDS):
-    """Time one epoch over x."""
+def streaming(backend, x, y):
+    """Epochs whose inputs go up chunk by chunk: their time, and the bits of resident ones."""
+    results = {}
+    for name, (network, size) in WORKLOADS.items():
+        order = np.random.default_rng(0).permutation(len(x))
+        rates = np.full(-(-len(x) // size), 0.1)
+        states = []
+        for streamed in (False, True):
+            engine, data = build(backend, network, size, x, y)
+            data = replace(data, x=x) if streamed else data
+            engine.train_epoch(data, order, rates)
+            states.append([array.tobytes() for array in engine.parameters()])
+        if states[0] != states[1]:
+            raise RuntimeError(f"{name}: streamed epochs have other bits than resident ones")
+        results[name] = train(backend, network, size, x, y, streamed=True) | {"bits": "equal"}
+    return results
+
+
+def interop(cupy, backend, x):
+    """Predictions for an array on the device: left there, with the bits of those from the host."""
+    results = {}
+    for name, (network, size) in WORKLOADS.items():
+        engine, _ = build(backend, network, size, x[:size], np.zeros(size, np.int64))
+        there = cupy.asarray(x)
+        found = engine.forward(there)
+        if not isinstance(found, cupy.ndarray):
+            raise TypeError(f"{name}: forward gave a {type(found).__name__} for a CuPy array")
+        if found.get().tobytes() != engine.forward(x).tobytes():
+            raise RuntimeError(f"{name}: other bits for an array on the device")
+        results[name] = {
+            "from the device": rounds_of(lambda e=engine, a=there: e.forward(a)),
+            "from the host": rounds_of(lambda e=engine: e.forward(x)),
+        }
+    return results
+
+
+def train(backend, network, size, x, y, *, rounds=ROUNDS, streamed=False):
+    """Time one epoch over x, which may be kept on the host and streamed."""
     engine, data = build(backend, network, size, x, y)
+    data = replace(data, x=x) if streamed else data
     order = np.random.default_rng(0).permutation(len(x))
     n_steps = -(-len(x) // size)
     losses = []
@@ -242,6 +297,12 @@ def main():
     }
     attempt("parity", lambda: parity(cupy, backend), results)
     attempt("training", lambda: training(backend, x, y), results)
+    attempt("streaming", lambda: streaming(backend, x, y), results)
+    attempt("interop", lambda: interop(cupy, backend, x), results)
+    if float(device.facts["compute_capability"]) >= 8.0:
+        tf32 = CupyBackend(tf32=True)
+        attempt("parity TF32", lambda: parity_tf32(tf32), results)
+        attempt("training TF32", lambda: training(tf32, x, y), results)
     attempt("latencies", lambda: latencies(cupy), results)
     attempt("graphs", lambda: graphs(cupy), results)
     attempt("products float32", lambda: products(cupy), results)

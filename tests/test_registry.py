@@ -61,7 +61,7 @@ def test_auto_prefers_a_compiled_engine_here():
 
 
 def test_names_and_device_numbers():
-    assert registry.parse("cupy:1") == ("cupy", 1)
+    assert registry.parse("cupy:1") == ("cupy", 1, ())
     assert str(registry.Selection("cupy", 1, "argument", "")) == "cupy:1"
     assert str(registry.Selection("numpy", None, "argument", "")) == "numpy"
     with pytest.raises(
@@ -71,6 +71,21 @@ def test_names_and_device_numbers():
     with pytest.raises(InvalidInputError, match="'x' is not a device number; write cupy:0"):
         registry.select("cupy:x", WORK, {})
     assert UnknownNameError.exit_code is ExitCode.USAGE
+
+
+def test_options_of_a_backend():
+    assert registry.parse("cupy+tf32") == ("cupy", None, ("tf32",))
+    chosen = registry.select("cupy:1+tf32", WORK, {})
+    assert (chosen.name, chosen.device, chosen.options) == ("cupy", 1, ("tf32",))
+    assert str(chosen) == "cupy:1+tf32"
+    with pytest.raises(UnknownNameError, match="option of backend cupy 'fast': choose one of tf32"):
+        registry.parse("cupy+fast")
+    with pytest.raises(InvalidInputError, match="numpy has no options; write numpy"):
+        registry.parse("numpy+tf32")
+    with pytest.raises(InvalidInputError, match="name each option once"):
+        registry.parse("cupy+tf32+tf32")
+    with pytest.raises(UnknownNameError, match="unknown backend"):
+        registry.parse("auto+tf32")
 
 
 def test_what_cannot_be_used_is_told_apart():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import FloatDtype
+
+TF32_CAPABILITY: Final = (8, 0)
+"""Compute capability from which on devices multiply TF32 (CUDA programming guide)."""
 
 WORTHWHILE_FLOPS: Final = 50_000_000
 """Operations per step from which a GPU is preferred to a compiled CPU engine.
@@ -34,14 +38,27 @@ class CupyBackend(Backend):
         Number of the device as the driver lists them (``cupy:1``); the first where None.
     threads
         Host threads. The engine computes nothing on the host, so any number is honoured.
+    tf32
+        Let float32 products round their operands to TF32's 10 bits, which tensor cores multiply
+        several times as fast. Results are then within :func:`fusedmlp.tolerance.tf32_bound`.
     """
 
     name = "cupy"
     has_strict = True
+    options = MappingProxyType({"tf32": "float32 products with operands of 10 bits, and faster"})
 
     def __init__(
-        self, *, device: int | None = None, threads: int | None = None, strict: bool = False
+        self,
+        *,
+        device: int | None = None,
+        threads: int | None = None,
+        strict: bool = False,
+        tf32: bool = False,
     ) -> None:
+        if strict and tf32:
+            raise InvalidInputError(
+                "strict arithmetic and TF32 exclude each other: leave one of them out"
+            )
         if threads is not None and threads < 1:
             raise InvalidInputError(f"threads {threads} is not at least 1")
         number = 0 if device is None else device
@@ -58,6 +75,12 @@ class CupyBackend(Backend):
         self._cupy = found.cupy
         self._number = number
         self.strict = strict
+        self._tf32 = tf32
+        if tf32 and (capability := self._capability()) < TF32_CAPABILITY:
+            raise InvalidInputError(
+                f"device {number} has compute capability {'.'.join(map(str, capability))}, and "
+                "TF32 needs 8.0: leave +tf32 out"
+            )
 
     @classmethod
     def probe(cls) -> Availability:
@@ -86,12 +109,13 @@ class CupyBackend(Backend):
             "driver_cuda": _version(runtime.driverGetVersion()),
             "runtime_cuda": _version(runtime.runtimeGetVersion()),
             "cupy": str(self._cupy.__version__),
+            "products": "tf32" if self._tf32 else "float32",
         }
         return Device(
             f"GPU {self._number}, {facts['name']} (compute capability "
             f"{facts['compute_capability']}, {properties['totalGlobalMem'] / 2**30:.1f} GiB), "
             f"CuPy {facts['cupy']} with CUDA {facts['runtime_cuda']}, driver for CUDA "
-            f"{facts['driver_cuda']}",
+            f"{facts['driver_cuda']}{', float32 products in TF32' if self._tf32 else ''}",
             facts,
         )
 
@@ -112,10 +136,16 @@ class CupyBackend(Backend):
         DeviceMemoryError
             The engine's buffers do not fit into the device's free memory.
         """
-        if os.environ.get("CUPY_TF32", "0") not in ("", "0"):
+        if self._tf32 and dtype != "float32":
+            raise InvalidInputError(
+                f"TF32 is a way to multiply float32, the model is {dtype}: leave +tf32 out, or "
+                "use float32"
+            )
+        if not self._tf32 and os.environ.get("CUPY_TF32", "0") not in ("", "0"):
             raise InvalidInputError(
                 f"CUPY_TF32={os.environ['CUPY_TF32']} makes CuPy round the operands of float32 "
-                "products to 10 bits, outside the bounds that backends agree within: unset it"
+                "products to 10 bits, outside the bounds that backends agree within: unset it, or "
+                "ask for it by name: backend 'cupy+tf32'"
             )
         return CupyEngine(
             network,
@@ -124,9 +154,13 @@ class CupyBackend(Backend):
             batch_size=batch_size,
             dtype=dtype,
             seed=seed,
-            device=CupyDevice(self._cupy, self._number),
+            device=CupyDevice(self._cupy, self._number, tf32=self._tf32),
             strict=self.strict,
         )
+
+    def _capability(self) -> tuple[int, int]:
+        properties = self._cupy.cuda.runtime.getDeviceProperties(self._number)
+        return int(properties["major"]), int(properties["minor"])
 
 
 def _version(number: int) -> str:

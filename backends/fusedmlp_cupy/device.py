@@ -2,8 +2,8 @@
 
 CuPy publishes no types, so its module is ``Any`` here and nowhere else; everything above this
 file sees :class:`DeviceArray` and :class:`Program`. There is no network and no kernel in here.
-Nothing is changed for other users of CuPy in the same process: device and stream are set for the
-length of a ``with`` block, and no allocator, math mode or option is touched.
+Nothing is changed for other users of CuPy in the same process: device, stream and the type of
+products are set for the length of a ``with`` block, and no allocator or option is touched.
 """
 
 from __future__ import annotations
@@ -129,11 +129,14 @@ class CupyDevice:
     ----------
     cupy
         The imported module, or a stand-in of the same shape.
+    tf32
+        Whether float32 products round their operands to TF32.
     """
 
-    def __init__(self, cupy: CupyModule, number: int) -> None:
+    def __init__(self, cupy: CupyModule, number: int, *, tf32: bool = False) -> None:
         self._cupy = cupy
         self.number = number
+        self.tf32 = tf32
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -142,8 +145,31 @@ class CupyDevice:
         The default stream, whatever stream the caller has made current: otherwise two calls of
         one engine could land on two streams and overtake each other.
         """
-        with self._cupy.cuda.Device(self.number), self._cupy.cuda.Stream.null:
+        with (
+            self._cupy.cuda.Device(self.number),
+            self._cupy.cuda.Stream.null,
+            self._product_type(),
+        ):
             yield
+
+    @contextmanager
+    def _product_type(self) -> Iterator[None]:
+        """Have CuPy multiply float32 as this device was told to, whatever else was set before.
+
+        The setting is CuPy's one for the process: float32 products of other threads have it too
+        while a call lasts. It is touched only where it is not as it must be.
+        """
+        linalg = self._cupy._core._routines_linalg  # noqa: SLF001 - there is no public way
+        wanted = linalg.COMPUTE_TYPE_TF32 if self.tf32 else linalg.COMPUTE_TYPE_DEFAULT
+        before = linalg.get_compute_type(np.float32)
+        if before == wanted:
+            yield
+            return
+        linalg.set_compute_type(np.float32, wanted)
+        try:
+            yield
+        finally:
+            linalg.set_compute_type(np.float32, before)
 
     def free_bytes(self) -> int:
         """Bytes that can still be allocated: the driver's free ones and those CuPy's pool keeps."""
@@ -239,8 +265,8 @@ class CupyDevice:
         """Out = a·b for matrices, each C-ordered or the transpose of such.
 
         ``cupy.dot`` ends in the same cuBLAS call as ``cupy.matmul`` and spends less time on the
-        way; with a C-ordered ``out`` that overlaps neither operand it copies nothing. CuPy
-        multiplies float32 in float32 unless CUPY_TF32 says otherwise, which the backend refuses.
+        way; with a C-ordered ``out`` that overlaps neither operand it copies nothing. Float32 is
+        multiplied in float32, or in TF32: see :meth:`active`.
         """
         self._cupy.dot(a, b, out=out)
 

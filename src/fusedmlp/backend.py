@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
@@ -337,6 +338,10 @@ class Backend(ABC):
     name: ClassVar[str]
     has_strict: ClassVar[bool] = False
     strict: bool = False
+
+    options: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What may be asked for behind the name, as in ``cupy+tf32``, and what it does. Each is a
+    keyword of the class, False where it is not given."""
 
     bits_depend_on_threads: ClassVar[bool] = False
     """Whether another number of threads may round differently; the same number never does."""

@@ -56,8 +56,8 @@ class MLP:
     init
         How weights start; see :func:`fusedmlp.network.initialise`.
     backend
-        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``auto``, or a built backend. None asks
-        ``FUSEDMLP_BACKEND`` and then chooses as ``auto`` does, when the model first runs.
+        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``cupy+tf32``, ``auto``, or a built backend.
+        None asks ``FUSEDMLP_BACKEND`` and then chooses as ``auto`` does, when the model first runs.
     dtype
         ``float32`` or ``float64``: of the parameters and of all arithmetic.
     seed

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fusedmlp.backend import Availability, Backend
 from fusedmlp.errors import (
@@ -46,15 +46,33 @@ class Selection:
         Who chose: ``argument``, ``FUSEDMLP_BACKEND`` or ``auto``.
     reason
         One sentence for people.
+    options
+        Those of the backend's own that were asked for: ``tf32`` of ``cupy+tf32``.
     """
 
     name: str
     device: int | None
     origin: str
     reason: str
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def asked(cls, request: str, origin: str, reason: str = "") -> Selection:
+        """Read a request that names a backend; see :func:`parse`."""
+        name, device, options = parse(request)
+        return cls(name, device, origin, reason, options)
 
     def __str__(self) -> str:
-        return self.name if self.device is None else f"{self.name}:{self.device}"
+        device = "" if self.device is None else f":{self.device}"
+        return "+".join((self.name + device, *self.options))
+
+
+class Request(NamedTuple):
+    """The parts of ``name``, ``name:device``, ``name+option``, ``name:device+option+option``."""
+
+    name: str
+    device: int | None
+    options: tuple[str, ...]
 
 
 def known_backends() -> Mapping[str, EntryPoint]:
@@ -121,7 +139,8 @@ def select(
     Parameters
     ----------
     request
-        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``auto``, …; None to ask the environment.
+        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``cupy+tf32``, ``auto``, …; None to ask the
+        environment.
     workload
         What ``auto`` weighs.
     strict
@@ -132,30 +151,41 @@ def select(
         request, origin = environment[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if request is None or request == AUTO:
         return _select_auto(workload, strict=strict)
-    name, device = parse(request)
-    return Selection(name, device, origin, f"asked for by {origin}")
+    return Selection.asked(request, origin, f"asked for by {origin}")
 
 
-def parse(request: str) -> tuple[str, int | None]:
-    """Split ``name`` or ``name:device`` and check the name.
+def parse(request: str) -> Request:
+    """Split a request and check its names.
 
     Raises
     ------
     UnknownNameError
-        No such backend.
+        No such backend, or no such option of it.
     InvalidInputError
-        What follows the colon is not a device number.
+        What follows the colon is not a device number, or an option stands twice.
     """
-    name, colon, number = request.partition(":")
+    backend, *options = request.split("+")
+    name, colon, number = backend.partition(":")
     if name not in known_backends():
         raise UnknownNameError.of("backend", request, (*known_backends(), AUTO))
-    if not colon:
-        return name, None
-    if not number.isdecimal():
+    if colon and not number.isdecimal():
         raise InvalidInputError(
             f"backend {request!r}: {number!r} is not a device number; write {name}:0"
         )
-    return name, int(number)
+    if options:
+        _check_options(request, name, options)
+    return Request(name, int(number) if colon else None, tuple(options))
+
+
+def _check_options(request: str, name: str, options: list[str]) -> None:
+    known = backend_class(name).options
+    if not known:
+        raise InvalidInputError(f"backend {request!r}: {name} has no options; write {name}")
+    for option in options:
+        if option not in known:
+            raise UnknownNameError.of(f"option of backend {name}", option, tuple(known))
+    if len(set(options)) < len(options):
+        raise InvalidInputError(f"backend {request!r}: name each option once")
 
 
 def create(selection: Selection, *, threads: int | None = None, strict: bool = False) -> Backend:
@@ -169,14 +199,15 @@ def create(selection: Selection, *, threads: int | None = None, strict: bool = F
         ``strict`` was asked of a backend that has no strict mode.
     """
     found = backend_class(selection.name)
+    options = dict.fromkeys(selection.options, True)
     if not strict:
-        return found(device=selection.device, threads=threads)
+        return found(device=selection.device, threads=threads, **options)
     if not found.has_strict:
         raise InvalidInputError(
             f"strict mode was asked for, but backend {selection.name!r} has none: use one of "
             f"{', '.join(strict_backends())}, or leave strict out"
         )
-    return found(device=selection.device, threads=threads, strict=True)
+    return found(device=selection.device, threads=threads, strict=True, **options)
 
 
 def strict_backends() -> tuple[str, ...]:

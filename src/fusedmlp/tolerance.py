@@ -31,6 +31,11 @@ RULES: Final = (
         "steps amplify differences; half of the digits must survive",
     ),
     (
+        "products in TF32, where they were asked for",
+        "4 · 2⁻¹⁰ for each product in a row; after 50 steps 4 · √2⁻¹⁰",
+        "operands keep 10 bits; their errors are independent, so a sum's grow as the sum does",
+    ),
+    (
         "gradient against finite differences",
         "10⁻⁶ in float64",
         "central differences with a step h err by h² and eps / h; the rest is for cancellation",
@@ -68,6 +73,28 @@ def trajectory_bound(dtype: npt.DTypeLike) -> float:
     tolerance across array libraries (array-api-extra).
     """
     return 4.0 * math.sqrt(float(np.finfo(dtype).eps))
+
+
+TF32_EPS: Final = 2.0**-10
+"""Distance of 1 to the next number of TF32, which keeps 10 bits of float32's mantissa (NVIDIA A100
+Tensor Core GPU Architecture, 2020)."""
+
+
+def tf32_bound(products: int = 1) -> float:
+    """Bound of max|a − b| / max|b| after so many float32 products in a row whose operands are TF32.
+
+    Each operand is rounded once, by at most half of TF32_EPS, and sums stay in float32. The errors
+    of a sum's terms are independent, so they grow with its depth as the sum itself does, and the
+    depth has no part in the bound. The factor covers the largest of many elements, and results
+    that are smaller than their terms. It holds for what depends smoothly on the products: behind a
+    relu, a unit whose sum is as near to 0 as its error may have another derivative altogether.
+    """
+    return 4.0 * TF32_EPS * products
+
+
+def tf32_trajectory_bound() -> float:
+    """:func:`trajectory_bound` where products are in TF32: half of its digits must survive."""
+    return 4.0 * math.sqrt(TF32_EPS)
 
 
 TRAJECTORY_STEPS: Final = 50

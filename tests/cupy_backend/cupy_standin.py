@@ -303,6 +303,15 @@ class StandIn:
             return Stream(memory, non_blocking=non_blocking)
 
         stream.null = null
+        self.product_type = DEFAULT_PRODUCTS
+        self._core = SimpleNamespace(
+            _routines_linalg=SimpleNamespace(
+                COMPUTE_TYPE_DEFAULT=DEFAULT_PRODUCTS,
+                COMPUTE_TYPE_TF32=TF32_PRODUCTS,
+                get_compute_type=lambda dtype: self.product_type,
+                set_compute_type=self._set_product_type,
+            )
+        )
         self.cuda = SimpleNamespace(
             Device=self._device,
             Stream=stream,
@@ -317,6 +326,11 @@ class StandIn:
                 memGetInfo=lambda: (self.free, 2**34),
             ),
         )
+
+    def _set_product_type(self, dtype, kind):
+        assert dtype == np.float32
+        assert kind in (DEFAULT_PRODUCTS, TF32_PRODUCTS)
+        self.product_type = kind
 
     def get_default_memory_pool(self):
         return SimpleNamespace(free_bytes=lambda: 0)
@@ -375,11 +389,23 @@ class StandIn:
             assert not np.shares_memory(operand, out_host), "CuPy would copy"
         assert out_host.flags.c_contiguous, "CuPy refuses other outputs"
         assert out_host.shape == (a.shape[0], b.shape[1])
+        if self.product_type == TF32_PRODUCTS and a.dtype == np.float32:
+            a_host, b_host = tf32(a_host), tf32(b_host)
         with np.errstate(all="ignore"):  # a device warns of nothing
             np.matmul(a_host, b_host, out=out_host)
         self.memory.use([each for each in (a, b, out) if isinstance(each, DeviceArray)])
         self.memory.check_guards([out])
         return out
+
+
+DEFAULT_PRODUCTS, TF32_PRODUCTS = 1, 7
+"""CuPy's numbers."""
+
+
+def tf32(x):
+    """Finite float32 numbers rounded to 10 bits of mantissa, to nearest, ties away from zero."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return ((bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 @functools.cache

@@ -49,6 +49,22 @@ def test_parity_and_training(gpu, backend):
     assert result["first_loss"] == pytest.approx(2.3, abs=0.5)
 
 
+def test_streaming_interop_and_tf32(gpu, backend, monkeypatch):
+    cupy_backend, standin = backend
+    monkeypatch.setattr(gpu, "ROUNDS", 1)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (100, 784), dtype=np.uint8), rng.integers(0, 10, 100)
+    assert gpu.streaming(cupy_backend, x, y)["small"]["bits"] == "equal"
+    standin.ndarray = cupy_standin.DeviceArray
+    standin.asarray = lambda a: a if hasattr(a, "get") else standin.memory.holding(a)
+    assert set(gpu.interop(standin, cupy_backend, x)["small"]) == {
+        "from the device",
+        "from the host",
+    }
+    gap = gpu.parity_tf32(CupyBackend(tf32=True))["largest_difference"]["float32"]
+    assert gap > gpu.parity(standin, cupy_backend)["largest_difference"]["float32"]
+
+
 def test_a_failing_part_is_recorded(gpu, capsys):
     results = {}
     gpu.attempt("first", lambda: {"us": 1.5, "n": {"deep": 2}}, results)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bits import assert_same_bits, everything
+from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import Objective
-from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
+from fusedmlp.tolerance import check_close, kernel_bound, tf32_trajectory_bound, trajectory_bound
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy import kernels as launches
 from fusedmlp_cupy.device import CupyDevice
@@ -98,3 +99,47 @@ def test_the_last_device_works_as_the_first(backend):
     bound = kernel_bound("float64", 256)
     check_close("parameters", found, train(backend, task, "float64")[0], bound)
     assert cupy.cuda.runtime.getDevice() == 0, "the current device was changed"
+
+
+def test_inputs_on_the_device_stay_there(backend):
+    import cupy
+
+    task = problem((64, 32, 10), rows=5000, storage="float32")
+    built, data = engine(backend, task, batch_size=64, dtype="float32")
+    there = cupy.asarray(task.x)
+    found = built.forward(there)
+    assert isinstance(found, cupy.ndarray)
+    assert found.get().tobytes() == built.forward(task.x).tobytes()
+    staged = built.stage(there, task.y)
+    assert staged.x.data.ptr == there.data.ptr
+    a, b = built.evaluate(data), built.evaluate(staged)
+    assert a.losses.tobytes() == b.losses.tobytes()
+    there[4321, 7] = np.nan
+    with pytest.raises(InvalidInputError, match=r"x\[4321, 7\] is nan"):
+        built.stage(there)
+
+
+@pytest.mark.parametrize("storage", ["uint8", "float32"])
+def test_streamed_epochs_have_the_bits_of_resident_ones(backend, monkeypatch, storage):
+    monkeypatch.setattr("fusedmlp_cupy.streaming.CHUNK_BYTES", 100_000)
+    task = problem((784, 256, 10), rows=2000, storage=storage, dropout=0.2)
+    expected = train(backend, task, "float32")
+    monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: False)
+    found = train(backend, task, "float32")
+    assert found[0].tobytes() == expected[0].tobytes()
+    assert found[1].losses.tobytes() == expected[1].losses.tobytes()
+
+
+def test_tf32_is_used_where_asked_for_and_within_its_bound(backend):
+    capability = backend.device().facts["compute_capability"]
+    if float(capability) < 8.0:
+        pytest.skip(f"compute capability {capability}: TF32 needs 8.0")
+    task = problem((784, 256, 10), rows=640, storage="uint8")
+    rows, found = order(640, 5), []
+    for each in (CupyBackend(tf32=True), backend, NumpyBackend()):
+        built, data = engine(each, task, batch_size=64, dtype="float32")
+        built.train_epoch(data, rows, np.full(50, 0.1))
+        found.append(flat(built.parameters()))
+    check_close("parameters", found[0], found[2], tf32_trajectory_bound())
+    check_close("parameters", found[1], found[2], trajectory_bound("float32"))
+    assert found[0].tobytes() != found[1].tobytes(), "TF32 changed nothing"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from fusedmlp.bench.worker import confine
-from fusedmlp.registry import Selection, create, parse
+from fusedmlp.registry import Selection, create
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +47,7 @@ def main() -> None:
     """Do what the first argument says and print one line of figures."""
     wanted = json.loads(sys.argv[1])
     confine(wanted["cpus"])
-    name, device = parse(wanted["backend"])
-    backend = create(Selection(name, device, "argument", ""), threads=wanted["threads"])
+    backend = create(Selection.asked(wanted["backend"], "argument"), threads=wanted["threads"])
     seconds = {"import": time.monotonic() - wanted["started"]}
 
     from fusedmlp.bench.operations import compiled

@@ -197,7 +197,7 @@ def _usable(names: Sequence[str]) -> tuple[str, ...]:
         parse(name)
     found = availability()
     for name in names:
-        state = found[parse(name)[0]]
+        state = found[parse(name).name]
         if state.state != "usable":
             raise unavailable(name, state)
     chosen = names or [name for name, state in found.items() if state.state == "usable"]

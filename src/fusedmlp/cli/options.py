@@ -41,7 +41,8 @@ Backend = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="numpy, numba, cupy, cupy:1 (device 1) or auto; 'fusedmlp backends' says which work.",
+        help="numpy, numba, cupy, cupy:1 (device 1), cupy+tf32 or auto; 'fusedmlp backends' says "
+        "which work.",
         envvar=ENVIRONMENT_VARIABLE,
         show_default=AUTO,
         rich_help_panel=_RUNNING,

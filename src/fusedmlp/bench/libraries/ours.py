@@ -9,7 +9,7 @@ import numpy as np
 from fusedmlp import MLP
 from fusedmlp.bench.contract import Operation, Outcome, Peer, Predict, Training, UnsupportedError
 from fusedmlp.bench.operations import KINDS, compiled
-from fusedmlp.registry import Selection, create, parse
+from fusedmlp.registry import Selection, create
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Engine
@@ -50,8 +50,7 @@ class OwnPeer(Peer):
 
     def __init__(self, threads: int, backend: str) -> None:
         super().__init__(threads)
-        name, device = parse(backend)
-        self._backend = create(Selection(name, device, "argument", ""), threads=threads)
+        self._backend = create(Selection.asked(backend, "argument"), threads=threads)
 
     def device(self) -> tuple[str, bool]:
         """See :class:`fusedmlp.bench.contract.Peer`."""
