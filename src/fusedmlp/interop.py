@@ -8,6 +8,7 @@ data set across the bus should be seen in the program that asks for it.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -46,6 +47,15 @@ def on_device(array: object) -> bool:
         return True
     device = dlpack_device(array)
     return device is not None and device[0] not in HOST_DEVICES
+
+
+def device_of(array: ForeignArray) -> AbstractContextManager[object]:
+    """Make an array's device current for a while, where its library works on the current one only.
+
+    CuPy does; its ``device`` is a context for this. NumPy's is a word, and nothing happens.
+    """
+    device = getattr(array, "device", None)
+    return device if isinstance(device, AbstractContextManager) else nullcontext()
 
 
 def count_rows(x: ForeignArray) -> int:

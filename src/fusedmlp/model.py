@@ -15,6 +15,7 @@ import numpy as np
 from fusedmlp.backend import Backend, State, Workload
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.files import ModelFile, load_model, save_model
+from fusedmlp.interop import device_of
 from fusedmlp.network import Network, Objective, initialise
 from fusedmlp.optimizers import SGD
 from fusedmlp.registry import Selection, create, parse, select
@@ -195,13 +196,14 @@ class MLP:
         a perceptron), (N,) for one output and (N, K) for several; values likewise for the others.
         """
         outputs = self.forward(x)
-        if self.network.output == "softmax":
-            labels: npt.NDArray[np.int64] = outputs.argmax(axis=1)
-            return labels
-        values: npt.NDArray[np.generic] = outputs
-        if self.network.output == "sigmoid":
-            values = (outputs > 0.5).astype(np.int64)
-        return values[:, 0] if self.network.n_outputs == 1 else values
+        with device_of(outputs):
+            if self.network.output == "softmax":
+                labels: npt.NDArray[np.int64] = outputs.argmax(axis=1)
+                return labels
+            values: npt.NDArray[np.generic] = outputs
+            if self.network.output == "sigmoid":
+                values = (outputs > 0.5).astype(np.int64)
+            return values[:, 0] if self.network.n_outputs == 1 else values
 
     def evaluate(
         self, x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None

@@ -14,7 +14,7 @@ import functools
 import mmap
 import tempfile
 import threading
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,10 +36,20 @@ class OutOfMemoryError(MemoryError):
     """As ``cupy.cuda.memory.OutOfMemoryError``."""
 
 
+@dataclass
+class Block:
+    """What one allocation is known by, whatever views of it there are."""
+
+    guard: np.ndarray
+    device: int
+    used_at: int = 0  # the launch that used it last
+    is_copied: bool = False  # by a second stream, still
+
+
 class DeviceArray:
     """An array in pretended device memory."""
 
-    def __init__(self, host: np.ndarray, owner: Memory, block: np.ndarray) -> None:
+    def __init__(self, host: np.ndarray, owner: Memory, block: Block) -> None:
         self._host, self._owner, self._block = host, owner, block
 
     @property
@@ -56,7 +66,7 @@ class DeviceArray:
 
     @property
     def device(self):
-        return SimpleNamespace(id=self._owner.device_of.get(id(self._block), 0))
+        return Device(self._owner, self._block.device)
 
     @property
     def __cuda_array_interface__(self):
@@ -98,13 +108,18 @@ class DeviceArray:
 
     # What a user, or the model on the user's behalf, may ask of outputs on the device.
     def argmax(self, axis):
-        return self._owner.holding(self._host.argmax(axis=axis))
+        return self._computed(self._host.argmax(axis=axis))
 
     def astype(self, dtype):
-        return self._owner.holding(self._host.astype(dtype))
+        return self._computed(self._host.astype(dtype))
 
     def __gt__(self, value):
-        return self._owner.holding(self._host > value)
+        return self._computed(self._host > value)
+
+    def _computed(self, host):
+        current = self._owner.current[-1] if self._owner.current else 0
+        assert current == self.device.id, "Array device must be same as the current device"
+        return self._owner.holding(host, self.device.id)
 
     def _refuse(self, *_args, **_kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use .get().")
@@ -113,30 +128,41 @@ class DeviceArray:
     __array_ufunc__ = __array_function__ = _refuse
 
 
+class Device:
+    """A device, which a ``with`` block makes current."""
+
+    def __init__(self, memory, number):
+        self._memory, self.id = memory, number
+
+    def __enter__(self):
+        self._memory.current.append(self.id)
+
+    def __exit__(self, *_):
+        self._memory.current.pop()
+
+
 class Memory:
     """All arrays of a stand-in, with their guards."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.uploads = self.reads = self.synchronisations = 0
+        self.current = []  # numbers of the devices made current, the last one now
         self.launches = 0
-        self.used_at = {}  # of each block, the launch that used it last
-        self.copying = {}  # blocks that a second stream is still writing
-        self.device_of = {}  # blocks on another device than the first
 
     def holding(self, host, device=0):
         """A fresh array with these values."""
         array = self.allocate(host.shape, host.dtype)
         array._host[...] = host
-        self.device_of[id(array._block)] = device
+        array._block.device = device
         return array
 
     def use(self, arrays):
         """Note that the default stream reads or writes these arrays."""
         self.launches += 1
         for array in arrays:
-            assert id(array._block) not in self.copying, "used while another stream writes it"
-            self.used_at[id(array._block)] = self.launches
+            assert not array._block.is_copied, "used while another stream writes it"
+            array._block.used_at = self.launches
 
     def allocate(self, shape, dtype):
         dtype = np.dtype(dtype)
@@ -146,12 +172,15 @@ class Memory:
         block = fenced(n_bytes + GUARD_BYTES)
         block[:GUARD_BYTES] = GUARD
         block[GUARD_BYTES:] = 0xFF
-        return DeviceArray(block[GUARD_BYTES:].view(dtype).reshape(shape), self, block)
+        host = block[GUARD_BYTES:].view(dtype).reshape(shape)
+        device = self.current[-1] if self.current else 0
+        return DeviceArray(host, self, Block(block[:GUARD_BYTES], device))
 
     def check_guards(self, arrays):
         for array in arrays:
-            guard = array._block[:GUARD_BYTES]
-            assert (guard == GUARD).all(), "a kernel wrote before the beginning of an array"
+            assert (array._block.guard == GUARD).all(), (
+                "a kernel wrote before the beginning of an array"
+            )
 
 
 def fenced(n_bytes):
@@ -186,9 +215,8 @@ class Event:
 class Stream:
     """A second stream: copies wait until somebody waits for them."""
 
-    def __init__(self, memory, *, non_blocking):
+    def __init__(self, *, non_blocking):
         assert non_blocking, "a blocking stream takes turns with the default one"
-        self._memory = memory
         self._copies = []  # (array, host array)
         self._done = self._awaited_by_host = self._launches_seen = 0
         self._lock = threading.Lock()
@@ -201,19 +229,20 @@ class Stream:
         self._launches_seen = max(self._launches_seen, event._point)
 
     def copy(self, array, host):
-        used = self._memory.used_at.get(id(array._block), 0)
-        assert used <= self._launches_seen, "overwrites what a kernel may still read"
+        assert array._block.used_at <= self._launches_seen, (
+            "overwrites what a kernel may still read"
+        )
         for number, (_, earlier) in enumerate(self._copies):
             if np.shares_memory(earlier, host):
                 assert number < self._awaited_by_host, "pinned memory was written while it was read"
         self._copies.append((array, host))
-        self._memory.copying[id(array._block)] = self
+        array._block.is_copied = True
 
     def run(self, point, *, by_host=False):
         with self._lock:
             for array, host in self._copies[self._done : point]:
                 array._host[...] = host
-                del self._memory.copying[id(array._block)]
+                array._block.is_copied = False
             self._done = max(self._done, point)
             if by_host:
                 self._awaited_by_host = max(self._awaited_by_host, point)
@@ -292,7 +321,6 @@ class StandIn:
 
     def __init__(self, kernels=None, strict_kernels=None, *, devices=2, limit=None, free=2**33):
         self._kernels, self._strict_kernels, self._devices = kernels, strict_kernels, devices
-        self._current = []
         self.memory = memory = Memory(limit)
         self.free = free
         self.empty = self.memory.allocate
@@ -300,7 +328,7 @@ class StandIn:
 
         def stream(*, non_blocking=False):
             self.check_current("stream made")
-            return Stream(memory, non_blocking=non_blocking)
+            return Stream(non_blocking=non_blocking)
 
         stream.null = null
         self.product_type = DEFAULT_PRODUCTS
@@ -348,17 +376,12 @@ class StandIn:
         host = np.ascontiguousarray(array._host, dtype)
         return array if np.shares_memory(host, array._host) else self.memory.holding(host)
 
-    @contextmanager
     def _device(self, number):
         assert 0 <= number < self._devices
-        self._current.append(number)
-        try:
-            yield
-        finally:
-            self._current.pop()
+        return Device(self.memory, number)
 
     def check_current(self, what):
-        assert self._current, f"{what} outside a device's context"
+        assert self.memory.current, f"{what} outside a device's context"
 
     def RawModule(self, *, code, options=()):
         if code == checks_source():

@@ -264,6 +264,18 @@ def test_predictions_have_the_kind_of_the_inputs(fast, model, output, K):
         np.testing.assert_array_equal(there.get(), here)
 
 
+@pytest.mark.parametrize(("output", "K"), [("softmax", 3), ("sigmoid", 1), ("identity", 2)])
+def test_predictions_on_another_device_than_the_current(fast, monkeypatch, output, K):
+    monkeypatch.setitem(sys.modules, "cupy", fast)
+    mlp = MLP((6, 5, K), output=output, backend="cupy:1", seed=2)
+    x = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
+    found = mlp.predict(fast.memory.holding(x, device=1))
+    assert found.device.id == 1
+    np.testing.assert_array_equal(found.get(), mlp.predict(x))
+    with pytest.raises(InvalidInputError, match="lies on device 0, this engine runs on device 1"):
+        mlp.predict(fast.memory.holding(x))
+
+
 def test_training_and_checkpoints_take_arrays_on_the_device(fast, model, tmp_path):
     x, y, w = data_set(NETWORK, 40, "float32", weighted=True)
     there = tuple(fast.memory.holding(each) for each in (x, y, w))
