@@ -212,6 +212,15 @@ def interrupt_after(seconds):
     return timer
 
 
+@pytest.fixture
+def _ctrl_c_is_heard():
+    """Shells start background processes deaf to Ctrl-C, and Python leaves it at that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_heard")
 def test_ctrl_c_is_served_inside_an_epoch():
     """One compiled call for the whole epoch would run for many seconds, deaf to signals."""
     rng = np.random.default_rng(0)
