@@ -102,7 +102,7 @@ def _section(machine: Machine) -> list[str]:
     lines = [
         f"## {about['cpu']}, {about['cores']} cores",
         "",
-        f"{len(runs)} runs, {dates} UTC. {versions}.",
+        f"{len(runs)} run{'s' * (len(runs) > 1)}, {dates} UTC. {versions}.",
         "",
         *_targets(machine),
     ]
