@@ -179,7 +179,7 @@ def density(x: Inputs) -> float:
     if is_sparse(x):
         return float(x.nnz / (rows * x.shape[1]))
     sample = x if rows <= SAMPLED_ROWS else x[:: -(-rows // SAMPLED_ROWS)]
-    return float(np.count_nonzero(sample) / sample.size)
+    return float(np.count_nonzero(sample != 0) / sample.size)  # faster than on numbers
 
 
 def nonzero_entries(
