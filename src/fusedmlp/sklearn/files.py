@@ -19,10 +19,10 @@ from fusedmlp.files import (
     Header,
     network_from_dict,
     network_to_dict,
-    parameter_shapes,
     parameters_from_arrays,
     parameters_to_arrays,
     read_arrays,
+    state_shapes,
     write_arrays,
 )
 from fusedmlp.network import Parameters
@@ -47,9 +47,6 @@ LEFT_OUT: Final = ("backend", "threads", "callbacks")
 
 RATE_FIELDS: Final = ("schedule", "initial", "power", "now")
 """What partial_fit needs of the learning rate; a plan is for one fit."""
-
-MOST_SLOTS: Final = 2
-"""Arrays that an optimizer keeps beside each parameter, at most: Adam's."""
 
 NUMBERS: Final[dict[str, type]] = {
     "n_iter_": int,
@@ -188,14 +185,8 @@ def _read(kind: str, header: Header, arrays: Mapping[str, FloatArray]) -> Estima
 
 def _promised(header: Header) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays that the header promises, by name."""
-    network, optimizer = network_from_dict(header["network"]), header["optimizer"]
-    slots = 0 if optimizer is None else whole(optimizer["slots"])
-    if slots > MOST_SLOTS:
-        raise InvalidInputError(f"its optimizer has {slots} slots, more than {MOST_SLOTS}")
-    shapes = parameter_shapes("", network)
-    for index in range(slots):
-        shapes |= parameter_shapes(f"slot{index}.", network)
-    return shapes
+    optimizer = header["optimizer"]
+    return state_shapes(header["network"], 0 if optimizer is None else optimizer["slots"])
 
 
 def _feature_names(names: Json, network: Network) -> dict[str, npt.NDArray[np.object_]]:
@@ -216,8 +207,13 @@ def _labels_to_json(fitted: Mapping[str, Any]) -> Json:
         )
     # Text has no length here, so that no file can ask for long elements.
     dtype = {"U": "text", "O": "object"}.get(labels.dtype.kind, labels.dtype.name)
-    kind = fitted["_label_binarizer"].y_type_
-    return {"dtype": dtype, "values": labels.tolist(), "kind": kind}
+    binarizer = fitted["_label_binarizer"]
+    return {
+        "dtype": dtype,
+        "values": labels.tolist(),
+        "kind": binarizer.y_type_,
+        "sparse": binarizer.sparse_input_,
+    }
 
 
 def _classes(document: Json, network: Network) -> dict[str, object]:
@@ -233,6 +229,10 @@ def _classes(document: Json, network: Network) -> dict[str, object]:
     several = kind == "multilabel-indicator"
     indicator = np.eye(max(2, len(labels)), len(labels), dtype=np.int64)
     binarizer = LabelBinarizer().fit(indicator if several else labels)
+    sparse = document.get("sparse", False)  # absent from older files
+    if type(sparse) is not bool:
+        raise InvalidInputError(f"{sparse!r:.80} is neither true nor false")
+    binarizer.sparse_input_ = sparse
     return {"classes_": labels, "_label_binarizer": binarizer}
 
 
