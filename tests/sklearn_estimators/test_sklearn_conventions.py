@@ -384,7 +384,7 @@ def test_rows_to_predict_are_scanned_once(fitted, monkeypatch):
     def unexpected(*_, **__):
         pytest.fail("scikit-learn scanned them too")
 
-    x = np.tile(IRIS[0], (100, 1))
+    x = np.tile(IRIS[0], (400, 1))
     expected = fitted.predict_proba(x)
     monkeypatch.setattr(validation, "_assert_all_finite", unexpected)
     np.testing.assert_array_equal(fitted.predict_proba(x), expected)
