@@ -185,6 +185,9 @@ def test_arrays_put_in_place_of_the_fitted_ones_are_used():
     before = estimator.predict(IRIS[0])
     estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
     np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 1.0)
+    estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
+    estimator.to_mlp()  # does not count as a look at the new ones
+    np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 2.0)
     with pytest.raises(ValueError, match="read-only"):
         estimator.coefs_[0][:] = 0.0
 

@@ -184,6 +184,7 @@ def test_from_fit_through_a_file_and_onnx_to_onnxruntime(tmp_path):
     )
     label, probabilities = session.run(["label", "probabilities"], {"X": x})
     np.testing.assert_array_equal(label, estimator.predict(x))
+    np.testing.assert_array_equal(label, loaded.predict(x))  # which was exported before
     np.testing.assert_allclose(probabilities, estimator.predict_proba(x), atol=1e-6)
     assert estimator.score(x, y) > 0.9
 

@@ -108,7 +108,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
                 "Solver produced non-finite parameter weights. The input data may contain large "
                 "values and need to be preprocessed."
             )
-        self._model = self._as_model()
+        self._keep_model()
         return self
 
     def _hidden_sizes(self) -> list[int]:
@@ -206,8 +206,12 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
         labels = getattr(self, "classes_", None)
         if labels is not None and all(isinstance(label, str) for label in labels.tolist()):
             model.class_names = tuple(labels.tolist())
-        self._modelled = *self.coefs_, *self.intercepts_
         return model
+
+    def _keep_model(self) -> None:
+        """Make the model that predicts, and note the arrays that it holds."""
+        self._model = self._as_model()
+        self._modelled = *self.coefs_, *self.intercepts_
 
     def _outputs(self, X: Inputs) -> FloatArray:
         """Compute outputs (N, K) for X, checked as scikit-learn checks it."""
@@ -216,7 +220,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
         held = (*self.coefs_, *self.intercepts_)
         modelled = getattr(self, "_modelled", ())
         if len(held) != len(modelled) or any(map(is_not, held, modelled)):
-            self._model = self._as_model()  # somebody has put other arrays there
+            self._keep_model()  # it was loaded, or somebody has put other arrays there
         checked = X if self._is_plain(X) else self._checked(X)
         try:
             return self._model.forward(checked)
