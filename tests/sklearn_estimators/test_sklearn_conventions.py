@@ -330,57 +330,6 @@ def test_early_stopping_takes_sparse_rows_and_weights():
     assert sparse.validation_scores_ == dense.validation_scores_
 
 
-def test_other_parameters_in_a_fit_that_goes_on():
-    """Where scikit-learn looks for curves that were never begun, they begin."""
-    x, y = IRIS
-    estimator = MLPClassifier(3, max_iter=2, warm_start=True, backend="numpy", random_state=0)
-    estimator.fit(x, y).set_params(early_stopping=True).fit(x, y)
-    assert (len(estimator.loss_curve_), len(estimator.validation_scores_)) == (4, 2)
-    assert len(estimator.validation_loss_curve_) == 2
-    assert estimator.best_loss_ is None
-    estimator.set_params(early_stopping=False).fit(x, y)
-    assert (len(estimator.loss_curve_), estimator.validation_scores_) == (6, None)
-    assert estimator.best_loss_ == min(estimator.loss_curve_[4:])
-    newton = MLPClassifier(3, solver="lbfgs", max_iter=2, warm_start=True, random_state=0)
-    newton.fit(x, y)
-    before = newton.coefs_[0]
-    newton.set_params(solver="adam").fit(x, y)
-    assert len(newton.loss_curve_) == 2
-    assert np.abs(newton.coefs_[0] - before).max() < 0.1  # from there, not from new weights
-
-
-@pytest.mark.parametrize(
-    ("first", "then"),
-    [
-        ({"solver": "adam"}, {"solver": "sgd"}),
-        ({"solver": "sgd"}, {"solver": "adam"}),
-        ({"solver": "sgd", "momentum": 0.0}, {"momentum": 0.9}),
-    ],
-)
-def test_another_optimizer_in_partial_fit_begins_with_empty_moments(first, then):
-    x, y = IRIS
-    given = {"hidden_layer_sizes": 3, "backend": "numpy", "random_state": 0, "max_iter": 1}
-    estimator = MLPClassifier(**given, **first).partial_fit(x, y, classes=[0, 1, 2])
-    other = MLPClassifier(**given, warm_start=True, **first).partial_fit(x, y, classes=[0, 1, 2])
-    estimator.set_params(**then).partial_fit(x, y)
-    np.testing.assert_array_equal(estimator.coefs_[0], other.set_params(**then).fit(x, y).coefs_[0])
-
-
-def test_an_optimizer_of_other_weights_is_not_gone_on_with():
-    x, y = IRIS
-    estimator = MLPClassifier(3, max_iter=2, backend="numpy", random_state=0).fit(x, y)
-    estimator.set_params(solver="lbfgs", hidden_layer_sizes=5).fit(x, y)
-    estimator.set_params(solver="adam").partial_fit(x, y)
-    assert estimator.coefs_[0].shape == (4, 5)
-
-
-@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-@pytest.mark.parametrize("weights", [-np.ones(150), np.linspace(-1.0, 2.0, 150)])
-def test_weights_below_0_are_refused(solver, weights):
-    with pytest.raises(ValueError, match="Negative values in data passed to `sample_weight`"):
-        MLPClassifier(solver=solver, max_iter=2).fit(*IRIS, sample_weight=weights)
-
-
 def test_rows_to_predict_are_scanned_once(fitted, monkeypatch):
     from sklearn.utils import validation
 

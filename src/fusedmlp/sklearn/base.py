@@ -94,6 +94,12 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
     ) -> Self:
         hidden = self._hidden_sizes()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        if not first and len(hidden) + 2 != self.n_layers_:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes} are not the layers of the network "
+                f"that this fit continues, which has {self.n_layers_ - 2}: fit anew, without "
+                "warm_start"
+            )
         X, given, targets = self._encode(X, y, incremental, first)
         weights = self._row_weights(X, given, sample_weight)
         random_state = check_random_state(self.random_state)
