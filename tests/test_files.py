@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fusedmlp import MLP
+from fusedmlp.backend import State
 from fusedmlp.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from fusedmlp.errors import FileFormatError, StorageError
 from fusedmlp.files import MODEL_KIND, MODEL_VERSION, load_model, write_arrays
@@ -136,7 +137,9 @@ def test_truncated_files_are_refused_at_any_length(model, tmp_path):
             r"biases.0' has shape \(4,\), its .* \(10{12},\)",
         ),
         ({"network": 5}, "header is not sound"),
-        ({"seed": "x"}, "not a sound model file"),
+        ({"seed": "x"}, "seed 'x' is not a whole number"),
+        ({"seed": -1}, "seed -1 is not a whole number"),
+        ({"seed": float("inf")}, "seed inf is not a whole number"),
     ],
 )
 def test_headers_that_lie_are_refused(model, tmp_path, change, message):
@@ -231,6 +234,15 @@ def test_a_checkpoint_comes_back(tmp_path):
         MLP.load(path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FileFormatError, match="truncated"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("step", [-1, 1.5, float("inf"), "3", None])
+def test_a_checkpoint_s_step_is_a_whole_number(step, tmp_path):
+    network, path = Network((5, 4, 3)), tmp_path / "checkpoint"
+    state = State(start(network, SGD(0.1)).parameters, (), step)
+    save_checkpoint(path, Checkpoint(network, state, None, History(), {}))
+    with pytest.raises(FileFormatError, match="is not a whole number of at least 0"):
         load_checkpoint(path)
 
 

@@ -23,6 +23,7 @@ from fusedmlp.files import (
     parameters_to_arrays,
     read_arrays,
     state_shapes,
+    whole,
     write_arrays,
 )
 from fusedmlp.history import EpochRecord, History
@@ -114,7 +115,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         best = parameters_from_arrays("best.", arrays, network) if header["has_best"] else None
         history = History([EpochRecord(**record) for record in header["history"]])
         parameters = parameters_from_arrays("", arrays, network)
-        state = State(parameters, slots, int(header["step"]))
+        state = State(parameters, slots, whole(header["step"]))
         return Checkpoint(network, state, best, history, dict(header["settings"]))
     except (KeyError, TypeError, ValueError, FusedMLPError) as error:
         raise FileFormatError(f"{path} is not a sound checkpoint: {error!s}") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fusedmlp.errors import FileFormatError, FusedMLPError, InvalidInputError, StorageError
 from fusedmlp.network import Network, Parameters
+from fusedmlp.seeding import checked_seed
 from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -78,9 +79,16 @@ def load_model(path: Path) -> ModelFile:
         names = header["class_names"]
         parameters = parameters_from_arrays("", arrays, network)
         class_names = None if names is None else tuple(str(name) for name in names)
-        return ModelFile(network, parameters, int(header["seed"]), class_names)
+        return ModelFile(network, parameters, checked_seed(header["seed"]), class_names)
     except (KeyError, TypeError, ValueError, FusedMLPError) as error:
         raise FileFormatError(f"{path} is not a sound model file: {error!s}") from error
+
+
+def whole(value: object) -> int:
+    """Return a whole number of at least 0 from a header, checked to be one."""
+    if type(value) is not int or value < 0:
+        raise InvalidInputError(f"{value!r:.80} is not a whole number of at least 0")
+    return value
 
 
 def network_to_dict(network: Network) -> dict[str, object]:
@@ -129,11 +137,11 @@ def state_shapes(network: Header, slots: object) -> dict[str, tuple[int, ...]]:
     network, slots
         As the header has them.
     """
-    if type(slots) is not int or not 0 <= slots <= MOST_SLOTS:
-        raise InvalidInputError(f"its optimizer has {slots!r:.80} slots, not 0 to {MOST_SLOTS}")
-    built = network_from_dict(network)
+    n_slots, built = whole(slots), network_from_dict(network)
+    if n_slots > MOST_SLOTS:
+        raise InvalidInputError(f"its optimizer has {n_slots} slots, more than {MOST_SLOTS}")
     shapes = parameter_shapes("", built)
-    for index in range(slots):
+    for index in range(n_slots):
         shapes |= parameter_shapes(f"slot{index}.", built)
     return shapes
 

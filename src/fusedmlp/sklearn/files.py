@@ -23,11 +23,12 @@ from fusedmlp.files import (
     parameters_to_arrays,
     read_arrays,
     state_shapes,
+    whole,
     write_arrays,
 )
 from fusedmlp.network import Parameters
 from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS
-from fusedmlp.sklearn.plain import Json, parameter_from_json, parameter_to_json, real, whole
+from fusedmlp.sklearn.plain import Json, parameter_from_json, parameter_to_json, real
 from fusedmlp.sklearn.stochastic import LearningRate
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ NUMBERS: Final[dict[str, type]] = {
     "_stalled": int,
     "_dropout_seed": int,
 }
-"""Fitted attributes that are numbers, lists of them, or None; some solvers have not all."""
+"""Fitted attributes that are numbers or lists of them; some solvers have not all."""
+
+SCORED: Final = ("best_validation_score_", "validation_scores_", "validation_loss_curve_")
+"""Those that are None without early stopping; ``best_loss_`` is None with it."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def _read(kind: str, header: Header, arrays: Mapping[str, FloatArray]) -> Estima
         "n_outputs_": network.n_outputs,
         "n_layers_": len(network.sizes),
     }
-    fitted |= {name: _number(name, value) for name, value in header["numbers"].items()}
+    fitted |= _numbers(header["numbers"], trained=header["optimizer"] is not None)
     fitted |= _feature_names(header["feature_names"], network)
     if kind == "MLPClassifier":
         fitted |= _classes(header["labels"], network)
@@ -256,10 +260,30 @@ def _labels(dtype: Json, values: Json) -> npt.NDArray[Any]:
     return found
 
 
+def _numbers(document: Json, *, trained: bool) -> dict[str, object]:
+    """Return the fitted attributes that are numbers or lists of them.
+
+    Parameters
+    ----------
+    trained
+        An optimizer is among what a fit needs to go on, and so must the curves be.
+    """
+    found: dict[str, object] = {name: _number(name, value) for name, value in document.items()}
+    curves = trained or "loss_curve_" in found
+    needed = ["n_iter_", "t_", *(["loss_curve_", "best_loss_", "_stalled", *SCORED] * curves)]
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise InvalidInputError(f"it has no {', '.join(missing)}")
+    scored = [found[name] is not None for name in SCORED] if curves else []
+    if curves and (any(scored) != all(scored) or all(scored) == (found["best_loss_"] is not None)):
+        raise InvalidInputError(f"best_loss_ and {', '.join(SCORED)} do not go together")
+    return found
+
+
 def _number(name: str, value: Json) -> float | list[float] | None:
-    """Return a fitted attribute that is a number or a list of them."""
+    """Return a number or a list of them."""
     kind = NUMBERS[name]
-    if value is None:
+    if value is None and name in ("best_loss_", *SCORED):
         return None
     if kind is list:
         return [real(each) for each in value]
