@@ -200,6 +200,15 @@ def test_the_readme_quotes_what_was_measured():
     assert 3.5 <= fit < 4.5  # a quarter
 
 
+@pytest.mark.parametrize("machine", results.machines(), ids=lambda machine: machine.name)
+def test_the_estimators_add_at_most_a_tenth_to_the_engine_and_one_row_is_faster(machine):
+    for times in machine.estimators.values():
+        if "engine" in times:
+            assert np.median(times["ours"]) <= 1.10 * np.median(times["engine"])
+            assert results.speedup(times) > 1.0
+    assert results.speedup(machine.estimators["predict_proba, 1 rows"]) > 1.0
+
+
 def test_the_estimators_are_measured_as_the_page_reads_them(tmp_path, monkeypatch, capsys):
     import estimators
 
