@@ -166,6 +166,20 @@ def test_class_weights_multiply_sample_weights():
     np.testing.assert_array_equal(weighted.coefs_[0], rows.coefs_[0])
 
 
+def test_balanced_weights_need_all_labels():
+    x, y = IRIS
+    rows = np.r_[0:60, 100:110]
+    given = {"hidden_layer_sizes": 6, "max_iter": 5, "random_state": 0, "backend": "numpy"}
+    counts = np.bincount(y[rows])
+    balanced = MLPClassifier(class_weight="balanced", **given)
+    by_hand = MLPClassifier(class_weight=dict(enumerate(len(rows) / (3 * counts))), **given)
+    np.testing.assert_allclose(
+        balanced.fit(x[rows], y[rows]).coefs_[0], by_hand.fit(x[rows], y[rows]).coefs_[0]
+    )
+    with pytest.raises(ValueError, match="'balanced' is not supported by partial_fit"):
+        balanced.partial_fit(x, y)
+
+
 def test_dropout_changes_training_and_backends_agree_on_it():
     given = {"hidden_layer_sizes": 12, "max_iter": 20, "random_state": 0}
     plain = MLPClassifier(**given, backend="numpy").fit(*IRIS)

@@ -170,6 +170,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         classes
             All labels there will ever be; needed by the first call.
         """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported by partial_fit, which does not see all "
+                "labels: give a weight for each, such as those of "
+                "sklearn.utils.compute_class_weight('balanced', classes=classes, y=all_labels)"
+            )
         if _check_partial_fit_first_call(self, classes):
             several = type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(y if several else classes)
