@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from fusedmlp import MLP
+from fusedmlp.backend import State
 from fusedmlp.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from fusedmlp.errors import FileFormatError, StorageError
-from fusedmlp.files import MODEL_KIND, MODEL_VERSION, load_model, read_arrays, write_arrays
+from fusedmlp.files import MODEL_KIND, MODEL_VERSION, load_model, write_arrays
 from fusedmlp.history import EpochRecord, History
 from fusedmlp.network import Network
 from fusedmlp.optimizers import SGD
 from fusedmlp.storage import check_writable, sweep, write_atomically
 from problems import flat, start
+from stored import parts
 
 
 def test_writing_replaces_the_whole_file_and_leaves_no_other(tmp_path):
@@ -127,17 +129,22 @@ def test_truncated_files_are_refused_at_any_length(model, tmp_path):
         ({"kind": "other"}, "holds 'other', expected 'fusedmlp-model'"),
         ({"version": MODEL_VERSION + 1}, "format version 2, this release reads up to 1: upgrade"),
         ({"version": "1"}, "format version '1'"),
-        ({"network": {"sizes": [5, 4, 2]}}, r"W2 has shape \(4, 3\), the network needs \(4, 2\)"),
+        ({"network": {"sizes": [5, 4, 2]}}, r"biases.1' has shape \(3,\), its .* promises \(2,\)"),
         ({"network": {"sizes": [5, 4, 3], "hidden": "exec"}}, "unknown hidden activation 'exec'"),
         ({"network": {"sizes": [5, 4, 3], "extra": 1}}, "unexpected keyword"),
-        ({"network": {"sizes": [10**12, 10**12, 3]}}, "W1 has shape"),
-        ({"network": 5}, "not a sound model file"),
-        ({"seed": "x"}, "not a sound model file"),
+        (
+            {"network": {"sizes": [10**12, 10**12, 3]}},
+            r"biases.0' has shape \(4,\), its .* \(10{12},\)",
+        ),
+        ({"network": 5}, "header is not sound"),
+        ({"seed": "x"}, "seed 'x' is not a whole number"),
+        ({"seed": -1}, "seed -1 is not a whole number"),
+        ({"seed": float("inf")}, "seed inf is not a whole number"),
     ],
 )
 def test_headers_that_lie_are_refused(model, tmp_path, change, message):
     _, path = model
-    header, arrays = read_arrays(path, MODEL_KIND, MODEL_VERSION)
+    header, arrays = parts(path)
     header |= change
     lying = tmp_path / "lying"
     write_arrays(lying, header.pop("kind"), header.pop("version"), header, arrays)
@@ -145,15 +152,36 @@ def test_headers_that_lie_are_refused(model, tmp_path, change, message):
         load_model(lying)
 
 
+@pytest.mark.parametrize("saved", ["model", "checkpoint"])
+def test_headers_are_compared_with_the_arrays_before_these_are_read(saved, model, tmp_path):
+    mlp, path = model
+    if saved == "checkpoint":
+        path = tmp_path / "checkpoint"
+        state = start(mlp.network, SGD(0.1, 0.9))
+        save_checkpoint(path, Checkpoint(mlp.network, state, state.parameters, History(), {}))
+    header, arrays = parts(path)
+    kind, version = header.pop("kind"), header.pop("version")
+    lies = [{"network": header["network"] | {"sizes": [10**9, 10**9, 3]}}]
+    if saved == "checkpoint":
+        lies += [{"slots": 10**12}, {"slots": 2}, {"slots": -1}, {"has_best": False}]
+    load = {"model": load_model, "checkpoint": load_checkpoint}[saved]
+    load(path)
+    for lie in lies:
+        write_arrays(path, kind, version, header | lie, arrays)
+        with pytest.raises(FileFormatError, match=r"its header promises|header is not sound"):
+            load(path)
+
+
 def test_arrays_that_lie_are_refused(model, tmp_path):
     _, path = model
-    header, arrays = read_arrays(path, MODEL_KIND, MODEL_VERSION)
+    header, arrays = parts(path)
     header = {k: v for k, v in header.items() if k not in ("kind", "version")}
     lying = tmp_path / "lying"
     cases = [
         ({"weights.0": arrays["weights.0"].astype(np.int64)}, "has type I64"),
         ({"weights.0": np.full_like(arrays["weights.0"], np.nan)}, "W1 holds NaN"),
-        ({"weights.0": arrays["weights.0"].T.copy()}, "W1 has shape"),
+        ({"weights.0": arrays["weights.0"].T.copy()}, r"\(4, 5\), its header promises \(5, 4\)"),
+        ({"more": np.ones(1)}, "'more' has shape .*promises None"),
     ]
     for change, message in cases:
         write_arrays(lying, MODEL_KIND, MODEL_VERSION, header, arrays | change)
@@ -206,6 +234,15 @@ def test_a_checkpoint_comes_back(tmp_path):
         MLP.load(path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FileFormatError, match="truncated"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("step", [-1, 1.5, float("inf"), "3", None])
+def test_a_checkpoint_s_step_is_a_whole_number(step, tmp_path):
+    network, path = Network((5, 4, 3)), tmp_path / "checkpoint"
+    state = State(start(network, SGD(0.1)).parameters, (), step)
+    save_checkpoint(path, Checkpoint(network, state, None, History(), {}))
+    with pytest.raises(FileFormatError, match="is not a whole number of at least 0"):
         load_checkpoint(path)
 
 

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn.neural_network
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning
 
@@ -74,6 +75,27 @@ def test_a_single_class_is_every_row_s_label():
     assert set(run(export(estimator), x)["label"]) == {"only"} == set(estimator.predict(x))
 
 
+@pytest.mark.parametrize("labels", ["whole", "text", "truth"])
+def test_scikit_learns_own_estimators(labels):
+    x, numbers = make_classification(90, 5, random_state=1)
+    y = LABELS[labels][numbers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator = sklearn.neural_network.MLPClassifier((7,), max_iter=15, random_state=0).fit(
+            x, y
+        )
+    found = run(export(estimator), x)
+    np.testing.assert_array_equal(found["label"], estimator.predict(x))
+    np.testing.assert_allclose(found["probabilities"], estimator.predict_proba(x), atol=1e-6)
+
+
+def test_labels_beyond_int64_are_refused():
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    estimator = fitted(MLPClassifier, x, np.array([1, 2**64 - 1], np.uint64)[[0, 1] * 10])
+    with pytest.raises(InvalidInputError, match="18446744073709551615 is larger"):
+        export(estimator)
+
+
 def test_several_labels_a_row():
     x, y = make_multilabel_classification(80, 6, n_classes=4, random_state=0)
     estimator = fitted(MLPClassifier, x, y)
@@ -124,6 +146,8 @@ def test_what_cannot_be_written_says_so(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot write"):
         export(mlp, tmp_path / "file" / "model.onnx")
+    with pytest.raises(InvalidInputError, match="not fitted"):
+        export(sklearn.neural_network.MLPClassifier())
     mlp.class_names = (b"a", b"b")
     with pytest.raises(InvalidInputError, match="neither numbers nor text"):
         export(mlp)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,6 +183,50 @@ def test_the_page_of_results_is_what_its_documents_say():
     assert results.page(results.machines()) == results.PAGE.read_text("utf-8"), (
         "run `python -m peers page` in benchmarks"
     )
+
+
+def test_the_readme_quotes_what_was_measured():
+    text = " ".join((BENCHMARKS.parent / "README.md").read_text("utf-8").split())
+    quoted = re.search(r"cores of an? (.+?) \((\d+\.\d) ×; one row to predict, (\d+\.\d) ×\)", text)
+    (found,) = [
+        machine for machine in results.machines() if machine.runs[0]["machine"]["cpu"] == quoted[1]
+    ]
+    fit, row = (
+        results.speedup(found.estimators[name])
+        for name in ("fit, 10 epochs, adam", "predict_proba, 1 rows")
+    )
+    assert (quoted[2], quoted[3]) == (f"{fit:.1f}", f"{row:.1f}")
+    assert "take a quarter of scikit-learn's time" in text
+    assert 3.5 <= fit < 4.5  # a quarter
+
+
+@pytest.mark.parametrize("machine", results.machines(), ids=lambda machine: machine.name)
+def test_the_estimators_add_at_most_a_tenth_to_the_engine_and_one_row_is_faster(machine):
+    for times in machine.estimators.values():
+        if "engine" in times:
+            assert np.median(times["ours"]) <= 1.10 * np.median(times["engine"])
+            assert results.speedup(times) > 1.0
+    assert results.speedup(machine.estimators["predict_proba, 1 rows"]) > 1.0
+
+
+def test_the_estimators_are_measured_as_the_page_reads_them(tmp_path, monkeypatch, capsys):
+    import estimators
+
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 256, (240, 784)).astype(np.uint8), rng.integers(0, 10, 240)
+    monkeypatch.setattr(estimators, "mnist_rows", lambda rows: drawn)
+    monkeypatch.setattr(estimators, "GRID", {"alpha": [1e-5]})
+    monkeypatch.setattr(estimators, "TIMED_ROWS", 1)
+    path = tmp_path / "estimators.json"
+    monkeypatch.setattr(sys, "argv", ["estimators.py", "--rounds", "1", "--json", str(path)])
+    with warnings.catch_warnings():
+        estimators.main()
+    found = json.loads(path.read_text())
+    assert list(found) == list(results.machines()[0].estimators)
+    printed = capsys.readouterr().out
+    for name, times in found.items():
+        assert {len(rounds) for rounds in times.values()} == {5 if "predict" in name else 1}
+        assert re.search(rf"{re.escape(name)} .* {results.speedup(times):.1f}×", printed)
 
 
 def test_the_page_shows_every_target_and_peer_and_no_more_than_was_held(tmp_path):

@@ -211,6 +211,12 @@ def _speed_written(found: list[Figure], unit: str) -> str:
     return f"{statistics.median(rates):,.0f}" if rates else ""
 
 
+def speedup(times: dict[str, list[float]]) -> float:
+    """Return how many times as fast the estimator is as scikit-learn's: the rounds' median."""
+    pairs = zip(times["ours"], times["scikit-learn"], strict=True)
+    return statistics.median(their / our for our, their in pairs)
+
+
 def _estimators(found: dict[str, dict[str, list[float]]]) -> list[str]:
     """Return the table of the scikit-learn estimators, by `python benchmarks/estimators.py`."""
     titles = ["MNIST, float32", "ours", "scikit-learn", "ours is", "over our engine alone"]
@@ -218,10 +224,8 @@ def _estimators(found: dict[str, dict[str, list[float]]]) -> list[str]:
     lines = ["### The scikit-learn estimators", "", note, "", *_header(titles, 1)]
     for name, times in found.items():
         ours, theirs = (statistics.median(times[who]) for who in ("ours", "scikit-learn"))
-        pairs = zip(times["ours"], times["scikit-learn"], strict=True)
-        ratio = statistics.median(their / our for our, their in pairs)
         over = ours / statistics.median(times["engine"]) - 1 if "engine" in times else None
-        cells = [f"{1e3 * ours:,.3f} ms", f"{1e3 * theirs:,.3f} ms", f"{ratio:.1f}"]
+        cells = [f"{1e3 * ours:,.3f} ms", f"{1e3 * theirs:,.3f} ms", f"{speedup(times):.1f}"]
         lines.append(_row([name, *cells, "" if over is None else f"{over:+.0%}"]))
     return lines
 

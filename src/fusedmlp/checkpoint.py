@@ -15,11 +15,15 @@ import numpy as np
 from fusedmlp.backend import State
 from fusedmlp.errors import FileFormatError, FusedMLPError, InvalidInputError
 from fusedmlp.files import (
+    Header,
     network_from_dict,
     network_to_dict,
+    parameter_shapes,
     parameters_from_arrays,
     parameters_to_arrays,
     read_arrays,
+    state_shapes,
+    whole,
     write_arrays,
 )
 from fusedmlp.history import EpochRecord, History
@@ -101,7 +105,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     StorageError
         The file cannot be opened.
     """
-    header, arrays = read_arrays(path, CHECKPOINT_KIND, CHECKPOINT_VERSION)
+    header, arrays = read_arrays(path, CHECKPOINT_KIND, CHECKPOINT_VERSION, _promised)
     try:
         network = network_from_dict(header["network"])
         slots = tuple(
@@ -111,10 +115,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
         best = parameters_from_arrays("best.", arrays, network) if header["has_best"] else None
         history = History([EpochRecord(**record) for record in header["history"]])
         parameters = parameters_from_arrays("", arrays, network)
-        state = State(parameters, slots, int(header["step"]))
+        state = State(parameters, slots, whole(header["step"]))
         return Checkpoint(network, state, best, history, dict(header["settings"]))
     except (KeyError, TypeError, ValueError, FusedMLPError) as error:
         raise FileFormatError(f"{path} is not a sound checkpoint: {error!s}") from error
+
+
+def _promised(header: Header) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays that the header promises, by name."""
+    shapes = state_shapes(header["network"], header["slots"])
+    if header["has_best"]:
+        shapes |= parameter_shapes("best.", network_from_dict(header["network"]))
+    return shapes
 
 
 def check_settings(path: Path, checkpoint: Checkpoint, settings: Mapping[str, str]) -> None:

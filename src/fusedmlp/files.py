@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from fusedmlp.errors import FileFormatError, FusedMLPError, StorageError
+from fusedmlp.errors import FileFormatError, FusedMLPError, InvalidInputError, StorageError
 from fusedmlp.network import Network, Parameters
+from fusedmlp.seeding import checked_seed
 from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MODEL_KIND: Final = "fusedmlp-model"
 MODEL_VERSION: Final = 1
+
+MOST_SLOTS: Final = 2
+"""Arrays that an optimizer keeps beside each parameter, at most: Adam's."""
 
 _METADATA_KEY: Final = "fusedmlp"
 Header: TypeAlias = dict[str, Any]
@@ -67,15 +71,24 @@ def load_model(path: Path) -> ModelFile:
     StorageError
         The file cannot be opened.
     """
-    header, arrays = read_arrays(path, MODEL_KIND, MODEL_VERSION)
+    header, arrays = read_arrays(
+        path, MODEL_KIND, MODEL_VERSION, lambda header: state_shapes(header["network"], 0)
+    )
     try:
         network = network_from_dict(header["network"])
         names = header["class_names"]
         parameters = parameters_from_arrays("", arrays, network)
         class_names = None if names is None else tuple(str(name) for name in names)
-        return ModelFile(network, parameters, int(header["seed"]), class_names)
+        return ModelFile(network, parameters, checked_seed(header["seed"]), class_names)
     except (KeyError, TypeError, ValueError, FusedMLPError) as error:
         raise FileFormatError(f"{path} is not a sound model file: {error!s}") from error
+
+
+def whole(value: object) -> int:
+    """Return a whole number of at least 0 from a header, checked to be one."""
+    if type(value) is not int or value < 0:
+        raise InvalidInputError(f"{value!r:.80} is not a whole number of at least 0")
+    return value
 
 
 def network_to_dict(network: Network) -> dict[str, object]:
@@ -116,6 +129,23 @@ def parameter_shapes(prefix: str, network: Network) -> dict[str, tuple[int, ...]
     return shapes
 
 
+def state_shapes(network: Header, slots: object) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters and optimizer slots that a header promises, by name.
+
+    Parameters
+    ----------
+    network, slots
+        As the header has them.
+    """
+    n_slots, built = whole(slots), network_from_dict(network)
+    if n_slots > MOST_SLOTS:
+        raise InvalidInputError(f"its optimizer has {n_slots} slots, more than {MOST_SLOTS}")
+    shapes = parameter_shapes("", built)
+    for index in range(n_slots):
+        shapes |= parameter_shapes(f"slot{index}.", built)
+    return shapes
+
+
 def write_arrays(
     path: Path,
     kind: str,
@@ -134,7 +164,7 @@ def read_arrays(
     path: Path,
     kind: str,
     version: int,
-    expected: Callable[[Header], Mapping[str, tuple[int, ...]]] | None = None,
+    expected: Callable[[Header], Mapping[str, tuple[int, ...]]],
 ) -> tuple[Header, dict[str, FloatArray]]:
     """Read what :func:`write_arrays` wrote.
 
@@ -167,8 +197,7 @@ def read_arrays(
                     raise FileFormatError(
                         f"{path}: array {name!r} has type {stored.get_dtype()}, not F32 or F64"
                     )
-            if expected is not None:
-                _compare_shapes(path, shapes, _promised(path, expected, header))
+            _compare_shapes(path, shapes, _promised(path, expected, header))
             return header, {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise FileFormatError(

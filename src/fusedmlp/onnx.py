@@ -1,17 +1,18 @@
 """Trained networks as ONNX models, which other runtimes execute without this library.
 
-``export`` takes an :class:`fusedmlp.MLP` or a fitted estimator of :mod:`fusedmlp.sklearn`. Only
-standard operators are used, all of the default domain, so any runtime of :data:`OPSET` will do.
-Training and optimizer state are not part of such a file.
+``export`` takes an :class:`fusedmlp.MLP`, or a fitted estimator of :mod:`fusedmlp.sklearn` or of
+scikit-learn. Only standard operators are used, all of the default domain, so any runtime of
+:data:`OPSET` will do. Training and optimizer state are not part of such a file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from fusedmlp.convert import from_sklearn
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.model import MLP
 from fusedmlp.storage import write_atomically
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
+    from fusedmlp.convert import FittedMLP
     from fusedmlp.network import HiddenActivation, Network, Parameters
 
 OPSET: Final = 17
@@ -39,6 +41,7 @@ LABEL, PROBABILITIES, VALUES = "label", "probabilities", "variable"
 """Names of the outputs: those that skl2onnx gives classifiers and regressors."""
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """A fitted estimator: it can give its network away."""
 
@@ -47,7 +50,7 @@ class Estimator(Protocol):
         ...
 
 
-def export(model: MLP | Estimator, path: str | Path | None = None) -> onnx.ModelProto:
+def export(model: MLP | Estimator | FittedMLP, path: str | Path | None = None) -> onnx.ModelProto:
     """Build the ONNX model and, where a path is given, write it.
 
     Parameters
@@ -68,7 +71,7 @@ def export(model: MLP | Estimator, path: str | Path | None = None) -> onnx.Model
     ImportError
         The package onnx is not installed; the message has the line that installs it.
     InvalidInputError
-        A class label is neither a number nor text.
+        The estimator is not fitted, or a class label is neither text nor a number that ONNX has.
     StorageError
         The file cannot be written.
     """
@@ -78,7 +81,7 @@ def export(model: MLP | Estimator, path: str | Path | None = None) -> onnx.Model
         raise ImportError(
             "exporting needs the package onnx: pip install 'fusedmlp[onnx]'"
         ) from error
-    mlp = model if isinstance(model, MLP) else model.to_mlp()
+    mlp = _as_mlp(model)
     graph = _Graph(mlp.network, mlp.parameters, _labels(model, mlp))
     found = onnx.helper.make_model(
         graph.build(),
@@ -92,12 +95,20 @@ def export(model: MLP | Estimator, path: str | Path | None = None) -> onnx.Model
     return found
 
 
-def _labels(model: MLP | Estimator, mlp: MLP) -> npt.NDArray[Any]:
+def _as_mlp(model: MLP | Estimator | FittedMLP) -> MLP:
+    if isinstance(model, MLP):
+        return model
+    return model.to_mlp() if isinstance(model, Estimator) else from_sklearn(model)
+
+
+def _labels(model: MLP | Estimator | FittedMLP, mlp: MLP) -> npt.NDArray[Any]:
     """Return the labels of the classes, in order: whole numbers or text."""
     network = mlp.network
     given = getattr(model, "classes_", mlp.class_names)
     labels = np.arange(max(2, network.n_outputs)) if given is None else np.asarray(given)
     if labels.dtype.kind in "iub":
+        if labels.max() > np.iinfo(np.int64).max:
+            raise InvalidInputError(f"class label {labels.max()} is larger than ONNX's int64 holds")
         return labels.astype(np.int64)
     if labels.dtype.kind == "U" or all(isinstance(label, str) for label in labels.tolist()):
         return labels.astype(object)

@@ -166,6 +166,20 @@ def test_class_weights_multiply_sample_weights():
     np.testing.assert_array_equal(weighted.coefs_[0], rows.coefs_[0])
 
 
+def test_balanced_weights_need_all_labels():
+    x, y = IRIS
+    rows = np.r_[0:60, 100:110]
+    given = {"hidden_layer_sizes": 6, "max_iter": 5, "random_state": 0, "backend": "numpy"}
+    counts = np.bincount(y[rows])
+    balanced = MLPClassifier(class_weight="balanced", **given)
+    by_hand = MLPClassifier(class_weight=dict(enumerate(len(rows) / (3 * counts))), **given)
+    np.testing.assert_allclose(
+        balanced.fit(x[rows], y[rows]).coefs_[0], by_hand.fit(x[rows], y[rows]).coefs_[0]
+    )
+    with pytest.raises(ValueError, match="'balanced' is not supported by partial_fit"):
+        balanced.partial_fit(x, y)
+
+
 def test_dropout_changes_training_and_backends_agree_on_it():
     given = {"hidden_layer_sizes": 12, "max_iter": 20, "random_state": 0}
     plain = MLPClassifier(**given, backend="numpy").fit(*IRIS)
@@ -185,6 +199,9 @@ def test_arrays_put_in_place_of_the_fitted_ones_are_used():
     before = estimator.predict(IRIS[0])
     estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
     np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 1.0)
+    estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
+    estimator.to_mlp()  # does not count as a look at the new ones
+    np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 2.0)
     with pytest.raises(ValueError, match="read-only"):
         estimator.coefs_[0][:] = 0.0
 
@@ -325,3 +342,15 @@ def test_early_stopping_takes_sparse_rows_and_weights():
     dense = MLPClassifier(**given, backend="numba").fit(x, y, weights)
     sparse = MLPClassifier(**given, backend="numba").fit(scipy.sparse.csr_array(x), y, weights)
     assert sparse.validation_scores_ == dense.validation_scores_
+
+
+def test_rows_to_predict_are_scanned_once(fitted, monkeypatch):
+    from sklearn.utils import validation
+
+    def unexpected(*_, **__):
+        pytest.fail("scikit-learn scanned them too")
+
+    x = np.tile(IRIS[0], (400, 1))
+    expected = fitted.predict_proba(x)
+    monkeypatch.setattr(validation, "_assert_all_finite", unexpected)
+    np.testing.assert_array_equal(fitted.predict_proba(x), expected)

@@ -6,15 +6,17 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
-from fusedmlp.files import read_arrays, write_arrays
+from fusedmlp.files import write_arrays
 from fusedmlp.onnx import export
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
-from fusedmlp.sklearn.files import ESTIMATOR_KIND, ESTIMATOR_VERSION
+from fusedmlp.sklearn.files import ESTIMATOR_VERSION
+from stored import parts
 
 X, Y = load_iris(return_X_y=True)
 LABELS = {
@@ -96,11 +98,15 @@ def test_regressors_come_back(solver, loss, targets, tmp_path):
     np.testing.assert_array_equal(loaded.predict(X), estimator.predict(X))
 
 
-def test_several_labels_a_row_come_back(tmp_path):
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
+def test_several_labels_a_row_come_back(form, tmp_path):
     x, y = make_multilabel_classification(60, 6, n_classes=4, random_state=0)
+    y = form(y)
     estimator = classifier().fit(x, y)
     loaded = again(estimator, tmp_path)
-    np.testing.assert_array_equal(loaded.predict(x), estimator.predict(x))
+    assert type(loaded.predict(x)) is type(estimator.predict(x))
+    assert scipy.sparse.issparse(loaded.predict(x)) == scipy.sparse.issparse(y)
+    assert abs(loaded.predict(x) - estimator.predict(x)).sum() == 0
     loaded.partial_fit(x, y)
     np.testing.assert_array_equal(loaded.coefs_[0], estimator.partial_fit(x, y).coefs_[0])
 
@@ -178,6 +184,7 @@ def test_from_fit_through_a_file_and_onnx_to_onnxruntime(tmp_path):
     )
     label, probabilities = session.run(["label", "probabilities"], {"X": x})
     np.testing.assert_array_equal(label, estimator.predict(x))
+    np.testing.assert_array_equal(label, loaded.predict(x))  # which was exported before
     np.testing.assert_allclose(probabilities, estimator.predict_proba(x), atol=1e-6)
     assert estimator.score(x, y) > 0.9
 
@@ -207,7 +214,7 @@ def saved(tmp_path):
 
 def changed(path, change):
     """Rewrite a file with another header."""
-    header, arrays = read_arrays(path, ESTIMATOR_KIND, ESTIMATOR_VERSION)
+    header, arrays = parts(path)
     change(header)
     write_arrays(path, header.pop("kind"), header.pop("version"), header, arrays)
 
@@ -258,7 +265,12 @@ def labels(*values, dtype="text", kind="multiclass"):
         (at("numbers", "loss_curve_", value=["x"]), "'x' is not a number"),
         (at("numbers", "n_iter_", value=1.5), "not a whole number"),
         (at("numbers", "predict", value=1), "predict"),
+        (at("numbers", value={"n_iter_": 1}), "it has no t_, loss_curve_, best_loss_"),
+        (at("numbers", "t_", value=None), "None is not a whole number"),
+        (at("numbers", "best_loss_", value=None), "do not go together"),
+        (at("numbers", "validation_scores_", value=[0.5]), "do not go together"),
         (at("labels", value=None), "not a sound"),
+        (at("labels", "sparse", value="yes"), "'yes' is neither true nor false"),
         (labels("a", "b"), "2 labels of kind 'multiclass' do not fit"),
         (labels("a", "b", "c", kind="binary"), "do not fit"),
         (labels("a", "b", "c", kind="odd"), "odd"),
@@ -280,7 +292,7 @@ def test_headers_that_lie_are_refused(saved, change, message):
 
 
 def test_arrays_that_lie_are_refused(saved):
-    header, arrays = read_arrays(saved, ESTIMATOR_KIND, ESTIMATOR_VERSION)
+    header, arrays = parts(saved)
     kind, version = header.pop("kind"), header.pop("version")
     for lie, message in (
         ({"biases.0": np.full(6, np.nan)}, "NaN"),

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fusedmlp.errors import FileFormatError
+from fusedmlp.errors import FileFormatError, InvalidInputError
 from fusedmlp.model import MLP
 from fusedmlp.sklearn.callbacks import CallbackSupport
 from fusedmlp.sklearn.files import EstimatorFile, load_estimator, save_estimator
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from fusedmlp.backend import Backend
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
-FEW_NUMBERS: Final = 2**17
-"""Inputs to predict up to this size, some hundred rows, are checked by one fast call."""
+SPARSE: Final = ("csr", "csc")
+"""Sparse inputs that are taken as they are; others become the first."""
+
+FLOATS: Final = (np.dtype(np.float64), np.dtype(np.float32))
+"""Types of inputs that are taken as they are; the first is that of all other numbers."""
 
 
 class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
@@ -63,7 +66,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
         """Check the sample weights."""
         if sample_weight is None:
             return None
-        checked: npt.NDArray[Any] = _check_sample_weight(sample_weight, X)
+        checked: npt.NDArray[Any] = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         return checked
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -91,6 +94,12 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
     ) -> Self:
         hidden = self._hidden_sizes()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        if not first and len(hidden) + 2 != self.n_layers_:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes} are not the layers of the network "
+                f"that this fit continues, which has {self.n_layers_ - 2}: fit anew, without "
+                "warm_start"
+            )
         X, given, targets = self._encode(X, y, incremental, first)
         weights = self._row_weights(X, given, sample_weight)
         random_state = check_random_state(self.random_state)
@@ -105,14 +114,16 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
                 "Solver produced non-finite parameter weights. The input data may contain large "
                 "values and need to be preprocessed."
             )
-        self._model = self._as_model()
+        self._keep_model()
         return self
 
     def _hidden_sizes(self) -> list[int]:
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes)).tolist()
+        sizes: list[int] = np.atleast_1d(np.asarray(self.hidden_layer_sizes)).tolist()
+        if not all(isinstance(size, int) for size in sizes):
+            raise TypeError(f"hidden_layer_sizes must be whole numbers, got {sizes}.")
         if any(size <= 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return [int(size) for size in sizes]
+        return sizes
 
     def _start(
         self, sizes: tuple[int, ...], X: Inputs, random_state: np.random.RandomState
@@ -201,32 +212,44 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
         labels = getattr(self, "classes_", None)
         if labels is not None and all(isinstance(label, str) for label in labels.tolist()):
             model.class_names = tuple(labels.tolist())
-        self._modelled = *self.coefs_, *self.intercepts_
         return model
+
+    def _keep_model(self) -> None:
+        """Make the model that predicts, and note the arrays that it holds."""
+        self._model = self._as_model()
+        self._modelled = *self.coefs_, *self.intercepts_
 
     def _outputs(self, X: Inputs) -> FloatArray:
         """Compute outputs (N, K) for X, checked as scikit-learn checks it."""
-        check_is_fitted(self)
+        if "coefs_" not in vars(self):
+            check_is_fitted(self)
         held = (*self.coefs_, *self.intercepts_)
         modelled = getattr(self, "_modelled", ())
         if len(held) != len(modelled) or any(map(is_not, held, modelled)):
-            self._model = self._as_model()  # somebody has put other arrays there
-        if not self._is_plain(X):
-            X = validate_data(
-                self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False
-            )
-        return self._model.forward(X)
+            self._keep_model()  # it was loaded, or somebody has put other arrays there
+        checked = X if self._is_plain(X) else self._checked(X)
+        try:
+            return self._model.forward(checked)
+        except InvalidInputError:
+            # Says it in scikit-learn's words.
+            check_array(X, accept_sparse=SPARSE, estimator=self, input_name="X")
+            raise
+
+    def _checked(self, X: Inputs) -> Inputs:
+        """Check all but that X is finite, which engines do, and make its numbers floating ones."""
+        found = validate_data(self, X, accept_sparse=SPARSE, reset=False, ensure_all_finite=False)
+        inputs: Inputs = found if found.dtype in FLOATS else found.astype(FLOATS[0])
+        return inputs
 
     def _is_plain(self, X: object) -> bool:
         """Whether X needs none of scikit-learn's checks, which take longer than one row does."""
         return (
             type(X) is np.ndarray
             and X.ndim == 2
-            and X.dtype in (np.float32, np.float64)
+            and X.dtype in FLOATS
             and X.shape[1] == self.n_features_in_
-            and 0 < X.size <= FEW_NUMBERS
+            and X.size > 0
             and not hasattr(self, "feature_names_in_")
-            and bool(np.isfinite(np.vdot(X, X)))
         )
 
     def __sklearn_tags__(self) -> Tags:

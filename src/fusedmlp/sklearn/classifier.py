@@ -67,6 +67,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
 
+    loss: ClassVar[str] = "log_loss"
+    """What is minimised; an attribute, and no parameter, of scikit-learn's classifier too."""
+
     classes_: npt.NDArray[Any]
 
     def __init__(
@@ -133,7 +136,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.callbacks = callbacks
 
     def predict(self, X: Inputs) -> npt.NDArray[Any]:
-        """Return labels: (N,), or (N, K) zeros and ones for several labels a row."""
+        """Return labels: (N,), or (N, K) zeros and ones for several labels a row.
+
+        The zeros and ones are sparse where ``fit`` was given sparse ones.
+        """
         return self._decode(self._outputs(X))
 
     def predict_proba(self, X: Inputs) -> FloatArray:
@@ -145,8 +151,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def predict_log_proba(self, X: Inputs) -> FloatArray:
         """Return the logarithms of :meth:`predict_proba`."""
-        logarithms: FloatArray = np.log(self.predict_proba(X))
-        return logarithms
+        probabilities = self.predict_proba(X)
+        return np.log(probabilities, out=probabilities)
 
     @available_if(trains_in_epochs)
     @_fit_context(prefer_skip_nested_validation=True)
@@ -164,6 +170,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         classes
             All labels there will ever be; needed by the first call.
         """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported by partial_fit, which does not see all "
+                "labels: give a weight for each, such as those of "
+                "sklearn.utils.compute_class_weight('balanced', classes=classes, y=all_labels)"
+            )
         if _check_partial_fit_first_call(self, classes):
             several = type_of_target(y).startswith("multilabel")
             self._label_binarizer = LabelBinarizer().fit(y if several else classes)
@@ -194,7 +206,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if kind == "multiclass":
             self.n_outputs_ = len(self.classes_)
             return X, labels, np.searchsorted(self.classes_, labels)
-        encoded = self._label_binarizer.transform(labels)
+        encoded = self._label_binarizer.transform(labels).astype(bool)
         self.n_outputs_ = encoded.shape[1]
         return X, labels, encoded
 
@@ -216,7 +228,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if self.out_activation_ == "softmax":
             numbers = outputs.argmax(axis=1)
         elif self.n_outputs_ > 1:
-            return (outputs > 0.5).astype(np.int64)
+            # Zeros and ones, in a sparse matrix where such were given to fit.
+            several: npt.NDArray[Any] = self._label_binarizer.inverse_transform(outputs)
+            return several
         else:
             # A single class, if there is but one, is the label of all rows.
             numbers = (outputs[:, 0] > 0.5) * (len(self.classes_) - 1)

@@ -16,9 +16,20 @@ class Curves(Fitted):
     def _begin_curves(self) -> None:
         """Begin all curves anew."""
         self.n_iter_ = self.t_ = 0
-        if self.solver not in STOCHASTIC_SOLVERS:
-            return
-        self.loss_curve_, self._stalled = [], 0
+        if self.solver in STOCHASTIC_SOLVERS:
+            self.loss_curve_, self._stalled = [], 0
+            self._begin_watched()
+
+    def _begin_missing_curves(self) -> None:
+        """Begin those that the fit which this one continues had not, with other parameters."""
+        if not hasattr(self, "loss_curve_"):
+            self.loss_curve_, self._stalled = [], 0
+            self._begin_watched()
+        elif bool(self.early_stopping) == (getattr(self, "validation_scores_", None) is None):
+            self._begin_watched()
+
+    def _begin_watched(self) -> None:
+        """Begin what is watched: the score of rows held out, or else the loss."""
         scored = self.early_stopping
         self.best_loss_ = None if scored else np.inf
         self.validation_scores_ = [] if scored else None
@@ -67,7 +78,11 @@ class Curves(Fitted):
             self._stalled = 0
         if self.verbose:
             what = "Validation score" if self.early_stopping else "Training loss"
-            then = f"Setting learning rate to {self._rate.now:f}" if lowered else "Stopping."
+            then = "Stopping."
+            if lowered:
+                then = f"Setting learning rate to {self._rate.now:f}"
+            elif self._rate.is_smallest:
+                then = "Learning rate too small. Stopping."
             print(
                 f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} "
                 f"consecutive epochs. {then}"

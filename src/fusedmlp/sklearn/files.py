@@ -19,15 +19,16 @@ from fusedmlp.files import (
     Header,
     network_from_dict,
     network_to_dict,
-    parameter_shapes,
     parameters_from_arrays,
     parameters_to_arrays,
     read_arrays,
+    state_shapes,
+    whole,
     write_arrays,
 )
 from fusedmlp.network import Parameters
 from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS
-from fusedmlp.sklearn.plain import Json, parameter_from_json, parameter_to_json, real, whole
+from fusedmlp.sklearn.plain import Json, parameter_from_json, parameter_to_json, real
 from fusedmlp.sklearn.stochastic import LearningRate
 
 if TYPE_CHECKING:
@@ -48,9 +49,6 @@ LEFT_OUT: Final = ("backend", "threads", "callbacks")
 RATE_FIELDS: Final = ("schedule", "initial", "power", "now")
 """What partial_fit needs of the learning rate; a plan is for one fit."""
 
-MOST_SLOTS: Final = 2
-"""Arrays that an optimizer keeps beside each parameter, at most: Adam's."""
-
 NUMBERS: Final[dict[str, type]] = {
     "n_iter_": int,
     "t_": int,
@@ -63,7 +61,10 @@ NUMBERS: Final[dict[str, type]] = {
     "_stalled": int,
     "_dropout_seed": int,
 }
-"""Fitted attributes that are numbers, lists of them, or None; some solvers have not all."""
+"""Fitted attributes that are numbers or lists of them; some solvers have not all."""
+
+SCORED: Final = ("best_validation_score_", "validation_scores_", "validation_loss_curve_")
+"""Those that are None without early stopping; ``best_loss_`` is None with it."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _read(kind: str, header: Header, arrays: Mapping[str, FloatArray]) -> Estima
         "n_outputs_": network.n_outputs,
         "n_layers_": len(network.sizes),
     }
-    fitted |= {name: _number(name, value) for name, value in header["numbers"].items()}
+    fitted |= _numbers(header["numbers"], trained=header["optimizer"] is not None)
     fitted |= _feature_names(header["feature_names"], network)
     if kind == "MLPClassifier":
         fitted |= _classes(header["labels"], network)
@@ -188,14 +189,8 @@ def _read(kind: str, header: Header, arrays: Mapping[str, FloatArray]) -> Estima
 
 def _promised(header: Header) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays that the header promises, by name."""
-    network, optimizer = network_from_dict(header["network"]), header["optimizer"]
-    slots = 0 if optimizer is None else whole(optimizer["slots"])
-    if slots > MOST_SLOTS:
-        raise InvalidInputError(f"its optimizer has {slots} slots, more than {MOST_SLOTS}")
-    shapes = parameter_shapes("", network)
-    for index in range(slots):
-        shapes |= parameter_shapes(f"slot{index}.", network)
-    return shapes
+    optimizer = header["optimizer"]
+    return state_shapes(header["network"], 0 if optimizer is None else optimizer["slots"])
 
 
 def _feature_names(names: Json, network: Network) -> dict[str, npt.NDArray[np.object_]]:
@@ -216,8 +211,13 @@ def _labels_to_json(fitted: Mapping[str, Any]) -> Json:
         )
     # Text has no length here, so that no file can ask for long elements.
     dtype = {"U": "text", "O": "object"}.get(labels.dtype.kind, labels.dtype.name)
-    kind = fitted["_label_binarizer"].y_type_
-    return {"dtype": dtype, "values": labels.tolist(), "kind": kind}
+    binarizer = fitted["_label_binarizer"]
+    return {
+        "dtype": dtype,
+        "values": labels.tolist(),
+        "kind": binarizer.y_type_,
+        "sparse": binarizer.sparse_input_,
+    }
 
 
 def _classes(document: Json, network: Network) -> dict[str, object]:
@@ -233,6 +233,10 @@ def _classes(document: Json, network: Network) -> dict[str, object]:
     several = kind == "multilabel-indicator"
     indicator = np.eye(max(2, len(labels)), len(labels), dtype=np.int64)
     binarizer = LabelBinarizer().fit(indicator if several else labels)
+    sparse = document.get("sparse", False)  # absent from older files
+    if type(sparse) is not bool:
+        raise InvalidInputError(f"{sparse!r:.80} is neither true nor false")
+    binarizer.sparse_input_ = sparse
     return {"classes_": labels, "_label_binarizer": binarizer}
 
 
@@ -256,10 +260,30 @@ def _labels(dtype: Json, values: Json) -> npt.NDArray[Any]:
     return found
 
 
+def _numbers(document: Json, *, trained: bool) -> dict[str, object]:
+    """Return the fitted attributes that are numbers or lists of them.
+
+    Parameters
+    ----------
+    trained
+        An optimizer is among what a fit needs to go on, and so must the curves be.
+    """
+    found: dict[str, object] = {name: _number(name, value) for name, value in document.items()}
+    curves = trained or "loss_curve_" in found
+    needed = ["n_iter_", "t_", *(["loss_curve_", "best_loss_", "_stalled", *SCORED] * curves)]
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise InvalidInputError(f"it has no {', '.join(missing)}")
+    scored = [found[name] is not None for name in SCORED] if curves else []
+    if curves and (any(scored) != all(scored) or all(scored) == (found["best_loss_"] is not None)):
+        raise InvalidInputError(f"best_loss_ and {', '.join(SCORED)} do not go together")
+    return found
+
+
 def _number(name: str, value: Json) -> float | list[float] | None:
-    """Return a fitted attribute that is a number or a list of them."""
+    """Return a number or a list of them."""
     kind = NUMBERS[name]
-    if value is None:
+    if value is None and name in ("best_loss_", *SCORED):
         return None
     if kind is list:
         return [real(each) for each in value]

@@ -61,6 +61,8 @@ def minimise(
     l2 = engine.objective.l2
 
     def objective(flat: Float64Vector) -> tuple[float, Float64Vector]:
+        if not np.isfinite(flat).all():
+            return np.nan, np.full_like(flat, np.nan)  # after a loss that is not: SciPy gives up
         parameters = unflattened(flat, network)
         engine.load(State(parameters, (), 0))
         sums, gradients = engine.loss_and_gradients(data, rows)
@@ -87,15 +89,19 @@ def minimise(
         callback=iteration_ended,
         options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
     )
+    n_iter = min(found.nit, max_iter)
     if found.status != 0 and not asked_to_stop:
+        remedies = ["You might also want to scale the data."]
+        if n_iter == max_iter:
+            more = "Increase the number of iterations to improve the convergence"
+            remedies.insert(0, f"{more} (max_iter={max_iter}).")
         warnings.warn(
-            f"lbfgs failed to converge after {found.nit} iteration(s) "
-            f"(status={found.status}): {found.message}. Increase max_iter={max_iter} or "
-            f"max_fun={max_fun}, or scale the data.",
+            f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}):\n"
+            f"{found.message}\n\n" + "\n".join(remedies),
             ConvergenceWarning,
             stacklevel=stacklevel,
         )
-    return Minimum(unflattened(found.x, network), float(found.fun), min(found.nit, max_iter))
+    return Minimum(unflattened(found.x, network), float(found.fun), n_iter)
 
 
 def flattened(parameters: Parameters) -> Float64Vector:

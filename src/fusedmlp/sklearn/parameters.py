@@ -141,8 +141,8 @@ class Fitted:
     validation_loss_curve_: list[float] | None
     best_validation_score_: float | None
 
-    _dropout_seed: int
-    _stalled: int
+    _dropout_seed: int = 0
+    _stalled: int = 0
     _slots: tuple[Parameters, ...]
     _steps: int
     _rate: LearningRate

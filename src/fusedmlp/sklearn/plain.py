@@ -10,19 +10,13 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.files import whole
 
 Json: TypeAlias = Any
 """A value of a JSON document: from outside, so its type is known only after the checks."""
 
 MT_WORDS: Final = 624
 """Words of the Mersenne Twister's state (Matsumoto and Nishimura, 1998)."""
-
-
-def whole(value: Json) -> int:
-    """Return a whole number of at least 0, checked to be one."""
-    if type(value) is not int or value < 0:
-        raise InvalidInputError(f"{value!r:.80} is not a whole number of at least 0")
-    return value
 
 
 def real(value: Json) -> float:

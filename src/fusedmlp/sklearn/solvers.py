@@ -101,13 +101,15 @@ class Solvers(Curves):
                 f"partial_fit does not support learning_rate={self.learning_rate!r}, which is "
                 f"planned for all epochs of a fit: use one of {', '.join(KNOWN_RATES)}"
             )
+        self._begin_missing_curves()
         rows, held_out = self._split(X, given, targets, weights, random_state)
         batch_size = self._batch_rows(len(rows))
         # With rows that weigh 1 on average, a batch weighs what it has rows.
         average = 1.0 if weights is None else float(weights[rows].mean()) or 1.0
         alpha = self.alpha / (batch_size * average)
         engine = self._engine(self._optimizer(), alpha, batch_size, len(rows))
-        if not (incremental and hasattr(self, "_slots")):
+        slots = getattr(self, "_slots", None) if incremental else None
+        if slots is None or len(slots) != len(engine.optimizer.slots):
             self._new_optimizer(engine)
         elif self._rate.plan is not None:
             self._rate.plan = None  # which has ended: its last rate stays
@@ -278,6 +280,7 @@ class Solvers(Curves):
             stacklevel=TO_CALLER,
         )
         self._hold(found.parameters)
+        vars(self).pop("_slots", None)  # of an optimizer that trained other weights
         self.loss_, self.n_iter_ = found.loss, found.n_iter
         tasks.end()
 

@@ -69,9 +69,14 @@ class LearningRate:
         if self.schedule == "invscaling":
             self.now = self.initial / (rows_seen + 1) ** self.power
 
+    @property
+    def is_smallest(self) -> bool:
+        """Whether an adaptive rate has been lowered as far as it goes."""
+        return self.schedule == "adaptive" and self.now <= SMALLEST_RATE
+
     def lowered(self) -> bool:
         """Lower a rate that has stopped helping; False where training should end instead."""
-        if self.schedule != "adaptive" or self.now <= SMALLEST_RATE:
+        if self.schedule != "adaptive" or self.is_smallest:
             return False
         self.now /= DIVISOR
         return True
