@@ -38,21 +38,23 @@ def parity(
     Exits with 4 when a bound is breached.
     """
     from fusedmlp.cli.choosing import named_or_usable
+    from fusedmlp.cli.outputs import check_target
     from fusedmlp.cli.settings import DataRequest
     from fusedmlp.parity import certify
     from fusedmlp.report import check_report_installed, environment
-    from fusedmlp.storage import check_writable
+    from fusedmlp.seeding import checked_seed
 
+    seed = checked_seed(seed or 0)
     selections = named_or_usable(backends)
     if html is not None:
         check_report_installed()
-        check_writable(html.absolute().parent)
+        check_target(html)
     typed = options.given_on_command_line(ctx)
     folder = str(data_dir) if data_dir is not None and "data_dir" in typed else None
     err = console.stderr()
     request = DataRequest(dataset or "mnist", folder, source)
-    data = request.load(seed or 0, lambda text: console.note(text, err))
-    found = certify(selections, data, seed=seed or 0, say=lambda line: console.note(line, err))
+    data = request.load(seed, lambda text: console.note(text, err))
+    found = certify(selections, data, seed=seed, say=lambda line: console.note(line, err))
     facts = environment(["fusedmlp", *sys.argv[1:]])
     if html is not None:
         from fusedmlp.parity.page import page
@@ -75,8 +77,8 @@ def _show(certificate: "Certificate") -> None:
 
     out = console.stdout()
     for name, device in certificate.devices.items():
-        label = f"{name} (reference)" if name == certificate.reference else name
-        console.labelled(label, device, out)
+        role = "the reference: " if name == certificate.reference else ""
+        console.labelled(name, f"{role}{device}", out)
     console.labelled("data", f"{certificate.dataset}; seed {certificate.seed}", out)
     _show_operations(certificate)
     _show_trainings(certificate)
