@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fusedmlp.parity.comparison import Comparison
     from fusedmlp.report.page import Mark
 
-SHOWN_DIGITS: Final = 16
+SHOWN_DIGITS: Final = 12
 """Of a SHA-256, in tables; the JSON has all 64."""
 
 
@@ -173,7 +173,13 @@ def _trajectories(found: Page, certificate: Certificate) -> None:
         "independent roundings give.",
     )
     titles = ("training", "backends", "dtype")
-    numbers = ("first differing step", "growth", f"after {TRAJECTORY_STEPS}", "bound", "at the end")
+    numbers = (
+        "first differing step",
+        "growth",
+        f"after {TRAJECTORY_STEPS} steps",
+        "bound",
+        "at the end",
+    )
     rows = [
         (
             t.course,
