@@ -119,6 +119,8 @@ def _show_operations(certificate: "Certificate") -> None:
 
 
 def _show_trainings(certificate: "Certificate") -> None:
+    from fusedmlp.tolerance import TRAJECTORY_STEPS
+
     out = console.stdout()
     checks = certificate.gradient_checks
     console.show("")
@@ -133,8 +135,8 @@ def _show_trainings(certificate: "Certificate") -> None:
         console.labelled(
             "trajectory",
             f"{t.course}, {t.dtype}: {t.backend} and {t.reference} differ from step "
-            f"{t.first_differing_step} on{growth}; {t.bounded:.1e} after 50 steps, "
-            f"allowed {t.bound:.1e}"
+            f"{t.first_differing_step} on{growth}; at most {t.bounded:.1e} in the first "
+            f"{TRAJECTORY_STEPS} steps, allowed {t.bound:.1e}"
             if t.first_differing_step is not None
             else f"{t.course}, {t.dtype}: {t.backend} and {t.reference} never differ",
             out,
