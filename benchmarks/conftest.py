@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -70,7 +71,7 @@ def peak_flops(quick: bool) -> float:
 
 
 @pytest.fixture
-def record(benchmark, peak_flops: float) -> Callable[..., None]:
+def record(benchmark, peak_flops: float, versions: dict[str, str]) -> Callable[..., None]:
     """Note what follows from the median of a benchmark, and where it was taken."""
 
     def note(backend: Backend, samples: int, flops: float, **words: object) -> None:
@@ -83,7 +84,7 @@ def record(benchmark, peak_flops: float) -> Callable[..., None]:
             "samples_per_s": samples / benchmark.stats.stats.median,
             "gflops": rate / 1e9,
             "share_of_peak": rate / peak_flops if on_cpu else None,
-            "versions": dict(_versions()),
+            "versions": versions,
             **words,
         }
 
@@ -97,9 +98,11 @@ def _say_what_else_may_disturb() -> None:
         print(f"\nthe machine is busy (load {load:.1f}): quote ratios, not these times")
 
 
-def _versions():
+@pytest.fixture(scope="session")
+def versions() -> dict[str, str]:
+    """Versions of the packages that are installed."""
+    found = {}
     for package in PACKAGES:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            continue
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

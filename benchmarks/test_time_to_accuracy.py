@@ -17,7 +17,7 @@ QUICK_BOUND = 0.5
 
 
 @pytest.mark.parametrize("accuracy", [0.97, 0.98])
-def test_time_to_accuracy(benchmark, backend, accuracy, quick) -> None:
+def test_time_to_accuracy(benchmark, backend, accuracy, quick, versions) -> None:
     bound, rows = (QUICK_BOUND, 4_096) if quick else (accuracy, 60_000)
     outputs: list[str] = []
 
@@ -32,6 +32,7 @@ def test_time_to_accuracy(benchmark, backend, accuracy, quick) -> None:
     benchmark.extra_info |= {
         "backend": backend.name,
         "device": str(backend.device()),
+        "versions": versions,
         "epochs": int(epochs),
         "accuracy": float(reached),
     }

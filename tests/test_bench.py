@@ -205,6 +205,14 @@ def test_records_are_medians_and_ratios_of_paired_rounds():
     assert "rounds differ by up to 100%" in tables.notes(found)[0]
 
 
+def test_a_single_round_has_no_spread():
+    found = document([2.0], [1.0])
+    found["settings"]["rounds"] = 1
+    table = tables.throughput(found, "training")
+    at = [column.title for column in table.columns].index("spread")
+    assert [row[at] for row in table.rows] == ["", ""]
+
+
 def test_a_slower_machine_is_no_regression_but_a_slower_backend_is():
     before = document([1.0] * 3, [1.0] * 3, peak=2e9)
     throttled = document([2.0] * 3, [2.0] * 3, peak=1e9)

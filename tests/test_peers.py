@@ -29,8 +29,9 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
     sys.path.insert(0, str(BENCHMARKS))
 
-from peers import entrants, report, results  # noqa: E402 - after the path is set
+from peers import entrants, report, results, tables  # noqa: E402 - after the path is set
 from peers.__main__ import main  # noqa: E402
+from peers.targets import TARGETS  # noqa: E402
 from peers.tasks import AXES, TASKS, quick, sweep  # noqa: E402
 
 TINY = Task("tiny", sizes=(6, 8, 3), inputs="normal", batch_size=8, rows=40, samples=40)
@@ -192,7 +193,7 @@ def test_the_readme_quotes_what_was_measured():
         machine for machine in results.machines() if machine.runs[0]["machine"]["cpu"] == quoted[1]
     ]
     fit, row = (
-        results.speedup(found.estimators[name])
+        tables.speedup(found.estimators[name])
         for name in ("fit, 10 epochs, adam", "predict_proba, 1 rows")
     )
     assert (quoted[2], quoted[3]) == (f"{fit:.1f}", f"{row:.1f}")
@@ -205,8 +206,8 @@ def test_the_estimators_add_at_most_a_tenth_to_the_engine_and_one_row_is_faster(
     for times in machine.estimators.values():
         if "engine" in times:
             assert np.median(times["ours"]) <= 1.10 * np.median(times["engine"])
-            assert results.speedup(times) > 1.0
-    assert results.speedup(machine.estimators["predict_proba, 1 rows"]) > 1.0
+            assert tables.speedup(times) > 1.0
+    assert tables.speedup(machine.estimators["predict_proba, 1 rows"]) > 1.0
 
 
 def test_the_estimators_are_measured_as_the_page_reads_them(tmp_path, monkeypatch, capsys):
@@ -226,7 +227,7 @@ def test_the_estimators_are_measured_as_the_page_reads_them(tmp_path, monkeypatc
     printed = capsys.readouterr().out
     for name, times in found.items():
         assert {len(rounds) for rounds in times.values()} == {5 if "predict" in name else 1}
-        assert re.search(rf"{re.escape(name)} .* {results.speedup(times):.1f}×", printed)
+        assert re.search(rf"{re.escape(name)} .* {tables.speedup(times):.1f}×", printed)
 
 
 def test_the_page_shows_every_target_and_peer_and_no_more_than_was_held(tmp_path):
@@ -244,6 +245,43 @@ def test_the_page_shows_every_target_and_peer_and_no_more_than_was_held(tmp_path
     assert "0.03 ×" in line
     assert "**missed**" in line
     assert all(f"| {peer} |" in text for peer in ("jax", "torch", "sklearn", "thinc"))
+
+
+def test_several_runs_are_shown_as_medians_and_one_by_one(tmp_path):
+    """Ours slows down from run to run; in the second one, a peer fails its parity."""
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    factors = (1.0, 2.0, 4.0)
+    for number, factor in enumerate(factors, 1):
+        found = results.machines()[0].runs[0]
+        for each in found["tasks"]:
+            for entry in each["entries"]:
+                if entry["peer"] == OURS:
+                    for measured in entry["rounds"]:
+                        measured["seconds"] *= factor
+                if (number, entry["peer"]) == (2, "thinc"):
+                    entry["status"], entry["reason"], entry["rounds"] = "parity", "it strays", []
+        document.write(found, folder / f"run-{number}.json")
+    (machine,) = results.machines(tmp_path)
+    target = next(each for each in TARGETS if each.name == "`small`, best peer")
+    cells = [target.written(target.value(run)) for run in machine.runs]
+    text = results.page([machine])
+    assert f"| {cells[1]}, **missed** |" in text  # in the summary
+    assert f"| {cells[1]} | {' | '.join(cells)} | **missed** |" in text
+    assert "\n3 runs, " in text
+    line = next(line for line in text.splitlines() if line.startswith("| thinc | 1 |"))
+    assert " / – / " in line
+    assert "thinc ×1: it strays (1 of 3 runs)" in text
+    (alone,) = results.page(results.machines()[:1]).split("\n### `big`")[:1]
+    assert "\n1 run, " in alone
+    assert "run by run |" not in alone
+
+
+def test_headings_stand_after_an_empty_line():
+    lines = results.PAGE.read_text("utf-8").splitlines()
+    headings = [i for i, line in enumerate(lines) if line.startswith("#")]
+    assert len(headings) > 10
+    assert all(not lines[i - 1] and not lines[i + 1] for i in headings if i)
 
 
 def test_tasks_say_what_they_are():

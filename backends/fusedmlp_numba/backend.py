@@ -83,9 +83,10 @@ class NumbaBackend(Backend):
             "cpus": os.cpu_count(),
             "threads": self._threads,
         }
+        threads = "1 thread" if self._threads == 1 else f"{self._threads} threads"
         return Device(
             f"CPU ({facts['cpu']}), Numba {facts['numba']} with {facts['vector_bits']}-bit vectors "
-            f"and at most {facts['threads']} threads",
+            f"and at most {threads}",
             facts,
         )
 

@@ -35,7 +35,13 @@ FOLDER: Final = Path(__file__).resolve().parent.parent
 
 CACHES: Final = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
 
-TITLES: Final = ("first call, cold", "warm", "since process start, cold", "warm", "memory")
+TITLES: Final = (
+    "first call, cold",
+    "first call, warm",
+    "since process start, cold",
+    "since process start, warm",
+    "memory",
+)
 """Columns of the table, after peer and threads."""
 
 FIGURES: Final = ("first_call_seconds", "since_start_seconds", "memory_bytes")

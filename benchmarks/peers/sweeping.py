@@ -62,10 +62,11 @@ def markdown(document: Document) -> str:
     """Write a table for each axis: samples/s, and the share of the peak of as many threads."""
     found = points(document)
     settings = document["machine"]
+    when = document["date"][:16].replace("T", " ")
     lines = [
         f"# 784-256-10 on dense inputs, batch 64, one thing changed at a time: {settings['cpu']}",
         "",
-        f"Samples/s, and of the measured {PEAK} of as many threads. float32, {document['date']}.",
+        f"Samples/s, and of the measured {PEAK} of as many threads. float32, {when} UTC.",
     ]
     for axis in dict.fromkeys(point.axis for point in found):
         here = [point for point in found if point.axis == axis]

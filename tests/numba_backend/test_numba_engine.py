@@ -465,3 +465,10 @@ class TestBackend:
         a = mine.train_epoch(data, rows, np.full(5, 0.01))
         b = theirs.train_epoch(other, rows, np.full(5, 0.01))
         check_close("losses", a.losses, b.losses, trajectory_bound("float64"))
+
+
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread"), (2, "2 threads")])
+def test_the_device_counts_its_threads_in_english(threads, words):
+    if threads > usable_cpus():
+        pytest.skip("fewer CPUs")
+    assert str(NumbaBackend(threads=threads).device()).endswith(f"at most {words}")

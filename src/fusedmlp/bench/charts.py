@@ -134,7 +134,8 @@ def overview(document: Document) -> Figure:
     for panel, draw in zip(panels.flat, drawn, strict=False):
         draw(panel, document)
     about = document["machine"]
-    figure.suptitle(f"fusedmlp bench: {about['cpu']}, {about['cores']} cores, {document['date']}")
+    when = document["date"][:16].replace("T", " ")
+    figure.suptitle(f"fusedmlp bench: {about['cpu']}, {about['cores']} cores, {when} UTC")
     return figure
 
 
@@ -159,7 +160,7 @@ def bars(axes: Axes, document: Document) -> None:
         ratio = (
             ""
             if each.ratio is None or each.engine == each.reference
-            else f"  ({each.ratio:.1f} × {each.reference})"
+            else f"  ({each.ratio:.{1 if each.ratio >= 1 else 2}f} × {each.reference})"
         )
         axes.text(each.fastest + 0.015 * most, at, f"{each.samples_per_s:,.0f}{ratio}", va="center")
     axes.set_yticks(range(len(found)), [_label(each, several) for each in found])
@@ -219,10 +220,10 @@ def roofs(axes: Axes, document: Document) -> None:
     axes.plot((top / levels[0].rate, right), (top / 1e9, top / 1e9), color=GREY, linewidth=1.2)
     axes.annotate(
         f"fused multiply-adds {top / 1e9:,.0f} GFLOP/s",
-        (right, top / 1e9),
-        xytext=(-4, 4),
+        (top / levels[0].rate, top / 1e9),  # where no operation is: they are further right
+        xytext=(2, 4),
         textcoords="offset points",
-        ha="right",
+        ha="left",
         fontsize=8,
         color="#555555",
     )

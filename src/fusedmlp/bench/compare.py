@@ -14,7 +14,7 @@ from fusedmlp.bench import document
 from fusedmlp.bench.measure import KIND
 from fusedmlp.bench.summary import records
 from fusedmlp.bench.tasks import Task
-from fusedmlp.errors import FileFormatError, InvalidInputError
+from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,15 +55,13 @@ def read(path: Path) -> Document:
     Raises
     ------
     InvalidInputError
-        It is truncated, foreign, of another version, or not sound.
-    StorageError
-        It cannot be opened.
+        It cannot be opened, or is truncated, foreign, of another version, or not sound.
     """
     remedy = "write it with 'fusedmlp bench --json > FILE', of this release"
     try:
         found = document.read(path, KIND)
         _by_key(found)
-    except FileFormatError as error:
+    except (FileFormatError, StorageError) as error:
         raise InvalidInputError(f"{error}: {remedy}") from error
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"

@@ -64,7 +64,7 @@ def summary(document: Document) -> str:
 
 
 def _throughput(found: Page, document: Document) -> None:
-    rounds = int(str(document["settings"]["rounds"]))
+    rounds = tables.wanted_rounds(document)
     plural = "s" * (rounds > 1)
     found.section(
         "Throughput",
@@ -117,7 +117,8 @@ def _roofline(found: Page, document: Document) -> None:
     found.text(
         "The limits were measured in the same run: multiply-adds beside every operation, and the "
         "triad a ← b + s·c, three numbers an element, on sets of a size between a cache’s and "
-        "the next smaller one’s, and for the memory on several times the last cache."
+        "the next smaller one’s, and for the memory on several times the last cache. Caches "
+        "that every core has for itself are counted for all the cores that compute."
     )
     found.table(tables.limits(document))
 
@@ -130,7 +131,7 @@ def _environment(document: Document) -> dict[str, object]:
     facts["packages"] = known | {k: v for k, v in document["versions"].items() if k not in known}
     engines = document.get("devices", {})
     facts |= {
-        "data": f"{data['name']} ({data['source']})",
+        "data": f"{data['name']}, {data['source']}",
         "caches": document["machine"]["caches"],
         "threads": document["settings"]["threads"],
         "engines": [f"{engine_name(label)}: {device}" for label, device in engines.items()],

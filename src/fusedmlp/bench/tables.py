@@ -55,7 +55,7 @@ def throughput(document: Document, section: str) -> Table:
                     each.engine,
                     *([str(each.threads)] if has_threads else []),
                     f"{each.samples_per_s:,.0f}",
-                    percent(each.spread),
+                    percent(each.spread) if wanted_rounds(document) > 1 else "",
                     "" if each.ratio is None else f"{each.ratio:.2f}",
                     f"{each.gflops:,.1f}",
                     "" if each.share_of_peak is None else percent(each.share_of_peak),
@@ -188,7 +188,7 @@ def notes(document: Document) -> list[str]:
             f"the machine was busy with something else: rounds differ by up to {percent(widest)}; "
             "trust ratios more than rates"
         )
-    wanted = int(str(document["settings"]["rounds"]))
+    wanted = wanted_rounds(document)
     short = [
         f"{each['task']['name']} ({rounds})"
         for each in _all_tasks(document)
@@ -221,6 +221,11 @@ def failures(document: Document, status: str) -> list[str]:
         for row in document.get("phases", ())
         if "failed" in row
     ]
+
+
+def wanted_rounds(document: Document) -> int:
+    """How many rounds were asked for. Of a single one there is no spread."""
+    return int(str(document["settings"]["rounds"]))
 
 
 def _all_tasks(document: Document) -> list[TaskEntries]:

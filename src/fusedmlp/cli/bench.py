@@ -218,19 +218,16 @@ def bench(
 
 def _check_targets(csv: Path | None, plot: Path | None, html: Path | None) -> None:
     """Find out now what could not be written after minutes of measuring."""
+    from fusedmlp.cli.outputs import check_target
     from fusedmlp.report import check_report_installed
-    from fusedmlp.storage import check_writable
 
     if plot is not None and plot.suffix.lower() not in PLOT_KINDS:
         raise InvalidInputError(f"--plot {plot}: expected a name that ends in .svg or .png")
     if plot is not None or html is not None:
         check_report_installed()
     for path in (csv, plot, html):
-        if path is None:
-            continue
-        if path.is_dir():
-            raise InvalidInputError(f"{path} is a folder: name a file in it")
-        check_writable(path.absolute().parent)
+        if path is not None:
+            check_target(path)
 
 
 def _write_drawings(

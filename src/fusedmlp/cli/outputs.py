@@ -1,4 +1,4 @@
-"""The folder that a training writes to: its name, its files, and when it may be used."""
+"""Where commands write: the folder of a training, and single files, checked before long work."""
 
 from __future__ import annotations
 
@@ -39,6 +39,22 @@ class OutputFolder:
             self.path.rmdir()
             if self.path.parent.name == RUNS:
                 self.path.parent.rmdir()
+
+
+def check_target(path: Path) -> None:
+    """Find out before long work that a file which an option names can be written.
+
+    Raises
+    ------
+    InvalidInputError
+        It is a folder, or its own folder cannot be written: another name is what is needed.
+    """
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder: name a file in it")
+    try:
+        check_writable(path.absolute().parent)
+    except StorageError as error:
+        raise InvalidInputError(str(error)) from error
 
 
 def new_folder(asked: Path | None, dataset: str) -> OutputFolder:

@@ -38,21 +38,23 @@ def parity(
     Exits with 4 when a bound is breached.
     """
     from fusedmlp.cli.choosing import named_or_usable
+    from fusedmlp.cli.outputs import check_target
     from fusedmlp.cli.settings import DataRequest
     from fusedmlp.parity import certify
     from fusedmlp.report import check_report_installed, environment
-    from fusedmlp.storage import check_writable
+    from fusedmlp.seeding import checked_seed
 
+    seed = checked_seed(seed or 0)
     selections = named_or_usable(backends)
     if html is not None:
         check_report_installed()
-        check_writable(html.absolute().parent)
+        check_target(html)
     typed = options.given_on_command_line(ctx)
     folder = str(data_dir) if data_dir is not None and "data_dir" in typed else None
     err = console.stderr()
     request = DataRequest(dataset or "mnist", folder, source)
-    data = request.load(seed or 0, lambda text: console.note(text, err))
-    found = certify(selections, data, seed=seed or 0, say=lambda line: console.note(line, err))
+    data = request.load(seed, lambda text: console.note(text, err))
+    found = certify(selections, data, seed=seed, say=lambda line: console.note(line, err))
     facts = environment(["fusedmlp", *sys.argv[1:]])
     if html is not None:
         from fusedmlp.parity.page import page
@@ -75,8 +77,8 @@ def _show(certificate: "Certificate") -> None:
 
     out = console.stdout()
     for name, device in certificate.devices.items():
-        label = f"{name} (reference)" if name == certificate.reference else name
-        console.labelled(label, device, out)
+        role = "the reference: " if name == certificate.reference else ""
+        console.labelled(name, f"{role}{device}", out)
     console.labelled("data", f"{certificate.dataset}; seed {certificate.seed}", out)
     _show_operations(certificate)
     _show_trainings(certificate)
@@ -117,6 +119,8 @@ def _show_operations(certificate: "Certificate") -> None:
 
 
 def _show_trainings(certificate: "Certificate") -> None:
+    from fusedmlp.tolerance import TRAJECTORY_STEPS
+
     out = console.stdout()
     checks = certificate.gradient_checks
     console.show("")
@@ -131,8 +135,8 @@ def _show_trainings(certificate: "Certificate") -> None:
         console.labelled(
             "trajectory",
             f"{t.course}, {t.dtype}: {t.backend} and {t.reference} differ from step "
-            f"{t.first_differing_step} on{growth}; {t.bounded:.1e} after 50 steps, "
-            f"allowed {t.bound:.1e}"
+            f"{t.first_differing_step} on{growth}; at most {t.bounded:.1e} in the first "
+            f"{TRAJECTORY_STEPS} steps, allowed {t.bound:.1e}"
             if t.first_differing_step is not None
             else f"{t.course}, {t.dtype}: {t.backend} and {t.reference} never differ",
             out,

@@ -43,6 +43,13 @@ _GRID: Final = np.concatenate(
 """Arguments of activations: where they bend, where they are flat, and far out."""
 
 
+_STORED: Final = {name: name for name in STORAGES} | {
+    "csr32": "sparse float32",
+    "csr64": "sparse float64",
+}
+"""Names of the storages, as people read them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """A name that a reader of the certificate understands, and how to run it on a backend."""
@@ -54,7 +61,7 @@ class Operation:
 def operations() -> Iterator[Operation]:
     """Every operation, from the first product to the optimizers."""
     for storage in STORAGES:
-        yield Operation(f"weighted sums, inputs stored as {storage}", weighted_sums(storage))
+        yield Operation(f"weighted sums, inputs in {_STORED[storage]}", weighted_sums(storage))
     yield Operation("biases of hidden units", hidden_biases)
     for hidden in HIDDEN_ACTIVATIONS:
         yield Operation(f"{hidden} of hidden units", hidden_values(hidden))
@@ -70,8 +77,9 @@ def operations() -> Iterator[Operation]:
         name = f"gradients, weighted rows, {objective.reduction} and penalty"
         yield Operation(name, gradients(weighted, objective))
     dropping = problem(SIZES, dropout=0.4)
-    yield Operation("gradients, dropout", gradients(dropping))
+    # The masks first: where they are wrong, so are these gradients, and the first line is read.
     yield Operation("dropout masks", mask_bits)
+    yield Operation("gradients, dropout", gradients(dropping))
     for name, optimizer in OPTIMIZERS.items():
         yield Operation(f"update, {name}", update(optimizer))
     for name, optimizer in OPTIMIZERS.items():

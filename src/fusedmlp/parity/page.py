@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fusedmlp.parity.comparison import Comparison
     from fusedmlp.report.page import Mark
 
-SHOWN_DIGITS: Final = 16
+SHOWN_DIGITS: Final = 12
 """Of a SHA-256, in tables; the JSON has all 64."""
 
 
@@ -172,13 +172,12 @@ def _trajectories(found: Page, certificate: Certificate) -> None:
         "max|a − b| / max|b| over all parameters after each step. Growth like √step is what "
         "independent roundings give.",
     )
-    titles = ("training", "backends", "dtype")
-    numbers = ("first differing step", "growth", f"after {TRAJECTORY_STEPS}", "bound", "at the end")
+    pairs = dict.fromkeys(f"{t.backend}, {t.reference}" for t in certificate.trajectories)
+    titles = ("training", "dtype", "backends")[: 3 if len(pairs) > 1 else 2]
+    numbers = ("first differing step", "growth", f"first {TRAJECTORY_STEPS}", "bound", "at the end")
     rows = [
         (
-            t.course,
-            f"{t.backend}, {t.reference}",
-            t.dtype,
+            *(t.course, t.dtype, f"{t.backend}, {t.reference}")[: len(titles)],
             "none" if t.first_differing_step is None else str(t.first_differing_step),
             "none" if t.growth is None else f"step^{t.growth:.2f}",
             f"{t.bounded:.2g}",
@@ -190,7 +189,11 @@ def _trajectories(found: Page, certificate: Certificate) -> None:
     ]
     columns = [*map(Column, titles), *(Column(n, is_number=True) for n in numbers)]
     marks = [verdict(t.is_met)[1] for t in certificate.trajectories]
-    found.table(Table([*columns, Column("verdict")], rows, marks))
+    caption = (
+        f"First {TRAJECTORY_STEPS}: the largest difference after any of those steps, which is what "
+        "is bounded. Growth: step^p, fitted to the whole line."
+    )
+    found.table(Table([*columns, Column("verdict")], rows, marks, caption))
 
 
 def _gradients(found: Page, certificate: Certificate) -> None:

@@ -49,6 +49,6 @@ def environment_rows(facts: Mapping[str, object]) -> list[tuple[str, str]]:
 def _text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "; ".join(map(str, value)) or "none"
     return "unknown" if value is None else str(value)
