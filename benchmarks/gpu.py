@@ -297,6 +297,10 @@ def main():
     }
     attempt("parity", lambda: parity(cupy, backend), results)
     attempt("training", lambda: training(backend, x, y), results)
+    results["launches"] = str(backend.device())  # as it came out, and not as it was planned
+    eager = CupyBackend(eager=True)
+    attempt("parity eager", lambda: parity(cupy, eager), results)
+    attempt("training eager", lambda: training(eager, x, y), results)
     attempt("streaming", lambda: streaming(backend, x, y), results)
     attempt("interop", lambda: interop(cupy, backend, x), results)
     if float(device.facts["compute_capability"]) >= 8.0:

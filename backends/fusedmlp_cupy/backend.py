@@ -10,6 +10,7 @@ from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, 
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.engine import CupyEngine
+from fusedmlp_cupy.launching import WAYS, Launching
 from fusedmlp_cupy.probing import examine
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import FloatDtype
+    from fusedmlp_cupy.launching import Way
 
 TF32_CAPABILITY: Final = (8, 0)
 """Compute capability from which on devices multiply TF32 (CUDA programming guide)."""
@@ -41,11 +43,16 @@ class CupyBackend(Backend):
     tf32
         Let float32 products round their operands to TF32's 10 bits, which tensor cores multiply
         several times as fast. Results are then within :func:`fusedmlp.tolerance.tf32_bound`.
+    eager, graph
+        How steps reach the device: kernel by kernel, or replayed as CUDA graphs; at most one of
+        them. Where neither is asked for, the engine chooses, and :meth:`device` says what it chose.
     """
 
     name = "cupy"
     has_strict = True
-    options = MappingProxyType({"tf32": "float32 products with operands of 10 bits, and faster"})
+    options = MappingProxyType(
+        {"tf32": "float32 products with operands of 10 bits, and faster"} | WAYS
+    )
 
     def __init__(
         self,
@@ -54,7 +61,10 @@ class CupyBackend(Backend):
         threads: int | None = None,
         strict: bool = False,
         tf32: bool = False,
+        eager: bool = False,
+        graph: bool = False,
     ) -> None:
+        self._asked = _one_way(strict=strict, eager=eager, graph=graph)
         if strict and tf32:
             raise InvalidInputError(
                 "strict arithmetic and TF32 exclude each other: leave one of them out"
@@ -76,6 +86,7 @@ class CupyBackend(Backend):
         self._number = number
         self.strict = strict
         self._tf32 = tf32
+        self._launching: Launching | None = None
         if tf32 and (capability := self._capability()) < TF32_CAPABILITY:
             raise InvalidInputError(
                 f"device {number} has compute capability {'.'.join(map(str, capability))}, and "
@@ -96,7 +107,12 @@ class CupyBackend(Backend):
         return Preference(5.0, f"{mega:,.1f} MFLOP a step are fewer than a GPU's launches cost")
 
     def device(self) -> Device:
-        """See :meth:`fusedmlp.backend.Backend.device`."""
+        """See :meth:`fusedmlp.backend.Backend.device`.
+
+        How steps are launched is what the engine that was compiled last does; before there is one,
+        what the next will try first.
+        """
+        launching = self._launching or self._plan()
         runtime = self._cupy.cuda.runtime
         properties = runtime.getDeviceProperties(self._number)
         name = properties["name"]
@@ -110,12 +126,15 @@ class CupyBackend(Backend):
             "runtime_cuda": _version(runtime.runtimeGetVersion()),
             "cupy": str(self._cupy.__version__),
             "products": "tf32" if self._tf32 else "float32",
+            "launches": launching.used,
+            "launches_because": launching.why,
         }
         return Device(
             f"GPU {self._number}, {facts['name']} (compute capability "
             f"{facts['compute_capability']}, {properties['totalGlobalMem'] / 2**30:.1f} GiB), "
             f"CuPy {facts['cupy']} with CUDA {facts['runtime_cuda']}, driver for CUDA "
-            f"{facts['driver_cuda']}{', float32 products in TF32' if self._tf32 else ''}",
+            f"{facts['driver_cuda']}{', float32 products in TF32' if self._tf32 else ''}, "
+            f"{launching}",
             facts,
         )
 
@@ -147,6 +166,7 @@ class CupyBackend(Backend):
                 "products to 10 bits, outside the bounds that backends agree within: unset it, or "
                 "ask for it by name: backend 'cupy+tf32'"
             )
+        self._launching = self._plan()
         return CupyEngine(
             network,
             optimizer,
@@ -156,11 +176,33 @@ class CupyBackend(Backend):
             seed=seed,
             device=CupyDevice(self._cupy, self._number, tf32=self._tf32),
             strict=self.strict,
+            launching=self._launching,
         )
+
+    def _plan(self) -> Launching:
+        """Say how the next engine's steps are to be run, if nothing is in the way."""
+        if self.strict:
+            return Launching("eager", "eager", "strict arithmetic is launched so")
+        if self._asked is not None:
+            return Launching(self._asked, self._asked, "asked for")
+        return Launching(None, "graph", "the default")
 
     def _capability(self) -> tuple[int, int]:
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._number)
         return int(properties["major"]), int(properties["minor"])
+
+
+def _one_way(*, strict: bool, **asked: bool) -> Way | None:
+    """Return the one way to launch steps that was asked for, or None."""
+    each: tuple[Way, ...] = ("eager", "graph")
+    ways = [way for way in each if asked[way]]
+    if len(ways) > 1:
+        raise InvalidInputError(f"{' and '.join(ways)} exclude each other: leave one of them out")
+    if strict and ways and ways != ["eager"]:
+        raise InvalidInputError(
+            f"strict arithmetic is launched kernel by kernel: leave +{ways[0]} out"
+        )
+    return ways[0] if ways else None
 
 
 def _version(number: int) -> str:

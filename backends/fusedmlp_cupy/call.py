@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fusedmlp.types import IntArray
+    from fusedmlp_cupy.buffers import Buffers
     from fusedmlp_cupy.data import CupyData
-    from fusedmlp_cupy.device import CupyDevice, DeviceArray, Program
+    from fusedmlp_cupy.device import DeviceArray, Program
     from fusedmlp_cupy.kernels import Inputs
 
 
@@ -42,8 +43,8 @@ class Call:
 
     Parameters
     ----------
-    device
-        Where the call runs.
+    buffers
+        What keeps the call's arrays.
     inputs
         Those of the data set, or where they come from chunk by chunk.
     rows
@@ -54,15 +55,23 @@ class Call:
         See :class:`fusedmlp_cupy.kernels.Targets`.
     dropout
         One entry a hidden layer, or none where no unit is silenced.
+    sums
+        (2, n_batches): where the batches' sums go.
     """
 
-    device: CupyDevice
+    buffers: Buffers
     inputs: Inputs | Chunks
     rows: DeviceArray | None
     n: int
     size: int
     targets: Targets
     dropout: tuple[Dropout, ...]
+    sums: DeviceArray
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the inputs come chunk by chunk, so that each batch has its own place."""
+        return isinstance(self.inputs, Chunks)
 
     def batches(self) -> Iterator[Batch]:
         """Cut the call into batches."""
@@ -82,19 +91,18 @@ class Call:
 
     def finish(self, program: Program) -> Sums:
         """Sum the rows' losses batch by batch and read the sums: the one wait of a call."""
-        n_batches = -(-self.n // self.size)
-        sums = self.device.empty((2, n_batches), np.float64)
-        kernels.batch_sums(program, self.targets, self.n, self.size, sums)
-        losses, correct = self.device.download(sums)
+        n_batches = self.sums.shape[1]
+        kernels.batch_sums(program, self.targets, self.n, self.size, self.sums)
+        losses, correct = self.buffers.device.download(self.sums)
         if self.targets.weights is not None:
-            return Sums(losses, correct, self.device.download(self.targets.weights))
+            return Sums(losses, correct, self.buffers.device.download(self.targets.weights))
         counts = np.full(n_batches, self.size, np.float64)
         counts[-1] = self.n - (n_batches - 1) * self.size
         return Sums(losses, correct, counts)
 
 
 def begin(
-    device: CupyDevice,
+    buffers: Buffers,
     program: Program,
     data: CupyData,
     rows: IntArray | None,
@@ -117,23 +125,25 @@ def begin(
     n = data.rows if rows is None else len(rows)
     n_batches = -(-n // size)
     assert data.y is not None
-    on_device = None if rows is None else device.upload(rows)
+    on_device = None if rows is None else buffers.upload("rows", rows, by_row=True)
     weights = None
     if data.w is not None:
-        weights = device.empty((n_batches,), np.float64)
+        weights = buffers.take("weights", (n_batches,), np.float64)
         kernels.batch_weights(program, data.w, on_device, n, size, weights)
-    losses, correct = device.empty((n,), np.float64), device.empty((n,), np.float64)
+    losses = buffers.take("losses", (n,), np.float64, by_row=True)
+    correct = buffers.take("correct", (n,), np.float64, by_row=True)
     targets = Targets(data.y, data.w, mean, weights, losses, correct)
     dropout: tuple[Dropout, ...] = ()
     if masks.rate:
         steps = np.arange(masks.first_step, masks.first_step + n_batches, dtype=np.uint64)
-        words = device.upload((steps % 2**32).astype(np.uint32))
+        words = buffers.upload("steps", (steps % 2**32).astype(np.uint32))
         dropout = tuple(
             Dropout(words, layer, masks.seed, masks.rate) for layer in range(masks.n_hidden)
         )
-    inputs = data.x
-    if isinstance(inputs, np.ndarray):
-        return Call(
-            device, Chunks(device, inputs, rows, n, size), on_device, n, size, targets, dropout
-        )
-    return Call(device, inputs, on_device, n, size, targets, dropout)
+    sums = buffers.take("sums", (2, n_batches), np.float64, each=2)
+    inputs: Inputs | Chunks
+    if isinstance(data.x, np.ndarray):
+        inputs = Chunks(buffers.device, data.x, rows, n, size)
+    else:
+        inputs = data.x
+    return Call(buffers, inputs, on_device, n, size, targets, dropout, sums)

@@ -1,5 +1,5 @@
-// What kernels.cu and strict.cu both begin with: types, numbers, row numbers, dropout's random words.
-// It is set before either of them by device.py, and is no program of its own.
+// What every program begins with: types, numbers, row numbers, dropout's random words. Strict mode's
+// is among them. device.py puts them together; this file is no program of its own.
 
 #ifndef REAL
 #error "compile with -DREAL=float or -DREAL=double"
@@ -24,6 +24,14 @@ const double MAX_ROW_LOSS = 1e300, EXP_OVERFLOWS = 710;
 
 // Scalars of a step that the host computes for the updates.
 enum { RATE_COLUMNS = 5 };
+
+// A cursor counts, on the device, the batches and the rows that a call has trained on. What kernels are
+// told by value is meant from there on, so that a recorded launch is right wherever an epoch has got
+// to: only `advance_cursor` writes it. Null where the values are meant from the call's begin.
+enum { CURSOR_BATCHES, CURSOR_ROWS };
+
+__device__ int64 batches_before(const int64* cursor) { return cursor ? cursor[CURSOR_BATCHES] : 0; }
+__device__ int64 rows_before(const int64* cursor) { return cursor ? cursor[CURSOR_ROWS] : 0; }
 
 __device__ int64 source_row(const int64* rows, int64 first, int row)
 {

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from fusedmlp_cupy.kernels import Inputs
 
 
-@dataclass
+@dataclass(eq=False)
 class CupyData(Data):
-    """A staged data set.
+    """A staged data set; one is equal to itself alone.
 
     Parameters
     ----------

@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import contextmanager
-from importlib.resources import files
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.interop import CUDA_DEVICES, dlpack_device
-from fusedmlp_cupy.strict import constants_source
+from fusedmlp_cupy import cublas
+from fusedmlp_cupy.cublas import Cublas
+from fusedmlp_cupy.sources import (
+    COMPILE_OPTIONS,
+    checks_source,
+    compile_options,
+    kernel_source,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.interop import ForeignArray
     from fusedmlp.types import FloatDtype
+    from fusedmlp_cupy.cublas import Transposed
 
 CupyModule: TypeAlias = Any
 """The module ``cupy``, which publishes no types."""
@@ -35,14 +43,14 @@ Geometry: TypeAlias = tuple[int, ...]
 Argument: TypeAlias = "DeviceArray | np.generic"
 """What a kernel takes: a device array, or a NumPy scalar of exactly the parameter's width."""
 
-COMPILE_OPTIONS = ("--std=c++17", "-prec-div=true", "-prec-sqrt=true")
-"""Given to NVRTC beside -DREAL; CuPy adds -ftz=true and the architecture. Never fast-math."""
-
-STRICT_OPTIONS = (*COMPILE_OPTIONS, "-fmad=false")
-"""Without fused multiply-adds; what -ftz=true means for strict mode is said in strict.cu."""
-
 UPLOAD_BYTES = 64 * 2**20
 """Data sets go up in pieces of this size, so that a mapped file is never pulled in whole."""
+
+
+class Pointer(Protocol):
+    """The part of ``cupy.cuda.MemoryPointer`` that this backend uses."""
+
+    ptr: int
 
 
 class DeviceArray(Protocol):
@@ -51,8 +59,11 @@ class DeviceArray(Protocol):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     T: DeviceArray
-
     nbytes: int
+
+    @property
+    def data(self) -> Pointer:
+        """Where it begins."""
 
     def __getitem__(self, index: slice) -> DeviceArray:
         """View of a range of rows."""
@@ -79,6 +90,14 @@ class Program:
     ) -> None:
         """Queue one kernel on the current device and stream."""
         self._functions[name](grid, block, args)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A CUDA graph, ready to be launched, and the stream that recorded it."""
+
+    graph: Any
+    stream: Any
 
 
 class Slot:
@@ -261,14 +280,64 @@ class CupyDevice:
         host = np.frombuffer(pinned, dtype, math.prod(shape)).reshape(shape)
         return Slot(self._cupy, host, self.empty(shape, dtype))
 
-    def product(self, a: DeviceArray, b: DeviceArray, out: DeviceArray) -> None:
-        """Out = a·b for matrices, each C-ordered or the transpose of such.
+    def product(
+        self, a: DeviceArray, b: DeviceArray, out: DeviceArray, transposed: Transposed = ""
+    ) -> None:
+        """Out = a·b, aᵀ·b or a·bᵀ, each array in C order.
 
         ``cupy.dot`` ends in the same cuBLAS call as ``cupy.matmul`` and spends less time on the
         way; with a C-ordered ``out`` that overlaps neither operand it copies nothing. Float32 is
         multiplied in float32, or in TF32: see :meth:`active`.
         """
+        a, b = a.T if transposed == "a" else a, b.T if transposed == "b" else b
         self._cupy.dot(a, b, out=out)
+
+    def cublas(self) -> Cublas:
+        """Make a cuBLAS handle that can be recorded.
+
+        Raises
+        ------
+        OSError, AttributeError, RuntimeError
+            The library is not found under its name, or refuses.
+        DeviceMemoryError
+            There is no room for its workspace.
+        """
+        library = cublas.load(self._cupy)
+        workspace = self.empty((cublas.WORKSPACE_BYTES,), np.uint8)
+        return Cublas(library, workspace, tf32=self.tf32)
+
+    def record(self, launch: Callable[[], None], blas: Cublas | None = None) -> Recording:
+        """Record what ``launch`` queues as a CUDA graph, and run none of it.
+
+        The stream is a non-blocking one, which the default stream takes no notice of, and other
+        threads may do what they like meanwhile.
+
+        Raises
+        ------
+        RuntimeError, MemoryError
+            Something that was queued cannot be recorded, or the graph has no room.
+        """
+        cuda = self._cupy.cuda
+        stream = cuda.Stream(non_blocking=True)
+        if blas is not None:
+            blas.use_stream(stream.ptr)
+        try:
+            with stream:
+                stream.begin_capture(cuda.runtime.streamCaptureModeThreadLocal)
+                try:
+                    launch()
+                except BaseException:
+                    with suppress(RuntimeError):  # the recording is lost in any case
+                        stream.end_capture()
+                    raise
+                return Recording(stream.end_capture(), stream)
+        finally:
+            if blas is not None:
+                blas.use_stream(0)
+
+    def replay(self, recording: Recording) -> None:
+        """Queue a recorded graph on the default stream, in order with everything else."""
+        recording.graph.launch(self._cupy.cuda.Stream.null)
 
     def synchronize(self) -> None:
         """Wait for everything queued on the current stream."""
@@ -293,27 +362,3 @@ class CupyDevice:
         module.compile()
         functions = {name: module.get_function(name) for name in names}
         return Program(functions, time.perf_counter() - start)
-
-
-def checks_source() -> str:
-    """Text of ``checks.cu``."""
-    return _source("checks.cu")
-
-
-def kernel_source(*, strict: bool = False) -> str:
-    """Text of the program: ``common.cu`` and ``kernels.cu``, or ``strict.cu`` and its constants."""
-    if strict:
-        return _source("common.cu") + constants_source() + _source("strict.cu")
-    return _source("common.cu") + _source("kernels.cu")
-
-
-def compile_options(dtype: FloatDtype, *, strict: bool = False) -> tuple[str, ...]:
-    """NVRTC options for one floating type."""
-    real = "float" if dtype == "float32" else "double"
-    return (f"-DREAL={real}", *(STRICT_OPTIONS if strict else COMPILE_OPTIONS))
-
-
-def _source(name: str) -> str:
-    """Text of a file of this package, behind a line that has the compiler's messages name it."""
-    text = files("fusedmlp_cupy").joinpath(name).read_text(encoding="utf-8")
-    return f'#line 1 "{name}"\n{text}'

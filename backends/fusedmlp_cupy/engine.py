@@ -3,13 +3,15 @@
 The structure and the names are those of the NumPy engine. What differs: parameters, data and
 every buffer live on the device; an epoch queues its kernels without waiting for any, with order,
 rates and steps uploaded once before it and the batches' sums read once after it. How a kernel is
-launched is in kernels.py, its formula in kernels.cu, CuPy's own calls are in device.py. Strict mode
-launches the kernels of strict.cu instead, by the same names, and multiplies by one of them too.
+launched is in kernels.py, its formula in kernels.cu, a layer's operations are in layers.py, CuPy's
+own calls in device.py. An epoch's steps are groups of launches, which launching.py runs or replays.
+Strict mode launches the kernels of strict.cu instead, by the same names, one after another.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
@@ -29,20 +31,27 @@ from fusedmlp.staging import (
     prepare_weights,
 )
 from fusedmlp.strict import evaluation_rows
-from fusedmlp_cupy import kernels
+from fusedmlp_cupy import kernels, products
 from fusedmlp_cupy.adopting import adopt_inputs
+from fusedmlp_cupy.buffers import Buffers
 from fusedmlp_cupy.call import Call, Masks, begin
 from fusedmlp_cupy.data import CupyData, upload, upload_inputs, with_targets
 from fusedmlp_cupy.kernels import Batch
+from fusedmlp_cupy.launching import GROUP_STEPS, Graphs, Launching
+from fusedmlp_cupy.layers import Layers
 from fusedmlp_cupy.layout import Layout
+from fusedmlp_cupy.products import is_small
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from fusedmlp.interop import ForeignArray
     from fusedmlp.network import Network, Objective, Parameters
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp_cupy.cublas import Cublas
     from fusedmlp_cupy.device import CupyDevice, DeviceArray
 
 FORWARD_ROWS: Final = 4096
@@ -50,7 +59,16 @@ FORWARD_ROWS: Final = 4096
 
 
 class CupyEngine(Engine):
-    """One network in device memory; ``strict`` means the arithmetic of :mod:`fusedmlp.strict`."""
+    """One network in device memory.
+
+    Parameters
+    ----------
+    strict
+        Use the arithmetic of :mod:`fusedmlp.strict`, launch by launch.
+    launching
+        How steps are to be run, and where the engine says how they are; kernel by kernel where
+        None.
+    """
 
     def __init__(
         self,
@@ -63,6 +81,7 @@ class CupyEngine(Engine):
         seed: int,
         device: CupyDevice,
         strict: bool = False,
+        launching: Launching | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -77,15 +96,49 @@ class CupyEngine(Engine):
 
         zeros = np.zeros(self._layout.size, dtype)
         with device.active():
-            names = kernels.STRICT_KERNELS if strict else tuple(kernels.KERNELS)
+            names = kernels.STRICT_KERNELS if strict else (*kernels.KERNELS, *products.PRODUCTS)
             self._program = device.program(dtype, names, strict=strict)
             self._theta = device.upload(zeros)
             self._gradient = device.upload(zeros)
             self._slots = tuple(device.upload(zeros) for _ in optimizer.slots)
             self._a = self._activation_buffers(batch_size)
             self._delta = [device.empty((batch_size, H), dtype) for H in network.sizes[1:-1]]
+            self._cursor = device.empty((2,), np.int64)
+            self._buffers = Buffers(device)
+            blas = self._plan(launching or Launching("eager", "eager", "asked for"))
         self._weights, self._biases = self._layout.views(self._theta)
         self._dW, self._db = self._layout.views(self._gradient)
+        multiply = partial(kernels.product, self._program) if strict else device.product
+        self._layers = Layers(
+            self._program,
+            network.hidden,
+            blas.product if blas else multiply,
+            own=not strict and not device.tf32,
+        )
+        self._descends = (
+            isinstance(optimizer, SGD)
+            and not optimizer.momentum
+            and self._layers.can_descend(batch_size, network.layer_shapes)
+        )
+
+    def _plan(self, launching: Launching) -> Cublas | None:
+        """Prepare the way that steps are to be run in; return a handle of our own for products.
+
+        A network whose products are all small needs none.
+        """
+        blas = None
+        B = self.batch_size
+        shapes = self.network.layer_shapes
+        large = self._device.tf32 or not all(is_small(B, D, H) for D, H in shapes)
+        if launching.used == "graph" and large:
+            try:
+                blas = self._device.cublas()
+            except (OSError, AttributeError, RuntimeError) as error:
+                text = " ".join(str(error).split())
+                launching.fall_back("eager", f"cuBLAS gives no handle for recording: {text}")
+        self._launching = launching
+        self._graphs = Graphs(self._device, blas, launching)
+        return blas
 
     @property
     def compile_seconds(self) -> float:
@@ -204,7 +257,8 @@ class CupyEngine(Engine):
         with self._device.active():
             call = self._begin(own, rows, len(rows))
             for batch in call.batches():
-                self._backward(batch, call)
+                for layer, delta, a in self._backward(batch, call):
+                    self._layers.gradients(a, delta, self._dW[layer], self._db[layer])
             if self.objective.l2:
                 kernels.l2_gradient(
                     self._program,
@@ -221,7 +275,8 @@ class CupyEngine(Engine):
         rates = check_rates([lr], 1)
         with self._device.active():
             self._device.copy_in(self._gradient, self._layout.pack(gradients, self.dtype))
-            self._update(self._upload_rates(rates), 0, l2=0.0)
+            self._update(self._upload_rates(rates), Batch(None, 0, 0, 0), l2=0.0)
+        self._step += 1
 
     def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
         """See :meth:`fusedmlp.backend.Engine.train_epoch`."""
@@ -229,12 +284,49 @@ class CupyEngine(Engine):
         order = check_rows(order, own.rows)
         lr = check_rates(lr, -(-len(order) // self.batch_size))
         with self._device.active():
+            self._buffers.reserve(max(own.rows, len(order)), self.batch_size)
             call = self._begin(own, order, self.batch_size)
             rates = self._upload_rates(lr)
-            for batch in call.batches():
-                self._backward(batch, call)
-                self._update(rates, batch.number, l2=self.objective.l2)
+            if self._strict or call.is_streamed:
+                for batch in call.batches():
+                    self._take_step(batch, call, rates)
+            else:
+                self._train_in_groups(own, call, rates)
+            self._step += len(lr)
             return call.finish(self._program)
+
+    def _train_in_groups(self, data: CupyData, call: Call, rates: DeviceArray) -> None:
+        """Run the steps of a call in groups that another call can repeat.
+
+        Nothing that a group queues depends on where in the call it is: the cursor does.
+        """
+        kernels.advance_cursor(self._program, self._cursor, 0, 0, restart=True)
+        self._graphs.forget_unless(self._buffers.generation)
+        n_full, rest = divmod(call.n, call.size)
+        n_groups, n_single = divmod(n_full, GROUP_STEPS)
+        groups = [(GROUP_STEPS, call.size)] * n_groups + [(1, call.size)] * n_single
+        for n_steps, size in groups + [(1, rest)] * (rest > 0):
+            group = partial(self._queue_group, n_steps, size, call, rates)
+            self._graphs.run(data, (n_steps, size), group)
+
+    def _queue_group(self, n_steps: int, size: int, call: Call, rates: DeviceArray) -> None:
+        """Queue steps of so many rows each, counted from the cursor, and move it on."""
+        for number in range(n_steps):
+            batch = Batch(call.rows, number * size, number, size, self._cursor)
+            self._take_step(batch, call, rates)
+        kernels.advance_cursor(self._program, self._cursor, n_steps, n_steps * size)
+
+    def _take_step(self, batch: Batch, call: Call, rates: DeviceArray) -> None:
+        """Queue one step: gradients and update, at once for plain SGD on small products."""
+        l2 = self.objective.l2
+        for layer, delta, a in self._backward(batch, call):
+            if self._descends:
+                W, b = self._weights[layer], self._biases[layer]
+                products.sgd_gradients(self._program, a, delta, W, b, rates, batch, l2)
+            else:
+                self._layers.gradients(a, delta, self._dW[layer], self._db[layer])
+        if not self._descends:
+            self._update(rates, batch, l2=l2)
 
     def synchronize(self) -> None:
         """See :meth:`fusedmlp.backend.Engine.synchronize`."""
@@ -248,7 +340,8 @@ class CupyEngine(Engine):
         dropout = self.network.dropout if training else 0.0
         masks = Masks(self.seed, self._step, self.network.n_layers - 1, dropout)
         mean = self.objective.reduction == "mean"
-        return begin(self._device, self._program, data, rows, size, masks, mean=mean)
+        buffers = self._buffers if training else Buffers(self._device)
+        return begin(buffers, self._program, data, rows, size, masks, mean=mean)
 
     def _logits(self, a: list[DeviceArray], batch: Batch, call: Call | None) -> None:
         """Fill a behind a[0] = x[rows]: a[l + 1] = f(a[l]·W[l] + b[l]), a[L] = a[L − 1]·W[L − 1].
@@ -257,17 +350,17 @@ class CupyEngine(Engine):
         """
         last = self.network.n_layers - 1
         for layer, (W, b) in enumerate(zip(self._weights, self._biases, strict=True)):
-            z = a[layer + 1]
-            self._product(a[layer], W, z)
-            if layer < last:
+            if layer == last:
+                self._layers.logits(a[layer], W, a[layer + 1])
+            else:
                 dropout = call.dropout_of(layer) if call else None
-                kernels.bias_activation(self._program, z, b, self.network.hidden, batch, dropout)
+                self._layers.activations(a[layer], W, b, a[layer + 1], batch, dropout)
 
-    def _backward(self, batch: Batch, call: Call) -> None:
-        """Fill the gradients for one batch, without the L2 term.
+    def _backward(self, batch: Batch, call: Call) -> Iterator[tuple[int, DeviceArray, DeviceArray]]:
+        """Go forward and back; yield each layer with its delta and its inputs, the last first.
 
-        delta[L] = (ŷ − y)·w·scale;  dW[l] = a[l]ᵀ·delta[l + 1];  db[l] = 1ᵀ·delta[l + 1];
-        delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]).
+        Its gradients are dW[l] = a[l]ᵀ·delta[l + 1] and db[l] = 1ᵀ·delta[l + 1]. When a layer is
+        yielded, delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]) has been queued, so W[l] may change.
         """
         a = [buffer[: batch.size] for buffer in self._a]
         call.gather(self._program, batch, a[0])
@@ -275,40 +368,20 @@ class CupyEngine(Engine):
         delta = a[-1]
         self._output_delta(delta, batch, call)
         for layer in reversed(range(self.network.n_layers)):
-            self._product(a[layer], delta, self._dW[layer], transposed="a")
-            kernels.bias_gradient(self._program, delta, self._db[layer])
-            if layer == 0:
-                break
-            below = self._delta[layer - 1][: batch.size]
-            self._product(delta, self._weights[layer], below, transposed="b")
-            dropout = call.dropout_of(layer - 1)
-            kernels.hidden_delta(
-                self._program, below, a[layer], self.network.hidden, batch, dropout
-            )
-            delta = below
-
-    def _product(
-        self,
-        a: DeviceArray,
-        b: DeviceArray,
-        out: DeviceArray,
-        *,
-        transposed: Literal["", "a", "b"] = "",
-    ) -> None:
-        """Out = a·b, aᵀ·b or a·bᵀ."""
-        if self._strict:
-            kernels.product(self._program, a, b, out, transposed)
-        else:
-            a, b = a.T if transposed == "a" else a, b.T if transposed == "b" else b
-            self._device.product(a, b, out)
+            above = delta
+            if layer:
+                delta = self._delta[layer - 1][: batch.size]
+                dropout = call.dropout_of(layer - 1)
+                self._layers.below(above, self._weights[layer], a[layer], delta, batch, dropout)
+            yield layer, above, a[layer]
 
     def _output_delta(self, z: DeviceArray, batch: Batch, call: Call) -> None:
         """Turn the last product into the output delta; note the rows' losses."""
         b, output = self._biases[-1], self.network.output
         kernels.output_delta(self._program, z, b, output, batch, call.targets)
 
-    def _update(self, rates: DeviceArray, number: int, *, l2: float) -> None:
-        """Take one optimizer step along the gradients, at the rates of batch ``number``."""
+    def _update(self, rates: DeviceArray, batch: Batch, *, l2: float) -> None:
+        """Take one optimizer step along the gradients, at the rates of a batch."""
         optimizer = self.optimizer
         constants: tuple[float, ...] = (l2,)
         if not isinstance(optimizer, SGD):
@@ -322,10 +395,9 @@ class CupyEngine(Engine):
             (self._theta, self._gradient, *self._slots),
             self._layout.n_weights,
             rates,
-            number,
+            batch,
             constants,
         )
-        self._step += 1
 
     def _upload_rates(self, lr: Float64Vector) -> DeviceArray:
         """Compute the scalars of each coming step in float64: columns as in kernels.cu."""
@@ -337,7 +409,7 @@ class CupyEngine(Engine):
             columns[:, 2] = corrections[:, 1]
             columns[:, 3] = 1.0 - lr * self.optimizer.weight_decay
             columns[:, 4] = self.optimizer.epsilons(self._step, len(lr))
-        return self._device.upload(columns.astype(self.dtype))
+        return self._buffers.upload("rates", columns.astype(self.dtype), each=kernels.RATE_COLUMNS)
 
     def _activation_buffers(self, rows: int) -> list[DeviceArray]:
         """One (rows, width) array for the inputs and for each layer's activation."""

@@ -1,10 +1,9 @@
 // The GPU kernels: the formulas of fusedmlp_numpy/kernels.py, one kernel each, under the same names.
 //
 // This file is not a library: it includes nothing, allocates nothing and knows no network. Behind
-// common.cu it is compiled at run time by NVRTC, once for each floating type, with -DREAL=float or
-// -DREAL=double.
-// launches.py says with which grids and blocks the kernels run, and engine.py in which order.
-// The matrix products are cuBLAS's.
+// common.cu and formulas.cu it is compiled at run time by NVRTC, once for each floating type, with
+// -DREAL=float or -DREAL=double. kernels.py says with which grids and blocks the kernels run, and
+// engine.py in which order. The matrix products are those of products.cu, and cuBLAS's.
 //
 // Shapes follow the legend in fusedmlp/types.py, arrays are in C order. Rules that hold throughout:
 // - Loops stride over the grid, so that any grid is right, and a larger problem needs no new one.
@@ -13,20 +12,10 @@
 // - A NaN must reach the loss. fmax, fmin and (z > 0 ? z : 0) would swallow it.
 //
 // Arguments that many kernels share:
+//   cursor       what first and batch are counted from: see common.cu
 //   rows, first  row i of the batch is row rows[first + i] of the data set, or row first + i where
 //                rows is null; losses and correct are written at first + i
 //   batch        number of the batch in this call: an index into rates, steps and batch_weights
-
-// Accurate versions by type: the fast ones (__expf and its like) are outside the parity bounds.
-__device__ float exponential(float x) { return expf(x); }
-__device__ double exponential(double x) { return exp(x); }
-__device__ float hyperbolic_tangent(float x) { return tanhf(x); }
-__device__ double hyperbolic_tangent(double x) { return tanh(x); }
-__device__ float square_root(float x) { return sqrtf(x); }
-__device__ double square_root(double x) { return sqrt(x); }
-
-// 1 / (1 + e^-z): where z is very negative, e^-z is infinite and the quotient rightly 0.
-__device__ real logistic(real z) { return (real)1 / ((real)1 + exponential(-z)); }
 
 // ---------------------------------------------------------------------------------- gather_rows
 // out (B, D) = x[rows] in real; uint8 pixels become x / 255 by a rounded division, as on the host
@@ -45,20 +34,23 @@ __device__ void gather_dense(
 }
 
 KERNEL gather_rows_uint8(
-    const uint8* x, const int64* rows, int64 first, int B, int D, real* out)
+    const uint8* x, const int64* rows, const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_dense(x, rows, first, B, D, (real)255, out);
 }
 
 KERNEL gather_rows_float32(
-    const float* x, const int64* rows, int64 first, int B, int D, real* out)
+    const float* x, const int64* rows, const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_dense(x, rows, first, B, D, (real)1, out);
 }
 
 KERNEL gather_rows_float64(
-    const double* x, const int64* rows, int64 first, int B, int D, real* out)
+    const double* x, const int64* rows, const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_dense(x, rows, first, B, D, (real)1, out);
 }
 
@@ -81,16 +73,18 @@ __device__ void gather_sparse(
 }
 
 KERNEL gather_rows_csr_float32(
-    const int64* indptr, const int* indices, const float* values, const int64* rows, int64 first,
-    int B, int D, real* out)
+    const int64* indptr, const int* indices, const float* values, const int64* rows,
+    const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_sparse(indptr, indices, values, rows, first, B, D, out);
 }
 
 KERNEL gather_rows_csr_float64(
-    const int64* indptr, const int* indices, const double* values, const int64* rows, int64 first,
-    int B, int D, real* out)
+    const int64* indptr, const int* indices, const double* values, const int64* rows,
+    const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_sparse(indptr, indices, values, rows, first, B, D, out);
 }
 
@@ -99,9 +93,10 @@ KERNEL gather_rows_csr_float64(
 
 // out (B, H): 1 where the unit is kept.
 KERNEL dropout_mask(
-    uint8* out, int B, int H, const uint32* steps, int64 batch, uint32 layer, uint32 seed_low,
-    uint32 seed_high, uint64 threshold)
+    uint8* out, int B, int H, const uint32* steps, const int64* cursor, int64 batch, uint32 layer,
+    uint32 seed_low, uint32 seed_high, uint64 threshold)
 {
+    batch += batches_before(cursor);
     const uint32 step = steps[batch];
     for (int row = blockIdx.x; row < B; row += gridDim.x)
         for (int g = blockIdx.y * blockDim.x + threadIdx.x; 4 * g < H; g += gridDim.y * blockDim.x) {
@@ -114,16 +109,6 @@ KERNEL dropout_mask(
 // ------------------------------------------------------------------------------ bias_activation
 // z (B, H) <- f(z + b), in place.
 
-__device__ real activation_of(real z, int activation)
-{
-    switch (activation) {
-    case HIDDEN_SIGMOID: return logistic(z);
-    case HIDDEN_TANH: return hyperbolic_tangent(z);
-    case HIDDEN_RELU: return z < 0 ? (real)0 : z; // so written, NaN stays NaN
-    default: return z;
-    }
-}
-
 KERNEL bias_activation(real* z, const real* b, int B, int H, int activation)
 {
     for (int row = blockIdx.x; row < B; row += gridDim.x)
@@ -135,9 +120,10 @@ KERNEL bias_activation(real* z, const real* b, int B, int H, int activation)
 
 // The same, then the mask: silenced units become 0, kept ones are multiplied by scale = 1/(1 - p).
 KERNEL bias_activation_dropout(
-    real* z, const real* b, int B, int H, int activation, const uint32* steps, int64 batch,
-    uint32 layer, uint32 seed_low, uint32 seed_high, uint64 threshold, real scale)
+    real* z, const real* b, int B, int H, int activation, const uint32* steps, const int64* cursor,
+    int64 batch, uint32 layer, uint32 seed_low, uint32 seed_high, uint64 threshold, real scale)
 {
+    batch += batches_before(cursor);
     const uint32 step = steps[batch];
     for (int row = blockIdx.x; row < B; row += gridDim.x)
         for (int g = blockIdx.y * blockDim.x + threadIdx.x; 4 * g < H; g += gridDim.y * blockDim.x) {
@@ -153,16 +139,6 @@ KERNEL bias_activation_dropout(
 // --------------------------------------------------------------------------------- hidden_delta
 // delta (B, H) <- delta * f'(z), in place, with f' from the activation's own value a = f(z).
 
-__device__ real derivative_from(real a, int activation)
-{
-    switch (activation) {
-    case HIDDEN_SIGMOID: return a * ((real)1 - a);
-    case HIDDEN_TANH: return (real)1 - a * a;
-    case HIDDEN_RELU: return (real)(a > 0);
-    default: return (real)1;
-    }
-}
-
 KERNEL hidden_delta(real* delta, const real* a, int B, int H, int activation)
 {
     for (int row = blockIdx.x; row < B; row += gridDim.x)
@@ -175,9 +151,11 @@ KERNEL hidden_delta(real* delta, const real* a, int B, int H, int activation)
 // The same behind dropout: a holds f(z)·scale where kept, so f(z) is a·unscale with unscale = 1 - p;
 // where silenced, the mask makes delta 0 whatever a is.
 KERNEL hidden_delta_dropout(
-    real* delta, const real* a, int B, int H, int activation, const uint32* steps, int64 batch,
-    uint32 layer, uint32 seed_low, uint32 seed_high, uint64 threshold, real scale, real unscale)
+    real* delta, const real* a, int B, int H, int activation, const uint32* steps,
+    const int64* cursor, int64 batch, uint32 layer, uint32 seed_low, uint32 seed_high,
+    uint64 threshold, real scale, real unscale)
 {
+    batch += batches_before(cursor);
     const uint32 step = steps[batch];
     for (int row = blockIdx.x; row < B; row += gridDim.x)
         for (int g = blockIdx.y * blockDim.x + threadIdx.x; 4 * g < H; g += gridDim.y * blockDim.x) {
@@ -245,25 +223,16 @@ __device__ Largest row_largest(Largest value)
     return result;
 }
 
-// 1, or 1 / Σw of the batch where the objective is a mean; 0 where the weights sum to 0.
-__device__ real batch_scale(int mean, const double* batch_weights, int64 batch, int B)
-{
-    if (!mean)
-        return 1;
-    const double weight = batch_weights ? batch_weights[batch] : (double)B;
-    return weight != 0 ? (real)(1.0 / weight) : (real)0;
-}
-
-__device__ double capped(double loss) { return loss > MAX_ROW_LOSS ? MAX_ROW_LOSS : loss; }
-
 // ------------------------------------------------------------------------ softmax_cross_entropy
 // z (B, K), the product a·W, becomes the delta (softmax(z + b) - onehot(y))·w·scale. With m = max z
 // a row's loss is log Σ e^(z - m) + m - z[y], which no finite logit can overflow.
 KERNEL softmax_cross_entropy(
-    real* z, const real* b, const int64* y, const real* w, const int64* rows, int64 first,
-    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    real* z, const real* b, const int64* y, const real* w, const int64* rows, const int64* cursor,
+    int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
     double* correct)
 {
+    first += rows_before(cursor);
+    batch += batches_before(cursor);
     const real scale = batch_scale(mean, batch_weights, batch, B);
     for (int base = blockIdx.x * ROWS_PER_BLOCK; base < B; base += gridDim.x * ROWS_PER_BLOCK) {
         const int row = base + threadIdx.y;
@@ -306,10 +275,12 @@ KERNEL softmax_cross_entropy(
 // z (B, K) becomes (sigmoid(z + b) - y)·w·scale; y (N, K) zeros and ones. A label's loss from its
 // logit is max(z, 0) - z·y + log(1 + e^-|z|), a row's is their sum; a row is right if all K are.
 KERNEL sigmoid_cross_entropy(
-    real* z, const real* b, const real* y, const real* w, const int64* rows, int64 first,
-    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    real* z, const real* b, const real* y, const real* w, const int64* rows, const int64* cursor,
+    int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
     double* correct)
 {
+    first += rows_before(cursor);
+    batch += batches_before(cursor);
     const real scale = batch_scale(mean, batch_weights, batch, B);
     for (int base = blockIdx.x * ROWS_PER_BLOCK; base < B; base += gridDim.x * ROWS_PER_BLOCK) {
         const int row = base + threadIdx.y;
@@ -339,10 +310,12 @@ KERNEL sigmoid_cross_entropy(
 // -------------------------------------------------------------------------------- squared_error
 // z (B, K) becomes (z + b - y)·w·scale; a row's loss is half the sum of squares of z + b - y.
 KERNEL squared_error(
-    real* z, const real* b, const real* y, const real* w, const int64* rows, int64 first,
-    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    real* z, const real* b, const real* y, const real* w, const int64* rows, const int64* cursor,
+    int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
     double* correct)
 {
+    first += rows_before(cursor);
+    batch += batches_before(cursor);
     const real scale = batch_scale(mean, batch_weights, batch, B);
     for (int base = blockIdx.x * ROWS_PER_BLOCK; base < B; base += gridDim.x * ROWS_PER_BLOCK) {
         const int row = base + threadIdx.y;
@@ -370,10 +343,12 @@ KERNEL squared_error(
 // the Poisson deviance, is e^z - y - y·(z - log y), and e^z where y = 0; a row's is their sum. In
 // double throughout, because near the optimum the terms cancel.
 KERNEL poisson_deviance(
-    real* z, const real* b, const real* y, const real* w, const int64* rows, int64 first,
-    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    real* z, const real* b, const real* y, const real* w, const int64* rows, const int64* cursor,
+    int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
     double* correct)
 {
+    first += rows_before(cursor);
+    batch += batches_before(cursor);
     const real scale = batch_scale(mean, batch_weights, batch, B);
     for (int base = blockIdx.x * ROWS_PER_BLOCK; base < B; base += gridDim.x * ROWS_PER_BLOCK) {
         const int row = base + threadIdx.y;
@@ -515,6 +490,16 @@ KERNEL batch_sums(
     }
 }
 
+// ------------------------------------------------------------------------------- advance_cursor
+// The only kernel that writes a cursor: adds to it, or sets it, which begins a call.
+KERNEL advance_cursor(int64* cursor, int64 batches, int64 rows, int restart)
+{
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        cursor[CURSOR_BATCHES] = (restart ? 0 : cursor[CURSOR_BATCHES]) + batches;
+        cursor[CURSOR_ROWS] = (restart ? 0 : cursor[CURSOR_ROWS]) + rows;
+    }
+}
+
 // -------------------------------------------------------------------------------------- updates
 // All parameters of the network lie in one array of n, the first n_weights of them weights: one
 // launch updates them all. The L2 gradient l2·W and AdamW's decay are for those first ones only.
@@ -535,9 +520,10 @@ __device__ real penalised(real gradient, real theta, int64 i, int64 n_weights, r
 }
 
 KERNEL sgd(
-    real* theta, const real* gradient, int64 n, int64 n_weights, const real* rates, int64 batch,
-    real l2)
+    real* theta, const real* gradient, int64 n, int64 n_weights, const real* rates,
+    const int64* cursor, int64 batch, real l2)
 {
+    batch += batches_before(cursor);
     const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride)
@@ -546,8 +532,9 @@ KERNEL sgd(
 
 KERNEL momentum(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
-    int64 batch, real l2, real mu)
+    const int64* cursor, int64 batch, real l2, real mu)
 {
+    batch += batches_before(cursor);
     const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -559,8 +546,9 @@ KERNEL momentum(
 
 KERNEL nesterov(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
-    int64 batch, real l2, real mu)
+    const int64* cursor, int64 batch, real l2, real mu)
 {
+    batch += batches_before(cursor);
     const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -573,9 +561,10 @@ KERNEL nesterov(
 // rest1 and rest2 are 1 - beta1 and 1 - beta2, rounded from float64 as on the host.
 KERNEL adam(
     real* theta, const real* gradient, real* first_moment, real* second_moment, int64 n,
-    int64 n_weights, const real* rates, int64 batch, real l2, real beta1, real beta2, real rest1,
-    real rest2)
+    int64 n_weights, const real* rates, const int64* cursor, int64 batch, real l2, real beta1,
+    real beta2, real rest1, real rest2)
 {
+    batch += batches_before(cursor);
     const real* rate = rates + RATE_COLUMNS * batch;
     const real lr = rate[1], correction = rate[2], keep = rate[3], eps = rate[4];
     const int64 stride = (int64)gridDim.x * blockDim.x;

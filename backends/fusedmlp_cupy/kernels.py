@@ -18,6 +18,7 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation, Output
+    from fusedmlp_cupy.cublas import Transposed
     from fusedmlp_cupy.device import Argument, DeviceArray, Geometry, Program
 
 KERNELS: Final[dict[str, str | None]] = {
@@ -39,6 +40,7 @@ KERNELS: Final[dict[str, str | None]] = {
     "bias_gradient": None,  # np.add.reduce in the NumPy engine
     "batch_weights": None,  # w.sum() in the NumPy engine
     "batch_sums": None,  # the sums that the NumPy output kernels return
+    "advance_cursor": None,  # the NumPy engine's own loop
     "l2_gradient": None,  # dW += l2 * W in the NumPy engine
     "sgd": "sgd",
     "momentum": "momentum",
@@ -47,7 +49,10 @@ KERNELS: Final[dict[str, str | None]] = {
 }
 """Every kernel of kernels.cu, and its twin in :mod:`fusedmlp_numpy.kernels`."""
 
-STRICT_KERNELS: Final = (*(name for name in KERNELS if name != "dropout_mask"), "product")
+STRICT_KERNELS: Final = (
+    *(name for name in KERNELS if name not in ("dropout_mask", "advance_cursor")),
+    "product",
+)
 """Every kernel of strict.cu that the engine launches."""
 
 # The block shapes that kernels.cu is written for; the enums there hold the same numbers.
@@ -85,16 +90,29 @@ class Batch:
         Number of the batch in the call.
     size
         B.
+    cursor
+        (2,) int64 on the device: batches and rows that ``number`` and ``first`` are counted from;
+        None where they are counted from the call's begin.
     """
 
     rows: DeviceArray | None
     first: int
     number: int
     size: int
+    cursor: DeviceArray | None = None
 
-    def pointer_and_first(self) -> tuple[Argument, Argument]:
-        """Return the arguments ``rows, first``."""
-        return NULL if self.rows is None else self.rows, np.int64(self.first)
+    def row_arguments(self) -> tuple[Argument, ...]:
+        """Return the arguments ``rows, cursor, first``."""
+        rows = NULL if self.rows is None else self.rows
+        return rows, self.cursor_argument(), np.int64(self.first)
+
+    def number_arguments(self) -> tuple[Argument, Argument]:
+        """Return the arguments ``cursor, batch``."""
+        return self.cursor_argument(), np.int64(self.number)
+
+    def cursor_argument(self) -> Argument:
+        """Return the argument ``cursor``."""
+        return NULL if self.cursor is None else self.cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +138,7 @@ class Dropout:
         """Return the arguments ``steps`` to ``threshold``."""
         return (
             self.steps,
-            np.int64(batch.number),
+            *batch.number_arguments(),
             np.uint32(self.layer),
             np.uint32(self.seed % 2**32),
             np.uint32(self.seed // 2**32),
@@ -157,7 +175,7 @@ class Targets:
 def gather_rows(program: Program, x: Inputs, batch: Batch, out: DeviceArray) -> None:
     """Out (B, D) = the batch's rows of x; see the NumPy twin."""
     B, D = out.shape
-    tail = (*batch.pointer_and_first(), np.int32(B), np.int32(D), out)
+    tail = (*batch.row_arguments(), np.int32(B), np.int32(D), out)
     if isinstance(x, tuple):
         name = f"gather_rows_csr_{x[2].dtype.name}"
         program.launch(name, (B,), (THREADS,), (*x, *tail))
@@ -234,7 +252,7 @@ def output_delta(
         b,
         targets.y,
         NULL if targets.w is None else targets.w,
-        *batch.pointer_and_first(),
+        *batch.row_arguments(),
         np.int64(batch.number),
         np.int32(B),
         np.int32(K),
@@ -254,7 +272,11 @@ def output_activation(program: Program, z: DeviceArray, b: DeviceArray, output: 
 
 
 def product(
-    program: Program, a: DeviceArray, b: DeviceArray, out: DeviceArray, transposed: str
+    program: Program,
+    a: DeviceArray,
+    b: DeviceArray,
+    out: DeviceArray,
+    transposed: Transposed = "",
 ) -> None:
     """Out (m, n) = a (m, k) · b (k, n), in strict mode, where cuBLAS has no say.
 
@@ -299,6 +321,14 @@ def batch_sums(program: Program, targets: Targets, n: int, size: int, out: Devic
     program.launch("batch_sums", *_batches(n, size), args)
 
 
+def advance_cursor(
+    program: Program, cursor: DeviceArray, batches: int, rows: int, *, restart: bool = False
+) -> None:
+    """Count so many batches and rows on, from where the cursor is or from 0."""
+    args = (cursor, np.int64(batches), np.int64(rows), np.int32(restart))
+    program.launch("advance_cursor", (1,), (1,), args)
+
+
 def l2_gradient(
     program: Program, gradient: DeviceArray, theta: DeviceArray, n_weights: int, l2: float
 ) -> None:
@@ -313,7 +343,7 @@ def update(
     arrays: tuple[DeviceArray, ...],
     n_weights: int,
     rates: DeviceArray,
-    number: int,
+    batch: Batch,
     constants: tuple[float, ...],
 ) -> None:
     """One optimizer step of kernel ``name`` on all parameters.
@@ -323,14 +353,14 @@ def update(
     arrays
         theta, gradient and the optimizer's slots, each (n,).
     rates
-        (n_batches, RATE_COLUMNS); row ``number`` is used.
+        (n_batches, RATE_COLUMNS); the row of the batch's number is used.
     constants
         l2, then the optimizer's own.
     """
     (n,) = arrays[0].shape
     real = arrays[0].dtype.type
     sizes = np.int64(n), np.int64(n_weights)
-    args = (*arrays, *sizes, rates, np.int64(number), *(real(c) for c in constants))
+    args = (*arrays, *sizes, rates, *batch.number_arguments(), *(real(c) for c in constants))
     program.launch(name, *_flat(n), args)
 
 

@@ -207,8 +207,9 @@ __device__ void gather_dense(
 }
 
 KERNEL gather_rows_uint8(
-    const uint8* x, const int64* rows, int64 first, int B, int D, real* out)
+    const uint8* x, const int64* rows, const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     for (int row = blockIdx.x; row < B; row += gridDim.x) {
         const uint8* from = x + source_row(rows, first, row) * D;
         real* to = out + (int64)row * D;
@@ -218,14 +219,16 @@ KERNEL gather_rows_uint8(
 }
 
 KERNEL gather_rows_float32(
-    const float* x, const int64* rows, int64 first, int B, int D, real* out)
+    const float* x, const int64* rows, const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_dense(x, rows, first, B, D, out);
 }
 
 KERNEL gather_rows_float64(
-    const double* x, const int64* rows, int64 first, int B, int D, real* out)
+    const double* x, const int64* rows, const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_dense(x, rows, first, B, D, out);
 }
 
@@ -248,16 +251,18 @@ __device__ void gather_sparse(
 }
 
 KERNEL gather_rows_csr_float32(
-    const int64* indptr, const int* indices, const float* values, const int64* rows, int64 first,
-    int B, int D, real* out)
+    const int64* indptr, const int* indices, const float* values, const int64* rows,
+    const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_sparse(indptr, indices, values, rows, first, B, D, out);
 }
 
 KERNEL gather_rows_csr_float64(
-    const int64* indptr, const int* indices, const double* values, const int64* rows, int64 first,
-    int B, int D, real* out)
+    const int64* indptr, const int* indices, const double* values, const int64* rows,
+    const int64* cursor, int64 first, int B, int D, real* out)
 {
+    first += rows_before(cursor);
     gather_sparse(indptr, indices, values, rows, first, B, D, out);
 }
 
@@ -306,9 +311,10 @@ __device__ real masked(real a, uint32 kept, int unit, real scale)
 }
 
 KERNEL bias_activation_dropout(
-    real* z, const real* b, int B, int H, int activation, const uint32* steps, int64 batch,
-    uint32 layer, uint32 seed_low, uint32 seed_high, uint64 threshold, real scale)
+    real* z, const real* b, int B, int H, int activation, const uint32* steps, const int64* cursor,
+    int64 batch, uint32 layer, uint32 seed_low, uint32 seed_high, uint64 threshold, real scale)
 {
+    batch += batches_before(cursor);
     const Constants<real> c = constants((real)0);
     const uint32 step = steps[batch];
     for (int row = blockIdx.x; row < B; row += gridDim.x)
@@ -344,9 +350,11 @@ KERNEL hidden_delta(real* delta, const real* a, int B, int H, int activation)
 }
 
 KERNEL hidden_delta_dropout(
-    real* delta, const real* a, int B, int H, int activation, const uint32* steps, int64 batch,
-    uint32 layer, uint32 seed_low, uint32 seed_high, uint64 threshold, real scale, real unscale)
+    real* delta, const real* a, int B, int H, int activation, const uint32* steps,
+    const int64* cursor, int64 batch, uint32 layer, uint32 seed_low, uint32 seed_high,
+    uint64 threshold, real scale, real unscale)
 {
+    batch += batches_before(cursor);
     const Constants<real> c = constants((real)0);
     const uint32 step = steps[batch];
     for (int row = blockIdx.x; row < B; row += gridDim.x)
@@ -398,10 +406,12 @@ __device__ real softmax_terms(real* z, int K, real m, const Constants<real>& c)
 }
 
 KERNEL softmax_cross_entropy(
-    real* z, const real* b, const int64* y, const real* w, const int64* rows, int64 first,
-    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    real* z, const real* b, const int64* y, const real* w, const int64* rows, const int64* cursor,
+    int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
     double* correct)
 {
+    first += rows_before(cursor);
+    batch += batches_before(cursor);
     if (threadIdx.x)
         return;
     const Constants<real> c = constants((real)0);
@@ -428,10 +438,12 @@ KERNEL softmax_cross_entropy(
 }
 
 KERNEL sigmoid_cross_entropy(
-    real* z, const real* b, const real* y, const real* w, const int64* rows, int64 first,
-    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    real* z, const real* b, const real* y, const real* w, const int64* rows, const int64* cursor,
+    int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
     double* correct)
 {
+    first += rows_before(cursor);
+    batch += batches_before(cursor);
     if (threadIdx.x)
         return;
     const Constants<real> c = constants((real)0);
@@ -460,10 +472,12 @@ KERNEL sigmoid_cross_entropy(
 }
 
 KERNEL squared_error(
-    real* z, const real* b, const real* y, const real* w, const int64* rows, int64 first,
-    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    real* z, const real* b, const real* y, const real* w, const int64* rows, const int64* cursor,
+    int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
     double* correct)
 {
+    first += rows_before(cursor);
+    batch += batches_before(cursor);
     if (threadIdx.x)
         return;
     const real one = 1, scale = batch_scale(mean, batch_weights, batch, B);
@@ -484,10 +498,12 @@ KERNEL squared_error(
 }
 
 KERNEL poisson_deviance(
-    real* z, const real* b, const real* y, const real* w, const int64* rows, int64 first,
-    int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
+    real* z, const real* b, const real* y, const real* w, const int64* rows, const int64* cursor,
+    int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
     double* correct)
 {
+    first += rows_before(cursor);
+    batch += batches_before(cursor);
     if (threadIdx.x)
         return;
     const Constants<real> c = constants((real)0);
@@ -599,9 +615,10 @@ __device__ real penalised(real gradient, real theta, int64 i, int64 n_weights, r
 }
 
 KERNEL sgd(
-    real* theta, const real* gradient, int64 n, int64 n_weights, const real* rates, int64 batch,
-    real l2)
+    real* theta, const real* gradient, int64 n, int64 n_weights, const real* rates,
+    const int64* cursor, int64 batch, real l2)
 {
+    batch += batches_before(cursor);
     const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -612,8 +629,9 @@ KERNEL sgd(
 
 KERNEL momentum(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
-    int64 batch, real l2, real mu)
+    const int64* cursor, int64 batch, real l2, real mu)
 {
+    batch += batches_before(cursor);
     const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -625,8 +643,9 @@ KERNEL momentum(
 
 KERNEL nesterov(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
-    int64 batch, real l2, real mu)
+    const int64* cursor, int64 batch, real l2, real mu)
 {
+    batch += batches_before(cursor);
     const real lr = rates[RATE_COLUMNS * batch];
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -638,9 +657,10 @@ KERNEL nesterov(
 
 KERNEL adam(
     real* theta, const real* gradient, real* first_moment, real* second_moment, int64 n,
-    int64 n_weights, const real* rates, int64 batch, real l2, real beta1, real beta2, real rest1,
-    real rest2)
+    int64 n_weights, const real* rates, const int64* cursor, int64 batch, real l2, real beta1,
+    real beta2, real rest1, real rest2)
 {
+    batch += batches_before(cursor);
     const real* rate = rates + RATE_COLUMNS * batch;
     const real lr = rate[1], correction = rate[2], keep = rate[3], eps = rate[4];
     const int64 stride = (int64)gridDim.x * blockDim.x;

@@ -6,7 +6,9 @@ import cupy_shim
 import cupy_standin
 import pytest
 
-from fusedmlp_cupy.device import CupyDevice, kernel_source
+from fusedmlp_cupy import cublas
+from fusedmlp_cupy.device import CupyDevice
+from fusedmlp_cupy.sources import kernel_source
 
 
 def built(source, folder):
@@ -14,6 +16,19 @@ def built(source, folder):
     return {
         dtype: cupy_shim.Kernels(source, real, folder) for dtype, real in cupy_shim.REALS.items()
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cublas_libraries():
+    """Handles on a stand-in are made of its own cuBLAS."""
+    load = cublas.load
+
+    def of(cupy):
+        return cupy.cublas_library if isinstance(cupy, cupy_standin.StandIn) else load(cupy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cublas, "load", of)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +71,16 @@ def device(standin):
     device = CupyDevice(standin, 0)
     with device.active():
         yield device
+
+
+WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS")
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    """How steps are launched, and whether products are large ones; graphs are of three steps."""
+    name, _, products = request.param.partition(", ")
+    monkeypatch.setattr("fusedmlp_cupy.engine.GROUP_STEPS", 3)
+    if products:
+        monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", 0)
+    return name

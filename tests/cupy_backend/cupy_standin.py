@@ -1,10 +1,13 @@
 """A stand-in for the module ``cupy``: the small part that the backend uses, in host memory.
 
 It is strict where CuPy is: no implicit conversion to NumPy, only C-ordered outputs,
-uploads of exactly the right type. A second stream does its copies as late as it may, and every
-use of memory that no event puts in order with them fails. Fresh arrays are NaN or 0xFF, so that
-nothing unwritten is ever used unnoticed. Each begins after a guard that every launch is checked
-against, and ends at a page that must not be touched at all. Kernels run through :mod:`cupy_shim`.
+uploads of exactly the right type. While a stream records, launches are kept with the arguments that
+they have then, nothing runs, and everything that waits, copies or allocates fails, as on a device;
+a replay whose memory has been given back fails too. A second stream does its copies as late as it
+may, and every use of memory that no event puts in order with them fails. Fresh arrays are NaN
+or 0xFF, so that nothing unwritten is ever used unnoticed. Each begins after a guard that every
+launch is checked against, and ends at a page that must not be touched at all. Kernels run through
+:mod:`cupy_shim`.
 """
 
 from __future__ import annotations
@@ -14,15 +17,17 @@ import functools
 import mmap
 import tempfile
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import cupy_shim
 import numpy as np
+from cupy_cublas import FakeCublas
 from cupy_shim import dtype_of
 
-from fusedmlp_cupy.device import checks_source, kernel_source
+from fusedmlp_cupy.sources import checks_source, kernel_source
 
 GUARD_BYTES = 256
 GUARD = 0xA5
@@ -34,6 +39,10 @@ libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 class OutOfMemoryError(MemoryError):
     """As ``cupy.cuda.memory.OutOfMemoryError``."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """As ``cupy.cuda.runtime.CUDARuntimeError``."""
 
 
 @dataclass
@@ -65,6 +74,10 @@ class DeviceArray:
         return self._host.nbytes
 
     @property
+    def data(self):
+        return SimpleNamespace(ptr=self._host.ctypes.data)
+
+    @property
     def device(self):
         return Device(self._owner, self._block.device)
 
@@ -93,6 +106,7 @@ class DeviceArray:
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if host.dtype != self.dtype or host.shape != self.shape:
             raise ValueError(f"{host.dtype}{host.shape} into {self.dtype}{self.shape}")
+        self._owner.refuse_while_recording("a copy from the host")
         self._owner.uploads += 1
         if stream is None:
             self._host[...] = host
@@ -100,6 +114,7 @@ class DeviceArray:
             stream.copy(self, host)
 
     def get(self):
+        self._owner.refuse_while_recording("a copy to the host")
         self._owner.reads += 1
         return self._host.copy()
 
@@ -149,6 +164,11 @@ class Memory:
         self.uploads = self.reads = self.synchronisations = 0
         self.current = []  # numbers of the devices made current, the last one now
         self.launches = 0
+        self.recording = None  # launches of the stream that records now
+
+    def refuse_while_recording(self, what):
+        if self.recording is not None:
+            raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what}")
 
     def holding(self, host, device=0):
         """A fresh array with these values."""
@@ -165,6 +185,7 @@ class Memory:
             array._block.used_at = self.launches
 
     def allocate(self, shape, dtype):
+        self.refuse_while_recording("an allocation")
         dtype = np.dtype(dtype)
         n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if self.limit is not None and n_bytes > self.limit:
@@ -215,14 +236,32 @@ class Event:
 class Stream:
     """A second stream: copies wait until somebody waits for them."""
 
-    def __init__(self, *, non_blocking):
+    def __init__(self, memory, *, non_blocking):
         assert non_blocking, "a blocking stream takes turns with the default one"
+        self._memory = memory
+        self.ptr = id(self)
         self._copies = []  # (array, host array)
         self._done = self._awaited_by_host = self._launches_seen = 0
         self._lock = threading.Lock()
 
     def now(self):
         return len(self._copies)
+
+    def __enter__(self):
+        self._memory.streams.append(self)
+        return self
+
+    def __exit__(self, *_):
+        self._memory.streams.pop()
+
+    def begin_capture(self, mode):
+        assert mode == THREAD_LOCAL, "other threads would be kept from allocating"
+        assert self._memory.recording is None
+        self._memory.recording = []
+
+    def end_capture(self):
+        launches, self._memory.recording = self._memory.recording, None
+        return Graph(self._memory, launches)
 
     def wait_event(self, event):
         assert isinstance(event._stream, NullStream)
@@ -264,13 +303,32 @@ class NullStream:
         event._stream.run(event._point)
 
     def __enter__(self):
+        self._memory.streams.append(self)
         return self
 
     def __exit__(self, *_):
-        return None
+        self._memory.streams.pop()
 
     def synchronize(self):
+        self._memory.refuse_while_recording("waiting")
         self._memory.synchronisations += 1
+
+
+class Graph:
+    """Recorded launches: functions that run them, and the memory that each needs."""
+
+    def __init__(self, memory, launches):
+        self._memory, self.launches, self.replays = memory, launches, 0
+
+    def launch(self, stream):
+        assert isinstance(stream, NullStream), "would run beside what the default stream does"
+        self._memory.refuse_while_recording("a launch of a graph")
+        self.replays += 1
+        for run, arrays, blocks in self.launches:
+            assert all(block() is not None for block in blocks), "memory of a graph was given back"
+            self._memory.launches += 1
+            run()
+            self._memory.check_guards(arrays)
 
 
 class RawKernel:
@@ -280,11 +338,11 @@ class RawKernel:
         self._standin, self._run = standin, run
 
     def __call__(self, grid, block, args):
-        self._standin.check_current("launched")
-        self._standin.memory.use([a for a in args if isinstance(a, DeviceArray)])
         assert all(type(n) is int for n in (*grid, *block)), (grid, block)
-        self._run(grid, block, tuple(unwrap(a) for a in args))
-        self._standin.memory.check_guards([a for a in args if isinstance(a, DeviceArray)])
+        arrays = [a for a in args if isinstance(a, DeviceArray)]
+        # Scalars keep the values that they have now; arrays are addresses.
+        values = tuple(unwrap(a) for a in args)
+        self._standin.queue(lambda: self._run(grid, block, values), arrays)
 
 
 class RawModule:
@@ -295,6 +353,7 @@ class RawModule:
 
     def compile(self):
         self._standin.check_current("compiled")
+        self._standin.memory.refuse_while_recording("loading a module")
 
     def get_function(self, name):
         assert name in self._kernels.parameters, f"no kernel {name}"
@@ -325,13 +384,15 @@ class StandIn:
         self.free = free
         self.empty = self.memory.allocate
         null = NullStream(memory)
+        memory.streams = [null]
 
         def stream(*, non_blocking=False):
             self.check_current("stream made")
-            return Stream(non_blocking=non_blocking)
+            return Stream(memory, non_blocking=non_blocking)
 
         stream.null = null
         self.product_type = DEFAULT_PRODUCTS
+        self.cublas_library = FakeCublas(self, lambda x: tf32(x))
         self._core = SimpleNamespace(
             _routines_linalg=SimpleNamespace(
                 COMPUTE_TYPE_DEFAULT=DEFAULT_PRODUCTS,
@@ -352,6 +413,7 @@ class StandIn:
                 driverGetVersion=lambda: 13000,
                 runtimeGetVersion=lambda: 13020,
                 memGetInfo=lambda: (self.free, 2**34),
+                streamCaptureModeThreadLocal=THREAD_LOCAL,
             ),
         )
 
@@ -380,6 +442,20 @@ class StandIn:
         assert 0 <= number < self._devices
         return Device(self.memory, number)
 
+    def queue(self, run, arrays):
+        """Run something, or keep it where the current stream records."""
+        self.check_current("launched")
+        memory = self.memory
+        if memory.recording is None:
+            assert isinstance(memory.streams[-1], NullStream), "not in order with anything"
+            memory.use(arrays)
+            run()
+            memory.check_guards(arrays)
+            return
+        assert not isinstance(memory.streams[-1], NullStream), "the default stream cannot record"
+        guards = [SimpleNamespace(_block=SimpleNamespace(guard=a._block.guard)) for a in arrays]
+        memory.recording.append((run, guards, [weakref.ref(a._block) for a in arrays]))
+
     def check_current(self, what):
         assert self.memory.current, f"{what} outside a device's context"
 
@@ -404,6 +480,8 @@ class StandIn:
 
     def dot(self, a, b, out=None):
         self.check_current("multiplied")
+        if self.memory.recording is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture is unsupported")
         out = self.empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out
         a_host, b_host, out_host = unwrap(a), unwrap(b), unwrap(out)
         assert a.dtype == b.dtype == out.dtype
@@ -421,7 +499,7 @@ class StandIn:
         return out
 
 
-DEFAULT_PRODUCTS, TF32_PRODUCTS = 1, 7
+DEFAULT_PRODUCTS, TF32_PRODUCTS, THREAD_LOCAL = 1, 7, 1
 """CuPy's numbers."""
 
 

@@ -20,17 +20,29 @@ from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.engine import CupyEngine
 from fusedmlp_cupy.kernels import KERNELS
+from fusedmlp_cupy.launching import Launching
+from fusedmlp_cupy.products import PRODUCTS
 from fusedmlp_numpy.engine import NumpyEngine
 
 B, STEPS = 7, 50
 SEED = 2**40 + 11
 
 
-def engines(standin, network, optimizer, objective=None, dtype="float32", state=None, size=B):
+def engines(
+    standin,
+    network,
+    optimizer,
+    objective=None,
+    dtype="float32",
+    state=None,
+    size=B,
+    way="eager",
+):
     objective = objective or Objective()
     common = {"batch_size": size, "dtype": dtype, "seed": SEED}
     device = CupyDevice(standin, 0)
-    ours = CupyEngine(network, optimizer, objective, **common, device=device)
+    launching = Launching(way, way, "asked for")
+    ours = CupyEngine(network, optimizer, objective, **common, device=device, launching=launching)
     reference = NumpyEngine(network, optimizer, objective, **common, threads=None)
     if state is None:
         slots = tuple(zeros(network, dtype) for _ in optimizer.slots)
@@ -100,10 +112,10 @@ def train_both(ours, reference, data, bound, lr=0.05):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_trajectory_of_every_optimizer(fast, optimizer, dtype):
+def test_trajectory_of_every_optimizer(fast, optimizer, dtype, way):
     network = Network((11, 13, 5), "tanh", "softmax")
     objective = Objective("mean", 0.01)
-    pair = engines(fast, network, make_optimizer(optimizer), objective, dtype)
+    pair = engines(fast, network, make_optimizer(optimizer), objective, dtype, way=way)
     lr = 0.005 if optimizer.startswith("adam") else 0.05
     train_both(*pair, data_set(network, 5 * B + 3, dtype), trajectory_bound(dtype), lr)
 
@@ -118,9 +130,10 @@ def test_trajectory_of_adam_with_epsilon_hat(fast):
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout):
+@pytest.mark.parametrize("way", ["eager, cuBLAS", "graph"], indirect=True)
+def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout, way):
     network = Network((9, 8, 6, 4), hidden, output, dropout)
-    pair = engines(fast, network, SGD(momentum=0.9), dtype="float64")
+    pair = engines(fast, network, SGD(momentum=0.9), dtype="float64", way=way)
     x, y, w = data_set(network, 5 * B + 1, "float64", weighted=True)
     # Linear layers under an exp soon overflow, unless their inputs are small.
     x = x / 8 if output == "exp" else x
@@ -130,18 +143,20 @@ def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("storage", ["uint8", "float32", "float64", "csr"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_trajectory_of_every_storage(fast, storage, reduction, dtype):
+@pytest.mark.parametrize("way", ["eager", "graph, cuBLAS"], indirect=True)
+def test_trajectory_of_every_storage(fast, storage, reduction, dtype, way):
     network = Network((10, 6, 3), "relu", "softmax", 0.2)
-    pair = engines(fast, network, SGD(), Objective(reduction), dtype)
+    pair = engines(fast, network, SGD(), Objective(reduction), dtype, way=way)
     data = data_set(network, 4 * B + 2, dtype, storage, weighted=reduction == "sum")
     train_both(*pair, data, trajectory_bound(dtype), 0.02)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (4, 1), (1, 2, 1), (37, 300, 1)], ids=str)
 @pytest.mark.parametrize("size", [1, 5])
-def test_single_neurons_and_odd_widths(fast, sizes, size):
+@pytest.mark.parametrize("way", ["eager", "graph"], indirect=True)
+def test_single_neurons_and_odd_widths(fast, sizes, size, way):
     network = Network(sizes, "sigmoid", "sigmoid")
-    pair = engines(fast, network, SGD(), dtype="float64", size=size)
+    pair = engines(fast, network, SGD(), dtype="float64", size=size, way=way)
     train_both(*pair, data_set(network, 11, "float64"), trajectory_bound("float64"))
 
 
@@ -181,14 +196,15 @@ def test_one_epoch_is_its_gradients_applied(standin):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sliced_epoch_equals_whole_bit_for_bit(fast, dtype):
+@pytest.mark.parametrize("way", ["eager", "graph", "graph, cuBLAS"], indirect=True)
+def test_sliced_epoch_equals_whole_bit_for_bit(fast, dtype, way):
     network = Network((8, 7, 4), "relu", "softmax", 0.5)
     n = 6 * B + 2
     x, y, w = data_set(network, n, dtype, "uint8", weighted=True)
     order, rates = np.random.default_rng(4).permutation(n), np.linspace(0.01, 0.02, 7)
     results = []
     for cuts in ([0, n], [0, 2 * B, 3 * B, n]):
-        engine, _ = engines(fast, network, make_optimizer("adam"), dtype=dtype)
+        engine, _ = engines(fast, network, make_optimizer("adam"), dtype=dtype, way=way)
         data = engine.stage(x, y, w)
         sums = [
             engine.train_epoch(data, order[a:b], rates[a // B : -(-b // B)])
@@ -206,10 +222,10 @@ def test_sliced_epoch_equals_whole_bit_for_bit(fast, dtype):
         assert getattr(sums_a, name).tobytes() == getattr(sums_b, name).tobytes()
 
 
-def test_an_epoch_waits_for_the_device_once(fast):
+def test_an_epoch_waits_for_the_device_once(fast, way):
     """No host work hides between batches: reads and uploads do not grow with their number."""
     network = Network((5, 4, 3), dropout=0.1)
-    engine, _ = engines(fast, network, make_optimizer("adam"))
+    engine, _ = engines(fast, network, make_optimizer("adam"), way=way)
     traffic = []
     for n_batches in (2, 20):
         data = engine.stage(*data_set(network, n_batches * B, "float32"))
@@ -325,9 +341,18 @@ def test_large_inputs_go_up_in_pieces(fast, monkeypatch):
     check_close("outputs", engine.forward(x), reference.forward(x), bound)
 
 
-def test_these_trainings_launch_every_kernel(fast, kernels):
+def test_these_trainings_launch_every_kernel(fast, kernels, monkeypatch):
     """The trajectories above leave no kernel out: a few of them launch all."""
     kernels["float32"].launched.clear()
+    for most in (2**24, 0):
+        monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", most)
+        launch_every_kernel(fast)
+    never = {*KERNELS, *PRODUCTS} - kernels["float32"].launched
+    # One is for comparisons only: training computes masks in place. The tiles are of wide layers.
+    assert never == {"dropout_mask", *(name for name in PRODUCTS if name.endswith("_32"))}
+
+
+def launch_every_kernel(fast):
     cases = zip(
         ("uint8", "float32", "float64", "csr", "csr", "float32"),
         ("softmax", "sigmoid", "identity", "softmax", "softmax", "exp"),
@@ -343,5 +368,3 @@ def test_these_trainings_launch_every_kernel(fast, kernels):
         engine.train_epoch(data, np.arange(B), np.ones(1))
         engine.loss_and_gradients(data, np.arange(B))
         engine.forward(np.zeros((1, 4), np.float32))
-    never = set(KERNELS) - kernels["float32"].launched
-    assert never == {"dropout_mask"}  # for comparisons only: training computes masks in place

@@ -18,8 +18,8 @@ from fusedmlp.network import OUTPUTS, Network, Objective
 from fusedmlp.optimizers import SGD
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.adopting import CHECKS
-from fusedmlp_cupy.device import checks_source
 from fusedmlp_cupy.kernels import SUM_THREADS
+from fusedmlp_cupy.sources import checks_source
 
 NETWORK = Network((6, 5, 3), "tanh")
 

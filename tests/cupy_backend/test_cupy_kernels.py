@@ -282,6 +282,46 @@ def test_batch_sums_and_weights(device, n, size, permuted):
     check_close("weights", sums.get(), np.add.reduceat(permuted_w, starts), bound)
 
 
+def test_a_cursor_counts_batches_and_rows(device):
+    program = program_of(device, "float32")
+    cursor = device.upload(np.array([99, 99]))
+    launches.advance_cursor(program, cursor, 0, 0, restart=True)
+    assert cursor.get().tolist() == [0, 0]
+    for _ in range(2):
+        launches.advance_cursor(program, cursor, 3, 21)
+    assert cursor.get().tolist() == [6, 42]
+
+
+@dtypes
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_what_a_launch_is_told_counts_from_the_cursor(device, dtype, output):
+    """Rows, batch weights, dropout steps and rates: the same bits from wherever it counts."""
+    B, K = 5, 7
+    z, b, y, w, order = output_case(output, (B, K), dtype, True)
+    program = program_of(device, dtype)
+    found = []
+    for cursor, first, number in ((None, 3, 2), ([1, 2], 1, 1), ([2, 3], 0, 0)):
+        there = None if cursor is None else device.upload(np.array(cursor))
+        batch = Batch(device.upload(order), first, number, B, there)
+        x = device.empty((B, K), dtype)
+        launches.gather_rows(program, device.upload(random((B + 5, K), dtype, 9)), batch, x)
+        masks = Dropout(device.upload(np.array([7, 8, 9], np.uint32)), 0, SEED, 0.5)
+        launches.bias_activation(program, x, device.upload(b), "tanh", batch, masks)
+        delta = device.upload(z)
+        launches.hidden_delta(program, delta, x, "tanh", batch, masks)
+        losses = device.upload(np.zeros(B + 5)), device.upload(np.zeros(B + 5))
+        weights = device.upload(np.array([np.nan, np.nan, 2.5]))
+        targets = Targets(device.upload(y), device.upload(w), True, weights, *losses)
+        launches.output_delta(program, delta, device.upload(b), output, batch, targets)
+        rates = device.upload(np.array([[np.nan] * 5] * 2 + [[0.1] * 5]).astype(dtype))
+        theta = tuple(device.upload(random(9, dtype, i) ** 2) for i in range(4))
+        launches.update(program, "adam", theta, 9, rates, batch, (0.1, 0.9, 0.99, 0.1, 0.01))
+        results = (x, delta, *losses, *theta)
+        assert not any(np.isnan(each.get()).any() for each in results)
+        found.append(b"".join(each.get().tobytes() for each in results))
+    assert found[0] == found[1] == found[2]
+
+
 @dtypes
 @pytest.mark.parametrize(("n", "n_weights"), [(1, 1), (1, 0), (257, 101), (5003, 4001)])
 @pytest.mark.parametrize("l2", [0.0, 0.03])
@@ -303,7 +343,10 @@ def test_updates(device, dtype, n, n_weights, l2, name):
     row = (lr, lr / corrections[0], corrections[1], 1.0 - lr * decay, 1e-3)
     rates = device.upload(np.array([[np.nan] * launches.RATE_COLUMNS, row]).astype(dtype))
     constants = {"sgd": (l2,), "adam": (l2, 0.9, 0.999, 1 - 0.9, 1 - 0.999)}
-    launches.update(program, name, on_device, n_weights, rates, 1, constants.get(name, (l2, mu)))
+    batch = whole(0, number=1)
+    launches.update(
+        program, name, on_device, n_weights, rates, batch, constants.get(name, (l2, mu))
+    )
     gradient += penalty * theta
     if name == "adam":
         for part, rate in ((slice(0, n_weights), decay), (slice(n_weights, n), 0.0)):

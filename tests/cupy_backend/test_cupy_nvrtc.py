@@ -16,8 +16,9 @@ from fusedmlp import backend
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp_cupy import kernels as launches
 from fusedmlp_cupy.adopting import CHECKS
-from fusedmlp_cupy.device import checks_source, compile_options, kernel_source
 from fusedmlp_cupy.kernels import KERNELS, STRICT_KERNELS
+from fusedmlp_cupy.products import PRODUCTS
+from fusedmlp_cupy.sources import checks_source, compile_options, kernel_source
 from fusedmlp_numpy import kernels as twins
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -72,7 +73,7 @@ def test_every_kernel_compiles(nvrtc, dtype, architecture, strict):
     source = kernel_source(strict=strict)
     code, log = compiled(nvrtc, source, dtype, architecture, strict=strict)
     assert code[:4] == b"\x7fELF"
-    names = STRICT_KERNELS if strict else KERNELS
+    names = STRICT_KERNELS if strict else (*KERNELS, *PRODUCTS)
     missing = [name for name in names if f".text.{name}\0".encode() not in code]
     assert not missing, f"not in the machine code: {missing}"
     assert "warning" not in log, log
@@ -104,7 +105,7 @@ def test_float32_kernels_compute_rows_in_float32(nvrtc):
     """No accidental double in the hot kernels: a stray 1.0 would halve a GPU's speed or worse."""
     ptx = compiled_ptx(nvrtc, "float32")
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?)^}", ptx, re.DOTALL | re.MULTILINE))
-    assert set(bodies) == set(KERNELS)
+    assert set(bodies) == {*KERNELS, *PRODUCTS}
     allowed = {"batch_sums", "batch_weights", *launches.OUTPUT_KERNELS.values()}
     allowed |= {name for name in KERNELS if name.endswith("float64")}
     double = {name for name, body in bodies.items() if re.search(r"\.f64\s", body)}
@@ -127,8 +128,8 @@ def test_no_instruction_of_strict_mode_fuses_or_flushes(nvrtc, dtype):
 
 def test_names_agree_in_source_launch_table_and_specification():
     in_source = set(cupy_shim.parameters_of(kernel_source(), "float"))
-    assert in_source == set(KERNELS)
-    assert kernel_source().count("\nKERNEL ") == len(KERNELS)
+    assert in_source == {*KERNELS, *PRODUCTS}
+    assert kernel_source().count("\nKERNEL ") == len(KERNELS) + len(PRODUCTS)
     for name, twin in KERNELS.items():
         assert twin is None or name.startswith(twin), name
         assert twin is None or callable(getattr(twins, twin)), name

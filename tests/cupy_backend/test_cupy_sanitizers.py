@@ -7,6 +7,7 @@ rest everywhere: more rows than two blocks take at once, more columns than lanes
 
 from __future__ import annotations
 
+import re
 import sys
 
 import cupy_sanitizers as sanitizers
@@ -16,9 +17,19 @@ import numpy as np
 import pytest
 
 from fusedmlp.network import OUTPUTS, Objective
-from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy.device import CupyDevice, checks_source, kernel_source
-from fusedmlp_cupy.kernels import KERNELS, STRICT_KERNELS, SUM_THREADS, Batch, Dropout, dropout_mask
+from fusedmlp_cupy import CupyBackend, products
+from fusedmlp_cupy.device import CupyDevice
+from fusedmlp_cupy.kernels import (
+    KERNELS,
+    RATE_COLUMNS,
+    STRICT_KERNELS,
+    SUM_THREADS,
+    Batch,
+    Dropout,
+    dropout_mask,
+)
+from fusedmlp_cupy.products import PRODUCTS
+from fusedmlp_cupy.sources import checks_source, kernel_source
 from problems import engine, order, problem
 
 pytestmark = pytest.mark.skipif(
@@ -49,6 +60,12 @@ PLANTED = {
         "(kept >> (h - 4 * g + 32 * PLANTED))",
         "shift exponent",
     ),
+    "a term too far": (
+        "gradients_16",
+        "term < n_terms;",
+        "term < n_terms + PLANTED;",
+        "heap-buffer-overflow",
+    ),
     "two blocks write one place": (
         "batch_weights",
         "out[batch] = sum",
@@ -64,6 +81,7 @@ SHOWN_BY = {
     "row_largest": ("softmax_cross_entropy", "output_activation"),
     "bias_gradient": ("bias_gradient",),
     "block_sum": ("batch_sums",),
+    "product": ("sgd_gradients_32",),  # of more terms than a chunk
 }
 """Kernels in which a barrier of each function is missed."""
 
@@ -85,9 +103,13 @@ def recordings(built_kernels):
     for dtype, kernels in built_kernels.items():
         recorder = sanitizers.Recorder(kernels)
         standin = cupy_standin.StandIn({dtype: recorder})
-        record(standin, dtype)
+        for small in (0, products.SMALL_PRODUCT):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(products, "SMALL_PRODUCT", small)
+                record(standin, dtype)
         record_a_mask(standin, dtype)
-        assert set(recorder.recording.names) == set(KERNELS)
+        record_products(standin, dtype)
+        assert set(recorder.recording.names) == {*KERNELS, *PRODUCTS}
         found[dtype] = recorder.recording
     return found
 
@@ -137,6 +159,30 @@ def record_a_mask(standin, dtype):
         dropout_mask(program, device.empty((BATCH, 35), np.uint8), Batch(None, 0, 0, BATCH), masks)
 
 
+def record_products(standin, dtype):
+    """Both widths of tiles, with more terms than a chunk has and more tiles than blocks."""
+    device = CupyDevice(standin, 0)
+    for tile in products.TILES:
+        with pytest.MonkeyPatch.context() as patch, device.active():
+            patch.setattr(products, "tile_of", lambda *_, tile=tile: tile)
+            program = device.program(dtype, PRODUCTS)
+            m, k, n = 35, 37, 67
+            rng = np.random.default_rng(tile)
+            shapes = (m, k), (k, n), (m, n), (n,), (2, RATE_COLUMNS), (k, m), (n, k)
+            a, b, out, bias, rates, a_across, b_across = (
+                device.upload(rng.random(shape).astype(dtype)) for shape in shapes
+            )
+            values, sums = (
+                device.upload(rng.random((m, n)).astype(dtype)),
+                device.upload(bias.get()),
+            )
+            products.product(program, a, b, out, bias, "tanh")
+            products.delta_below(program, a, b_across, out, values, "tanh")
+            products.gradients(program, a_across, b, out, sums)
+            batch = Batch(None, 0, 1, k)
+            products.sgd_gradients(program, a_across, b, out, bias, rates, batch, 0.1)
+
+
 @pytest.mark.parametrize("dtype", cupy_shim.REALS)
 def test_no_access_is_outside_an_array(folder, recordings, dtype):
     real = cupy_shim.REALS[dtype]
@@ -152,7 +198,7 @@ def threaded(folder):
 
 
 def test_no_two_accesses_race(threaded, recordings):
-    done = sanitizers.replay(threaded, recordings["float32"].one_of(*KERNELS))
+    done = sanitizers.replay(threaded, recordings["float32"].one_of(*KERNELS, *PRODUCTS))
     assert done.returncode == 0, done.stderr[:3000]
 
 
@@ -177,7 +223,7 @@ def test_a_barrier_left_out_is_a_race(threaded, recordings, number, function):
         return
     assert done.returncode == sanitizers.FOUND, f"{done.returncode}: {done.stderr[:3000]}"
     assert "data race" in done.stderr
-    assert "kernels.cu:" in done.stderr
+    assert re.search(r"(kernels|products)\.cu:\d+", done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +248,7 @@ def test_a_planted_fault_is_found(faulty, recordings, fault):
     done = sanitizers.replay(program, recording, planted=list(PLANTED).index(fault) + 1)
     assert done.returncode == sanitizers.FOUND, f"{done.returncode}: {done.stderr[:3000]}"
     assert words in done.stderr
-    assert "kernels.cu:" in done.stderr
+    assert re.search(r"(kernels|products)\.cu:\d+", done.stderr)
 
 
 @pytest.mark.parametrize("sanitizer", sanitizers.SANITIZERS)

@@ -21,8 +21,9 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
 from fusedmlp.registry import backend_class
 from fusedmlp.strict import CONSTANTS
 from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy.device import CupyDevice, kernel_source
+from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.kernels import STRICT_KERNELS
+from fusedmlp_cupy.sources import kernel_source
 from problems import OPTIMIZERS, engine, problem
 
 DTYPES = ("float32", "float64")

@@ -1,0 +1,306 @@
+"""Steps recorded as CUDA graphs, over a stand-in that records as a device does.
+
+While a stream records, nothing runs there; a replay runs what was recorded, with the numbers that
+it was given then, on the memory that it had then. What only a device shows: that the driver records
+the same launches, and how long a replay takes.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import numpy as np
+import pytest
+from test_cupy_engine import B, data_set, engines, train_both
+
+from fusedmlp.errors import BackendUnavailableError, BreachedError, InvalidInputError
+from fusedmlp.network import Network, Objective
+from fusedmlp.optimizers import SGD, make_optimizer
+from fusedmlp.tolerance import trajectory_bound
+from fusedmlp_cupy import CupyBackend, cublas, kernels
+from fusedmlp_cupy.kernels import Batch
+from problems import engine, flat, order, problem
+
+NETWORK = Network((11, 13, 5), "tanh", "softmax", 0.3)
+
+
+@pytest.fixture
+def cupy(fast, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fast)
+    return fast
+
+
+def epochs(built, data, n_rows, n_epochs=4, size=B):
+    rates = np.linspace(0.05, 0.02, -(-n_rows // size))
+    rng = np.random.default_rng(5)
+    return [built.train_epoch(data, rng.permutation(n_rows), rates) for _ in range(n_epochs)]
+
+
+def graphs_of(built):
+    """The recorded graphs of an engine, by data set and group."""
+    known = built._graphs._known
+    return {
+        key: each.graph
+        for groups in known.values()
+        for key, each in groups.items()
+        if each is not None
+    }
+
+
+@pytest.fixture
+def three_steps(monkeypatch):
+    """Graphs of three steps."""
+    monkeypatch.setattr("fusedmlp_cupy.engine.GROUP_STEPS", 3)
+
+
+def large_products(monkeypatch):
+    monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", 0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_replay_has_the_launches_and_the_bits_of_eager_steps(
+    fast, kernels, monkeypatch, three_steps, optimizer
+):
+    n = 10 * B + 3
+    results, launches = [], []
+    shim = kernels["float32"]
+    run = shim._run
+    for way in ("eager", "graph"):
+        built, _ = engines(fast, NETWORK, make_optimizer(optimizer), Objective(l2=0.1), way=way)
+        data = built.stage(*data_set(NETWORK, n, "float32", "uint8", weighted=True))
+        names = []
+
+        def noting(name, *args, names=names, **options):
+            names.append(name)
+            run(name, *args, **options)
+
+        monkeypatch.setattr(shim, "_run", noting)
+        sums = epochs(built, data, n)
+        state = built.state()
+        arrays = [*state.parameters, *(a for slot in state.slots for a in slot)]
+        results.append([a.tobytes() for a in (*arrays, *(s.losses for s in sums))])
+        launches.append(names)
+    assert results[0] == results[1]
+    assert launches[0] == launches[1]
+    graphs = graphs_of(built)
+    assert set(graphs) == {(3, B), (1, B), (1, 3)}  # groups, single steps, the last three rows
+    replays = {key: graph.replays for key, graph in graphs.items()}
+    assert replays == {(3, B): 4 * 3 - 1, (1, B): 3, (1, 3): 3}
+
+
+def test_two_data_sets_have_graphs_of_their_own(fast):
+    built, reference = engines(fast, NETWORK, SGD(), dtype="float64", way="graph")
+    sets = [data_set(NETWORK, 4 * B, "float64", seed=seed) for seed in (0, 1)]
+    for _ in range(3):
+        for x, y, _ in sets:
+            for each in (built, reference):
+                epochs(each, each.stage(x, y), 4 * B)
+    a, b = flat(built.parameters()), flat(reference.parameters())
+    np.testing.assert_allclose(a, b, rtol=1e-9)
+    gc.collect()
+    assert not built._graphs._known, "graphs outlive their data"
+
+
+def test_a_longer_call_moves_the_buffers_and_is_recorded_anew(fast):
+    built, reference = engines(fast, NETWORK, SGD(), dtype="float64", way="graph")
+    x, y, _ = data_set(NETWORK, 4 * B, "float64")
+    data, other = built.stage(x, y), reference.stage(x, y)
+    for n_rows in (4 * B, 12 * B, 4 * B):  # rows may stand in an order more than once
+        rows = np.random.default_rng(n_rows).integers(0, 4 * B, n_rows)
+        for _ in range(3):
+            rates = np.full(n_rows // B, 0.05)
+            built.train_epoch(data, rows, rates)
+            reference.train_epoch(other, rows, rates)
+    assert graphs_of(built)
+    np.testing.assert_allclose(flat(built.parameters()), flat(reference.parameters()), rtol=1e-9)
+
+
+def by_value(name, at):
+    """A launch function that hands its kernel the numbers of the recording, and no cursor."""
+    sound = getattr(kernels, name)
+
+    def faulty(*args):
+        batch = args[at]
+        frozen = Batch(batch.rows, batch.first, batch.number, batch.size)
+        sound(*args[:at], frozen, *args[at + 1 :])
+
+    return faulty
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("update", 5), ("gather_rows", 2), ("output_delta", 4), ("bias_activation", 4)],
+)
+def test_a_number_that_is_frozen_into_a_graph_is_found(fast, monkeypatch, three_steps, name, at):
+    """Rate, row, label or mask taken from the recording instead of the device, each planted."""
+    bound = trajectory_bound("float64")
+    data = data_set(NETWORK, 5 * B, "float64", weighted=True)
+    optimizer = SGD(momentum=0.9)
+    train_both(*engines(fast, NETWORK, optimizer, dtype="float64", way="graph"), data, bound)
+    monkeypatch.setattr(kernels, name, by_value(name, at))
+    pair = engines(fast, NETWORK, optimizer, dtype="float64", way="graph")
+    with pytest.raises((BreachedError, AssertionError)):
+        train_both(*pair, data, bound, lr=0.5)
+
+
+def test_a_cursor_that_stands_still_is_found(fast, monkeypatch):
+    sound = kernels.advance_cursor
+
+    def faulty(program, cursor, batches, rows, *, restart=False):
+        sound(program, cursor, 0, 0, restart=restart)
+
+    monkeypatch.setattr(kernels, "advance_cursor", faulty)
+    pair = engines(fast, NETWORK, SGD(), dtype="float64", way="graph")
+    with pytest.raises((BreachedError, AssertionError)):
+        train_both(*pair, data_set(NETWORK, 5 * B, "float64"), trajectory_bound("float64"))
+
+
+def test_memory_that_a_graph_uses_must_be_held(fast):
+    built, _ = engines(fast, NETWORK, SGD(momentum=0.9), way="graph")
+    data = built.stage(*data_set(NETWORK, 4 * B, "float32"))
+    epochs(built, data, 4 * B)
+    built._delta = [fast.empty(each.shape, each.dtype) for each in built._delta]
+    gc.collect()
+    with pytest.raises(AssertionError, match="memory of a graph was given back"):
+        epochs(built, data, 4 * B)
+
+
+FORBIDDEN = {
+    "a copy from the host": lambda engine, _: engine._cursor.set(np.zeros(2, np.int64)),
+    "a copy to the host": lambda engine, _: engine._cursor.get(),
+    "an allocation": lambda _, cupy: cupy.empty((1,), np.float32),
+    "waiting": lambda engine, _: engine._device.synchronize(),
+    "cuBLAS API during stream capture": lambda engine, cupy: cupy.dot(
+        engine._weights[0], engine._weights[1]
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_where_recording_fails_steps_are_launched_one_by_one_and_it_says_so(
+    cupy, monkeypatch, what
+):
+    """Each thing that a recording stream refuses, done in every step; the results are right."""
+    task = problem((6, 5, 3), rows=4 * 8)
+    backend = CupyBackend()
+    assert "steps replayed as CUDA graphs" in str(backend.device())
+    built, data = engine(backend, task, batch_size=8, dtype="float64")
+    expected, same = engine(CupyBackend(eager=True), task, batch_size=8, dtype="float64")
+    sound = kernels.advance_cursor
+
+    def faulty(*args, **options):
+        if cupy.memory.recording is not None:
+            FORBIDDEN[what](built, cupy)
+        sound(*args, **options)
+
+    monkeypatch.setattr(kernels, "advance_cursor", faulty)
+    rows, rates = order(32, 2), np.full(8, 0.1)
+    with pytest.warns(RuntimeWarning, match=f"recording them failed: .*{what}"):
+        built.train_epoch(data, rows, rates)
+    expected.train_epoch(same, rows, rates)
+    assert flat(built.parameters()).tobytes() == flat(expected.parameters()).tobytes()
+    assert backend.device().facts["launches"] == "eager"
+    assert what in backend.device().facts["launches_because"]
+    assert "kernel by kernel (recording them failed" in str(backend.device())
+    built.train_epoch(data, rows, rates)  # it does not try, nor warn, again
+    asked, data = engine(CupyBackend(graph=True), task, batch_size=8, dtype="float64")
+    with pytest.raises(BackendUnavailableError, match=r"cupy\+graph.*leave \+graph out"):
+        asked.train_epoch(data, rows, rates)
+
+
+def test_without_a_handle_of_our_own_large_products_are_launched_one_by_one(cupy, monkeypatch):
+    def missing(_cupy):
+        raise OSError("libcublas.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(cublas, "load", missing)
+    small = engine(CupyBackend(graph=True), problem((6, 5, 3)), dtype="float32")[0]
+    assert small._launching.used == "graph"  # needs none
+    large_products(monkeypatch)
+    backend = CupyBackend()
+    with pytest.warns(RuntimeWarning, match="no handle for recording: libcublas"):
+        built, data = engine(backend, problem((6, 5, 3)), dtype="float32")
+    built.train_epoch(data, order(37), np.full(5, 0.1))
+    assert backend.device().facts["launches"] == "eager"
+    with pytest.raises(BackendUnavailableError, match=r"leave \+graph out"):
+        engine(CupyBackend(graph=True), problem((6, 5, 3)), dtype="float32")
+
+
+def test_a_workspace_that_is_not_set_again_is_noticed(cupy, monkeypatch):
+    """Setting a handle's stream makes cuBLAS forget it, and allocate one where it must not."""
+    large_products(monkeypatch)
+    monkeypatch.setattr(cupy.cublas_library, "cublasSetWorkspace_v2", lambda *_: 0)
+    built, data = engine(CupyBackend(graph=True), problem(), dtype="float32")
+    with pytest.raises(BackendUnavailableError, match="cublasSgemm_v2 failed with status 14"):
+        built.train_epoch(data, order(37, 3), np.full(14, 0.1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("transposed", ["", "a", "b"])
+def test_products_of_our_own_handle(device, dtype, transposed):
+    rng = np.random.default_rng(0)
+    m, k, n = 5, 7, 3
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    out = device.empty((m, n), dtype)
+    operands = [
+        np.ascontiguousarray(x.T) if at == transposed else x
+        for at, x in zip("ab", (a, b), strict=True)
+    ]
+    device.cublas().product(*(device.upload(x) for x in operands), out, transposed)
+    np.testing.assert_allclose(out.get(), a @ b, rtol=1e-5)
+
+
+def test_handles_are_given_back(cupy, monkeypatch):
+    large_products(monkeypatch)
+    built, _ = engine(CupyBackend(), problem(), dtype="float32")
+    assert len(cupy.cublas_library.handles) == 1
+    del built, _
+    gc.collect()
+    assert not cupy.cublas_library.handles
+
+
+def test_tf32_is_recorded_as_such(cupy):
+    task = problem((61, 47, 10), rows=64)
+    rows, rates, found = order(64, 4), np.full(4 * 2, 0.1), {}
+    for name in ("cupy+tf32+graph", "cupy+graph"):
+        backend = CupyBackend(tf32="tf32" in name, graph=True)
+        built, data = engine(backend, task, batch_size=32, dtype="float32")
+        built.train_epoch(data, rows, rates)
+        assert graphs_of(built)
+        found[name] = flat(built.parameters())
+    assert [each["math"] for each in cupy.cublas_library.handles.values()] == []  # given back
+    gap = np.abs(found["cupy+tf32+graph"] - found["cupy+graph"]).max()
+    assert 1e-6 < gap < 1e-2
+
+
+def test_streamed_data_is_launched_batch_by_batch(cupy, monkeypatch):
+    task = problem((6, 5, 3), rows=40)
+    results = []
+    for streamed in (False, True):
+        if streamed:
+            monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: False)
+        built, data = engine(CupyBackend(graph=True), task, batch_size=8, dtype="float32")
+        built.train_epoch(data, order(40, 3), np.full(15, 0.1))
+        results.append(flat(built.parameters()).tobytes())
+        assert bool(graphs_of(built)) == (not streamed)
+    assert results[0] == results[1]
+
+
+def test_the_way_is_asked_for_by_name(cupy):
+    from fusedmlp.backend import Workload
+    from fusedmlp.registry import create, select
+
+    work = Workload(NETWORK, 64)
+    for request, used in (("cupy", "graph"), ("cupy+graph", "graph"), ("cupy:1+eager", "eager")):
+        device = create(select(request, work, {})).device()
+        assert device.facts["launches"] == used
+        assert device.facts["launches_because"] == (
+            "asked for" if "+" in request else "the default"
+        )
+    strict = CupyBackend(strict=True).device()
+    assert strict.facts["launches"] == "eager"
+    with pytest.raises(InvalidInputError, match="eager and graph exclude each other"):
+        CupyBackend(eager=True, graph=True)
+    with pytest.raises(InvalidInputError, match=r"strict .* leave \+graph out"):
+        CupyBackend(strict=True, graph=True)
+    CupyBackend(strict=True, eager=True)
