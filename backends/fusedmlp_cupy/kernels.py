@@ -63,7 +63,7 @@ COLUMN_DEPTH: Final = 8
 SUM_THREADS: Final = 256
 
 RATE_COLUMNS: Final = 5
-"""Scalars of a step that the host computes for the updates: see kernels.cu."""
+"""Scalars of a step that the host computes for the updates: see formulas.cu."""
 
 THREADS: Final = 256
 MAX_BLOCKS: Final = 4096

@@ -87,9 +87,9 @@ def test_the_checks_compile(nvrtc, architecture):
 
 
 def test_a_syntax_error_fails(nvrtc):
-    planted = kernel_source().replace("const real lr = rate[1],", "const real lr = rate[1]")
+    planted = kernel_source().replace("const real m = beta1", "const real m beta1")
     assert planted != kernel_source()
-    with pytest.raises(AssertionError, match=r"kernels\.cu"):
+    with pytest.raises(AssertionError, match=r"formulas\.cu"):
         compiled(nvrtc, planted, "float32", 90)
 
 
