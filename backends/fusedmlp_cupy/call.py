@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fusedmlp.types import IntArray
     from fusedmlp_cupy.buffers import Buffers
     from fusedmlp_cupy.data import CupyData
-    from fusedmlp_cupy.device import DeviceArray, Program
+    from fusedmlp_cupy.programs import DeviceArray, Program
     from fusedmlp_cupy.kernels import Inputs
 
 

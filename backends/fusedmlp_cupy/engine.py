@@ -18,7 +18,6 @@ import numpy as np
 from fusedmlp.backend import Data, Engine, State, Sums
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import on_device
-from fusedmlp.optimizers import SGD
 from fusedmlp.staging import (
     check_rates,
     check_rows,
@@ -31,16 +30,18 @@ from fusedmlp.staging import (
     prepare_weights,
 )
 from fusedmlp.strict import evaluation_rows
-from fusedmlp_cupy import kernels, products
+from fusedmlp_cupy import kernels, persistent, products
 from fusedmlp_cupy.adopting import adopt_inputs
 from fusedmlp_cupy.buffers import Buffers
 from fusedmlp_cupy.call import Call, Masks, begin
 from fusedmlp_cupy.data import CupyData, upload, upload_inputs, with_targets
 from fusedmlp_cupy.kernels import Batch
-from fusedmlp_cupy.launching import GROUP_STEPS, Graphs, Launching
+from fusedmlp_cupy.launching import GROUP_STEPS, Graphs, Launching, one_line
 from fusedmlp_cupy.layers import Layers
 from fusedmlp_cupy.layout import Layout
+from fusedmlp_cupy.persistent import Persistent
 from fusedmlp_cupy.products import is_small
+from fusedmlp_cupy.updates import Updates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
     from fusedmlp_cupy.cublas import Cublas
-    from fusedmlp_cupy.device import CupyDevice, DeviceArray
+    from fusedmlp_cupy.device import CupyDevice
+    from fusedmlp_cupy.programs import DeviceArray
 
 FORWARD_ROWS: Final = 4096
 """Rows that forward and evaluate take at a time, or the batch size where that is larger."""
@@ -106,6 +108,16 @@ class CupyEngine(Engine):
             self._cursor = device.empty((2,), np.int64)
             self._buffers = Buffers(device)
             blas = self._plan(launching or Launching("eager", "eager", "asked for"))
+            self._updates = Updates(
+                optimizer,
+                self._program,
+                self._buffers,
+                self._theta,
+                self._gradient,
+                self._slots,
+                self._layout.n_weights,
+            )
+            self._persistent = self._build_persistent()
         self._weights, self._biases = self._layout.views(self._theta)
         self._dW, self._db = self._layout.views(self._gradient)
         multiply = partial(kernels.product, self._program) if strict else device.product
@@ -115,10 +127,8 @@ class CupyEngine(Engine):
             blas.product if blas else multiply,
             own=not strict and not device.tf32,
         )
-        self._descends = (
-            isinstance(optimizer, SGD)
-            and not optimizer.momentum
-            and self._layers.can_descend(batch_size, network.layer_shapes)
+        self._descends = self._updates.is_plain and self._layers.can_descend(
+            batch_size, network.layer_shapes
         )
 
     def _plan(self, launching: Launching) -> Cublas | None:
@@ -134,16 +144,45 @@ class CupyEngine(Engine):
             try:
                 blas = self._device.cublas()
             except (OSError, AttributeError, RuntimeError) as error:
-                text = " ".join(str(error).split())
-                launching.fall_back("eager", f"cuBLAS gives no handle for recording: {text}")
+                why = f"cuBLAS gives no handle for recording: {one_line(error)}"
+                launching.fall_back("eager", why)
         self._launching = launching
         self._graphs = Graphs(self._device, blas, launching)
         return blas
 
+    def _build_persistent(self) -> Persistent | None:
+        """Build the persistent kernel, where steps are to be run in it and it can be had."""
+        launching, network, device = self._launching, self.network, self._device
+        if launching.used != "persistent":
+            return None
+        plan = persistent.choose(network, self.batch_size, self.dtype, device.limits())
+        if isinstance(plan, str):
+            launching.fall_back("graph", plan)
+            return None
+        try:
+            kernel = persistent.build(device, self.dtype, plan)
+        except RuntimeError as error:
+            launching.fall_back("graph", one_line(error))
+            return None
+        return Persistent(
+            kernel,
+            plan,
+            self._program,
+            self._buffers,
+            network=network,
+            objective=self.objective,
+            layout=self._layout,
+            theta=self._theta,
+            slots=self._slots,
+            step=self.optimizer.kernel,
+            constants=self._updates.constants(self.objective.l2),
+        )
+
     @property
     def compile_seconds(self) -> float:
         """See :attr:`fusedmlp.backend.Engine.compile_seconds`."""
-        return self._program.seconds
+        more = self._persistent.compile_seconds if self._persistent else 0.0
+        return self._program.seconds + more
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
@@ -275,7 +314,8 @@ class CupyEngine(Engine):
         rates = check_rates([lr], 1)
         with self._device.active():
             self._device.copy_in(self._gradient, self._layout.pack(gradients, self.dtype))
-            self._update(self._upload_rates(rates), Batch(None, 0, 0, 0), l2=0.0)
+            rates_there = self._updates.upload_rates(rates, self._step)
+            self._updates.take_step(rates_there, Batch(None, 0, 0, 0), l2=0.0)
         self._step += 1
 
     def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
@@ -286,14 +326,28 @@ class CupyEngine(Engine):
         with self._device.active():
             self._buffers.reserve(max(own.rows, len(order)), self.batch_size)
             call = self._begin(own, order, self.batch_size)
-            rates = self._upload_rates(lr)
+            rates = self._updates.upload_rates(lr, self._step)
             if self._strict or call.is_streamed:
                 for batch in call.batches():
                     self._take_step(batch, call, rates)
-            else:
+            elif not self._train_persistently(call, rates):
                 self._train_in_groups(own, call, rates)
             self._step += len(lr)
             return call.finish(self._program)
+
+    def _train_persistently(self, call: Call, rates: DeviceArray) -> bool:
+        """Run the steps of a call in the persistent kernel, if there is one that runs."""
+        if self._persistent is None:
+            return False
+        try:
+            self._persistent.train(call, rates)
+        except RuntimeError as error:
+            if self._persistent.has_run:
+                raise
+            self._persistent = None
+            self._launching.fall_back("graph", f"the persistent kernel is refused: {one_line(error)}")
+            return False
+        return True
 
     def _train_in_groups(self, data: CupyData, call: Call, rates: DeviceArray) -> None:
         """Run the steps of a call in groups that another call can repeat.
@@ -326,7 +380,7 @@ class CupyEngine(Engine):
             else:
                 self._layers.gradients(a, delta, self._dW[layer], self._db[layer])
         if not self._descends:
-            self._update(rates, batch, l2=l2)
+            self._updates.take_step(rates, batch, l2=l2)
 
     def synchronize(self) -> None:
         """See :meth:`fusedmlp.backend.Engine.synchronize`."""
@@ -379,37 +433,6 @@ class CupyEngine(Engine):
         """Turn the last product into the output delta; note the rows' losses."""
         b, output = self._biases[-1], self.network.output
         kernels.output_delta(self._program, z, b, output, batch, call.targets)
-
-    def _update(self, rates: DeviceArray, batch: Batch, *, l2: float) -> None:
-        """Take one optimizer step along the gradients, at the rates of a batch."""
-        optimizer = self.optimizer
-        constants: tuple[float, ...] = (l2,)
-        if not isinstance(optimizer, SGD):
-            beta1, beta2 = optimizer.beta1, optimizer.beta2
-            constants = (l2, beta1, beta2, 1.0 - beta1, 1.0 - beta2)
-        elif optimizer.momentum:
-            constants = (l2, optimizer.momentum)
-        kernels.update(
-            self._program,
-            optimizer.kernel,
-            (self._theta, self._gradient, *self._slots),
-            self._layout.n_weights,
-            rates,
-            batch,
-            constants,
-        )
-
-    def _upload_rates(self, lr: Float64Vector) -> DeviceArray:
-        """Compute the scalars of each coming step in float64: columns as in kernels.cu."""
-        columns = np.zeros((len(lr), kernels.RATE_COLUMNS))
-        columns[:, 0] = lr
-        if not isinstance(self.optimizer, SGD):
-            corrections = self.optimizer.bias_corrections(self._step, len(lr))
-            columns[:, 1] = lr / corrections[:, 0]
-            columns[:, 2] = corrections[:, 1]
-            columns[:, 3] = 1.0 - lr * self.optimizer.weight_decay
-            columns[:, 4] = self.optimizer.epsilons(self._step, len(lr))
-        return self._buffers.upload("rates", columns.astype(self.dtype), each=kernels.RATE_COLUMNS)
 
     def _activation_buffers(self, rows: int) -> list[DeviceArray]:
         """One (rows, width) array for the inputs and for each layer's activation."""

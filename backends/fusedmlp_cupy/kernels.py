@@ -19,7 +19,7 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation, Output
     from fusedmlp_cupy.cublas import Transposed
-    from fusedmlp_cupy.device import Argument, DeviceArray, Geometry, Program
+    from fusedmlp_cupy.programs import Argument, DeviceArray, Geometry, Program
 
 KERNELS: Final[dict[str, str | None]] = {
     "gather_rows_uint8": "gather_rows",

@@ -15,7 +15,7 @@ from fusedmlp_cupy.products import is_small
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation
     from fusedmlp_cupy.cublas import Transposed
-    from fusedmlp_cupy.device import DeviceArray, Program
+    from fusedmlp_cupy.programs import DeviceArray, Program
     from fusedmlp_cupy.kernels import Batch, Dropout
 
 

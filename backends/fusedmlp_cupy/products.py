@@ -15,7 +15,7 @@ from fusedmlp_cupy.kernels import NULL
 
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation
-    from fusedmlp_cupy.device import Argument, DeviceArray, Program
+    from fusedmlp_cupy.programs import Argument, DeviceArray, Program
     from fusedmlp_cupy.kernels import Batch
 
 STEMS: Final = ("product", "delta_below", "gradients", "sgd_gradients")

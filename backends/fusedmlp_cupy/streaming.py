@@ -17,7 +17,8 @@ from fusedmlp_cupy.kernels import Batch
 
 if TYPE_CHECKING:
     from fusedmlp.types import DenseInputs, IntArray
-    from fusedmlp_cupy.device import CupyDevice, DeviceArray
+    from fusedmlp_cupy.device import CupyDevice
+    from fusedmlp_cupy.programs import DeviceArray
 
 CHUNK_BYTES: Final = 64 * 2**20
 """Most bytes of a chunk, or one batch where that is more; there are two, here and on the device."""

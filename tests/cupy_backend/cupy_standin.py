@@ -17,6 +17,7 @@ import functools
 import mmap
 import tempfile
 import threading
+import warnings
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 from cupy_cublas import FakeCublas
 from cupy_shim import dtype_of
 
-from fusedmlp_cupy.sources import checks_source, kernel_source
+from fusedmlp_cupy.sources import checks_source, kernel_source, persistent_source
 
 GUARD_BYTES = 256
 GUARD = 0xA5
@@ -43,6 +44,10 @@ class OutOfMemoryError(MemoryError):
 
 class CUDARuntimeError(RuntimeError):
     """As ``cupy.cuda.runtime.CUDARuntimeError``."""
+
+
+class CUDADriverError(RuntimeError):
+    """As ``cupy.cuda.driver.CUDADriverError``."""
 
 
 @dataclass
@@ -339,17 +344,46 @@ class RawKernel:
 
     def __call__(self, grid, block, args):
         assert all(type(n) is int for n in (*grid, *block)), (grid, block)
+        self._launch(grid, block, args)
+
+    def _launch(self, grid, block, args, **options):
         arrays = [a for a in args if isinstance(a, DeviceArray)]
         # Scalars keep the values that they have now; arrays are addresses.
         values = tuple(unwrap(a) for a in args)
-        self._standin.queue(lambda: self._run(grid, block, values), arrays)
+        self._standin.queue(lambda: self._run(grid, block, values, **options), arrays)
+
+
+class CooperativeKernel(RawKernel):
+    """A kernel of a module with cooperative groups: a grid too large is made smaller, with a warning."""
+
+    max_dynamic_shared_size_bytes = 48 * 1024
+
+    @property
+    def kernel(self):
+        return SimpleNamespace(ptr=id(self))
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        assert type(shared_mem) is int
+        assert shared_mem <= self.max_dynamic_shared_size_bytes <= PROPERTIES["sharedMemPerBlockOptin"]
+        (blocks,) = grid
+        most = self._standin.resident(shared_mem) * PROPERTIES["multiProcessorCount"]
+        if most == 0:
+            raise CUDADriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE")
+        if blocks > most:
+            warnings.warn(
+                f"The grid size will be reduced from {blocks} to {most}, "
+                "as the specified grid size exceeds the limit.",
+                stacklevel=2,
+            )
+        options = {"shared": shared_mem, "cooperative": True}
+        self._launch((min(blocks, most),), block, args, **options)
 
 
 class RawModule:
     """The kernels of a source, compiled for the CPU."""
 
-    def __init__(self, standin, kernels):
-        self._standin, self._kernels = standin, kernels
+    def __init__(self, standin, kernels, kind=RawKernel):
+        self._standin, self._kernels, self._kind = standin, kernels, kind
 
     def compile(self):
         self._standin.check_current("compiled")
@@ -357,7 +391,9 @@ class RawModule:
 
     def get_function(self, name):
         assert name in self._kernels.parameters, f"no kernel {name}"
-        return RawKernel(self._standin, lambda *launch: self._kernels(name, *launch))
+        return self._kind(
+            self._standin, lambda *launch, **options: self._kernels(name, *launch, **options)
+        )
 
 
 class StandIn:
@@ -365,7 +401,7 @@ class StandIn:
 
     Parameters
     ----------
-    kernels, strict_kernels
+    kernels, strict_kernels, persistent
         {dtype: :class:`cupy_shim.Kernels`}, which its modules are taken from.
     devices
         Devices that the driver lists.
@@ -378,8 +414,18 @@ class StandIn:
     __name__ = "cupy"
     __version__ = "14.2.0"
 
-    def __init__(self, kernels=None, strict_kernels=None, *, devices=2, limit=None, free=2**33):
+    def __init__(
+        self,
+        kernels=None,
+        strict_kernels=None,
+        persistent=None,
+        *,
+        devices=2,
+        limit=None,
+        free=2**33,
+    ):
         self._kernels, self._strict_kernels, self._devices = kernels, strict_kernels, devices
+        self._persistent = persistent
         self.memory = memory = Memory(limit)
         self.free = free
         self.empty = self.memory.allocate
@@ -407,6 +453,11 @@ class StandIn:
             Event=Event,
             get_current_stream=lambda: null,
             alloc_pinned_memory=bytearray,
+            driver=SimpleNamespace(
+                occupancyMaxActiveBlocksPerMultiprocessor=lambda _function, _threads, shared: (
+                    self.resident(shared)
+                )
+            ),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: devices,
                 getDeviceProperties=lambda _number: PROPERTIES,
@@ -456,10 +507,18 @@ class StandIn:
         guards = [SimpleNamespace(_block=SimpleNamespace(guard=a._block.guard)) for a in arrays]
         memory.recording.append((run, guards, [weakref.ref(a._block) for a in arrays]))
 
+    def resident(self, shared_bytes):
+        """Blocks of a cooperative kernel that a multiprocessor runs at once."""
+        return min(2, PROPERTIES["sharedMemPerMultiprocessor"] // max(1, shared_bytes + 1024))
+
     def check_current(self, what):
         assert self.memory.current, f"{what} outside a device's context"
 
-    def RawModule(self, *, code, options=()):
+    def RawModule(self, *, code, options=(), enable_cooperative_groups=False):
+        if code == persistent_source():
+            assert enable_cooperative_groups
+            return RawModule(self, self._persistent[dtype_of(options)], CooperativeKernel)
+        assert not enable_cooperative_groups
         if code == checks_source():
             return RawModule(self, built_checks())
         if code == kernel_source(strict=True):
@@ -520,6 +579,9 @@ PROPERTIES = {
     "name": b"Pretended GPU",
     "major": 9,
     "minor": 0,
-    "multiProcessorCount": 132,
+    "multiProcessorCount": 3,
     "totalGlobalMem": 2**34,
+    "cooperativeLaunch": 1,
+    "sharedMemPerBlockOptin": 232448,
+    "sharedMemPerMultiprocessor": 233472,
 }

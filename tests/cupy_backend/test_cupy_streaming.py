@@ -16,7 +16,7 @@ from fusedmlp.errors import DeviceMemoryError
 from fusedmlp.network import Network, Objective
 from fusedmlp.optimizers import SGD, make_optimizer
 from fusedmlp_cupy import streaming
-from fusedmlp_cupy.device import Slot
+from fusedmlp_cupy.slot import Slot
 
 NETWORK = Network((8, 7, 4), "relu", "softmax", 0.5)
 N = 9 * B + 2
