@@ -261,7 +261,7 @@ __device__ void update_tile(
     const bool has_bias = tile.down == 0;
     for (int first = 0; first < size.B; first += TILE_ROWS) {
         const int rows = size.B - first < TILE_ROWS ? size.B - first : (int)TILE_ROWS;
-        const bool begins = first == 0, ends = first + TILE_ROWS >= size.B;
+        const bool begins = first == 0;
         if (!has_x)
             load_part(
                 x + (int64)first * size.D + tile.first_d, size.D, rows, tile.n_d, rows, size.depth,
@@ -285,29 +285,26 @@ __device__ void update_tile(
                         sums[i][j] += shared.x[row * size.depth + d + i] * error;
                 }
             for (int i = 0; i < PATCH_DOWN; ++i)
-                for (int j = 0; j < PATCH_ACROSS; ++j) {
-                    const int h = column + j * PATCHES_ACROSS;
-                    const int64 at = (int64)(tile.first_d + d + i) * size.H + tile.first_h + h;
-                    if (!ends)
-                        so_far[i * TILE_WIDTH + j * PATCHES_ACROSS] = sums[i][j];
-                    else if (d + i < tile.n_d && h < tile.n_h)
-                        take_step(
-                            W1 + (d + i) * TILE_WIDTH + h, at, sums[i][j], true, rate, optimizer);
-                }
+                for (int j = 0; j < PATCH_ACROSS; ++j)
+                    so_far[i * TILE_WIDTH + j * PATCHES_ACROSS] = sums[i][j];
         }
         if (has_bias)
             for (int h = threadIdx.x; h < tile.n_h; h += blockDim.x) {
                 real sum = begins ? (real)0 : shared.bias[h];
                 for (int row = 0; row < rows; ++row)
                     sum += shared.delta[row * TILE_WIDTH + h];
-                if (!ends)
-                    shared.bias[h] = sum;
-                else
-                    take_step(
-                        b1 + tile.first_h + h, at_b1 + tile.first_h + h, sum, false, rate, optimizer);
+                shared.bias[h] = sum;
             }
-        __syncthreads(); // before other rows or tiles take their place
+        __syncthreads(); // before other rows take their place, or the sums are read
     }
+    for (int e = threadIdx.x; e < tile.n_d * TILE_WIDTH; e += blockDim.x) {
+        const int d = e / TILE_WIDTH, h = e % TILE_WIDTH;
+        const int64 at = (int64)(tile.first_d + d) * size.H + tile.first_h + h;
+        if (h < tile.n_h)
+            take_step(W1 + e, at, shared.gradient[e], true, rate, optimizer);
+    }
+    for (int h = tile.first_h + threadIdx.x; has_bias && h < tile.first_h + tile.n_h; h += blockDim.x)
+        take_step(b1 + h, at_b1 + h, shared.bias[h - tile.first_h], false, rate, optimizer);
 }
 
 // ------------------------------------------------------------------------------ persistent_steps
@@ -416,10 +413,10 @@ KERNEL persistent_steps(
                 sum += h < H ? values[(int64)row * H + h] * error : error;
             }
             sum = sum_of_lanes(sum, shared.lanes);
-            if (threadIdx.x % LANES == 0 && h < H)
-                take_step(W2 + e, at_W2 + e, sum, true, rate, optimizer);
-            else if (threadIdx.x % LANES == 0 && h == H)
-                take_step(b2 + k, at_b2 + k, sum, false, rate, optimizer);
+            if (threadIdx.x % LANES == 0 && h <= H) {
+                const int64 at = h < H ? at_W2 + e : at_b2 + k;
+                take_step(theta + at, at, sum, h < H, rate, optimizer);
+            }
             __syncthreads(); // before other sums take the lanes
         }
         x += (int64)B * D;

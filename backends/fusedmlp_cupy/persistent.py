@@ -88,8 +88,9 @@ class Plan:
 
     def __str__(self) -> str:
         down, across = self.tiles
+        n = down * across
         return (
-            f"{down * across} tiles of weights on {self.blocks} blocks, "
+            f"{n} tile{'s' * (n > 1)} of weights on {self.blocks} blocks, "
             f"{self.shared_bytes / 1024:.1f} KiB of shared memory each"
         )
 

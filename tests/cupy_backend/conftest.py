@@ -87,7 +87,7 @@ def device(standin):
         yield device
 
 
-WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS")
+WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent")
 
 
 @pytest.fixture(params=WAYS)

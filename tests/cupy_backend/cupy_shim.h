@@ -204,10 +204,10 @@ static const char* launch(
     catching.sa_flags = SA_NODEFER;
     sigaction(SIGSEGV, &catching, &before_segv);
     sigaction(SIGBUS, &catching, &before_bus);
-    const char* failure = "a thread read or wrote outside the arrays";
-    if (!sigsetjmp(fault, 1))
-        failure = cooperative ? run_grid((int)n_threads, backwards, shared_bytes)
-                              : run_blocks((int)n_threads, backwards);
+    const char* failure = sigsetjmp(fault, 1)
+                              ? "a thread read or wrote outside the arrays"
+                          : cooperative ? run_grid((int)n_threads, backwards, shared_bytes)
+                                        : run_blocks((int)n_threads, backwards);
     if (failure)
         for (Fiber& fiber : fibers) // those that were under way can never be resumed
             fiber.created = false;

@@ -402,7 +402,8 @@ class StandIn:
     Parameters
     ----------
     kernels, strict_kernels, persistent
-        {dtype: :class:`cupy_shim.Kernels`}, which its modules are taken from.
+        {dtype: :class:`cupy_shim.Kernels`}, which its modules are taken from; without the last
+        the device has no cooperative launches.
     devices
         Devices that the driver lists.
     limit
@@ -460,7 +461,9 @@ class StandIn:
             ),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: devices,
-                getDeviceProperties=lambda _number: PROPERTIES,
+                getDeviceProperties=lambda _number: (
+                    PROPERTIES | {"cooperativeLaunch": int(persistent is not None)}
+                ),
                 driverGetVersion=lambda: 13000,
                 runtimeGetVersion=lambda: 13020,
                 memGetInfo=lambda: (self.free, 2**34),
@@ -581,7 +584,6 @@ PROPERTIES = {
     "minor": 0,
     "multiProcessorCount": 3,
     "totalGlobalMem": 2**34,
-    "cooperativeLaunch": 1,
     "sharedMemPerBlockOptin": 232448,
     "sharedMemPerMultiprocessor": 233472,
 }

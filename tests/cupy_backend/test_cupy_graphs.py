@@ -182,7 +182,7 @@ def test_where_recording_fails_steps_are_launched_one_by_one_and_it_says_so(
     cupy, monkeypatch, what
 ):
     """Each thing that a recording stream refuses, done in every step; the results are right."""
-    task = problem((6, 5, 3), rows=4 * 8)
+    task = problem((6, 5, 4, 3), rows=4 * 8)
     backend = CupyBackend()
     assert "steps replayed as CUDA graphs" in str(backend.device())
     built, data = engine(backend, task, batch_size=8, dtype="float64")
@@ -294,9 +294,8 @@ def test_the_way_is_asked_for_by_name(cupy):
     for request, used in (("cupy", "graph"), ("cupy+graph", "graph"), ("cupy:1+eager", "eager")):
         device = create(select(request, work, {})).device()
         assert device.facts["launches"] == used
-        assert device.facts["launches_because"] == (
-            "asked for" if "+" in request else "the default"
-        )
+        why = "asked for" if "+" in request else "the default; small networks in one persistent"
+        assert device.facts["launches_because"].startswith(why)
     strict = CupyBackend(strict=True).device()
     assert strict.facts["launches"] == "eager"
     with pytest.raises(InvalidInputError, match="eager and graph exclude each other"):
