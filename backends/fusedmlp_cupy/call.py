@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from fusedmlp.types import IntArray
     from fusedmlp_cupy.buffers import Buffers
     from fusedmlp_cupy.data import CupyData
-    from fusedmlp_cupy.programs import DeviceArray, Program
     from fusedmlp_cupy.kernels import Inputs
+    from fusedmlp_cupy.programs import DeviceArray, Program
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
     from fusedmlp.types import Inputs as HostInputs
     from fusedmlp_cupy.device import CupyDevice
-    from fusedmlp_cupy.programs import DeviceArray
     from fusedmlp_cupy.kernels import Inputs
+    from fusedmlp_cupy.programs import DeviceArray
 
 
 @dataclass(eq=False)

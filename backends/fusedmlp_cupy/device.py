@@ -306,7 +306,10 @@ class CupyDevice:
         )
         module.compile()
         function = module.get_function(name)
-        function.max_dynamic_shared_size_bytes = shared_bytes
+        # All the device has, whatever this engine needs: CuPy keeps one module for a source, so
+        # that a later engine's smaller number would be the earlier one's as well.
+        limits = self.limits()
+        function.max_dynamic_shared_size_bytes = limits.shared_bytes
         each = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
             function.kernel.ptr, threads, shared_bytes
         )
@@ -314,7 +317,7 @@ class CupyDevice:
             function,
             threads=threads,
             shared_bytes=shared_bytes,
-            resident=int(each) * self.limits().multiprocessors,
+            resident=int(each) * limits.multiprocessors,
             seconds=time.perf_counter() - start,
         )
 

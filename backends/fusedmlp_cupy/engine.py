@@ -345,7 +345,9 @@ class CupyEngine(Engine):
             if self._persistent.has_run:
                 raise
             self._persistent = None
-            self._launching.fall_back("graph", f"the persistent kernel is refused: {one_line(error)}")
+            self._launching.fall_back(
+                "graph", f"the persistent kernel is refused: {one_line(error)}"
+            )
             return False
         return True
 

@@ -1,5 +1,4 @@
-"""How an engine's steps reach the device: one launch after another, recorded and replayed, or all
-in one kernel (persistent.py).
+"""How steps reach the device: launch by launch, replayed, or all in one kernel (persistent.py).
 
 A group of steps is a function that queues launches. Which launches, and with which arguments, does
 not depend on how it is run: a CUDA graph holds what the same function queued while a stream

@@ -179,10 +179,10 @@ class Persistent:
         B, D, H, K = plan.size
         down, _ = plan.tiles
         self._dtype = dtype
-        padded = (*slots, NULL, NULL)[:2]
+        padded: tuple[Argument, ...] = (*slots, NULL, NULL)
         self._parameters: tuple[Argument, ...] = (
             theta,
-            *padded,
+            *padded[:2],
             np.int64(layout.weights[1]),
             *(np.int64(at) for at in layout.biases),
             *(np.int32(n) for n in (D, H, K)),

@@ -9,11 +9,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     import numpy.typing as npt
 
 CupyModule: TypeAlias = Any

@@ -67,7 +67,7 @@ class Updates:
         )
 
     def upload_rates(self, lr: Float64Vector, step: int) -> DeviceArray:
-        """Compute the scalars of the steps from ``step`` on in float64: columns as in formulas.cu."""
+        """Compute the scalars of the steps from ``step`` on in float64: formulas.cu's Rate."""
         columns = np.zeros((len(lr), kernels.RATE_COLUMNS))
         columns[:, 0] = lr
         if not isinstance(self.optimizer, SGD):

@@ -100,8 +100,8 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
             f"{{ auto* a = (Args_{name}*)p; {name}({arguments}); }}\n"
             f'extern "C" const char* shim_{name}(const unsigned* grid, const unsigned* block, '
             f"int backwards, int cooperative, size_t shared, void* args) "
-            f"{{ return shim::launch(grid, block, backwards, cooperative, shared, body_{name}, args); "
-            f"}}\n"
+            f"{{ return shim::launch(grid, block, backwards, cooperative, shared, "
+            f"body_{name}, args); }}\n"
         )
     text = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{source}\n' + "".join(entries)
     digest = hashlib.sha256((text + HEADER.read_text() + real).encode()).hexdigest()[:16]

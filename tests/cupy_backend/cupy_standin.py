@@ -19,6 +19,7 @@ import tempfile
 import threading
 import warnings
 import weakref
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -339,8 +340,8 @@ class Graph:
 class RawKernel:
     """One kernel of a module."""
 
-    def __init__(self, standin, run):
-        self._standin, self._run = standin, run
+    def __init__(self, standin, run, name):
+        self._standin, self._run, self._name = standin, run, name
 
     def __call__(self, grid, block, args):
         assert all(type(n) is int for n in (*grid, *block)), (grid, block)
@@ -354,9 +355,16 @@ class RawKernel:
 
 
 class CooperativeKernel(RawKernel):
-    """A kernel of a module with cooperative groups: a grid too large is made smaller, with a warning."""
+    """A kernel whose blocks are all resident: a grid too large is shrunk, with a warning."""
 
-    max_dynamic_shared_size_bytes = 48 * 1024
+    @property
+    def max_dynamic_shared_size_bytes(self):
+        return self._standin.dynamic_shared[self._name]
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, n_bytes):
+        assert n_bytes <= PROPERTIES["sharedMemPerBlockOptin"]
+        self._standin.dynamic_shared[self._name] = n_bytes
 
     @property
     def kernel(self):
@@ -364,7 +372,8 @@ class CooperativeKernel(RawKernel):
 
     def __call__(self, grid, block, args, *, shared_mem=0):
         assert type(shared_mem) is int
-        assert shared_mem <= self.max_dynamic_shared_size_bytes <= PROPERTIES["sharedMemPerBlockOptin"]
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         (blocks,) = grid
         most = self._standin.resident(shared_mem) * PROPERTIES["multiProcessorCount"]
         if most == 0:
@@ -391,9 +400,11 @@ class RawModule:
 
     def get_function(self, name):
         assert name in self._kernels.parameters, f"no kernel {name}"
-        return self._kind(
-            self._standin, lambda *launch, **options: self._kernels(name, *launch, **options)
-        )
+
+        def run(*launch, **options):
+            self._kernels(name, *launch, **options)
+
+        return self._kind(self._standin, run, name)
 
 
 class StandIn:
@@ -427,6 +438,8 @@ class StandIn:
     ):
         self._kernels, self._strict_kernels, self._devices = kernels, strict_kernels, devices
         self._persistent = persistent
+        # As of a device's function, of which there is one in a module, and one module of a source.
+        self.dynamic_shared = defaultdict(lambda: 48 * 1024)
         self.memory = memory = Memory(limit)
         self.free = free
         self.empty = self.memory.allocate
@@ -533,7 +546,7 @@ class StandIn:
     def RawKernel(self, _code, name):
         """Only the probe compiles one: it adds 1."""
         assert name == "fusedmlp_probe"
-        return RawKernel(self, lambda _grid, _block, args: args[0].__iadd__(1))
+        return RawKernel(self, lambda _grid, _block, args: args[0].__iadd__(1), name)
 
     def zeros(self, shape, dtype):
         array = self.empty(shape if isinstance(shape, tuple) else (shape,), dtype)

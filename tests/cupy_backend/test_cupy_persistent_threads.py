@@ -1,8 +1,8 @@
 """The persistent kernel with real threads under GCC's sanitizers, all blocks at once.
 
 Each barrier, of a block and of the grid, is left out in turn. The launches are the engine's own, on
-three blocks of a warp: several tiles to a block, more rows than a tile takes at once, a rest of every
-size, and a second step, which uses everything again.
+three blocks of a warp: several tiles to a block, more rows than a tile takes at once, a rest of
+every size, and a second step, which uses everything again.
 """
 
 from __future__ import annotations
