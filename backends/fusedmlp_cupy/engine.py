@@ -327,11 +327,12 @@ class CupyEngine(Engine):
             self._buffers.reserve(max(own.rows, len(order)), self.batch_size)
             call = self._begin(own, order, self.batch_size)
             rates = self._updates.upload_rates(lr, self._step)
-            if self._strict or call.is_streamed:
-                for batch in call.batches():
-                    self._take_step(batch, call, rates)
-            elif not self._train_persistently(call, rates):
-                self._train_in_groups(own, call, rates)
+            if not self._train_persistently(call, rates):
+                if self._strict or call.is_streamed:
+                    for batch in call.batches():
+                        self._take_step(batch, call, rates)
+                else:
+                    self._train_in_groups(own, call, rates)
             self._step += len(lr)
             return call.finish(self._program)
 

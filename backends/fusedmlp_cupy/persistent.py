@@ -2,8 +2,9 @@
 
 One launch trains on all full batches of a call, with the first layer's weights on the chip; a last
 partial batch is a launch of its own. The rows are gathered in their order before, for as many
-batches at a time as :data:`GATHERED_BYTES` hold. Nothing that a result depends on is chosen from
-the device: a smaller one gives each block more tiles, and the same bits.
+batches at a time as :data:`GATHERED_BYTES`, or the chunk of a streamed data set, hold. Nothing that
+a result depends on is chosen from the device: a smaller one gives each block more tiles, and the
+same bits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp.backend import keep_threshold
+from fusedmlp.errors import DeviceMemoryError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp_cupy.kernels import NULL, Batch
 from fusedmlp_cupy.products import is_small
@@ -50,10 +52,10 @@ MOST_OUTPUTS: Final = 256
 """Outputs of a network at most: every thread reads all of a row's."""
 
 GATHERED_BYTES: Final = 64 * 2**20
-"""Rows that are gathered at a time, or one batch where that is more."""
+"""Rows that are gathered at a time; fewer where memory is short, one batch where that is more."""
 
-GATHERED_SHARE: Final = 8
-"""They take at most one part in so many of the device's free memory."""
+MOST_STEPS: Final = 4096
+"""Steps of a launch: some tens of milliseconds, so that a display's watchdog does not end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +205,7 @@ class Persistent:
             device.upload(np.zeros(1, np.uint32)),
         )
         batch_bytes = B * D * dtype.itemsize
-        budget = min(GATHERED_BYTES, device.free_bytes() // GATHERED_SHARE)
-        self._batches = max(1, budget // batch_bytes)
+        self._batches = max(1, min(GATHERED_BYTES // batch_bytes, MOST_STEPS))
         self.has_run = False
 
     @property
@@ -219,21 +220,38 @@ class Persistent:
         ------
         RuntimeError
             The device refuses to run all blocks at once.
+        DeviceMemoryError
+            There is no room for the gathered rows of one batch.
         """
         n_full, rest = divmod(call.n, call.size)
-        for number in range(0, n_full, self._batches):
-            self._launch(call, rates, number, min(self._batches, n_full - number), call.size)
+        self._make_room(min(n_full, self._batches), call.size)
+        number = 0
+        while number < n_full:
+            n_batches = min(self._batches, call.side_by_side(number), n_full - number)
+            self._launch(call, rates, number, n_batches, call.size)
+            number += n_batches
         if rest:
             self._launch(call, rates, n_full, 1, rest)
+
+    def _make_room(self, n_batches: int, size: int) -> None:
+        """Have memory for the gathered rows of so many batches, or for as many as there is."""
+        while n_batches > 1:
+            try:
+                self._gathered(n_batches * size)
+            except DeviceMemoryError:
+                n_batches = self._batches = n_batches // 2
+            else:
+                return
+
+    def _gathered(self, rows: int) -> DeviceArray:
+        return self._buffers.take("gathered", (rows, self._plan.size[1]), self._dtype)
 
     def _launch(
         self, call: Call, rates: DeviceArray, number: int, n_batches: int, size: int
     ) -> None:
         """Queue batches of so many rows each, from batch ``number`` of the call."""
-        D = self._plan.size[1]
-        rows = n_batches * size
-        batch = Batch(call.rows, number * call.size, number, rows)
-        x = self._buffers.take("gathered", (rows, D), self._dtype)
+        batch = Batch(call.rows, number * call.size, number, n_batches * size)
+        x = self._gathered(batch.size)
         call.gather(self._program, batch, x)
         targets = call.targets
         is_class = self._network.output == "softmax"

@@ -47,6 +47,11 @@ class Chunks:
     n, size
         Rows in all and in each batch but the last.
 
+    Attributes
+    ----------
+    batches
+        Of a chunk.
+
     Raises
     ------
     DeviceMemoryError
@@ -59,7 +64,8 @@ class Chunks:
         self._x, self._rows, self._n = x, rows, n
         budget = min(CHUNK_BYTES, device.free_bytes() // CHUNK_SHARE)
         batch_bytes = x.itemsize * int(x.shape[1]) * size
-        self._chunk = max(1, budget // max(1, batch_bytes)) * size
+        self.batches = max(1, budget // max(1, batch_bytes))
+        self._chunk = self.batches * size
         shape = (min(self._chunk, n), int(x.shape[1]))
         n_slots = 1 if self._chunk >= n else 2
         self._slots = [device.slot(shape, x.dtype) for _ in range(n_slots)]

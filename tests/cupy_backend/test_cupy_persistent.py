@@ -18,7 +18,12 @@ import numpy as np
 import pytest
 from test_cupy_engine import data_set, engines, train_both
 
-from fusedmlp.errors import BackendUnavailableError, BreachedError, InvalidInputError
+from fusedmlp.errors import (
+    BackendUnavailableError,
+    BreachedError,
+    DeviceMemoryError,
+    InvalidInputError,
+)
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective
 from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
@@ -113,6 +118,29 @@ def test_many_gathers_give_the_bits_of_one(fast, monkeypatch):
         results.append((flat(built.parameters()).tobytes(), sums.losses.tobytes()))
     assert built._persistent._batches == 1
     assert results[0] == results[1] == results[2]
+
+
+def test_gathers_are_as_long_as_memory_lets_them_be(fast):
+    data = data_set(NETWORK, 9 * 7 + 3, "float32", "uint8")
+    results = []
+    for limit in (None, 3 * 7 * 11 * 4, 7 * 11 * 4, 7 * 11 * 4 - 1):
+        fast.memory.limit = None
+        built, _ = engines(fast, NETWORK, make_optimizer("adam"), way="persistent")
+        staged = built.stage(*data)
+        built.evaluate(staged)
+        rows, rates = np.arange(66)[::-1], np.full(10, 0.01)
+        built.train_epoch(staged, rows[:5], rates[:1])  # all buffers but that of gathered rows
+        fast.memory.limit = limit
+        if limit == 7 * 11 * 4 - 1:
+            with pytest.raises(DeviceMemoryError, match="cannot hold 308 bytes more"):
+                built.train_epoch(staged, rows, rates)
+            continue
+        sums = built.train_epoch(staged, rows, rates)
+        results.append((built._persistent._batches, flat(built.parameters()), sums.losses))
+    assert [each[0] for each in results][1:] == [2, 1]
+    for each in results[1:]:
+        assert each[1].tobytes() == results[0][1].tobytes()
+        assert each[2].tobytes() == results[0][2].tobytes()
 
 
 FAULTS = {
@@ -290,13 +318,6 @@ def test_what_excludes_it(cupy):
     backend = CupyBackend(tf32=True)
     engine(backend, problem((6, 5, 3)), dtype="float32")
     assert facts_of(backend) == ("graph", "TF32 products are cuBLAS's")
-
-
-def test_streamed_data_is_launched_batch_by_batch(cupy, monkeypatch):
-    monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: False)
-    built, data = engine(CupyBackend(), problem((6, 5, 3)), batch_size=8, dtype="float32")
-    built.train_epoch(data, order(37), np.full(5, 0.1))
-    assert not built._persistent.has_run
 
 
 # ------------------------------------------------------------------------------------------ budgets
