@@ -336,6 +336,29 @@ def test_the_cut_depends_on_the_shape_alone():
             assert persistent.PATCH_DOWN <= depth <= persistent.MOST_DEPTH
 
 
+DEVICES = {
+    "A100": (Limits(108, 163 * 1024, cooperative=True), (52.8, 105.5)),
+    "A10": (Limits(72, 99 * 1024, cooperative=True), (52.8, None)),
+    "H200": (H200, (46.3, 92.5)),
+    "RTX 5090": (Limits(170, 99 * 1024, cooperative=True), (46.3, 92.5)),
+    "T4": (Limits(40, 64 * 1024, cooperative=True), (None, None)),
+}
+"""What they offer (CUDA programming guide), and the KiB that 784-256-10 takes in each type."""
+
+
+@pytest.mark.parametrize(("limits", "expected"), DEVICES.values(), ids=DEVICES)
+def test_the_shared_memory_of_a_known_network(monkeypatch, limits, expected):
+    """As docs/cupy.md has it."""
+    monkeypatch.setattr(persistent, "THREADS", 256)
+    for dtype, kib in zip(("float32", "float64"), expected, strict=True):
+        plan = persistent.choose(Network((784, 256, 10)), 64, dtype, limits)
+        if kib is None:
+            assert "do not fit on the chip" in plan
+        else:
+            assert plan.blocks <= limits.multiprocessors
+            assert round(plan.shared_bytes / 1024, 1) == kib
+
+
 def test_numbers_agree_in_source_and_launches():
     source = persistent_source()
     constants = dict(re.findall(r"([A-Z_]+) = (\d+)", source))
