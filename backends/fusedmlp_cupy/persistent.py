@@ -107,11 +107,12 @@ def choose(network: Network, batch_size: int, dtype: FloatDtype, limits: Limits)
         return "the device has no cooperative launches, which a persistent kernel needs"
     if K > MOST_OUTPUTS:
         return f"the persistent kernel is for up to {MOST_OUTPUTS} outputs, this network has {K}"
-    if not is_small(batch_size, D, H):
-        return (
-            f"{batch_size * D * H / 1e6:,.1f} million multiplications of a batch with the first "
-            "weights are too many for a persistent kernel"
-        )
+    for rows, columns in network.layer_shapes:
+        if not is_small(batch_size, rows, columns):
+            return (
+                f"{batch_size * rows * columns / 1e6:,.1f} million multiplications of a batch with "
+                "a layer's weights are too many for a persistent kernel"
+            )
     across = -(-H // TILE_WIDTH)
     depth = depth_of(D, across)
     n_tiles = -(-D // depth) * across

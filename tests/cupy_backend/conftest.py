@@ -94,7 +94,7 @@ WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent")
 def way(request, monkeypatch):
     """How steps are launched, and whether products are large ones; graphs are of three steps."""
     name, _, products = request.param.partition(", ")
-    monkeypatch.setattr("fusedmlp_cupy.engine.GROUP_STEPS", 3)
+    monkeypatch.setattr("fusedmlp_cupy.steps.GROUP_STEPS", 3)
     if products:
         monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", 0)
     return name

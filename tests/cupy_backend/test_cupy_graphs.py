@@ -39,7 +39,7 @@ def epochs(built, data, n_rows, n_epochs=4, size=B):
 
 def graphs_of(built):
     """The recorded graphs of an engine, by data set and group."""
-    known = built._graphs._known
+    known = built._steps.graphs._known
     return {
         key: each.graph
         for groups in known.values()
@@ -51,7 +51,7 @@ def graphs_of(built):
 @pytest.fixture
 def three_steps(monkeypatch):
     """Graphs of three steps."""
-    monkeypatch.setattr("fusedmlp_cupy.engine.GROUP_STEPS", 3)
+    monkeypatch.setattr("fusedmlp_cupy.steps.GROUP_STEPS", 3)
 
 
 def large_products(monkeypatch):
@@ -99,7 +99,7 @@ def test_two_data_sets_have_graphs_of_their_own(fast):
     a, b = flat(built.parameters()), flat(reference.parameters())
     np.testing.assert_allclose(a, b, rtol=1e-9)
     gc.collect()
-    assert not built._graphs._known, "graphs outlive their data"
+    assert not built._steps.graphs._known, "graphs outlive their data"
 
 
 def test_a_longer_call_moves_the_buffers_and_is_recorded_anew(fast):
@@ -160,19 +160,19 @@ def test_memory_that_a_graph_uses_must_be_held(fast):
     built, _ = engines(fast, NETWORK, SGD(momentum=0.9), way="graph")
     data = built.stage(*data_set(NETWORK, 4 * B, "float32"))
     epochs(built, data, 4 * B)
-    built._delta = [fast.empty(each.shape, each.dtype) for each in built._delta]
+    built._passes.delta = [fast.empty(each.shape, each.dtype) for each in built._passes.delta]
     gc.collect()
     with pytest.raises(AssertionError, match="memory of a graph was given back"):
         epochs(built, data, 4 * B)
 
 
 FORBIDDEN = {
-    "a copy from the host": lambda engine, _: engine._cursor.set(np.zeros(2, np.int64)),
-    "a copy to the host": lambda engine, _: engine._cursor.get(),
+    "a copy from the host": lambda engine, _: engine._steps.cursor.set(np.zeros(2, np.int64)),
+    "a copy to the host": lambda engine, _: engine._steps.cursor.get(),
     "an allocation": lambda _, cupy: cupy.empty((1,), np.float32),
     "waiting": lambda engine, _: engine._device.synchronize(),
     "cuBLAS API during stream capture": lambda engine, cupy: cupy.dot(
-        engine._weights[0], engine._weights[1]
+        engine._passes.weights[0], engine._passes.weights[1]
     ),
 }
 
@@ -215,7 +215,7 @@ def test_without_a_handle_of_our_own_large_products_are_launched_one_by_one(cupy
 
     monkeypatch.setattr(cublas, "load", missing)
     small = engine(CupyBackend(graph=True), problem((6, 5, 3)), dtype="float32")[0]
-    assert small._launching.used == "graph"  # needs none
+    assert small._steps._launching.used == "graph"  # needs none
     large_products(monkeypatch)
     backend = CupyBackend()
     with pytest.warns(RuntimeWarning, match="no handle for recording: libcublas"):

@@ -76,7 +76,9 @@ def test_chunks_of_any_length(fast, monkeypatch, chunk_batches, way):
     order, rates = np.random.default_rng(4).permutation(N), np.linspace(0.01, 0.02, -(-N // B))
     sums = engine.train_epoch(staged, order, rates)
     assert sums.losses.tobytes() == expected[0]
-    assert (way == "persistent") == bool(engine._persistent and engine._persistent.has_run)
+    assert (way == "persistent") == bool(
+        engine._steps.persistent and engine._steps.persistent.has_run
+    )
     whole, rest = divmod(N, chunk_batches * B)
     assert sent == [chunk_batches * B] * whole + [rest] * (rest > 0)
 
