@@ -10,6 +10,8 @@ from fusedmlp_cupy import cublas, persistent
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.sources import kernel_source, persistent_source
 
+DEVICE_THREADS = persistent.THREADS
+
 
 def built(source, folder):
     """A program, built for each floating type: {dtype: Kernels}."""
@@ -55,6 +57,13 @@ def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(persistent, "THREADS", 64)
         yield
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_the_device(request, monkeypatch):
+    """Blocks as they are meant, where a test is for a device."""
+    if request.node.get_closest_marker("gpu"):
+        monkeypatch.setattr(persistent, "THREADS", DEVICE_THREADS)
 
 
 @pytest.fixture
