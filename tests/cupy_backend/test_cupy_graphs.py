@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from fusedmlp.optimizers import SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
 from fusedmlp_cupy import CupyBackend, cublas, kernels
 from fusedmlp_cupy.kernels import Batch
+from fusedmlp_cupy.launching import WAYS
 from problems import engine, flat, order, problem
 
+ROOT = Path(__file__).resolve().parents[2]
 NETWORK = Network((11, 13, 5), "tanh", "softmax", 0.3)
 
 
@@ -291,11 +294,15 @@ def test_the_way_is_asked_for_by_name(cupy):
     from fusedmlp.registry import create, select
 
     work = Workload(NETWORK, 64)
-    for request, used in (("cupy", "graph"), ("cupy+graph", "graph"), ("cupy:1+eager", "eager")):
+    named = {f"cupy:1+{way}": way for way in WAYS}
+    assert set(named.values()) == {"eager", "graph", "persistent"}
+    for request, used in {"cupy": "graph", **named}.items():
         device = create(select(request, work, {})).device()
         assert device.facts["launches"] == used
         why = "asked for" if "+" in request else "the default; small networks in one persistent"
         assert device.facts["launches_because"].startswith(why)
+    documents = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/cupy.md")]
+    assert all(f"`cupy+{way}`" in text for text in documents for way in WAYS)
     strict = CupyBackend(strict=True).device()
     assert strict.facts["launches"] == "eager"
     with pytest.raises(InvalidInputError, match="eager and graph exclude each other"):
