@@ -110,14 +110,16 @@ def test_no_grid_and_no_block_changes_a_bit(fast, monkeypatch, optimizer):
 
 def test_many_gathers_give_the_bits_of_one(fast, monkeypatch):
     data = data_set(NETWORK, 5 * 7 + 3, "float32", "uint8")
-    results = []
-    for n_bytes in (2**26, 2 * 7 * 11 * 4, 1):
+    results, lengths = [], []
+    for n_bytes, most_steps in ((2**26, 4096), (2 * 7 * 11 * 4, 4096), (1, 4096), (2**26, 3)):
         monkeypatch.setattr(persistent, "GATHERED_BYTES", n_bytes)
+        monkeypatch.setattr(persistent, "MOST_STEPS", most_steps)
         built, _ = engines(fast, NETWORK, make_optimizer("adam"), way="persistent")
         sums = built.train_epoch(built.stage(*data), np.arange(38)[::-1], np.full(6, 0.01))
         results.append((flat(built.parameters()).tobytes(), sums.losses.tobytes()))
-    assert built._steps.persistent._batches == 1
-    assert results[0] == results[1] == results[2]
+        lengths.append(built._steps.persistent._batches)
+    assert lengths == [4096, 2, 1, 3]
+    assert results[0] == results[1] == results[2] == results[3]
 
 
 def test_gathers_are_as_long_as_memory_lets_them_be(fast):
