@@ -272,8 +272,10 @@ def test_blocks_that_are_not_resident_are_refused(cupy, monkeypatch):
 
 
 @pytest.mark.parametrize(("left", "why"), [(0, "CUDA_ERROR_COOP"), (2, "3 blocks cannot be resid")])
-def test_a_launch_that_is_refused_or_shrunk_falls_back(cupy, monkeypatch, left, why):
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_launch_that_is_refused_or_shrunk_falls_back(cupy, monkeypatch, left, why, streamed):
     """CuPy's warning of a smaller grid is an error before anything runs, as the driver's is."""
+    monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: not streamed)
     task = problem((67, 65, 3))
     backend = CupyBackend()
     built, data = engine(backend, task, batch_size=8, dtype="float32")
