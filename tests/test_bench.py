@@ -167,6 +167,41 @@ def test_the_roof_is_that_of_the_smallest_level_which_holds_the_data():
     assert tables.limits(found).rows[-1][-1] == "1.0 GB/s"
 
 
+class Clocked(runner.Runner):
+    """Calls that take given seconds of a clock which nothing else moves."""
+
+    def __init__(self, task, monkeypatch, lasting):
+        super().__init__(task)
+        self.now, self.calls, self._lasting = 0.0, 0, lasting
+        monkeypatch.setattr(runner.time, "perf_counter", lambda: self.now)
+
+    def parity(self):
+        return {}
+
+    def call(self, number):
+        self.now += self._lasting(self.calls)
+        self.calls += 1
+        return {"loss": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lasting", "calls", "each"),
+    [
+        (0.0, lambda _n: 0.25, 1, 0.25),
+        (1.0, lambda _n: 2.0, 1, 2.0),
+        # Where the processor is taken away once, it does not show: calls alone, and in stretches.
+        (1.0, lambda n: 0.5 if n == 2 else 0.25, 3, 0.25),
+        (1.0, lambda n: 0.25 if n == 5 else 0.0625, 14, 0.0625),
+        (1.0, lambda n: 0.25 if n == 30 else 2.0**-8, 223, 2.0**-8),
+    ],
+)
+def test_a_round_s_figure_is_its_median_stretch_s(monkeypatch, seconds, lasting, calls, each):
+    run = Clocked(replace(TINY, seconds=seconds), monkeypatch, lasting)
+    found = run.round(1)
+    assert run.calls == calls
+    assert found == {"loss": 0.5, "seconds": calls * each, "samples": calls * TINY.samples}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_operations_agree_and_a_wrong_one_does_not(kind, dtype, tmp_path):

@@ -40,7 +40,8 @@ class Task:
     density
         Share of the inputs that are not zero, for ``normal`` inputs.
     seconds
-        A round repeats the timed call until this much time has passed; 0 for a single call.
+        A round repeats the timed call until this much time has passed; 0 for a single call. Its
+        figure is a median, see :meth:`fusedmlp.bench.runner.Runner.round`.
     is_pixels
         Whether the inputs are bytes. Only :func:`fusedmlp.bench.work.work` asks.
     """
