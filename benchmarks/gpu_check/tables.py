@@ -1,0 +1,89 @@
+"""A run's figures as one table of text: epochs beside each other, then all else, then the parts."""
+
+from __future__ import annotations
+
+CEILINGS = {False: "products-float32", True: "products-tf32"}
+EPOCH = "{:<34} {:>9} {:>9} {:>8} {:>8} {:>10}"
+
+
+def table(document):
+    """All lines of the table.
+
+    Parameters
+    ----------
+    document
+        What gpu.py writes.
+    """
+    parts = document["parts"]
+    lines = [*epoch_lines(parts), ""]
+    for name, outcome in parts.items():
+        figures = outcome["figures"]
+        if name == "device" or not figures:
+            continue
+        others = {key: value for key, value in figures.items() if "us_a_step" not in value}
+        if name.startswith("parity"):
+            others = parity_summary(others)
+        lines += [f"{name}: {key}: {figures_text(value)}" for key, value in others.items()]
+    lines.append("")
+    for name, outcome in parts.items():
+        why = f": {outcome['why']}" if "why" in outcome else ""
+        lines.append(f"{outcome['seconds']:6.1f} s  {name:<18} {outcome['state']}{why}")
+    return lines
+
+
+def epochs(parts):
+    """Epochs of all implementations: {workload: [(implementation, figures, share of ceiling)]}."""
+    found = {}
+    for part, outcome in parts.items():
+        for key, figures in outcome["figures"].items():
+            if "us_a_step" not in figures:
+                continue
+            workload, _, detail = key.partition(", ")
+            name = detail or f"fusedmlp {part.partition('-')[2] or part}"
+            ceiling = ceiling_of(parts, workload, tf32="tf32" in name.lower())
+            share = ceiling / figures["us_a_step"] if ceiling and part != "host" else None
+            found.setdefault(workload, []).append((name, figures, share))
+    for rows in found.values():
+        rows.sort(key=lambda row: row[1]["us_a_step"])
+    return found
+
+
+def ceiling_of(parts, workload, *, tf32):
+    """Microseconds of a step's products alone, or None."""
+    outcome = parts.get(CEILINGS[tf32], {"figures": {}})
+    return outcome["figures"].get(f"{workload}, step", {}).get("us")
+
+
+def epoch_lines(parts):
+    lines = []
+    for workload, rows in epochs(parts).items():
+        heads = ("µs/step", "ms/epoch", "TFLOP/s", "ceiling", "first loss")
+        lines.append(EPOCH.format(workload, *heads))
+        for name, figures, share in rows:
+            cells = (
+                f"{figures['us_a_step']:,.1f}",
+                f"{1e3 * figures['median_s']:,.2f}",
+                f"{figures['tflops']:.3f}",
+                "" if share is None else f"{share:.0%}",
+                f"{figures['first_loss']:.5f}",
+            )
+            lines.append(EPOCH.format(f"  {name}", *cells))
+    return lines
+
+
+def parity_summary(cases):
+    """The case that came nearest to its bound, and every one without a difference."""
+    compared = {name: each for name, each in cases.items() if "difference" in each}
+    others = {name: each for name, each in cases.items() if "difference" not in each}
+    if not compared:
+        return others
+    nearest = max(compared, key=lambda name: compared[name]["difference"] / compared[name]["bound"])
+    return {f"{len(compared)} cases, nearest to its bound {nearest}": compared[nearest]} | others
+
+
+def figures_text(figures):
+    """Figures on one line."""
+    return "  ".join(
+        f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    )
