@@ -40,7 +40,9 @@ def options_of(arguments):
     )
     parser.add_argument("--out", type=Path, help="the JSON file (benchmarks/results/gpu-NAME.json)")
     parser.add_argument("--parts", help="only these, by name or family: parity,training-graph")
-    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds (default %(default).0f)")
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET, help="seconds (default %(default).0f)"
+    )
     parser.add_argument("--measure", nargs=2, metavar=("PART", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not options.budget > 0:
@@ -112,7 +114,11 @@ class Keeper:
     def __init__(self, running, options):
         self._running, self._options = running, options
         self.path = None
-        command = ["python", "benchmarks/gpu.py", *(["--parts", options.parts] if options.parts else [])]
+        command = [
+            "python",
+            "benchmarks/gpu.py",
+            *(["--parts", options.parts] if options.parts else []),
+        ]
         self.document = {"command": " ".join(command), "finished": False, "parts": {}}
 
     def note(self, name, outcome):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def blas_controller() -> ThreadpoolController:
-    """What limits the threads of NumPy's BLAS; only who gives a number of threads needs it."""
+    """Find NumPy's BLAS, to limit its threads; only who gives a number of threads needs it."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -1,7 +1,7 @@
-"""The CuPy engine on the device: whether it agrees with NumPy, and how long its epochs take.
+"""The CuPy engine on the device: how long its epochs take, streamed ones and predictions too.
 
-Every function is a part, or a case of one: see running.py. No peer and no bare CuPy call is
-measured here.
+Functions without arguments are parts, others cases of one: see running.py. Whether the engine
+agrees with NumPy is checked in parity.py; no peer and no bare CuPy call is measured here.
 """
 
 from __future__ import annotations
@@ -11,32 +11,21 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 import numpy as np
 
 import workloads
 from fusedmlp.backend import State
-from fusedmlp.errors import BreachedError
-from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
-from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
-from fusedmlp.tolerance import difference, tf32_trajectory_bound, trajectory_bound
+from fusedmlp.errors import BackendUnavailableError, BreachedError
+from fusedmlp.network import Objective, initialise, zeros
+from fusedmlp.optimizers import SGD
 from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy.device import CupyDevice
-from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout, dropout_mask
-from fusedmlp_cupy.launching import GROUP_STEPS
-from fusedmlp_numpy import NumpyBackend, kernels
-from gpu_check.running import NotHereError, several
+from gpu_check.running import NotHereError, RefusedError, several
 from gpu_check.timing import ROUNDS, epoch_figures, rounds_of
 
 WORKLOADS = {each.name: (each.network, each.batch_size) for each in workloads.WORKLOADS}
 MNIST_ROWS = 60_000
 TF32_CAPABILITY = 8.0
-PARITY_SIZES = (37, 65, 33, 5)
-BITS_SIZES = (784, 64, 10)
-MASK_SHAPE = (129, 1031)
-PARITY_ROWS, PARITY_SIZE, PARITY_CALLS = 1000, 45, 2
-"""Two calls of 22 whole batches and one of 10 rows: within ``tolerance.TRAJECTORY_STEPS``."""
 
 
 def pixels(rows=None):
@@ -56,11 +45,20 @@ def pixels(rows=None):
 
 
 def build(backend, network, batch_size, x, y, optimizer=None, dtype="float32", w=None):
-    """An engine with drawn weights and biases, and its staged data."""
+    """An engine with drawn weights and biases, and its staged data.
+
+    Raises
+    ------
+    RefusedError
+        The way to launch steps that was asked for is not for this network.
+    """
     optimizer = optimizer or SGD(0.1)
-    engine = backend.compile(
-        network, optimizer, Objective(), batch_size=batch_size, dtype=dtype, seed=7
-    )
+    try:
+        engine = backend.compile(
+            network, optimizer, Objective(), batch_size=batch_size, dtype=dtype, seed=7
+        )
+    except BackendUnavailableError as error:
+        raise RefusedError(str(error)) from error
     slots = tuple(zeros(network, dtype) for _ in optimizer.slots)
     engine.load(State(initialise(network, 0, dtype), slots, 0))
     return engine, engine.stage(x, y, w)
@@ -72,102 +70,6 @@ def with_tf32():
     if float(capability) < TF32_CAPABILITY:
         raise NotHereError(f"compute capability {capability}: TF32 needs {TF32_CAPABILITY}")
     return CupyBackend(tf32=True)
-
-
-def parity(**options):
-    """Steps of every optimizer, activation and output in both types, and the masks."""
-    backend = CupyBackend(**options)
-    cases = trajectories(backend, ("float32", "float64"), trajectory_bound)
-    cases += [("dropout masks", check_masks), ("bits", partial(compare_bits, options))]
-    yield from several(cases, may_refuse=True)
-
-
-def parity_tf32():
-    """The same trajectories in TF32, within its own bound, which float32's results meet as well."""
-    bound = tf32_trajectory_bound()
-    yield from several(trajectories(with_tf32(), ("float32",), lambda _dtype: bound))
-
-
-def trajectories(backend, dtypes, bound_of):
-    """Cases that compare with NumPy: (name, function)."""
-    cases = [(o, "tanh", "softmax") for o in OPTIMIZERS]
-    cases += [("momentum", *pair) for pair in product(HIDDEN_ACTIVATIONS, OUTPUTS)]
-    return [
-        (f"{dtype} {' '.join(case)}", partial(compare, backend, dtype, *case, bound_of(dtype)))
-        for dtype, case in product(dtypes, cases)
-    ]
-
-
-def compare(backend, dtype, optimizer, hidden, output, bound):
-    """Train as NumPy does, with dropout and weights; the largest difference of losses and weights.
-
-    A second call like the first meets what that has recorded, with another place in its data.
-    """
-    rng = np.random.default_rng(1)
-    network = Network(PARITY_SIZES, hidden, output, 0.2)
-    x = rng.standard_normal((200, network.n_inputs)).astype(dtype)
-    y = {
-        "softmax": rng.integers(0, 5, 200),
-        "sigmoid": rng.integers(0, 2, (200, 5)),
-        "identity": rng.standard_normal((200, 5)),
-        "exp": rng.poisson(1.0, (200, 5)),
-    }[output]
-    w = rng.uniform(0, 2, 200)
-    orders = [rng.integers(0, 200, PARITY_ROWS) for _ in range(PARITY_CALLS)]
-    rates = np.full(-(-PARITY_ROWS // PARITY_SIZE), 0.01)
-    found = []
-    for each in (backend, NumpyBackend()):
-        built = make_optimizer(optimizer)
-        engine, data = build(each, network, PARITY_SIZE, x, y, built, dtype, w)
-        losses = [engine.train_epoch(data, order, rates).losses for order in orders]
-        found.append([*losses, *engine.state().parameters])
-    gap = max(difference(a, b) for a, b in zip(*found, strict=True))
-    if not gap <= bound:
-        raise BreachedError(f"differs from NumPy by {gap:.3g}, the bound is {bound:.3g}")
-    return {"difference": float(gap), "bound": float(bound)}
-
-
-def compare_bits(options):
-    """Calls long enough for groups of steps, beside eager ones and beside themselves.
-
-    Graphs hold the launches of eager steps, and so have their bits. Another way to launch may sum
-    in another order: its difference is noted. Each repeats its own bits.
-    """
-    rng = np.random.default_rng(2)
-    network = Network(BITS_SIZES, "tanh", dropout=0.2)
-    size, n_steps = 16, 2 * GROUP_STEPS + 3
-    x, y = rng.integers(0, 256, (500, network.n_inputs), np.uint8), rng.integers(0, 10, 500)
-    orders = [rng.integers(0, 500, size * n_steps - 7) for _ in range(3)]
-    found = []
-    for each in (options, options, {"eager": True}):
-        engine, data = build(CupyBackend(**each), network, size, x, y, make_optimizer("adamw"))
-        losses = [engine.train_epoch(data, o, np.full(n_steps, 1e-3)).losses for o in orders]
-        found.append(np.concatenate([*losses, *(a.ravel() for a in engine.parameters())]))
-    once, again, eager = (each.tobytes() for each in found)
-    if once != again:
-        raise BreachedError("a second run has other bits than the first")
-    if once != eager and options == {"graph": True}:
-        raise BreachedError("replayed graphs have other bits than eager steps")
-    return {
-        "repeat": "equal",
-        "beside eager": "equal" if once == eager else f"{difference(found[0], found[2]):.3g} apart",
-    }
-
-
-def check_masks():
-    """Raise where a dropout mask differs from the specification's in any unit."""
-    device = CupyDevice(importlib.import_module("cupy"), 0)
-    with device.active():
-        out = device.empty(MASK_SHAPE, np.uint8)
-        dropout = Dropout(device.upload(np.array([3], np.uint32)), 1, 2**40 + 1, 0.3)
-        program = device.program("float32", tuple(KERNELS))
-        dropout_mask(program, out, Batch(None, 0, 0, MASK_SHAPE[0]), dropout)
-        mask = device.download(out)
-    expected = np.empty(mask.shape, bool)
-    kernels.dropout_mask(expected, 2**40 + 1, 3, 1, 0.3)
-    if not np.array_equal(mask, expected):
-        raise BreachedError("the dropout masks differ from the specification's")
-    return {"bits": "equal"}
 
 
 def training(**options):
@@ -187,7 +89,7 @@ def epochs_of(backend):
         (name, partial(train, backend, network, size, x, y))
         for name, (network, size) in WORKLOADS.items()
     ]
-    yield from several(cases, may_refuse=True)
+    yield from several(cases)
 
 
 def streaming():

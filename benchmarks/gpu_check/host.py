@@ -1,4 +1,4 @@
-"""What stands beside the GPU: the machine's own facts, its CPU engines, and the GPU's test suite."""
+"""What stands beside the GPU: the machine's own facts, its CPU engines, the GPU's test suite."""
 
 from __future__ import annotations
 

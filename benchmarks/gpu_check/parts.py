@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from fusedmlp_cupy.launching import WAYS
-from gpu_check import engine, host, jax_peer, limits, products, torch_peer
+from gpu_check import engine, host, jax_peer, limits, parity, products, torch_peer
 from gpu_check.running import Part
 
 DEVICE = "device"
@@ -19,12 +19,13 @@ DEVICE = "device"
 def all_parts():
     """Every part by its name. A part ``a-b`` is one of the family ``a``."""
     parts = {DEVICE: Part(60, host.facts)}
-    parts |= {f"parity-{way}": Part(40, partial(engine.parity, **{way: True})) for way in WAYS}
+    parts |= {f"parity-{way}": Part(40, partial(parity.parity, **{way: True})) for way in WAYS}
     parts |= {f"training-{way}": Part(40, partial(engine.training, **{way: True})) for way in WAYS}
     return parts | {
         "training-default": Part(40, engine.training),
-        "parity-tf32": Part(40, engine.parity_tf32),
+        "parity-tf32": Part(40, parity.parity_tf32),
         "training-tf32": Part(40, engine.training_tf32),
+        "masks": Part(20, parity.masks),
         "launches": Part(20, limits.launches),
         "graphs": Part(30, limits.graphs),
         "barriers": Part(30, limits.barriers),

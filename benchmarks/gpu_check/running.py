@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, TypeAlias
 
-from fusedmlp.errors import BackendUnavailableError, ExitCode, FusedMLPError, InvalidInputError
+from fusedmlp.errors import ExitCode, FusedMLPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,6 +47,10 @@ class NotHereError(Exception):
     """What a part measures is not on this machine, which is no failure."""
 
 
+class RefusedError(Exception):
+    """What was asked for exists, and is not for this case."""
+
+
 class InterruptedPartError(KeyboardInterrupt):
     """The user, or a signal, has ended the run within a part, of which this is what there is."""
 
@@ -64,14 +68,11 @@ class Part:
 
 
 def several(
-    cases: Iterable[tuple[str, Callable[[], Figures]]], *, may_refuse: bool = False
+    cases: Iterable[tuple[str, Callable[[], Figures]]],
 ) -> Iterator[tuple[str, Figures]]:
     """Measure cases one by one; one that fails is noted, the others follow, then the first's error.
 
-    Parameters
-    ----------
-    may_refuse
-        A backend may say that it is not for some of the cases, though not for all.
+    It is no failure where some cases are refused, but one where all are.
     """
     errors: list[Exception] = []
     refusals: list[Exception] = []
@@ -82,7 +83,7 @@ def several(
         except NotHereError as error:
             figures = {"not measured": text_of(error)}
         except Exception as error:  # noqa: BLE001 - one failure must not lose the rest
-            refused = may_refuse and isinstance(error, BackendUnavailableError | InvalidInputError)
+            refused = isinstance(error, RefusedError)
             (refusals if refused else errors).append(error)
             figures = {"refused" if refused else "failed": text_of(error)}
         else:
@@ -97,13 +98,13 @@ def several(
 def text_of(error: BaseException) -> str:
     """An error on one line, behind its class unless that says nothing."""
     text = " ".join(str(error).split())
-    if isinstance(error, NotHereError | FusedMLPError) and text:
+    if isinstance(error, NotHereError | RefusedError | FusedMLPError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def measure_here(part: Part, write: Callable[[Outcome], None]) -> int:
-    """Run a part in this process; hand on what is known after every figure; return its exit code."""
+    """Run a part in this process; hand on what there is after every figure; return an exit code."""
     figures: Figures = {}
     outcome: Outcome = {"state": "running", "figures": figures}
     code = ExitCode.OK

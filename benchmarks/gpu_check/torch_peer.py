@@ -143,6 +143,8 @@ class Training:
 
     def compiled(self, rows):
         """The compiled step. Its gradients come from ``torch.func``, so that all is one graph."""
+        from torch import _dynamo
+
         torch = self.torch
         parameters = [p.detach() for p in self.parameters]
 
@@ -152,7 +154,7 @@ class Training:
             total.add_(loss)
 
         for tensor in (*parameters, self.total):  # or it makes no CUDA graph of what changes them
-            torch._dynamo.mark_static_address(tensor)
+            _dynamo.mark_static_address(tensor)
         step = torch.compile(whole, mode="max-autotune", dynamic=False)
 
         def call(rows):
@@ -161,6 +163,6 @@ class Training:
 
         for _ in range(4):
             call(rows[0])
-        counters = torch._dynamo.utils.counters["inductor"]
+        counters = _dynamo.utils.counters["inductor"]
         self.facts["cudagraph_skips"] = int(counters["cudagraph_skips"])
         return call

@@ -58,18 +58,13 @@ class BenchStandIn(cupy_standin.StandIn):
     """The stand-in, with bare kernels, timed events and arrays from the host."""
 
     ndarray = cupy_standin.DeviceArray
-    KERNELS = {
-        "one": one,
-        "own_barrier": barrier,
-        "grid_sync": barrier,
-        "cluster_barrier": barrier,
-    }
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.cuda.Event = Event
         self.cuda.get_elapsed_time = lambda begin, end: 1e3 * (end.time - begin.time)
-        self.kernels = dict(self.KERNELS)
+        barriers = dict.fromkeys(("own_barrier", "grid_sync", "cluster_barrier"), barrier)
+        self.kernels = {"one": one} | barriers
         self.cooperative = {}
 
     def RawKernel(self, code, name, *, enable_cooperative_groups=False):
@@ -97,5 +92,3 @@ class BenchStandIn(cupy_standin.StandIn):
         if isinstance(array, np.ndarray):
             return self.memory.holding(array)
         return super().asarray(array)
-
-

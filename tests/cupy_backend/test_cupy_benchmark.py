@@ -36,26 +36,27 @@ def checks(monkeypatch):
     """The benchmark's modules, cut down: {name: module}."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
-    from gpu_check import engine, host, limits, parts, products, running, tables, timing
+    from gpu_check import engine, host, limits, parity, parts, products, running, tables, timing
 
-    monkeypatch.setattr(engine, "OPTIMIZERS", ("adamw",))
-    monkeypatch.setattr(engine, "HIDDEN_ACTIVATIONS", ("relu",))
-    monkeypatch.setattr(engine, "PARITY_SIZES", (7, 6, 5))
-    monkeypatch.setattr(engine, "BITS_SIZES", (7, 6, 5))
-    monkeypatch.setattr(engine, "MASK_SHAPE", (3, 37))
-    monkeypatch.setattr(engine, "PARITY_ROWS", 100)
+    monkeypatch.setattr(parity, "OPTIMIZERS", ("adamw",))
+    monkeypatch.setattr(parity, "HIDDEN_ACTIVATIONS", ("relu",))
+    for name, sizes in (("DEEP", (7, 6, 5, 4)), ("SHALLOW", (7, 6, 5)), ("BITS_SIZES", (7, 6, 5))):
+        monkeypatch.setattr(parity, name, sizes)
+    monkeypatch.setattr(parity, "MASK_SHAPE", (3, 37))
+    monkeypatch.setattr(parity, "ROWS", 100)
+    monkeypatch.setattr(parity, "WORKLOAD_STEPS", 1.5)
+    monkeypatch.setattr(parity, "GROUP_STEPS", 2)
     monkeypatch.setattr(engine, "ROUNDS", 1)
     workloads = {"small": (Network((784, 4, 10)), 64), "big": (Network((784, 6, 5, 10)), 100)}
     monkeypatch.setattr(engine, "WORKLOADS", workloads)
     monkeypatch.setattr(engine, "pixels", pixels)
-    monkeypatch.setattr(engine, "GROUP_STEPS", 2)
     monkeypatch.setattr("fusedmlp_cupy.engine.GROUP_STEPS", 2)
     monkeypatch.setattr(limits, "CALLS", 3)
     monkeypatch.setattr(limits, "NODES", (2, 5))
     monkeypatch.setattr(products, "N_PRODUCTS", 2)
     monkeypatch.setattr(timing, "REPEATS", 2)
     monkeypatch.setattr(host, "find_spec", lambda _name: None)
-    modules = (gpu, engine, host, limits, parts, products, running, tables)
+    modules = (gpu, engine, host, limits, parity, parts, products, running, tables)
     return {module.__name__.rpartition(".")[2]: module for module in modules}
 
 
@@ -76,7 +77,8 @@ def in_this_process(checks):
     def run(name, seconds):
         written = []
         checks["running"].measure_here(
-            parts[name], lambda outcome: written.append(json.dumps(checks["running"]._plain(outcome)))
+            parts[name],
+            lambda outcome: written.append(json.dumps(checks["running"]._plain(outcome))),
         )
         return json.loads(written[-1])
 
@@ -101,15 +103,17 @@ def test_a_whole_run(checks, cupy, tmp_path, capsys):
     for way in WAYS:
         assert {"small", "big"} <= set(figures[f"training-{way}"])
         assert figures[f"training-{way}"]["small"]["launches"] == way
-        assert figures[f"parity-{way}"]["dropout masks"] == {"bits": "equal"}
-        compared = [each for each in figures[f"parity-{way}"].values() if "difference" in each]
-        assert len(compared) == 2 * (1 + len(OUTPUTS))  # an optimizer, and each output
+        found = figures[f"parity-{way}"]
+        assert len(found) == 2 * 2 * (1 + len(OUTPUTS)) + 2 + 1
+        assert all(
+            {"difference", "refused"} & set(each) for each in found.values() if "repeat" not in each
+        )
     assert figures["parity-graph"]["bits"] == {"repeat": "equal", "beside eager": "equal"}
     epoch = figures["training-tf32"]["small"]
     assert epoch["steps"] == 4
     assert epoch["first_loss"] == pytest.approx(2.3, abs=0.5)
-    tf32 = figures["parity-tf32"]["float32 adamw tanh softmax"]["difference"]
-    assert tf32 > figures["parity-eager"]["float32 adamw tanh softmax"]["difference"]
+    tf32 = figures["parity-tf32"]["float32 7-6-5 adamw tanh softmax"]["difference"]
+    assert tf32 > figures["parity-eager"]["float32 7-6-5 adamw tanh softmax"]["difference"]
     assert figures["streaming"]["big"]["bits"] == "equal"
     assert set(figures["interop"]["small"]) == {"from the device", "from the host"}
     assert set(figures["launches"]) == {"RawKernel", "elementwise", "matmul", "dot"}
@@ -166,16 +170,16 @@ def test_fewer_blocks_than_told_fail(checks, cupy):
 
 
 def test_a_difference_from_numpy_breaches_and_the_other_cases_are_kept(checks, cupy, monkeypatch):
-    sound = checks["engine"].difference
+    sound = checks["parity"].difference
 
     def differing(a, b):
         return 1.0 if a.dtype == np.float32 else sound(a, b)
 
-    monkeypatch.setattr(checks["engine"], "difference", differing)
+    monkeypatch.setattr(checks["parity"], "difference", differing)
     found = in_this_process(checks)("parity-graph", 10)
     assert (found["state"], found["exit_code"]) == ("failed", 4)
-    assert "the bound is" in found["figures"]["float32 adamw tanh softmax"]["failed"]
-    assert "difference" in found["figures"]["float64 adamw tanh softmax"]
+    assert "the bound is" in found["figures"]["float32 7-6-5 adamw tanh softmax"]["failed"]
+    assert "difference" in found["figures"]["float64 7-6-5 adamw tanh softmax"]
 
 
 def test_graphs_with_other_bits_than_eager_steps_breach(checks, cupy, monkeypatch):
@@ -187,10 +191,10 @@ def test_graphs_with_other_bits_than_eager_steps_breach(checks, cupy, monkeypatc
             engine.seed += 1  # other masks
         return engine
 
-    checks["engine"].compare_bits({"graph": True})
+    checks["parity"].compare_bits({"graph": True})
     monkeypatch.setattr(CupyBackend, "compile", different)
     with pytest.raises(BreachedError, match="other bits than eager steps"):
-        checks["engine"].compare_bits({"graph": True})
+        checks["parity"].compare_bits({"graph": True})
 
 
 def test_a_network_that_a_way_refuses_is_named(checks, cupy, monkeypatch):
