@@ -59,7 +59,7 @@ def measured(ways, device):
 
 def epochs(torch, network, size, x, y, way, device):
     """Time epochs of SGD over whole batches."""
-    torch.backends.cuda.matmul.allow_tf32 = way.endswith("TF32")
+    torch.set_float32_matmul_precision("high" if way.endswith("TF32") else "highest")
     training = Training(torch, network, x, y, device)
     way = way.partition(",")[0]
     n_steps = len(x) // size
@@ -155,6 +155,9 @@ class Training:
 
         for tensor in (*parameters, self.total):  # or it makes no CUDA graph of what changes them
             _dynamo.mark_static_address(tensor)
+        torch.compiler.reset()
+        counters = _dynamo.utils.counters["inductor"]
+        counters.clear()
         step = torch.compile(whole, mode="max-autotune", dynamic=False)
 
         def call(rows):
@@ -163,6 +166,5 @@ class Training:
 
         for _ in range(4):
             call(rows[0])
-        counters = _dynamo.utils.counters["inductor"]
         self.facts["cudagraph_skips"] = int(counters["cudagraph_skips"])
         return call
