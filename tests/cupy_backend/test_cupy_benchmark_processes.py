@@ -1,4 +1,4 @@
-"""The processes of benchmarks/gpu.py: ended in time with all they have started, and what is kept."""
+"""The processes of benchmarks/gpu.py: ended in time with their children, and what is kept."""
 
 from __future__ import annotations
 
