@@ -20,6 +20,9 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 COVERAGE_FLOOR = 90
 
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+"""A process for each core; whole files, because fixtures that compile are theirs."""
+
 TARGETS = {"generic": "", "haswell": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt"}
 """Processors, with their features, that the Numba engine is also compiled for: 16-byte vectors, and
 AVX2 with FMA wherever the machine has more."""
@@ -37,6 +40,7 @@ def tests(session: nox.Session) -> None:
     install(session, "test")
     session.run(
         "pytest",
+        *PARALLEL,
         "--cov",
         f"--cov-fail-under={0 if session.posargs else COVERAGE_FLOOR}",
         *session.posargs,
@@ -51,6 +55,7 @@ def targets(session: nox.Session) -> None:
         session.run(
             "pytest",
             "-q",
+            *PARALLEL,
             "-m",
             "not slow and not gpu",
             "tests/numba_backend",

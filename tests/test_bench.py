@@ -231,6 +231,17 @@ def test_a_slower_machine_is_no_regression_but_a_slower_backend_is():
     assert not any(change.is_normalised for change in found)
 
 
+def test_a_round_that_is_as_fast_as_before_tells_a_busy_machine_from_slower_code():
+    before = document([1.0] * 3, [1.0] * 3)
+    busy, slower = document([1.0] * 3, [1.0, 3.0, 3.0]), document([1.0] * 3, [1.2, 3.0, 3.0])
+    verdicts = [
+        [change.verdict(0.9) for change in compare.changes(before, now)] for now in (busy, slower)
+    ]
+    assert verdicts == [["held", "unclear"], ["held", "slower"]]
+    assert compare.regressions(compare.changes(before, busy), 0.9) == []
+    assert tables.comparison(compare.changes(before, busy), 0.9).marks == ["good", ""]
+
+
 def test_peers_are_compared_and_not_judged():
     before, now = document([1.0] * 3, [1.0] * 3), document([1.0] * 3, [1.0] * 3)
     for found, seconds in ((before, 1.0), (now, 9.0)):

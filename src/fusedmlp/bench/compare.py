@@ -8,7 +8,7 @@ machine that is slower today, or has other neighbours, does not look like a regr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fusedmlp.bench import document
 from fusedmlp.bench.measure import KIND
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fusedmlp.bench.summary import Record
 
 Key = tuple[Task, str, int]
+Verdict: TypeAlias = Literal["held", "unclear", "slower", "not judged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Change:
         Samples per second.
     ratio
         Now by before: of the shares of the peak where ``is_normalised``, else of the rates.
+    best
+        The same of the fastest round now.
     """
 
     task: str
@@ -45,8 +48,21 @@ class Change:
     before: float
     now: float
     ratio: float
+    best: float
     is_normalised: bool
     is_judged: bool
+
+    def verdict(self, threshold: float) -> Verdict:
+        """Say what has become of it: slower where no round reaches ``threshold``.
+
+        What the median does not reach but some round does is not called slower: code that became
+        slower is so in every round, a machine that others use is not.
+        """
+        if not self.is_judged:
+            return "not judged"
+        if self.ratio >= threshold:
+            return "held"
+        return "slower" if self.best < threshold else "unclear"
 
 
 def read(path: Path) -> Document:
@@ -86,8 +102,8 @@ def changes(old: Document, new: Document) -> list[Change]:
 
 
 def regressions(found: Sequence[Change], threshold: float) -> list[Change]:
-    """Return our own that fell below ``threshold`` of what they were."""
-    return [change for change in found if change.is_judged and change.ratio < threshold]
+    """Return our own that have become slower than ``threshold`` of what they were."""
+    return [change for change in found if change.verdict(threshold) == "slower"]
 
 
 def _by_key(found: Document) -> dict[Key, Record]:
@@ -113,6 +129,7 @@ def _change(before: Record, now: Record) -> Change:
         before.samples_per_s,
         now.samples_per_s,
         ratio,
+        ratio * now.fastest / now.samples_per_s,
         is_normalised,
         not now.is_peer,
     )

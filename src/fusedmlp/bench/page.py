@@ -38,7 +38,8 @@ def page(document: Document, changes: Sequence[Change] = (), threshold: float = 
             "Compared with before",
             "Then and now are samples per second. Ratios are of the share of the multiply-add peak "
             "that was measured in the same rounds, where both runs have it, else of those. "
-            f"A backend that falls below {threshold:g} counts as slower.",
+            f"A backend none of whose rounds reaches {threshold:g} counts as slower; where only "
+            "the median does not, it is unclear.",
         )
         found.table(tables.comparison(changes, threshold))
     _phases(found, document)

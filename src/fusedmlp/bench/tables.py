@@ -154,9 +154,8 @@ def comparison(found: Sequence[Change], threshold: float) -> Table:
     ]
     rows, marks = [], []
     for each in found:
-        is_slower = each.is_judged and each.ratio < threshold
-        verdict = "slower" if is_slower else "held" if each.is_judged else "not judged"
-        marks.append("bad" if is_slower else "good" if each.is_judged else "")
+        verdict = each.verdict(threshold)
+        marks.append({"slower": "bad", "held": "good"}.get(verdict, ""))
         rows.append(
             [
                 each.task,

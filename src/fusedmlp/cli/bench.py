@@ -257,7 +257,8 @@ def _judge(found: "Document", changes: "Sequence[Change]", threshold: float) -> 
     if slower:
         worst = min(slower, key=lambda change: change.ratio)
         raise BreachedError(
-            f"{len(slower)} of {len(changes)} figures fell below {threshold:g} of what they were; "
+            f"{len(slower)} of {len(changes)} figures are below {threshold:g} of what they were in "
+            "every round; "
             f"the worst: {worst.engine} on {worst.task}, {worst.ratio:.2f}"
         )
     breached = failures(found, "parity")
