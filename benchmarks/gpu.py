@@ -8,9 +8,15 @@ CuPy engine agrees with NumPy in every way to launch steps, times the engine, wh
 where pytest is, and writes one JSON file and one table.
 
 Each part is a process of its own with a time of its own. One that fails or takes too long is named
-and keeps what it had, and the others go on; the file is written after each. Exit status: 0; 1 where
-a part failed, was stopped or left out; 2 for a wrong option; 3 without a usable device; 4 where a
-bound was breached; 130 where it was interrupted.
+and keeps what it had, and the others go on; the file is written after each. Nothing is downloaded,
+and no setting of the device is touched. Exit status, as everywhere in this project:
+
+    0    every part is done, or measures what is not on this machine
+    1    a part failed, was stopped in the middle or left out
+    2    a wrong option
+    3    no usable device, or no NumPy or CuPy
+    4    a bound was breached, or a peer trained to another loss
+    130  interrupted
 """
 
 from __future__ import annotations
@@ -26,11 +32,14 @@ from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SOURCES = [str(HERE.parent / "src"), str(HERE.parent / "backends")]
+SOURCES = [str(HERE.parent / "src"), str(HERE.parent / "backends"), str(HERE)]
 sys.path[:0] = [path for path in SOURCES if path not in sys.path]
 
 BUDGET = 440.0
 """Seconds; the rest of the eight minutes is for ending the last part and for the table."""
+
+UNAVAILABLE = 3
+"""``ExitCode.BACKEND_UNAVAILABLE``, for where that cannot be imported."""
 
 
 def options_of(arguments):
@@ -69,10 +78,11 @@ def main(arguments=None, run=None, clock=time.monotonic):
         known = importlib.import_module("gpu_check.parts")
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed: pip install {error.name}", file=sys.stderr)
-        return 1
+        return UNAVAILABLE
     parts = known.all_parts()
     if options.measure:
         name, path = options.measure
+        running.end_with_parent()
         return running.measure_here(parts[name], partial(running.write_json, Path(path)))
     try:
         words = options.parts.split(",") if options.parts else list(parts)
@@ -81,27 +91,45 @@ def main(arguments=None, run=None, clock=time.monotonic):
         parser.error(f"--parts: {error}")
     if run is None:
         run = in_another_process
-        # What ends this process ends the part's as well, and what it had is kept.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        end_in_order()
 
     keeper = Keeper(running, options)
     try:
         running.run_parts(parts, run, options.budget, keeper.note, clock)
     except NoDeviceError as error:
         print(f"no usable GPU: {error}", file=sys.stderr)
-        return 3
+        return int(running.ExitCode.BACKEND_UNAVAILABLE)
     except KeyboardInterrupt:
-        keeper.document["interrupted"] = True
+        ending = "interrupted"
     else:
-        keeper.document["finished"] = True
+        ending = "finished"
+    return finish(keeper, ending, running, tables)
+
+
+def finish(keeper, ending, running, tables):
+    """Write and print what there is; return the exit code."""
+    codes = running.ExitCode
+    document = keeper.document
+    document[ending] = True
     if keeper.path is None:
-        return 130
+        return int(codes.INTERRUPTED)
+    strangers = document["other_trainings"] = tables.strangers(document["parts"])
     keeper.write()
-    print("\n".join(tables.table(keeper.document)))
+    print("\n".join(tables.table(document)))
     print(f"written to {keeper.path}")
-    if "interrupted" in keeper.document:
-        return 130
-    return running.exit_code_of(keeper.document["parts"].values())
+    if ending == "interrupted":
+        return int(codes.INTERRUPTED)
+    if strangers:
+        return int(codes.BREACHED)
+    return running.exit_code_of(document["parts"].values())
+
+
+def end_in_order():
+    """Have the signals that end a process interrupt it, so that its part is ended, and kept."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
+            signal.signal(number, signal.default_int_handler)
 
 
 class NoDeviceError(Exception):

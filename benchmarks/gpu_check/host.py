@@ -17,11 +17,16 @@ from pathlib import Path
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_numpy import NumpyBackend
 from gpu_check import engine
-from gpu_check.running import NotHereError, several
+from gpu_check.running import NotHereError, several, text_of
 
 ROOT = Path(__file__).resolve().parents[2]
-TEST_MODULES = ("pytest", "pytest_timeout", "hypothesis", "scipy", "sklearn", "numba")
-PACKAGES = ("numpy", "torch", "jax", "numba")
+OWN_TESTS = Path("tests", "cupy_backend", "test_cupy_gpu.py")
+SUITE_MODULES = ("pytest_timeout", "hypothesis", "scipy", "sklearn", "numba")
+PACKAGES = ("numpy", "torch", "jax", "jaxlib", "numba", "pytest")
+SMI_FIELDS = (
+    "name,driver_version,persistence_mode,clocks.max.sm,clocks.max.mem,power.limit,"
+    "temperature.gpu,utilization.gpu,memory.used,memory.total"
+)
 RESULT = re.compile(r"^(tests/\S.*?) (PASSED|FAILED|SKIPPED|ERROR)\b")
 
 
@@ -30,6 +35,7 @@ def facts():
     device = CupyBackend().device()
     yield "device", {"text": str(device), **device.facts}
     yield "versions", {"python": platform.python_version()} | {n: versions(n) for n in PACKAGES}
+    yield "nvidia-smi", {"cards": cards()}
     yield (
         "machine",
         {
@@ -47,6 +53,18 @@ def versions(name):
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def cards():
+    """What the driver's own tool says of each card before the run; it changes nothing there."""
+    command = ["nvidia-smi", f"--query-gpu={SMI_FIELDS}", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return [{"not known": text_of(error)}]
+    names = SMI_FIELDS.split(",")
+    lines = [line.split(", ") for line in found.stdout.splitlines()]
+    return [dict(zip(names, values, strict=False)) for values in lines]
 
 
 def commit():
@@ -94,22 +112,42 @@ def cpu_engines():
 
 def suite():
     """Run the tests that need a GPU, the device's own first; count them as they end."""
-    missing = [name for name in TEST_MODULES if find_spec(name) is None]
+    if find_spec("pytest") is None:
+        raise NotHereError("pytest is not installed")
+    missing = [name for name in SUITE_MODULES if find_spec(name) is None]
     if versions("fusedmlp") is None:
         missing.append("fusedmlp itself")
     if missing:
-        raise NotHereError(f"{', '.join(missing)} not installed (pip install -e . --group test)")
-    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-m", "gpu"]
-    files = ["tests/cupy_backend/test_cupy_gpu.py", "tests"]
-    yield from counted([*command, "-p", "no:cacheprovider", *files])
+        why = f"{', '.join(missing)} not installed (pip install -e . --group test)"
+        yield "only the device's own", {"because": why}
+    command = [sys.executable, "-m", "pytest", *pytest_words(everything=not missing)]
+    yield from counted(command)
+
+
+def pytest_words(*, everything):
+    """Words for pytest: the whole suite's GPU tests, or the device's own with pytest alone."""
+    words = ["-v", "--tb=short", "-m", "gpu", "-p", "no:cacheprovider", str(OWN_TESTS)]
+    if everything:
+        return [*words, "tests"]
+    # The folder's own conftest.py is enough for them, and no plugin is asked for.
+    alone = ["-o", "addopts=", "-W", "ignore::pytest.PytestConfigWarning"]
+    return [*alone, f"--confcutdir={OWN_TESTS.parent}", *words]
 
 
 def counted(command):
     """Run pytest and follow its lines: how many tests passed, and which did not."""
     counts: dict[str, int] = {}
     failed, lines = [], []
+    folders = [str(ROOT / "src"), str(ROOT / "backends"), os.environ.get("PYTHONPATH")]
+    path = os.pathsep.join(filter(None, folders))
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         for line in process.stdout:
             lines.append(line.rstrip())

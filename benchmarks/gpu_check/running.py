@@ -12,8 +12,10 @@ import json
 import math
 import os
 import signal
+import stat
 import subprocess
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -131,6 +133,9 @@ def measure_here(part: Part, write: Callable[[Outcome], None]) -> int:
 def run_process(command: Sequence[str], seconds: float) -> Outcome:
     """Run a part in another process, which is stopped after so many seconds.
 
+    Whatever it has started is ended with it. Its standard input is a pipe that nothing is written
+    to: it ends where this process is no more (:func:`end_with_parent`).
+
     Parameters
     ----------
     command
@@ -141,7 +146,7 @@ def run_process(command: Sequence[str], seconds: float) -> Outcome:
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [*command, str(kept)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -156,6 +161,7 @@ def run_process(command: Sequence[str], seconds: float) -> Outcome:
                 _end(process)
                 outcome = _outcome_in(kept) | {"state": "stopped", "why": "interrupted"}
                 raise InterruptedPartError(outcome) from None
+            _end(process)  # what it has left behind
         outcome = _outcome_in(kept)
         if outcome["state"] == "running":
             code = process.returncode
@@ -174,6 +180,27 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_SECONDS)
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def end_with_parent() -> None:
+    """End this process, and all it has started, once whoever started it is no more.
+
+    A run that is killed outright ends no part, and one that never ends would keep the device. Does
+    nothing where the standard input is no pipe: then somebody runs the part by hand.
+    """
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+        return
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _outcome_in(path: Path) -> Outcome:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+
 CEILINGS = {False: "products-float32", True: "products-tf32"}
 EPOCH = "{:<34} {:>9} {:>9} {:>8} {:>8} {:>10}"
+OURS = "fusedmlp "
+
+LOSS_BOUND = 0.005
+"""How far a first epoch's mean loss may be from the engine's, relatively: sums in another order and
+TF32 stay far within it, another rate, start or order of the rows does not."""
 
 
 def table(document):
@@ -15,19 +23,52 @@ def table(document):
         What gpu.py writes.
     """
     parts = document["parts"]
-    lines = [*epoch_lines(parts), ""]
+    lines = [*heading(document), "", *epoch_lines(parts), ""]
     for name, outcome in parts.items():
         figures = outcome["figures"]
-        if name == "device" or not figures:
+        if name == "device":
             continue
         others = {key: value for key, value in figures.items() if "us_a_step" not in value}
         if name.startswith("parity"):
             others = parity_summary(others)
         lines += [f"{name}: {key}: {figures_text(value)}" for key, value in others.items()]
     lines.append("")
+    lines += [f"NOT THE SAME TRAINING: {text}" for text in strangers(parts)]
     for name, outcome in parts.items():
         why = f": {outcome['why']}" if "why" in outcome else ""
         lines.append(f"{outcome['seconds']:6.1f} s  {name:<18} {outcome['state']}{why}")
+    return lines
+
+
+def heading(document):
+    """Where it was measured, on what and with what."""
+    lines = [document["device"]["text"]]
+    cards = document.get("nvidia-smi", {}).get("cards", [])
+    about = [("card", card) for card in cards]
+    about += [(name, document[name]) for name in ("versions", "machine") if name in document]
+    for name, figures in about:
+        known = {key: value for key, value in figures.items() if value is not None}
+        lines.append(f"{name}: {figures_text(known)}")
+    return [*lines, f"command: {document['command']}"]
+
+
+def strangers(parts):
+    """Who did not train as the engine did, by the first epoch's loss: lines of text.
+
+    The host's engines are left out: they train on fewer rows.
+    """
+    lines = []
+    for workload, rows in epochs({n: each for n, each in parts.items() if n != "host"}).items():
+        losses = {name: float(figures["first_loss"]) for name, figures, _ in rows}
+        ours = [loss for name, loss in losses.items() if name.startswith(OURS)]
+        if not ours:
+            continue
+        expected = statistics.median_low([each for each in ours if math.isfinite(each)] or ours)
+        lines += [
+            f"{workload}, {name}: first loss {loss:.5f}, the engine's {expected:.5f}"
+            for name, loss in losses.items()
+            if not abs(loss - expected) <= LOSS_BOUND * abs(expected)
+        ]
     return lines
 
 
@@ -39,7 +80,7 @@ def epochs(parts):
             if "us_a_step" not in figures:
                 continue
             workload, _, detail = key.partition(", ")
-            name = detail or f"fusedmlp {part.partition('-')[2] or part}"
+            name = detail or OURS + (part.partition("-")[2] or part)
             ceiling = ceiling_of(parts, workload, tf32="tf32" in name.lower())
             share = ceiling / figures["us_a_step"] if ceiling and part != "host" else None
             found.setdefault(workload, []).append((name, figures, share))
@@ -65,7 +106,7 @@ def epoch_lines(parts):
                 f"{1e3 * figures['median_s']:,.2f}",
                 f"{figures['tflops']:.3f}",
                 "" if share is None else f"{share:.0%}",
-                f"{figures['first_loss']:.5f}",
+                f"{float(figures['first_loss']):.5f}",
             )
             lines.append(EPOCH.format(f"  {name}", *cells))
     return lines

@@ -9,10 +9,14 @@ ROUNDS = 5
 SECONDS_A_ROUND = 2.0
 REPEATS = 6
 
+WARM_UPS = 2
+"""Calls before the first that counts: what is recorded is recorded at its second use."""
+
 
 def rounds_of(call, rounds=ROUNDS, seconds=SECONDS_A_ROUND):
-    """Median, least and most seconds of a call that waits for its own end, after a warm-up."""
-    call()
+    """Median, least and most seconds of a call that waits for its own end, after warm-ups."""
+    for _ in range(WARM_UPS):
+        call()
     times = []
     limit = time.perf_counter() + rounds * seconds
     while len(times) < rounds and (not times or time.perf_counter() < limit):

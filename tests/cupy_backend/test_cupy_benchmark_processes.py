@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,17 @@ def child(code):
     return [sys.executable, "-c", f"{head}path = pathlib.Path(sys.argv[1])\n{code}"]
 
 
+def gone(pid):
+    """Whether a process ends soon, of itself; it is ended here where it does not."""
+    status = Path(f"/proc/{pid}/status")
+    for _ in range(200):
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return True
+        time.sleep(0.05)
+    os.kill(int(pid), 9)
+    return False
+
+
 def test_a_process_that_takes_too_long_is_ended_with_its_own_children(running, tmp_path):
     pid = tmp_path / "pid"
     code = f"""
@@ -42,14 +54,18 @@ time.sleep(600)
     assert time.monotonic() - began < 60
     assert outcome["state"] == "stopped"
     assert outcome["figures"] == {"first": {"us": 1.0}}
-    status = Path(f"/proc/{pid.read_text()}/status")
-    for _ in range(100):
-        if not status.exists() or "State:\tZ" in status.read_text():
-            break
-        time.sleep(0.05)
-    else:
-        os.kill(int(pid.read_text()), 9)
-        pytest.fail("the process's own child is still there")
+    assert gone(pid.read_text())
+
+
+def test_what_a_part_leaves_behind_is_ended(running, tmp_path):
+    pid = tmp_path / "pid"
+    code = f"""
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path({str(pid)!r}).write_text(str(other.pid))
+path.write_text(json.dumps({{"state": "done", "figures": {{}}}}))
+"""
+    assert running.run_process(child(code), 60) == {"state": "done", "figures": {}}
+    assert gone(pid.read_text())
 
 
 def test_a_process_that_falls_over_is_named_with_what_it_had(running):
@@ -68,12 +84,13 @@ def test_a_process_that_falls_over_is_named_with_what_it_had(running):
     assert running.run_process(child("sys.exit(7)"), 60)["why"].endswith("status 7")
 
 
-def test_a_signal_ends_the_part_and_keeps_its_figures(running, tmp_path):
-    """The whole command, with a part that waits for ever, told to end."""
-    script = tmp_path / "script.py"
-    out, ready = tmp_path / "out.json", tmp_path / "ready"
+@pytest.fixture
+def endless(tmp_path):
+    """The whole command, with a part that has measured twice and then waits for ever."""
+    script, ready = tmp_path / "script.py", tmp_path / "ready"
+    out = tmp_path / "out.json"
     script.write_text(f"""
-import sys, time, pathlib
+import os, sys, time, pathlib
 sys.path.insert(0, {str(BENCHMARKS)!r})
 import gpu
 from gpu_check import parts
@@ -85,7 +102,7 @@ def device():
 def endless():
     yield "first", {{"us": 1.0}}
     yield "second", {{"us": 2.0}}
-    pathlib.Path({str(ready)!r}).touch()
+    pathlib.Path({str(ready)!r}).write_text(str(os.getpid()))
     time.sleep(600)
 
 parts.all_parts = lambda: {{"device": Part(30, device), "endless": Part(300, endless)}}
@@ -99,10 +116,18 @@ sys.exit(gpu.main())
         text=True,
     )
     for _ in range(600):
-        if ready.exists():
+        if ready.exists() and ready.read_text():
             break
         time.sleep(0.05)
-    process.terminate()
+    yield process, out, ready.read_text()
+    process.kill()
+    process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_the_part_and_keeps_its_figures(endless, name):
+    process, out, pid = endless
+    process.send_signal(getattr(signal, name))
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     document = json.loads(out.read_text("utf-8"))
@@ -110,22 +135,22 @@ sys.exit(gpu.main())
     assert list(document["parts"]["endless"]["figures"]) == ["first", "second"]
     assert document["parts"]["endless"]["why"] == "interrupted"
     assert "written to" in printed
+    assert gone(pid)
 
 
-def test_the_suite_s_tests_are_counted_as_they_end(running):
-    from gpu_check import host
+def test_a_run_that_is_killed_outright_takes_its_part_along(endless):
+    process, out, pid = endless
+    process.kill()
+    process.wait(60)
+    assert gone(pid)
+    assert json.loads(out.read_text("utf-8"))["parts"]["device"]["state"] == "done"
 
-    lines = [
-        "tests/test_a.py::test_one[cupy-a b] PASSED   [ 25%]",
-        "tests/test_a.py::test_two FAILED             [ 50%]",
-        "tests/test_a.py::test_three SKIPPED (why)    [ 75%]",
-        "1 failed",
-    ]
-    code = f"import sys; print({chr(10).join(lines)!r}); sys.exit(1)"
-    part = running.Part(1, lambda: host.counted([sys.executable, "-c", code]))
-    written = []
-    assert running.measure_here(part, lambda outcome: written.append(dict(outcome))) == 1
-    assert written[-1]["why"] == "RuntimeError: pytest ended with status 1: 1 failed"
-    figures = written[-1]["figures"]
-    assert figures["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
-    assert figures["failed"]["tests"] == ["tests/test_a.py::test_two"]
+
+def test_hanging_up_is_ignored_under_nohup(running, monkeypatch):
+    import gpu
+
+    found = {signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
+    monkeypatch.setattr(signal, "getsignal", found.get)
+    monkeypatch.setattr(signal, "signal", found.__setitem__)
+    gpu.end_in_order()
+    assert found == {signal.SIGHUP: signal.SIG_IGN, signal.SIGTERM: signal.default_int_handler}

@@ -151,6 +151,20 @@ def test_a_breach_is_told_from_other_failures(gpu, clock, tmp_path):
     assert gpu.main(words, runner(clock, outcomes, {}), clock) == 4
 
 
+def test_a_peer_that_trains_otherwise_is_a_breach(gpu, clock, tmp_path):
+    def outcome(key, loss):
+        figures = {"us_a_step": 1.0, "median_s": 1.0, "tflops": 1.0, "first_loss": loss}
+        return {"figures": {key: figures}}
+
+    path = tmp_path / "out.json"
+    words = ["--out", str(path), "--parts", "training-eager,torch"]
+    outcomes = {"training-eager": (1.0, outcome("small", 0.5))}
+    for loss, code in ((0.5, 0), (0.6, 4)):
+        outcomes["torch"] = (1.0, outcome("small, torch graph", loss))
+        assert gpu.main(words, runner(clock, outcomes, {}), clock) == code
+        assert len(document_of(path)["other_trainings"]) == (code == 4)
+
+
 @pytest.mark.parametrize(
     "outcome",
     [
