@@ -23,6 +23,7 @@ from fusedmlp_numba.layout import (
     row_stride,
     shape_of,
 )
+from fusedmlp_numba.masks import MASK_ROWS
 from fusedmlp_numba.narrow import is_narrow
 from fusedmlp_numba.products import BLOCK
 from fusedmlp_numba.sparse import SPANS
@@ -79,6 +80,9 @@ class Buffers:
         above = self._strides[1:]
         self._a = [self._floats(rows * stride) for stride in above[:-1]]
         self._delta = [self._floats(rows * stride) for stride in above]
+        # The first layer's may lie in pieces, each filled up for itself (layers.delta_place).
+        whole = int(widths[1]) + threads * self.shape.columns
+        self._delta[0] = self._floats(rows * (whole + threads * row_stride(1, itemsize) * 2))
         self._kept = [
             np.zeros(rows * stride if network.dropout else 0, np.uint8) for stride in above
         ]
@@ -91,8 +95,9 @@ class Buffers:
         self._scratch_size = scratch_size(int(widths[-1]), itemsize)
         self._scratch = self._floats(self._scratch_size * threads)
         self._row_loss, self._row_correct = np.zeros(rows), np.zeros(rows)
-        self._list_start = np.zeros(sizes[0] + 1, np.int64)
-        self._places = np.zeros(sizes[0], np.int64)
+        # Whole cache lines for each worker, so that no line is written by two.
+        self._mask_room = row_stride(int(sizes[0]), 8)
+        self._masks = aligned(threads * self._mask_room, np.int64)
         self._entry_stop = np.zeros(2 * SPANS * rows, np.int64)
         self._units, self._parameters = int(sizes.sum()), network.n_parameters
         self._narrow = self._floats(0)
@@ -117,7 +122,8 @@ class Buffers:
     def _reserve_entries(self, room: int) -> None:
         self._room = room
         self._entry_index, self._entry_value = np.zeros(2 * room, np.uint32), self._floats(2 * room)
-        self._list_row, self._list_value = np.zeros(room, np.uint32), self._floats(room)
+        values = row_stride(MASK_ROWS, np.dtype(self._dtype).itemsize) if room else 0
+        self._mask_value = self._floats(len(self._masks) * values)
 
     def _describe(self) -> None:
         """Write the records anew."""
@@ -150,6 +156,7 @@ class Buffers:
             depth=len(layers),
             layers=address(self._layers),
             columns=shape.columns,
+            itemsize=np.dtype(self._dtype).itemsize,
             theta=address(self.theta),
             gradient=address(self.gradient),
             first=slots[0],
@@ -163,10 +170,10 @@ class Buffers:
             entry_index=address(self._entry_index),
             entry_value=address(self._entry_value),
             entry_stop=address(self._entry_stop),
-            list_row=address(self._list_row),
-            list_value=address(self._list_value),
-            list_start=address(self._list_start),
-            places=address(self._places),
+            masks=address(self._masks),
+            mask_value=address(self._mask_value),
+            mask_room=self._mask_room,
+            value_room=row_stride(MASK_ROWS, np.dtype(self._dtype).itemsize),
             narrow=address(self._narrow) if len(self._narrow) else 0,
             units=self._units,
             parameters=self._parameters,

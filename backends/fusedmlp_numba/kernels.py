@@ -165,21 +165,21 @@ def hidden_delta(
     Parameters
     ----------
     delta
-        (B, width), the next layer's delta times Wᵀ.
+        (B, ·), the next layer's delta times Wᵀ; its rows may lie closer than those of a.
     a
         (B, width), the activation, which dropout has divided by ``keep`` = 1 − dropout.
     kept
         (B, width), the dropout mask; not read where ``keep`` is 1.
     """
-    width, lanes = delta.shape[1], lanes_in(delta)
+    row, width, lanes = delta.shape[1], a.shape[1], lanes_in(delta)
     for i in range(len(delta)):
         for j in range(first, last, lanes):
-            at = i * width + j
-            d, f = load(delta, at), load(a, at)
+            here, at = i * row + j, i * width + j
+            d, f = load(delta, here), load(a, at)
             if keep < 1.0:
                 d = d * load_like(kept, at, d) * (1.0 / keep)
                 f = f * keep
-            store(delta, at, derived(d, f, activation))
+            store(delta, here, derived(d, f, activation))
 
 
 @kernel

@@ -35,7 +35,12 @@ from fusedmlp_numba.kernels import (
     squared_error,
 )
 from fusedmlp_numba.layout import LAYER
-from fusedmlp_numba.lists import list_entries
+from fusedmlp_numba.masks import (
+    GRADIENT_INPUTS,
+    MASK_ROWS,
+    gather_gradient,
+    mask_entries,
+)
 from fusedmlp_numba.products import (
     BLOCK,
     block_rows,
@@ -47,11 +52,9 @@ from fusedmlp_numba.products import (
 from fusedmlp_numba.runs import prefetch
 from fusedmlp_numba.sources import CSR, DOUBLE, PIXELS, SHORT, SINGLE
 from fusedmlp_numba.sparse import (
-    GRADIENT_INPUTS,
     SPANS,
     gather_csr,
     gather_dense,
-    gather_gradient,
     gather_product,
 )
 from fusedmlp_numba.tiles import CACHE_LINE
@@ -98,6 +101,40 @@ def shares(
 def by_rows(plan: Plan, workers: int) -> bool:
     """Whether the last layer's product is cut by rows: as its outputs and their deltas are."""
     return layer_at(plan, plan.depth - 1).panels < 2 * workers
+
+
+@kernel
+def alone(plan: Plan, workers: int) -> bool:
+    """Whether a worker needs no more of delta[1] than its own panels: those of the first layer."""
+    return plan.depth > 1 and layer_at(plan, 0).panels >= workers
+
+
+@kernel
+def unit_rows(plan: Plan, number: int, worker: int, workers: int) -> tuple[int, int]:
+    """Return a worker's part of a layer's rows: its own units of the layer below, if any is."""
+    D = layer_at(plan, number).D
+    if number == 0:
+        return share(D, worker, workers)
+    first, last = share(layer_at(plan, number - 1).panels, worker, workers)
+    return min(first * plan.columns, D), min(last * plan.columns, D)
+
+
+@kernel
+def delta_place(plan: Plan, number: int, worker: int, workers: int) -> tuple[int, int]:
+    """Return address and row stride of delta[l + 1] as a worker sees it.
+
+    What each worker needs alone lies apart from the others' columns. In common rows a processor
+    would prefetch its neighbours' lines too, and their owner would have to take them back.
+    """
+    layer = layer_at(plan, number)
+    if number > 0 or not alone(plan, workers):
+        return layer.delta, layer.stride
+    line = CACHE_LINE // plan.itemsize
+    columns = (layer.panels + workers - 1) // workers * plan.columns
+    stride = ((columns + line - 1) // line | 1) * line  # as row_stride of layout.py
+    first, _ = share(layer.panels, worker, workers)
+    start = worker * plan.rows * stride - first * plan.columns
+    return layer.delta + start * plan.itemsize, stride
 
 
 @kernel
@@ -173,24 +210,6 @@ def prefetch_inputs(plan: Plan, source: Source, rows: IntArray, worker: int, wor
                 prefetch(indices, n)
         for n in range(start * source.value_bytes, stop * source.value_bytes, CACHE_LINE):
             prefetch(values, n)
-
-
-@kernel
-def list_inputs(
-    plan: Plan, source: Source, batch: int, side: int, worker: int, workers: int
-) -> None:
-    """Write a worker's share of the batch's entries to the lists by input.
-
-    There is work for SPANS workers, but it is a small part of a step.
-    """
-    list_entries(
-        vector(plan.entry_index, COUNTS)[side * plan.room :],
-        reals(plan, plan.entry_value)[side * plan.room :],
-        vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :],
-        source.capacity, batch, share(SPANS, worker, workers),
-        vector(plan.places, INTS)[: layer_at(plan, 0).D],
-        vector(plan.list_row, COUNTS), reals(plan, plan.list_value), vector(plan.list_start, INTS),
-    )  # fmt: skip
 
 
 @kernel
@@ -295,12 +314,13 @@ def hand_down(plan: Plan, number: int, batch: int, worker: int, workers: int) ->
     """Compute a worker's share of delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]), for l > 0."""
     layer, under = layer_at(plan, number), layer_at(plan, number - 1)
     rows, panels = shares(batch, under.panels, worker, workers)
+    place, stride = delta_place(plan, number - 1, worker, workers)
     multiply(
         reals(plan, layer.delta), 0, layer.stride, reals(plan, layer.transposed), 0, layer.H,
-        reals(plan, under.delta), 0, under.stride, rows, panels, plan.columns, 1.0, False,
+        reals(plan, place), 0, stride, rows, panels, plan.columns, 1.0, False,
     )  # fmt: skip
     hidden_delta(
-        matrix(plan, under.delta, rows[0], rows[1], under.stride),
+        matrix(plan, place, rows[0], rows[1], stride),
         matrix(plan, under.a, rows[0], rows[1], under.stride),
         table(under.kept, BYTES, under.stride)[rows[0] : rows[1]],
         plan.hidden, plan.keep, panels[0] * plan.columns, panels[1] * plan.columns,
@@ -313,6 +333,7 @@ def gradient_layer(
     source: Source,
     number: int,
     batch: int,
+    side: int,
     lr: float,
     corrections: Float64Vector,
     training: bool,
@@ -325,15 +346,20 @@ def gradient_layer(
     """
     layer, columns = layer_at(plan, number), plan.columns
     rows, panels = shares(layer.D, layer.panels, worker, workers)
+    if layer.panels < workers:
+        rows = unit_rows(plan, number, worker, workers)
     if number == 0 and source.sparse:
-        sparse_gradient(plan, rows, panels, lr, corrections, training)
+        sparse_gradient(
+            plan, source, batch, side, rows, panels, lr, corrections, training, worker, workers
+        )
     else:
         dense_gradient(
             plan, number, batch, rows, panels, lr, corrections, training, worker, workers
         )
     if layer.panels >= workers or worker == 0:
         first, last = panels[0] * columns, panels[1] * columns
-        delta = matrix(plan, layer.delta, 0, batch, layer.stride)
+        place, stride = delta_place(plan, number, worker, workers)
+        delta = matrix(plan, place, 0, batch, stride)
         column_sums(delta, reals(plan, plan.gradient)[layer.bias :], first, last)
         if training:
             update(plan, layer.bias + first, layer.bias + last, lr, corrections, 0.0)
@@ -348,25 +374,40 @@ def descends(plan: Plan, training: bool) -> bool:
 @kernel
 def sparse_gradient(
     plan: Plan,
+    source: Source,
+    batch: int,
+    side: int,
     rows: tuple[int, int],
     panels: tuple[int, int],
     lr: float,
     corrections: Float64Vector,
     training: bool,
+    worker: int,
+    workers: int,
 ) -> None:
-    """Compute rows and panels of dW[0] from the lists of inputs; update, in training."""
+    """Compute rows and panels of dW[0] from the batch's entries; update, in training."""
     layer, descend = layer_at(plan, 0), descends(plan, training)
-    for first in range(rows[0], rows[1], GRADIENT_INPUTS):
-        block = first, min(first + GRADIENT_INPUTS, rows[1])
-        gather_gradient(
-            vector(plan.list_row, COUNTS), reals(plan, plan.list_value),
-            vector(plan.list_start, INTS), vector(plan.list_start, INTS)[1:],
-            reals(plan, layer.delta), 0, layer.stride,
-            reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,
-            block, panels, plan.columns, -lr if descend else 1.0, descend,
+    masks = vector(plan.masks, INTS)[worker * plan.mask_room :][: layer.D]
+    values = reals(plan, plan.mask_value)[worker * plan.mask_room * plan.value_room :]
+    place, stride = delta_place(plan, 0, worker, workers)
+    delta = reals(plan, place)
+    for start in range(0, batch, MASK_ROWS):
+        stop = min(start + MASK_ROWS, batch)
+        mask_entries(
+            vector(plan.entry_index, COUNTS)[side * plan.room :],
+            reals(plan, plan.entry_value)[side * plan.room :],
+            vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :],
+            source.capacity, start, stop, masks, values, plan.value_room,
         )  # fmt: skip
-        if not descend:
-            finish(plan, layer, block, panels, lr, corrections, training)
+        for first in range(rows[0], rows[1], GRADIENT_INPUTS):
+            block = first, min(first + GRADIENT_INPUTS, rows[1])
+            gather_gradient(
+                masks, values, plan.value_room, delta, start * stride, stride,
+                reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,
+                block, panels, plan.columns, -lr if descend else 1.0, descend or start > 0,
+            )  # fmt: skip
+            if stop == batch and not descend:
+                finish(plan, layer, block, panels, lr, corrections, training)
 
 
 @kernel
@@ -384,21 +425,22 @@ def dense_gradient(
 ) -> None:
     """Compute rows and panels of dW[l] as a product; update, in training."""
     layer, columns, descend = layer_at(plan, number), plan.columns, descends(plan, training)
-    delta = reals(plan, layer.delta)
+    place, stride = delta_place(plan, number, worker, workers)
+    delta = reals(plan, place)
     # Its own panels are packed by each worker, to a place that is its own in every layer: others
     # may be a layer behind. Too few panels to cut are read where they lie.
     packed = layer.panels >= workers
-    place = worker * ((plan.most_panels + workers - 1) // workers) - panels[0]
-    right = reals(plan, plan.right)[place * batch * columns * packed :]
+    first_panel = worker * ((plan.most_panels + workers - 1) // workers) - panels[0]
+    right = reals(plan, plan.right)[first_panel * batch * columns * packed :]
     if packed:
-        pack_panels(delta, 0, layer.stride, batch, right, panels, columns)
+        pack_panels(delta, 0, stride, batch, right, panels, columns)
     height = block_rows(batch)
     for first in range(rows[0], rows[1], height):
         block = first, min(first + height, rows[1])
         multiply_transposed(
             reals(plan, layer.below), 0, layer.below_stride,
             right if packed else delta, 0,
-            columns if packed else layer.stride, batch * columns if packed else columns,
+            columns if packed else stride, batch * columns if packed else columns,
             batch, reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,
             block, panels, columns,
             reals(plan, plan.left), worker * BLOCK, -lr if descend else 1.0, descend,

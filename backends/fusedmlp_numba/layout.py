@@ -75,8 +75,8 @@ class Plan(NamedTuple):
         1 in the engine's floating type.
     depth, layers
         L, and the address of as many Layers.
-    columns
-        Columns of a panel.
+    columns, itemsize
+        Columns of a panel, and bytes of an element.
     theta, gradient, first, second
         Addresses of parameters, gradients, and the optimizer's slots.
     left, right, most_panels
@@ -88,8 +88,9 @@ class Plan(NamedTuple):
         The batch's nonzero inputs, as sparse.py describes them: a row has ``capacity`` entries
         and SPANS stops. Two such, the second ``room`` entries and ``SPANS * rows`` stops further
         on: one batch's are read while the next one's are written.
-    list_row, list_value, list_start, places
-        The same entries by input, and what is needed to sort them: see lists.py.
+    masks, mask_value, mask_room, value_room
+        Addresses of the same entries by input, see masks.py: a worker's begin ``mask_room`` inputs
+        after the one's before, an input's values ``value_room`` elements after the one's before.
     narrow, units, parameters
         Address of narrow.py's vectors, 0 for a network that is not narrow; inputs and units of
         all layers; weights and biases of all layers.
@@ -107,6 +108,7 @@ class Plan(NamedTuple):
     depth: int
     layers: int
     columns: int
+    itemsize: int
     theta: int
     gradient: int
     first: int
@@ -120,10 +122,10 @@ class Plan(NamedTuple):
     entry_index: int
     entry_value: int
     entry_stop: int
-    list_row: int
-    list_value: int
-    list_start: int
-    places: int
+    masks: int
+    mask_value: int
+    mask_room: int
+    value_room: int
     narrow: int
     units: int
     parameters: int

@@ -1,8 +1,8 @@
 """The first layer of sparse inputs: finding the nonzero entries, and the sums over them.
 
 A batch's entries lie row by row: row i has room for ``capacity`` of them from ``i * capacity`` on,
-inputs ascending, and SPANS stops that say how many there are in each part of the inputs. lists.py
-sorts them by input for the gradient. Every element is summed in one fixed order whatever the
+inputs ascending, and SPANS stops that say how many there are in each part of the inputs. masks.py
+turns them round for the gradient. Every element is summed in one fixed order whatever the
 workers' shares, as in products.py; a product with a zero input is left out.
 """
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
-
-GRADIENT_INPUTS: Final = 32
-"""Inputs whose gradient is worth finishing before the optimizer takes it: it is still in the cache.
-"""
 
 SPANS: Final = 4
 """Stretches into which a sparse row's inputs are cut: the weights of one stay in the L1 cache."""
@@ -183,51 +179,3 @@ def gather_product(
             i += 1
             if i == rows[1]:
                 s, i = s + 1, rows[0]
-
-
-@kernel
-def gather_gradient(
-    list_row: npt.NDArray[np.uint32],
-    list_value: FloatArray,
-    list_start: IntArray,
-    list_stop: IntArray,
-    delta: FloatArray,
-    at: int,
-    d_row: int,
-    C: FloatArray,
-    c: int,
-    D: int,
-    rows: tuple[int, int],
-    panels: tuple[int, int],
-    columns: int,
-    alpha: float,
-    accumulate: bool,
-) -> None:
-    """C = α·Xᵀ·delta with C in panels and X by its entries per input; or C += α·Xᵀ·delta.
-
-    With ``accumulate``, inputs that are zero in the whole batch are not touched: with α = −lr that
-    is gradient and SGD step in one.
-    """
-    stay_small()
-    factor = like(alpha, delta)
-    for p in range(panels[0], panels[1], GATHER_PANELS):
-        for d in range(rows[0], rows[1]):
-            start, stop = get(list_start, d), get(list_stop, d)
-            if accumulate and start == stop:
-                continue
-            gather_tile(
-                min(GATHER_PANELS, panels[1] - p),
-                list_value,
-                list_row,
-                start,
-                stop,
-                delta,
-                at + p * columns,
-                d_row,
-                columns,
-                C,
-                c + (p * D + d) * columns,
-                D * columns,
-                factor,
-                accumulate,
-            )

@@ -16,13 +16,13 @@ from fusedmlp_numba.intrinsics import atomic_add, atomic_load, yield_processor
 from fusedmlp_numba.layers import (
     FLOATS,
     INTS,
+    alone,
     by_rows,
     forward_layer,
     gather,
     gradient_layer,
     hand_down,
     layer_at,
-    list_inputs,
     output_delta,
     prefetch_inputs,
     transpose,
@@ -103,11 +103,9 @@ def forward_pass(
     """Fill the activations and the last product for a batch; False where a worker has failed.
 
     Where :func:`~fusedmlp_numba.layers.by_rows` holds, each worker has its own rows of the last
-    product only. In training, the lists of inputs and Wᵀ are made by the way.
+    product only. In training, Wᵀ is made by the way.
     """
     if training:
-        if source.sparse:
-            list_inputs(plan, source, batch, side, worker, workers)
         transpose(plan, worker, workers)
     last = plan.depth - 1
     for number in range(last):
@@ -119,12 +117,28 @@ def forward_pass(
 
 
 @kernel
+def sum_rows(plan: Plan, batch: int, weight: float, sums: Float64Vector) -> None:
+    """Write a batch's loss, correct and weight sums."""
+    losses, hits = vector(plan.row_loss, FLOATS), vector(plan.row_correct, FLOATS)
+    loss, correct = 0.0, 0.0
+    for i in range(batch):
+        loss += losses[i]
+        correct += hits[i]
+    sums[0], sums[1], sums[2] = loss, correct, weight
+
+
+@kernel
 def delta_pass(
-    plan: Plan, source: Source, rows: IntArray, weight: float, worker: int, workers: int
+    plan: Plan, source: Source, rows: IntArray, sums: Float64Vector, worker: int, workers: int
 ) -> bool:
-    """Turn the last product into delta[L] for all workers; False where a worker has failed."""
+    """Turn the last product into delta[L] and the sums; False where a worker has failed."""
+    weight = batch_weight(plan, source, rows)
     output_delta(plan, source, rows, delta_scale(plan, weight), worker, workers)
-    return barrier(plan, workers)
+    if not barrier(plan, workers):
+        return False
+    if worker == 0:
+        sum_rows(plan, len(rows), weight, sums)
+    return True
 
 
 @kernel
@@ -132,6 +146,7 @@ def backward_pass(
     plan: Plan,
     source: Source,
     batch: int,
+    side: int,
     lr: float,
     corrections: Float64Vector,
     training: bool,
@@ -147,23 +162,13 @@ def backward_pass(
         # From a copy of Wᵀ, because the weights may already change while others need the old.
         if number > 0:
             hand_down(plan, number, batch, worker, workers)
-        gradient_layer(plan, source, number, batch, lr, corrections, training, worker, workers)
-        # The first layer's gradient needs no more of delta[1] than the worker's own panels.
-        alone = number == 1 and layer_at(plan, 0).panels >= workers
-        if number > 0 and not (alone or barrier(plan, workers)):
+        gradient_layer(
+            plan, source, number, batch, side, lr, corrections, training, worker, workers
+        )
+        own = number == 1 and alone(plan, workers)
+        if number > 0 and not (own or barrier(plan, workers)):
             return False
     return True
-
-
-@kernel
-def sum_rows(plan: Plan, batch: int, weight: float, sums: Float64Vector) -> None:
-    """Write a batch's loss, correct and weight sums."""
-    losses, hits = vector(plan.row_loss, FLOATS), vector(plan.row_correct, FLOATS)
-    loss, correct = 0.0, 0.0
-    for i in range(batch):
-        loss += losses[i]
-        correct += hits[i]
-    sums[0], sums[1], sums[2] = loss, correct, weight
 
 
 @kernel
@@ -194,18 +199,38 @@ def narrow_step(
 
 
 @kernel
+def runs_on(plan: Plan, source: Source, training: bool, workers: int) -> bool:
+    """Whether a worker may begin a step while others are still in the one before.
+
+    After the barrier behind delta[L], a worker then uses and changes nothing but its own units of
+    the first hidden layer: their weights on both sides, a[1] and delta[1]. Its part of a
+    sparse batch is gathered before that barrier.
+    """
+    return (
+        training
+        and source.sparse
+        and plan.depth > 1
+        and alone(plan, workers)
+        and layer_at(plan, 1).panels < workers
+    )
+
+
+@kernel
 def inputs_ready(
     plan: Plan,
     source: Source,
     rows: IntArray,
     number: int,
+    overlap: bool,
     worker: int,
     workers: int,
 ) -> bool:
     """Gather a batch's inputs and wait for all of them; False where a worker has failed.
 
-    A sparse batch was gathered at the end of the step before, beside the one then in use.
+    A sparse batch was gathered in the step before, beside the one then in use.
     """
+    if number > 0 and overlap:
+        return True
     if number == 0 or not source.sparse:
         if number > 0 and not barrier(plan, workers):
             return False
@@ -243,24 +268,23 @@ def batch_step(
         if worker == 0:
             narrow_step(plan, source, rows, lr, corrections, task == TRAIN, sums)
         return True
-    if not inputs_ready(plan, source, rows, number, worker, workers):
+    overlap = runs_on(plan, source, training, workers)
+    if not inputs_ready(plan, source, rows, number, overlap, worker, workers):
         return False
     prefetch_inputs(plan, source, upcoming, worker, workers)
     if not forward_pass(plan, source, len(rows), side, step, training, worker, workers):
         return False
+    if overlap:
+        gather(plan, source, upcoming, 1 - side, worker, workers)
     if task == FORWARD:
         write_outputs(plan, outputs, worker, workers)
-    else:
-        weight = batch_weight(plan, source, rows)
-        if not delta_pass(plan, source, rows, weight, worker, workers):
-            return False
-        if worker == 0:
-            sum_rows(plan, len(rows), weight, sums)
+    elif not delta_pass(plan, source, rows, sums, worker, workers):
+        return False
     if training and not backward_pass(
-        plan, source, len(rows), lr, corrections, task == TRAIN, worker, workers
+        plan, source, len(rows), side, lr, corrections, task == TRAIN, worker, workers
     ):
         return False
-    if source.sparse:
+    if source.sparse and not overlap:
         gather(plan, source, upcoming, 1 - side, worker, workers)
     return True
 

@@ -172,6 +172,23 @@ def emitted_loop(
     builder.position_at_end(done)
 
 
+@contextlib.contextmanager
+def _emitted_bits(builder: Any, mask: Any) -> Iterator[Any]:
+    """Emit a loop over the numbers of a mask's bits, ascending; at least one is set."""
+    before, body = builder.block, builder.append_basic_block("bits")
+    builder.branch(body)
+    builder.position_at_end(body)
+    left = builder.phi(mask.type)
+    left.add_incoming(mask, before)
+    yield builder.cttz(left, ir.IntType(1)(1))
+    rest = builder.and_(left, builder.sub(left, mask.type(1)))
+    left.add_incoming(rest, builder.block)
+    done = builder.append_basic_block("done")
+    jump = builder.cbranch(builder.icmp_unsigned("!=", rest, mask.type(0)), body, done)
+    jump.set_metadata("llvm.loop", _as_written(builder.module))
+    builder.position_at_end(done)
+
+
 def _as_written(module: Any) -> Any:
     """Metadata of a loop, which LLVM tells from that of other loops by its pointing at itself."""
     rules = [
@@ -345,6 +362,75 @@ def gather_tile(
                 for p, panel in enumerate(right):
                     v.add_product(sums[p], factor, [v.load(panel, at) for at in v.panel(row)])
             v.finish(sums, C, targets, alpha, add)
+
+        _switch(
+            builder,
+            count,
+            {panels: functools.partial(tile, panels) for panels in (1, 2, GATHER_PANELS)},
+        )
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic
+def masked_tile(
+    typingctx: Any,
+    panels: Any,
+    mask: Any,
+    values: Any,
+    v: Any,
+    B: Any,
+    b: Any,
+    b_row: Any,
+    b_panel: Any,
+    C: Any,
+    c: Any,
+    c_panel: Any,
+    alpha: Any,
+    accumulate: Any,
+) -> tuple[Any, Emit]:
+    """Do the same for a row whose entries are a mask's bits: C = α·Σᵢ values[v + i]·B[i].
+
+    Parameters
+    ----------
+    panels
+        1 to GATHER_PANELS neighbouring panels, summed at once.
+    mask
+        The i of the sum, ascending, are its bits; it may be 0.
+    values, v
+        Flat array and an offset.
+    B, b, b_row, b_panel
+        Flat array; row i of panel p is at ``B[b + i * b_row + p * b_panel]``.
+    C, c, c_panel
+        Flat array; panel p of the result is at ``C[c + p * c_panel]``.
+    """
+    signature = types.void(
+        panels, types.int64, values, v, B, b, b_row, b_panel, C, c, c_panel, alpha, accumulate
+    )
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        count, mask, values, v, B, b, b_row, b_panel, C, c, c_panel, alpha, add = arguments
+        kinds = signature.args
+        values, B, C = (
+            data_of(context, builder, kinds[i], value) for i, value in ((2, values), (4, B), (8, C))
+        )
+        vectors = _Vectors(context, builder, kinds[4].dtype)
+        first = builder.gep(values, [v])
+
+        def tile(panels: int) -> None:
+            numbers = _clamped(builder, count, panels)
+            right = [builder.gep(B, [at]) for at in _steps(builder, b, b_panel, numbers)]
+            targets = _steps(builder, c, c_panel, numbers)
+            sums = [vectors.sums() for _ in numbers]
+            nonempty = builder.icmp_unsigned("!=", mask, mask.type(0))
+            with builder.if_then(nonempty), _emitted_bits(builder, mask) as i:
+                factor = builder.load(builder.gep(first, [i]))
+                row = builder.mul(i, b_row)
+                for p, panel in enumerate(right):
+                    loaded = [vectors.load(panel, at) for at in vectors.panel(row)]
+                    vectors.add_product(sums[p], factor, loaded)
+            vectors.finish(sums, C, targets, alpha, add)
 
         _switch(
             builder,

@@ -19,6 +19,7 @@ from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
 from fusedmlp_numba import NumbaBackend, sources, steps
 from fusedmlp_numba import engine as engine_module
 from fusedmlp_numba.backend import usable_cpus
+from fusedmlp_numba.masks import MASK_ROWS
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem
 
@@ -105,6 +106,17 @@ def test_fifty_steps(optimizer, dtype, path):
     assert mine.state().step == theirs.state().step == 50
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_batches_of_more_rows_than_a_mask_has_bits(optimizer, path):
+    task = problem((21, 18, 5), rows=300, storage="uint8")
+    options = {"steps": 4, "lr": 0.01, "batch_size": 2 * MASK_ROWS + 22}
+    mine, _, sums = trained(NumbaBackend(), task, optimizer, **options)
+    theirs, _, expected = trained(NumpyBackend(), task, optimizer, **options)
+    bound = kernel_bound("float64", 150)
+    check_close("losses", sums.losses, expected.losses, bound)
+    check_close("parameters", flat(mine.parameters()), flat(theirs.parameters()), bound)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_apply_gradients_is_the_epochs_step(optimizer, path):
     task = problem((21, 18, 5), storage="uint8")
@@ -179,13 +191,15 @@ def bits(built, sums):
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("sizes", [(40, 70, 33, 5), (3, 2), (5, 3, 100, 2), (20, 65, 100)])
+@pytest.mark.parametrize(
+    "sizes", [(40, 70, 33, 5), (3, 2), (5, 3, 100, 2), (20, 65, 100), (30, 150, 7)]
+)
 def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, path):
     task = problem(sizes, dropout=0.2, rows=101, weighted=True)
     results = []
     for threads in (1, 1, 2, 3, 5):
         built, data, sums = trained(NumbaBackend(threads=threads), task, optimizer, 20,
-                                    dtype=dtype, batch_size=33)  # fmt: skip
+                                    dtype=dtype, batch_size=70)  # fmt: skip
         evaluation = built.evaluate(data)
         loss, found = built.loss_and_gradients(data, np.arange(30))
         results.append([*bits(built, sums), flat(found).tobytes(), loss.losses.tobytes(),

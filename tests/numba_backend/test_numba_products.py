@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import lists, products, sparse
+from fusedmlp_numba import masks, products, sparse
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.intrinsics import panel_columns
+from fusedmlp_numba.masks import MASK_ROWS
 from fusedmlp_numba.runs import MASK_LANES
 from fusedmlp_numba.sparse import SPANS
 from fusedmlp_numba.tiles import TILE_ROWS
@@ -234,19 +235,15 @@ def gathered(x, rows, kind, dtype):
     return index, value, stop, D
 
 
-def listed(entries, batch, D, shares):
-    """The entries by input, each share of the spans written by one worker."""
-    index, value, stop, capacity = entries
-    row_cells, list_row = guarded(len(index), np.uint32)
-    value_cells, list_value = guarded(len(index), value.dtype)
-    start_cells, list_start = guarded(D + 1, np.int64)
-    places = np.full(D, 777)
-    for spans in shares:
-        run(lists.list_entries, index, value, stop, capacity, batch, spans, places, list_row,
-            list_value, list_start)  # fmt: skip
-    for cells in (row_cells, value_cells, start_cells):
+def turned(entries, first, last, D, dtype):
+    """Rows first to last by input: (masks, values, room)."""
+    room = last - first
+    mask_cells, mask = guarded(D, np.int64)
+    value_cells, value = guarded(D * room, dtype)
+    run(masks.mask_entries, *entries, first, last, mask, value, room)
+    for cells in (mask_cells, value_cells):
         assert_guards(cells)
-    return list_row, list_value, list_start
+    return mask, value, room
 
 
 def sparse_inputs(rng, N, D, density, stored):
@@ -298,12 +295,13 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     product = results[0].reshape(B, -1)[:, :H]
     check_close("product", np.append(product, 1), np.append(exact @ W, 1), bound)
 
-    list_row, list_value, start = listed(entries, B, D, cuts(SPANS, cut % SPANS))
-    end = start[1:]
-    for d in range(D):
-        here = slice(start[d], end[d])
-        np.testing.assert_array_equal(list_row[here], np.flatnonzero(exact[:, d]))
-        np.testing.assert_array_equal(list_value[here], exact[:, d][exact[:, d] != 0])
+    blocks = [(first, min(first + MASK_ROWS, B)) for first in range(0, B, MASK_ROWS)]
+    by_input = [turned(entries, *block, D, dtype) for block in blocks]
+    for (first, last), (mask, turned_values, room) in zip(blocks, by_input, strict=True):
+        bits = (mask.view(np.uint64)[:, None] >> np.arange(room, dtype=np.uint64)) & 1 == 1
+        part = exact[first:last].T
+        np.testing.assert_array_equal(bits, part != 0)
+        np.testing.assert_array_equal(turned_values.reshape(D, room)[bits], part[part != 0])
     delta = rng.normal(size=(B, width)).astype(dtype)
     reference = exact.T @ delta[:, :H]
     for alpha, accumulate in ((1.0, False), (-0.5, True)):
@@ -312,8 +310,9 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
             cells, C = guarded(n * D * columns, dtype)
             C[:] = panels.ravel() if accumulate else np.nan
             for p, r in itertools.product(parts, cuts(D, 0 if len(parts) == 1 else cut % D)):
-                run(sparse.gather_gradient, list_row, list_value, start, end, delta.ravel(), 0,
-                    width, C, 0, D, r, p, columns, alpha, accumulate)  # fmt: skip
+                for (first, _), inputs in zip(blocks, by_input, strict=True):
+                    run(masks.gather_gradient, *inputs, delta.ravel(), first * width, width, C, 0,
+                        D, r, p, columns, alpha, accumulate or first > 0)  # fmt: skip
             assert_guards(cells)
             results.append(C)
         np.testing.assert_array_equal(*results)
@@ -378,12 +377,10 @@ def touch_the_ends():
                 index, value, stop)  # fmt: skip
         run(sparse.gather_product, index, value, stop, K, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
-        list_row, list_value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
-        places, start = (end(np.zeros(n, np.int64)) for n in (K, K + 1))
-        run(lists.list_entries, index, value, stop, K, M, (0, SPANS), places, list_row, list_value,
-            start)  # fmt: skip
-        run(sparse.gather_gradient, list_row, list_value, start, start[1:], square, 0,
-            n * columns, B, 0, K, (0, K), (0, n), columns, -1.0, True)  # fmt: skip
+        mask, by_input = end(np.empty(K, np.int64)), end(np.empty(K * M, dtype))
+        run(masks.mask_entries, index, value, stop, K, 0, M, mask, by_input, M)
+        run(masks.gather_gradient, mask, by_input, M, square, 0, n * columns, B, 0, K, (0, K),
+            (0, n), columns, -1.0, True)  # fmt: skip
 
 
 @pytest.mark.slow

@@ -1,0 +1,119 @@
+"""The gradient of a sparse first layer: a batch's entries by input, and the sums over them.
+
+The entries lie row by row (sparse.py), but the gradient of the first layer's weights needs, for
+each input, the rows that have it: a mask with a bit for each of MASK_ROWS rows, and room for as
+many values, of which only those at the mask's bits are written and read. Every worker makes them
+for itself: lines that another core reads would have to be taken back to be written again, which
+takes longer than to turn round all the entries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp_numba.caching import kernel
+from fusedmlp_numba.intrinsics import like, stay_small
+from fusedmlp_numba.runs import get, put
+from fusedmlp_numba.sparse import SPANS
+from fusedmlp_numba.tiles import GATHER_PANELS, masked_tile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from fusedmlp.types import FloatArray, IntArray
+
+MASK_ROWS: Final = 64
+"""Rows whose entries are turned round together: the bits of a word."""
+
+GRADIENT_INPUTS: Final = 32
+"""Inputs whose gradient is worth finishing before the optimizer takes it: it is still in the cache.
+"""
+
+
+@kernel
+def mask_entries(
+    index: npt.NDArray[np.uint32],
+    value: FloatArray,
+    row_stop: IntArray,
+    capacity: int,
+    first: int,
+    last: int,
+    masks: npt.NDArray[np.int64],
+    values: FloatArray,
+    room: int,
+) -> None:
+    """Turn round the entries of rows first to last of a batch, at most MASK_ROWS.
+
+    Parameters
+    ----------
+    index, value, row_stop, capacity
+        The batch's entries by row, as sparse.py gathers them.
+    masks
+        (D,) bit i of input d is whether row ``first + i`` has it.
+    values
+        That row's value for input d is at ``d * room + i``.
+    """
+    stay_small()
+    for d in range(len(masks)):
+        put(masks, d, 0)
+    for row in range(first, last):
+        i = row - first
+        bit = 1 << i
+        for n in range(row * capacity, get(row_stop, row * SPANS + SPANS - 1)):
+            d = get(index, n)
+            put(masks, d, get(masks, d) | bit)
+            put(values, d * room + i, get(value, n))
+
+
+@kernel
+def gather_gradient(
+    masks: npt.NDArray[np.int64],
+    values: FloatArray,
+    room: int,
+    delta: FloatArray,
+    at: int,
+    d_row: int,
+    C: FloatArray,
+    c: int,
+    D: int,
+    rows: tuple[int, int],
+    panels: tuple[int, int],
+    columns: int,
+    alpha: float,
+    accumulate: bool,
+) -> None:
+    """C = α·Xᵀ·delta with C in panels and X by its entries per input; or C += α·Xᵀ·delta.
+
+    With ``accumulate``, inputs that are zero in all of these rows are not touched: with α = −lr
+    that is gradient and SGD step in one.
+
+    Parameters
+    ----------
+    masks, values, room
+        Up to MASK_ROWS rows of X as :func:`mask_entries` makes them.
+    delta, at, d_row
+        As many rows from offset ``at``, ``d_row`` apart.
+    """
+    stay_small()
+    factor = like(alpha, delta)
+    for p in range(panels[0], panels[1], GATHER_PANELS):
+        for d in range(rows[0], rows[1]):
+            mask = get(masks, d)
+            if accumulate and mask == 0:
+                continue
+            masked_tile(
+                min(GATHER_PANELS, panels[1] - p),
+                mask,
+                values,
+                d * room,
+                delta,
+                at + p * columns,
+                d_row,
+                columns,
+                C,
+                c + (p * D + d) * columns,
+                D * columns,
+                factor,
+                accumulate,
+            )
