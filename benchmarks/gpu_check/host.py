@@ -20,7 +20,7 @@ from gpu_check import engine
 from gpu_check.running import NotHereError, several, text_of
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN_TESTS = Path("tests", "cupy_backend", "test_cupy_gpu.py")
+OWN_TESTS = Path("tests", "cupy_backend")
 SUITE_MODULES = ("pytest_timeout", "hypothesis", "scipy", "sklearn", "numba")
 PACKAGES = ("numpy", "torch", "jax", "jaxlib", "numba", "pytest")
 SMI_FIELDS = (
@@ -126,12 +126,14 @@ def suite():
 
 def pytest_words(*, everything):
     """Words for pytest: the whole suite's GPU tests, or the device's own with pytest alone."""
-    words = ["-v", "--tb=short", "-m", "gpu", "-p", "no:cacheprovider", str(OWN_TESTS)]
+    files = sorted(path.name for path in (ROOT / OWN_TESTS).glob("test_cupy*_gpu.py"))
+    words = ["-v", "--tb=short", "-m", "gpu", "-p", "no:cacheprovider"]
+    words += [str(OWN_TESTS / name) for name in files]
     if everything:
         return [*words, "tests"]
     # The folder's own conftest.py is enough for them, and no plugin is asked for.
     alone = ["-o", "addopts=", "-W", "ignore::pytest.PytestConfigWarning"]
-    return [*alone, f"--confcutdir={OWN_TESTS.parent}", *words]
+    return [*alone, f"--confcutdir={OWN_TESTS}", *words]
 
 
 def counted(command):

@@ -79,7 +79,12 @@ class BenchStandIn(cupy_standin.StandIn):
             assert 1 <= np.prod(block) <= 1024
             self.kernels[name](grid, args)
 
-        return cupy_standin.RawKernel(self, run)
+        def launch(grid, block, args):
+            arrays = [each for each in args if isinstance(each, cupy_standin.DeviceArray)]
+            values = tuple(cupy_standin.unwrap(each) for each in args)
+            self.queue(lambda: run(grid, block, values), arrays)
+
+        return launch
 
     def add(self, a, b, out):
         hosts = [cupy_standin.unwrap(each) for each in (a, b, out)]
