@@ -168,7 +168,7 @@ def test_fewer_blocks_than_told_fail(checks, cupy):
     cupy.kernels["grid_sync"] = shrinking
     found = in_this_process(checks)("barriers", 10)
     assert found["state"] == "failed"
-    assert "will be reduced" in found["figures"]["grid_sync, 132 blocks"]["failed"]
+    assert "will be reduced" in found["figures"]["grid_sync, 128 blocks"]["failed"]
 
 
 def test_a_difference_from_numpy_breaches_and_the_other_cases_are_kept(checks, cupy, monkeypatch):

@@ -149,6 +149,22 @@ def test_the_suite_s_tests_are_counted_as_they_end(running):
     assert figures["failed"]["tests"] == ["tests/test_a.py::test_two"]
 
 
+def test_the_page_names_every_part_and_exit_code(running):
+    import gpu
+    from gpu_check import parts
+
+    page = (BENCHMARKS.parent / "docs" / "cupy.md").read_text("utf-8")
+    for name in parts.all_parts():
+        family = name.partition("-")[0]
+        named = (f"`{name}`", f"`{family}-…`")
+        assert name == parts.DEVICE or any(each in page for each in named), name
+    table = page.partition("| exit code | |")[2]
+    for code in running.ExitCode:
+        known = code is not running.ExitCode.DATA_UNAVAILABLE
+        assert (f"\n| {code} | " in table) == known
+        assert (f"\n    {code:<3}  " in gpu.__doc__) == known
+
+
 BARE = """
 import sys
 for name in {missing}:
