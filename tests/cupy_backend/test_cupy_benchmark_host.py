@@ -118,6 +118,7 @@ def test_calls_are_timed_once_they_are_warm(running):
     assert found["max_s"] < 0.2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the pretended tool is a shell script")
 def test_the_cards_are_read_from_the_driver_s_tool(host, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "FileNotFoundError" in host.cards()[0]["not known"]

@@ -14,6 +14,10 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="whether a process is gone is read from /proc"
+)
+
 
 @pytest.fixture
 def running(monkeypatch):
