@@ -33,7 +33,7 @@ def all_parts():
         "products-float32": Part(30, products.ceilings),
         "products-tf32": Part(30, partial(products.ceilings, tf32=True)),
         "torch": Part(60, torch_peer.plain),
-        "jax": Part(60, jax_peer.scans),
+        "jax": Part(90, jax_peer.scans),
         "tests": Part(120, host.suite),
         "streaming": Part(30, engine.streaming),
         "interop": Part(30, engine.interop),

@@ -35,26 +35,34 @@ def imported(device):
 
 def plain(device="cuda"):
     """Eager steps, and CUDA graphs of a hundred steps; float32, then TF32 for the graphs."""
-    yield from measured(("eager", "graph", "graph, TF32"), device)
+    ways = "eager", "graph", "graph, TF32"
+    yield from measured([(name, way) for way in ways for name in engine.WORKLOADS], device)
 
 
 def compiled(device="cuda"):
-    """``torch.compile`` of the whole step, tuned as far as it goes."""
+    """``torch.compile`` of the whole step, tuned as far as it goes: it takes most of a minute each.
+
+    TF32 only where it pays, for the large network.
+    """
     if shutil.which("c++") is None and shutil.which("g++") is None:
         raise NotHereError("torch.compile needs a C++ compiler")
-    yield from measured(("compile", "compile, TF32"), device)
+    names = list(engine.WORKLOADS)
+    cases = [(name, "compile") for name in names]
+    yield from measured([*cases, (names[-1], "compile, TF32")], device)
 
 
-def measured(ways, device):
+def measured(cases, device):
+    """Each case: a network's name, and a way to run its steps."""
     torch = imported(device)
     yield "version", {"torch": torch.__version__, "cuda": str(torch.version.cuda)}
     x, y, _ = engine.pixels()
-    cases = [
-        (f"{name}, torch {way}", partial(epochs, torch, network, size, x, y, way, device))
-        for way in ways
-        for name, (network, size) in engine.WORKLOADS.items()
-    ]
-    yield from several(cases)
+    yield from several(
+        (
+            f"{name}, torch {way}",
+            partial(epochs, torch, *engine.WORKLOADS[name], x, y, way, device),
+        )
+        for name, way in cases
+    )
 
 
 def epochs(torch, network, size, x, y, way, device):
