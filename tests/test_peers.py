@@ -242,7 +242,7 @@ def test_the_page_shows_every_target_and_peer_and_no_more_than_was_held(tmp_path
     document.write(found, folder / "run-1.json")
     text = results.page(results.machines(tmp_path))
     line = next(line for line in text.splitlines() if line.startswith("| `small`, best peer"))
-    assert "0.03 ×" in line
+    assert "0.03\u00a0×" in line
     assert "**missed**" in line
     assert all(f"| {peer} |" in text for peer in ("jax", "torch", "sklearn", "thinc"))
 
@@ -309,3 +309,19 @@ def test_a_foreign_file_is_refused(tmp_path):
     with pytest.raises(FileFormatError):
         document.read(tmp_path / "a.json")
     assert main(["show", "--json", str(tmp_path / "a.json")]) == ExitCode.FAILURE
+
+
+def test_a_run_that_is_cut_short_keeps_the_tasks_it_has_measured(tmp_path, monkeypatch):
+    measured = []
+
+    def stopping(_contest, task, _rounds):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(task.name)
+        return {"task": task.to_dict(), "entries": []}
+
+    monkeypatch.setattr(Contest, "run", stopping)
+    path = tmp_path / "a.json"
+    words = ["--workloads", "small,big", "--peers", OURS, "--json", str(path)]
+    assert main(words) == ExitCode.INTERRUPTED
+    assert [each["task"]["name"] for each in document.read(path)["tasks"]] == measured == ["small"]

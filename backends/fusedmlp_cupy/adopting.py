@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fusedmlp.interop import ForeignArray
     from fusedmlp.network import Network
     from fusedmlp.types import FloatDtype
-    from fusedmlp_cupy.device import CupyDevice, DeviceArray
+    from fusedmlp_cupy.device import CupyDevice
+    from fusedmlp_cupy.programs import DeviceArray
 
 CHECKS: Final = ("first_non_finite_float32", "first_non_finite_float64")
 """Every kernel of checks.cu."""

@@ -11,6 +11,7 @@ from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableD
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.engine import CupyEngine
 from fusedmlp_cupy.launching import WAYS, Launching
+from fusedmlp_cupy.persistent import choose
 from fusedmlp_cupy.probing import examine
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import FloatDtype
     from fusedmlp_cupy.launching import Way
+    from fusedmlp_cupy.persistent import Plan
 
 TF32_CAPABILITY: Final = (8, 0)
 """Compute capability from which on devices multiply TF32 (CUDA programming guide)."""
@@ -43,9 +45,10 @@ class CupyBackend(Backend):
     tf32
         Let float32 products round their operands to TF32's 10 bits, which tensor cores multiply
         several times as fast. Results are then within :func:`fusedmlp.tolerance.tf32_bound`.
-    eager, graph
-        How steps reach the device: kernel by kernel, or replayed as CUDA graphs; at most one of
-        them. Where neither is asked for, the engine chooses, and :meth:`device` says what it chose.
+    eager, graph, persistent
+        How steps reach the device: kernel by kernel, replayed as CUDA graphs, or in one persistent
+        kernel; at most one of them. Where none is asked for, the backend chooses by the network's
+        size, and :meth:`device` says what it chose.
     """
 
     name = "cupy"
@@ -63,8 +66,14 @@ class CupyBackend(Backend):
         tf32: bool = False,
         eager: bool = False,
         graph: bool = False,
+        persistent: bool = False,
     ) -> None:
-        self._asked = _one_way(strict=strict, eager=eager, graph=graph)
+        self._asked = _one_way(strict=strict, eager=eager, graph=graph, persistent=persistent)
+        if persistent and tf32:
+            raise InvalidInputError(
+                "the persistent kernel multiplies in float32, not in TF32: leave +persistent or "
+                "+tf32 out"
+            )
         if strict and tf32:
             raise InvalidInputError(
                 "strict arithmetic and TF32 exclude each other: leave one of them out"
@@ -166,7 +175,10 @@ class CupyBackend(Backend):
                 "products to 10 bits, outside the bounds that backends agree within: unset it, or "
                 "ask for it by name: backend 'cupy+tf32'"
             )
+        device = CupyDevice(self._cupy, self._number, tf32=self._tf32)
         self._launching = self._plan()
+        if self._launching.asked is None and not self.strict:
+            self._launching = self._choose(choose(network, batch_size, dtype, device.limits()))
         return CupyEngine(
             network,
             optimizer,
@@ -174,7 +186,7 @@ class CupyBackend(Backend):
             batch_size=batch_size,
             dtype=dtype,
             seed=seed,
-            device=CupyDevice(self._cupy, self._number, tf32=self._tf32),
+            device=device,
             strict=self.strict,
             launching=self._launching,
         )
@@ -185,7 +197,15 @@ class CupyBackend(Backend):
             return Launching("eager", "eager", "strict arithmetic is launched so")
         if self._asked is not None:
             return Launching(self._asked, self._asked, "asked for")
-        return Launching(None, "graph", "the default")
+        return Launching(None, "graph", "the default; small networks in one persistent kernel")
+
+    def _choose(self, plan: Plan | str) -> Launching:
+        """Choose for a network, by what came of spreading it over the device."""
+        if self._tf32:
+            plan = "TF32 products are cuBLAS's"
+        if isinstance(plan, str):
+            return Launching(None, "graph", plan)
+        return Launching(None, "persistent", str(plan))
 
     def _capability(self) -> tuple[int, int]:
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._number)
@@ -194,7 +214,7 @@ class CupyBackend(Backend):
 
 def _one_way(*, strict: bool, **asked: bool) -> Way | None:
     """Return the one way to launch steps that was asked for, or None."""
-    each: tuple[Way, ...] = ("eager", "graph")
+    each: tuple[Way, ...] = ("eager", "graph", "persistent")
     ways = [way for way in each if asked[way]]
     if len(ways) > 1:
         raise InvalidInputError(f"{' and '.join(ways)} exclude each other: leave one of them out")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from fusedmlp_cupy.device import CupyDevice, DeviceArray
+    from fusedmlp_cupy.device import CupyDevice
+    from fusedmlp_cupy.programs import DeviceArray
 
 
 class Buffers:

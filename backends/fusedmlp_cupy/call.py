@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from fusedmlp.types import IntArray
     from fusedmlp_cupy.buffers import Buffers
     from fusedmlp_cupy.data import CupyData
-    from fusedmlp_cupy.device import DeviceArray, Program
     from fusedmlp_cupy.kernels import Inputs
+    from fusedmlp_cupy.programs import DeviceArray, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,14 @@ class Call:
         for number, first in enumerate(range(0, self.n, self.size)):
             yield Batch(self.rows, first, number, min(self.size, self.n - first))
 
+    def side_by_side(self, number: int) -> int:
+        """Count the batches from ``number`` on whose inputs can be gathered at once."""
+        if isinstance(self.inputs, Chunks):
+            return self.inputs.batches - number % self.inputs.batches
+        return -(-self.n // self.size) - number
+
     def gather(self, program: Program, batch: Batch, out: DeviceArray) -> None:
-        """Out (B, D) = the inputs of a batch; batches come in their order."""
+        """Out (B, D) = the inputs of a batch, or of several as one; they come in their order."""
         if isinstance(self.inputs, Chunks):
             kernels.gather_rows(program, *self.inputs.of(batch), out)
         else:

@@ -12,11 +12,11 @@ typedef unsigned long long uint64;
 
 #define KERNEL extern "C" __global__ void
 
-// The order of fusedmlp.network.HIDDEN_ACTIVATIONS and OUTPUTS; launches.py holds the same numbers.
+// The order of fusedmlp.network.HIDDEN_ACTIVATIONS and OUTPUTS; kernels.py holds the same numbers.
 enum { HIDDEN_SIGMOID, HIDDEN_TANH, HIDDEN_RELU, HIDDEN_IDENTITY };
 enum { OUTPUT_SOFTMAX, OUTPUT_SIGMOID, OUTPUT_IDENTITY, OUTPUT_EXP };
 
-// Block shapes that the sums below are written for: launches.py holds the same numbers.
+// Block shapes that the sums below are written for: kernels.py holds the same numbers.
 enum { ROW_LANES = 32, ROWS_PER_BLOCK = 4, COLUMN_LANES = 32, COLUMN_DEPTH = 8, SUM_THREADS = 256 };
 
 // Those of fusedmlp/backend.py.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from fusedmlp_cupy.device import CupyModule, DeviceArray
+    from fusedmlp_cupy.programs import CupyModule, DeviceArray
 
 Library: TypeAlias = Any
 """A ctypes library: its functions have no static types."""

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from fusedmlp.staging import HostData
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
     from fusedmlp.types import Inputs as HostInputs
-    from fusedmlp_cupy.device import CupyDevice, DeviceArray
+    from fusedmlp_cupy.device import CupyDevice
     from fusedmlp_cupy.kernels import Inputs
+    from fusedmlp_cupy.programs import DeviceArray
 
 
 @dataclass(eq=False)

@@ -1,7 +1,7 @@
-"""One CUDA device behind a few typed calls: the only file that touches CuPy's objects.
+"""One CUDA device behind a few typed calls: what makes CuPy's objects.
 
 CuPy publishes no types, so its module is ``Any`` here and nowhere else; everything above this
-file sees :class:`DeviceArray` and :class:`Program`. There is no network and no kernel in here.
+file sees what programs.py has. There is no network and no kernel in here.
 Nothing is changed for other users of CuPy in the same process: device, stream and the type of
 products are set for the length of a ``with`` block, and no allocator or option is touched.
 """
@@ -12,7 +12,7 @@ import math
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,11 +20,14 @@ from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.interop import CUDA_DEVICES, dlpack_device
 from fusedmlp_cupy import cublas
 from fusedmlp_cupy.cublas import Cublas
+from fusedmlp_cupy.programs import CooperativeKernel, Program
+from fusedmlp_cupy.slot import Slot
 from fusedmlp_cupy.sources import (
     COMPILE_OPTIONS,
     checks_source,
     compile_options,
     kernel_source,
+    persistent_source,
 )
 
 if TYPE_CHECKING:
@@ -35,61 +38,10 @@ if TYPE_CHECKING:
     from fusedmlp.interop import ForeignArray
     from fusedmlp.types import FloatDtype
     from fusedmlp_cupy.cublas import Transposed
-
-CupyModule: TypeAlias = Any
-"""The module ``cupy``, which publishes no types."""
-
-Geometry: TypeAlias = tuple[int, ...]
-Argument: TypeAlias = "DeviceArray | np.generic"
-"""What a kernel takes: a device array, or a NumPy scalar of exactly the parameter's width."""
+    from fusedmlp_cupy.programs import CupyModule, DeviceArray
 
 UPLOAD_BYTES = 64 * 2**20
 """Data sets go up in pieces of this size, so that a mapped file is never pulled in whole."""
-
-
-class Pointer(Protocol):
-    """The part of ``cupy.cuda.MemoryPointer`` that this backend uses."""
-
-    ptr: int
-
-
-class DeviceArray(Protocol):
-    """The part of ``cupy.ndarray`` that this backend uses."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    T: DeviceArray
-    nbytes: int
-
-    @property
-    def data(self) -> Pointer:
-        """Where it begins."""
-
-    def __getitem__(self, index: slice) -> DeviceArray:
-        """View of a range of rows."""
-
-    def reshape(self, *shape: int) -> DeviceArray:
-        """View of another shape."""
-
-    def set(self, host: npt.NDArray[Any], stream: object = None) -> None:
-        """Copy from the host, on a stream or on the current one."""
-
-    def get(self) -> npt.NDArray[Any]:
-        """Copy to the host and wait."""
-
-
-class Program:
-    """The compiled kernels for one floating type; every launch goes through here."""
-
-    def __init__(self, functions: dict[str, Callable[..., None]], seconds: float) -> None:
-        self._functions = functions
-        self.seconds = seconds
-
-    def launch(
-        self, name: str, grid: Geometry, block: Geometry, args: tuple[Argument, ...]
-    ) -> None:
-        """Queue one kernel on the current device and stream."""
-        self._functions[name](grid, block, args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,45 +52,23 @@ class Recording:
     stream: Any
 
 
-class Slot:
-    """A chunk's way to the device: pinned memory, an array there, and the stream between.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a device offers a cooperative kernel.
 
-    The copy runs beside the kernels, on a stream of its own. Nobody waits but those who must:
-    the kernels for the copy (:meth:`send`), the copy for the kernels that still read the last
-    chunk (:meth:`release`), and the host before it overwrites pinned memory (:meth:`await_sent`).
-
-    Attributes
+    Parameters
     ----------
-    host
-        The pinned memory as an array, to be filled.
-    array
-        What the kernels read.
+    multiprocessors
+        How many there are.
+    shared_bytes
+        Shared memory that one block may have.
+    cooperative
+        Whether there are cooperative launches.
     """
 
-    def __init__(self, cupy: CupyModule, host: npt.NDArray[Any], array: DeviceArray) -> None:
-        self.host = host
-        self.array = array
-        self._cupy = cupy
-        # Non-blocking: one that takes no turns with the default stream, as others do.
-        self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._sent = cupy.cuda.Event(disable_timing=True)
-        self._read = cupy.cuda.Event(disable_timing=True)
-        self._read.record(cupy.cuda.Stream.null)  # whoever had the array's memory before
-
-    def await_sent(self) -> None:
-        """Wait until the last chunk has left pinned memory."""
-        self._sent.synchronize()
-
-    def send(self, rows: int) -> None:
-        """Queue the copy of the first rows; kernels queued from now on see them."""
-        self._stream.wait_event(self._read)
-        self.array[:rows].set(self.host[:rows], stream=self._stream)
-        self._sent.record(self._stream)
-        self._cupy.cuda.Stream.null.wait_event(self._sent)
-
-    def release(self) -> None:
-        """Let the array be overwritten once all kernels queued so far have run."""
-        self._read.record(self._cupy.cuda.Stream.null)
+    multiprocessors: int
+    shared_bytes: int
+    cooperative: bool
 
 
 class CupyDevice:
@@ -354,6 +284,42 @@ class CupyDevice:
         module.compile()
         functions = {name: module.get_function(name) for name in names}
         return Program(functions, time.perf_counter() - start)
+
+    def limits(self) -> Limits:
+        """Return what the device offers a cooperative kernel."""
+        properties = self._cupy.cuda.runtime.getDeviceProperties(self.number)
+        return Limits(
+            int(properties["multiProcessorCount"]),
+            int(properties["sharedMemPerBlockOptin"]),
+            bool(properties["cooperativeLaunch"]),
+        )
+
+    def persistent(
+        self, dtype: FloatDtype, name: str, *, threads: int, shared_bytes: int
+    ) -> CooperativeKernel:
+        """Compile ``persistent.cu``, and count the blocks of such a size that can be resident."""
+        start = time.perf_counter()
+        module = self._cupy.RawModule(
+            code=persistent_source(),
+            options=compile_options(dtype),
+            enable_cooperative_groups=True,
+        )
+        module.compile()
+        function = module.get_function(name)
+        # All the device has, whatever this engine needs: CuPy keeps one module for a source, so
+        # that a later engine's smaller number would be the earlier one's as well.
+        limits = self.limits()
+        function.max_dynamic_shared_size_bytes = limits.shared_bytes
+        each = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            function.kernel.ptr, threads, shared_bytes
+        )
+        return CooperativeKernel(
+            function,
+            threads=threads,
+            shared_bytes=shared_bytes,
+            resident=int(each) * limits.multiprocessors,
+            seconds=time.perf_counter() - start,
+        )
 
     def checks(self, names: tuple[str, ...]) -> Program:
         """Compile ``checks.cu``, or load it from CuPy's cache on disk."""

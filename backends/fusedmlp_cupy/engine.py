@@ -2,9 +2,9 @@
 
 The structure and the names are those of the NumPy engine. What differs: parameters, data and
 every buffer live on the device; an epoch queues its kernels without waiting for any, with order,
-rates and steps uploaded once before it and the batches' sums read once after it. How a kernel is
-launched is in kernels.py, its formula in kernels.cu, a layer's operations are in layers.py, CuPy's
-own calls in device.py. An epoch's steps are groups of launches, which launching.py runs or replays.
+rates and steps uploaded once before it and the batches' sums read once after it. What a batch
+queues is in passes.py, how a call's steps are run in steps.py, how a kernel is launched in
+kernels.py, its formula in kernels.cu, CuPy's own calls in device.py.
 Strict mode launches the kernels of strict.cu instead, by the same names, one after another.
 """
 
@@ -18,7 +18,6 @@ import numpy as np
 from fusedmlp.backend import Data, Engine, State, Sums
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import on_device
-from fusedmlp.optimizers import SGD
 from fusedmlp.staging import (
     check_rates,
     check_rows,
@@ -37,22 +36,24 @@ from fusedmlp_cupy.buffers import Buffers
 from fusedmlp_cupy.call import Call, Masks, begin
 from fusedmlp_cupy.data import CupyData, upload, upload_inputs, with_targets
 from fusedmlp_cupy.kernels import Batch
-from fusedmlp_cupy.launching import GROUP_STEPS, Graphs, Launching
+from fusedmlp_cupy.launching import Launching
 from fusedmlp_cupy.layers import Layers
 from fusedmlp_cupy.layout import Layout
-from fusedmlp_cupy.products import is_small
+from fusedmlp_cupy.passes import Passes
+from fusedmlp_cupy.persistent import Persistent
+from fusedmlp_cupy.steps import Steps, own_handle, persistent_kernel
+from fusedmlp_cupy.updates import Updates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
 
     from fusedmlp.interop import ForeignArray
     from fusedmlp.network import Network, Objective, Parameters
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
-    from fusedmlp_cupy.cublas import Cublas
-    from fusedmlp_cupy.device import CupyDevice, DeviceArray
+    from fusedmlp_cupy.device import CupyDevice
+    from fusedmlp_cupy.persistent import Plan
+    from fusedmlp_cupy.programs import CooperativeKernel, DeviceArray
 
 FORWARD_ROWS: Final = 4096
 """Rows that forward and evaluate take at a time, or the batch size where that is larger."""
@@ -93,57 +94,78 @@ class CupyEngine(Engine):
         self._strict = strict
         self._layout = Layout.of(network)
         self._step = 0
+        launching = launching or Launching("eager", "eager", "asked for")
 
         zeros = np.zeros(self._layout.size, dtype)
         with device.active():
             names = kernels.STRICT_KERNELS if strict else (*kernels.KERNELS, *products.PRODUCTS)
-            self._program = device.program(dtype, names, strict=strict)
+            self._program = program = device.program(dtype, names, strict=strict)
             self._theta = device.upload(zeros)
             self._gradient = device.upload(zeros)
             self._slots = tuple(device.upload(zeros) for _ in optimizer.slots)
-            self._a = self._activation_buffers(batch_size)
-            self._delta = [device.empty((batch_size, H), dtype) for H in network.sizes[1:-1]]
-            self._cursor = device.empty((2,), np.int64)
             self._buffers = Buffers(device)
-            blas = self._plan(launching or Launching("eager", "eager", "asked for"))
-        self._weights, self._biases = self._layout.views(self._theta)
-        self._dW, self._db = self._layout.views(self._gradient)
-        multiply = partial(kernels.product, self._program) if strict else device.product
-        self._layers = Layers(
+            found = persistent_kernel(device, network, batch_size, dtype, launching)
+            blas = own_handle(device, network, batch_size, launching)
+            multiply = partial(kernels.product, program) if strict else device.product
+            layers = Layers(
+                program,
+                network.hidden,
+                blas.product if blas else multiply,
+                own=not strict and not device.tf32,
+            )
+            self._passes = Passes(
+                device,
+                program,
+                network,
+                layers,
+                *self._layout.views(self._theta),
+                batch_size=batch_size,
+                dtype=dtype,
+            )
+            self._updates = Updates(
+                optimizer,
+                program,
+                self._buffers,
+                self._theta,
+                self._gradient,
+                self._slots,
+                self._layout.n_weights,
+            )
+            self._dW, self._db = self._layout.views(self._gradient)
+            self._steps = Steps(
+                device,
+                program,
+                self._passes,
+                self._updates,
+                (self._dW, self._db),
+                launching,
+                blas,
+                self._persistent(*found) if found else None,
+                l2=objective.l2,
+                batch_size=batch_size,
+                strict=strict,
+            )
+
+    def _persistent(self, kernel: CooperativeKernel, plan: Plan) -> Persistent:
+        """Give the persistent kernel what it works on."""
+        return Persistent(
+            kernel,
+            plan,
             self._program,
-            network.hidden,
-            blas.product if blas else multiply,
-            own=not strict and not device.tf32,
+            self._buffers,
+            network=self.network,
+            objective=self.objective,
+            layout=self._layout,
+            theta=self._theta,
+            slots=self._slots,
+            step=self.optimizer.kernel,
+            constants=self._updates.constants(self.objective.l2),
         )
-        self._descends = (
-            isinstance(optimizer, SGD)
-            and not optimizer.momentum
-            and self._layers.can_descend(batch_size, network.layer_shapes)
-        )
-
-    def _plan(self, launching: Launching) -> Cublas | None:
-        """Prepare the way that steps are to be run in; return a handle of our own for products.
-
-        A network whose products are all small needs none.
-        """
-        blas = None
-        B = self.batch_size
-        shapes = self.network.layer_shapes
-        large = self._device.tf32 or not all(is_small(B, D, H) for D, H in shapes)
-        if launching.used == "graph" and large:
-            try:
-                blas = self._device.cublas()
-            except (OSError, AttributeError, RuntimeError) as error:
-                text = " ".join(str(error).split())
-                launching.fall_back("eager", f"cuBLAS gives no handle for recording: {text}")
-        self._launching = launching
-        self._graphs = Graphs(self._device, blas, launching)
-        return blas
 
     @property
     def compile_seconds(self) -> float:
         """See :attr:`fusedmlp.backend.Engine.compile_seconds`."""
-        return self._program.seconds
+        return self._program.seconds + self._steps.compile_seconds
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
@@ -205,7 +227,7 @@ class CupyEngine(Engine):
                 a = [buffer[: batch.size] for buffer in buffers]
                 piece = upload_inputs(self._device, inputs[start : start + batch.size])
                 kernels.gather_rows(self._program, piece, batch, a[0])
-                self._outputs(a, batch)
+                self._passes.outputs(a, batch)
                 outputs[start : start + batch.size] = self._device.download(a[-1])
         return outputs
 
@@ -222,15 +244,9 @@ class CupyEngine(Engine):
                 a = [buffer[: batch.size] for buffer in buffers[:-1]]
                 a.append(outputs[start : start + batch.size])
                 kernels.gather_rows(self._program, inputs, batch, a[0])
-                self._outputs(a, batch)
+                self._passes.outputs(a, batch)
             self._device.synchronize()  # the caller may go on in a stream of its own
         return cast("FloatArray", outputs)  # in all that a caller does with it
-
-    def _outputs(self, a: list[DeviceArray], batch: Batch) -> None:
-        """Fill a behind a[0]; a[L] becomes the network's outputs."""
-        self._logits(a, batch, None)
-        b, output = self._biases[-1], self.network.output
-        kernels.output_activation(self._program, a[-1], b, output)
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
@@ -241,9 +257,7 @@ class CupyEngine(Engine):
             call = self._begin(own, rows, size, training=False)
             for batch in call.batches():
                 a = [buffer[: batch.size] for buffer in buffers]
-                call.gather(self._program, batch, a[0])
-                self._logits(a, batch, None)
-                self._output_delta(a[-1], batch, call)
+                self._passes.compare(a, batch, call)
             return call.finish(self._program)
 
     def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
@@ -257,8 +271,8 @@ class CupyEngine(Engine):
         with self._device.active():
             call = self._begin(own, rows, len(rows))
             for batch in call.batches():
-                for layer, delta, a in self._backward(batch, call):
-                    self._layers.gradients(a, delta, self._dW[layer], self._db[layer])
+                for layer, delta, a in self._passes.backward(batch, call):
+                    self._passes.layers.gradients(a, delta, self._dW[layer], self._db[layer])
             if self.objective.l2:
                 kernels.l2_gradient(
                     self._program,
@@ -275,7 +289,8 @@ class CupyEngine(Engine):
         rates = check_rates([lr], 1)
         with self._device.active():
             self._device.copy_in(self._gradient, self._layout.pack(gradients, self.dtype))
-            self._update(self._upload_rates(rates), Batch(None, 0, 0, 0), l2=0.0)
+            rates_there = self._updates.upload_rates(rates, self._step)
+            self._updates.take_step(rates_there, Batch(None, 0, 0, 0), l2=0.0)
         self._step += 1
 
     def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
@@ -286,47 +301,10 @@ class CupyEngine(Engine):
         with self._device.active():
             self._buffers.reserve(max(own.rows, len(order)), self.batch_size)
             call = self._begin(own, order, self.batch_size)
-            rates = self._upload_rates(lr)
-            if self._strict or call.is_streamed:
-                for batch in call.batches():
-                    self._take_step(batch, call, rates)
-            else:
-                self._train_in_groups(own, call, rates)
+            rates = self._updates.upload_rates(lr, self._step)
+            self._steps.run(own, call, rates)
             self._step += len(lr)
             return call.finish(self._program)
-
-    def _train_in_groups(self, data: CupyData, call: Call, rates: DeviceArray) -> None:
-        """Run the steps of a call in groups that another call can repeat.
-
-        Nothing that a group queues depends on where in the call it is: the cursor does.
-        """
-        kernels.advance_cursor(self._program, self._cursor, 0, 0, restart=True)
-        self._graphs.forget_unless(self._buffers.generation)
-        n_full, rest = divmod(call.n, call.size)
-        n_groups, n_single = divmod(n_full, GROUP_STEPS)
-        groups = [(GROUP_STEPS, call.size)] * n_groups + [(1, call.size)] * n_single
-        for n_steps, size in groups + [(1, rest)] * (rest > 0):
-            group = partial(self._queue_group, n_steps, size, call, rates)
-            self._graphs.run(data, (n_steps, size), group)
-
-    def _queue_group(self, n_steps: int, size: int, call: Call, rates: DeviceArray) -> None:
-        """Queue steps of so many rows each, counted from the cursor, and move it on."""
-        for number in range(n_steps):
-            batch = Batch(call.rows, number * size, number, size, self._cursor)
-            self._take_step(batch, call, rates)
-        kernels.advance_cursor(self._program, self._cursor, n_steps, n_steps * size)
-
-    def _take_step(self, batch: Batch, call: Call, rates: DeviceArray) -> None:
-        """Queue one step: gradients and update, at once for plain SGD on small products."""
-        l2 = self.objective.l2
-        for layer, delta, a in self._backward(batch, call):
-            if self._descends:
-                W, b = self._weights[layer], self._biases[layer]
-                products.sgd_gradients(self._program, a, delta, W, b, rates, batch, l2)
-            else:
-                self._layers.gradients(a, delta, self._dW[layer], self._db[layer])
-        if not self._descends:
-            self._update(rates, batch, l2=l2)
 
     def synchronize(self) -> None:
         """See :meth:`fusedmlp.backend.Engine.synchronize`."""
@@ -343,83 +321,12 @@ class CupyEngine(Engine):
         buffers = self._buffers if training else Buffers(self._device)
         return begin(buffers, self._program, data, rows, size, masks, mean=mean)
 
-    def _logits(self, a: list[DeviceArray], batch: Batch, call: Call | None) -> None:
-        """Fill a behind a[0] = x[rows]: a[l + 1] = f(a[l]·W[l] + b[l]), a[L] = a[L − 1]·W[L − 1].
-
-        The last bias is left to the output kernels, as the activation's bias is to theirs.
-        """
-        last = self.network.n_layers - 1
-        for layer, (W, b) in enumerate(zip(self._weights, self._biases, strict=True)):
-            if layer == last:
-                self._layers.logits(a[layer], W, a[layer + 1])
-            else:
-                dropout = call.dropout_of(layer) if call else None
-                self._layers.activations(a[layer], W, b, a[layer + 1], batch, dropout)
-
-    def _backward(self, batch: Batch, call: Call) -> Iterator[tuple[int, DeviceArray, DeviceArray]]:
-        """Go forward and back; yield each layer with its delta and its inputs, the last first.
-
-        Its gradients are dW[l] = a[l]ᵀ·delta[l + 1] and db[l] = 1ᵀ·delta[l + 1]. When a layer is
-        yielded, delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]) has been queued, so W[l] may change.
-        """
-        a = [buffer[: batch.size] for buffer in self._a]
-        call.gather(self._program, batch, a[0])
-        self._logits(a, batch, call)
-        delta = a[-1]
-        self._output_delta(delta, batch, call)
-        for layer in reversed(range(self.network.n_layers)):
-            above = delta
-            if layer:
-                delta = self._delta[layer - 1][: batch.size]
-                dropout = call.dropout_of(layer - 1)
-                self._layers.below(above, self._weights[layer], a[layer], delta, batch, dropout)
-            yield layer, above, a[layer]
-
-    def _output_delta(self, z: DeviceArray, batch: Batch, call: Call) -> None:
-        """Turn the last product into the output delta; note the rows' losses."""
-        b, output = self._biases[-1], self.network.output
-        kernels.output_delta(self._program, z, b, output, batch, call.targets)
-
-    def _update(self, rates: DeviceArray, batch: Batch, *, l2: float) -> None:
-        """Take one optimizer step along the gradients, at the rates of a batch."""
-        optimizer = self.optimizer
-        constants: tuple[float, ...] = (l2,)
-        if not isinstance(optimizer, SGD):
-            beta1, beta2 = optimizer.beta1, optimizer.beta2
-            constants = (l2, beta1, beta2, 1.0 - beta1, 1.0 - beta2)
-        elif optimizer.momentum:
-            constants = (l2, optimizer.momentum)
-        kernels.update(
-            self._program,
-            optimizer.kernel,
-            (self._theta, self._gradient, *self._slots),
-            self._layout.n_weights,
-            rates,
-            batch,
-            constants,
-        )
-
-    def _upload_rates(self, lr: Float64Vector) -> DeviceArray:
-        """Compute the scalars of each coming step in float64: columns as in kernels.cu."""
-        columns = np.zeros((len(lr), kernels.RATE_COLUMNS))
-        columns[:, 0] = lr
-        if not isinstance(self.optimizer, SGD):
-            corrections = self.optimizer.bias_corrections(self._step, len(lr))
-            columns[:, 1] = lr / corrections[:, 0]
-            columns[:, 2] = corrections[:, 1]
-            columns[:, 3] = 1.0 - lr * self.optimizer.weight_decay
-            columns[:, 4] = self.optimizer.epsilons(self._step, len(lr))
-        return self._buffers.upload("rates", columns.astype(self.dtype), each=kernels.RATE_COLUMNS)
-
-    def _activation_buffers(self, rows: int) -> list[DeviceArray]:
-        """One (rows, width) array for the inputs and for each layer's activation."""
-        return [self._device.empty((rows, width), self.dtype) for width in self.network.sizes]
-
     def _evaluation_buffers(self, n: int) -> tuple[int, list[DeviceArray]]:
         """Rows to take at a time, and buffers that hold them."""
         most = evaluation_rows(self.batch_size) if self._strict else FORWARD_ROWS
         size = min(max(self.batch_size, most), max(n, 1))
-        return size, self._a if size == self.batch_size else self._activation_buffers(size)
+        passes = self._passes
+        return size, passes.a if size == self.batch_size else passes.activation_buffers(size)
 
     def _read(self, flat: DeviceArray) -> Parameters:
         with self._device.active():

@@ -190,22 +190,6 @@ __device__ T row_sum(T value)
     return total;
 }
 
-// The largest value and the first column that holds it; column -1 says "none yet". A NaN counts as
-// the largest, as NumPy's max and argmax have it.
-struct Largest { real value; int column; };
-
-__device__ Largest larger(Largest a, Largest b)
-{
-    if (a.column < 0 || b.column < 0)
-        return a.column < 0 ? b : a;
-    const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
-    if (a_nan || b_nan)
-        return a_nan && (!b_nan || a.column < b.column) ? a : b;
-    if (a.value == b.value)
-        return a.column < b.column ? a : b;
-    return a.value > b.value ? a : b;
-}
-
 __device__ Largest row_largest(Largest value)
 {
     __shared__ Largest lanes[ROWS_PER_BLOCK][ROW_LANES];
@@ -224,8 +208,7 @@ __device__ Largest row_largest(Largest value)
 }
 
 // ------------------------------------------------------------------------ softmax_cross_entropy
-// z (B, K), the product a·W, becomes the delta (softmax(z + b) - onehot(y))·w·scale. With m = max z
-// a row's loss is log Σ e^(z - m) + m - z[y], which no finite logit can overflow.
+// z (B, K), the product a·W, becomes the delta (softmax(z + b) - onehot(y))·w·scale.
 KERNEL softmax_cross_entropy(
     real* z, const real* b, const int64* y, const real* w, const int64* rows, const int64* cursor,
     int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
@@ -262,8 +245,7 @@ KERNEL softmax_cross_entropy(
             const real probability = z_row[k] / total;
             z_row[k] = (probability - (real)(k == label)) * weight * scale;
             if (k == label) { // only this lane has seen z[y]
-                const double loss =
-                    log((double)total) + ((double)largest.value - (double)z_label);
+                const double loss = softmax_loss(total, largest.value, z_label);
                 losses[first + row] = capped(loss) * (double)weight;
                 correct[first + row] = largest.column == label ? (double)weight : 0.0;
             }
@@ -272,8 +254,8 @@ KERNEL softmax_cross_entropy(
 }
 
 // ------------------------------------------------------------------------ sigmoid_cross_entropy
-// z (B, K) becomes (sigmoid(z + b) - y)·w·scale; y (N, K) zeros and ones. A label's loss from its
-// logit is max(z, 0) - z·y + log(1 + e^-|z|), a row's is their sum; a row is right if all K are.
+// z (B, K) becomes (sigmoid(z + b) - y)·w·scale; y (N, K) zeros and ones. A row's loss is the sum of
+// its labels', and a row is right if all K are.
 KERNEL sigmoid_cross_entropy(
     real* z, const real* b, const real* y, const real* w, const int64* rows, const int64* cursor,
     int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
@@ -293,9 +275,8 @@ KERNEL sigmoid_cross_entropy(
         for (int k = threadIdx.x; k < columns; k += ROW_LANES) {
             real* at = z + (int64)row * K + k;
             const real logit = *at + b[k], label = y[source * K + k];
-            const double z64 = (double)logit;
-            loss += (z64 < 0 ? 0.0 : z64) - z64 * (double)label + log1p(exp(-fabs(z64)));
-            wrong += (logit > 0) != (label > (real)0.5);
+            loss += sigmoid_loss(logit, label);
+            wrong += is_wrong(logit, label);
             *at = (logistic(logit) - label) * weight * scale;
         }
         loss = row_sum(loss);
@@ -339,9 +320,8 @@ KERNEL squared_error(
 }
 
 // ----------------------------------------------------------------------------- poisson_deviance
-// z (B, K) becomes (e^z - y)·w·scale, z with its bias; y (N, K) is at least 0. A target's loss, half
-// the Poisson deviance, is e^z - y - y·(z - log y), and e^z where y = 0; a row's is their sum. In
-// double throughout, because near the optimum the terms cancel.
+// z (B, K) becomes (e^z - y)·w·scale, z with its bias; y (N, K) is at least 0. A row's loss is the sum
+// of its targets'.
 KERNEL poisson_deviance(
     real* z, const real* b, const real* y, const real* w, const int64* rows, const int64* cursor,
     int64 first, int64 batch, int B, int K, int mean, const double* batch_weights, double* losses,
@@ -360,9 +340,7 @@ KERNEL poisson_deviance(
         for (int k = threadIdx.x; k < columns; k += ROW_LANES) {
             real* at = z + (int64)row * K + k;
             const real logit = *at + b[k], target = y[source * K + k];
-            const double z64 = logit > EXP_OVERFLOWS ? EXP_OVERFLOWS : (double)logit;
-            const double count = (double)target, log_count = count > 0 ? log(count) : 0.0;
-            loss += exp(z64) - count - count * (z64 - log_count);
+            loss += poisson_loss(logit, target);
             *at = (exponential(logit) - target) * weight * scale;
         }
         loss = row_sum(loss);
@@ -503,8 +481,7 @@ KERNEL advance_cursor(int64* cursor, int64 batches, int64 rows, int restart)
 // -------------------------------------------------------------------------------------- updates
 // All parameters of the network lie in one array of n, the first n_weights of them weights: one
 // launch updates them all. The L2 gradient l2·W and AdamW's decay are for those first ones only.
-// rates (n_steps, RATE_COLUMNS) holds what the host has computed in float64 for each step, rounded
-// to real: lr, lr / (1 - beta1^t), 1 - beta2^t, 1 - lr·decay and eps; SGD's rows use the first alone.
+// Steps and rates are formulas.cu's.
 
 // gradient[:n_weights] += l2·theta: for callers who want the gradient itself.
 KERNEL l2_gradient(real* gradient, const real* theta, int64 n_weights, real l2)
@@ -514,33 +491,25 @@ KERNEL l2_gradient(real* gradient, const real* theta, int64 n_weights, real l2)
         gradient[i] += l2 * theta[i];
 }
 
-__device__ real penalised(real gradient, real theta, int64 i, int64 n_weights, real l2)
-{
-    return i < n_weights && l2 != 0 ? gradient + l2 * theta : gradient;
-}
-
 KERNEL sgd(
     real* theta, const real* gradient, int64 n, int64 n_weights, const real* rates,
     const int64* cursor, int64 batch, real l2)
 {
-    batch += batches_before(cursor);
-    const real lr = rates[RATE_COLUMNS * batch];
+    const Rate rate = rate_of(rates, batch + batches_before(cursor));
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride)
-        theta[i] -= lr * penalised(gradient[i], theta[i], i, n_weights, l2);
+        sgd_step(theta + i, penalised(gradient[i], theta[i], i < n_weights, l2), rate);
 }
 
 KERNEL momentum(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
     const int64* cursor, int64 batch, real l2, real mu)
 {
-    batch += batches_before(cursor);
-    const real lr = rates[RATE_COLUMNS * batch];
+    const Rate rate = rate_of(rates, batch + batches_before(cursor));
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
-        const real descent = lr * penalised(gradient[i], theta[i], i, n_weights, l2);
-        velocity[i] = mu * velocity[i] - descent;
-        theta[i] += velocity[i];
+        const real g = penalised(gradient[i], theta[i], i < n_weights, l2);
+        momentum_step(theta + i, velocity + i, g, rate, mu);
     }
 }
 
@@ -548,33 +517,26 @@ KERNEL nesterov(
     real* theta, const real* gradient, real* velocity, int64 n, int64 n_weights, const real* rates,
     const int64* cursor, int64 batch, real l2, real mu)
 {
-    batch += batches_before(cursor);
-    const real lr = rates[RATE_COLUMNS * batch];
+    const Rate rate = rate_of(rates, batch + batches_before(cursor));
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
-        const real descent = lr * penalised(gradient[i], theta[i], i, n_weights, l2);
-        velocity[i] = mu * velocity[i] - descent;
-        theta[i] = theta[i] - descent + mu * velocity[i];
+        const real g = penalised(gradient[i], theta[i], i < n_weights, l2);
+        nesterov_step(theta + i, velocity + i, g, rate, mu);
     }
 }
 
-// rest1 and rest2 are 1 - beta1 and 1 - beta2, rounded from float64 as on the host.
 KERNEL adam(
     real* theta, const real* gradient, real* first_moment, real* second_moment, int64 n,
     int64 n_weights, const real* rates, const int64* cursor, int64 batch, real l2, real beta1,
     real beta2, real rest1, real rest2)
 {
-    batch += batches_before(cursor);
-    const real* rate = rates + RATE_COLUMNS * batch;
-    const real lr = rate[1], correction = rate[2], keep = rate[3], eps = rate[4];
+    const Rate rate = rate_of(rates, batch + batches_before(cursor));
     const int64 stride = (int64)gridDim.x * blockDim.x;
     for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride) {
-        const real g = penalised(gradient[i], theta[i], i, n_weights, l2);
-        const real decayed = i < n_weights ? theta[i] * keep : theta[i];
-        const real m = beta1 * first_moment[i] + rest1 * g;
-        const real v = beta2 * second_moment[i] + rest2 * (g * g);
-        first_moment[i] = m;
-        second_moment[i] = v;
-        theta[i] = decayed - lr * (m / (square_root(v / correction) + eps));
+        const bool is_weight = i < n_weights;
+        const real g = penalised(gradient[i], theta[i], is_weight, l2);
+        adam_step(
+            theta + i, first_moment + i, second_moment + i, g, is_weight, rate, beta1, beta2, rest1,
+            rest2);
     }
 }

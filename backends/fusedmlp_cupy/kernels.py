@@ -19,7 +19,7 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation, Output
     from fusedmlp_cupy.cublas import Transposed
-    from fusedmlp_cupy.device import Argument, DeviceArray, Geometry, Program
+    from fusedmlp_cupy.programs import Argument, DeviceArray, Geometry, Program
 
 KERNELS: Final[dict[str, str | None]] = {
     "gather_rows_uint8": "gather_rows",
@@ -63,7 +63,7 @@ COLUMN_DEPTH: Final = 8
 SUM_THREADS: Final = 256
 
 RATE_COLUMNS: Final = 5
-"""Scalars of a step that the host computes for the updates: see kernels.cu."""
+"""Scalars of a step that the host computes for the updates: see formulas.cu."""
 
 THREADS: Final = 256
 MAX_BLOCKS: Final = 4096

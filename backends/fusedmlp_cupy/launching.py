@@ -1,4 +1,4 @@
-"""How an engine's steps reach the device: one launch after another, or recorded and replayed.
+"""How steps reach the device: launch by launch, replayed, or all in one kernel (persistent.py).
 
 A group of steps is a function that queues launches. Which launches, and with which arguments, does
 not depend on how it is run: a CUDA graph holds what the same function queued while a stream
@@ -22,15 +22,21 @@ if TYPE_CHECKING:
     from fusedmlp_cupy.data import CupyData
     from fusedmlp_cupy.device import CupyDevice, Recording
 
-Way: TypeAlias = Literal["eager", "graph"]
+Way: TypeAlias = Literal["eager", "graph", "persistent"]
 
 WAYS: Final[dict[str, str]] = {
     "eager": "steps launched kernel by kernel",
     "graph": "steps replayed as CUDA graphs",
+    "persistent": "steps in one persistent kernel",
 }
 
 GROUP_STEPS: Final = 32
 """Steps of a graph. A call's remaining steps are graphs of one, its last partial batch another."""
+
+
+def one_line(error: Exception) -> str:
+    """Return the error's words on one line, or the name of its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass
@@ -118,8 +124,8 @@ class Graphs:
             try:
                 recording = known[key] = self._device.record(launch, self._blas)
             except (RuntimeError, MemoryError) as error:
-                text = " ".join(str(error).split()) or type(error).__name__
-                self._launching.fall_back("eager", f"recording them failed: {text}")
+                why = f"recording them failed: {one_line(error)}"
+                self._launching.fall_back("eager", why)
                 launch()
                 return
         self._device.replay(recording)

@@ -15,8 +15,8 @@ from fusedmlp_cupy.products import is_small
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation
     from fusedmlp_cupy.cublas import Transposed
-    from fusedmlp_cupy.device import DeviceArray, Program
     from fusedmlp_cupy.kernels import Batch, Dropout
+    from fusedmlp_cupy.programs import DeviceArray, Program
 
 
 class Multiply(Protocol):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.network import Network
     from fusedmlp.types import FloatArray, FloatDtype
-    from fusedmlp_cupy.device import DeviceArray
+    from fusedmlp_cupy.programs import DeviceArray
 
 ALIGNMENT: Final = 64
 

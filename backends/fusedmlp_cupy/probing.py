@@ -20,7 +20,7 @@ from fusedmlp.backend import Availability
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusedmlp_cupy.device import CupyModule
+    from fusedmlp_cupy.programs import CupyModule
 
 OLDEST_CUDA: Final = 12
 NEWEST_CUDA: Final = 13

@@ -15,8 +15,8 @@ from fusedmlp_cupy.kernels import NULL
 
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation
-    from fusedmlp_cupy.device import Argument, DeviceArray, Program
     from fusedmlp_cupy.kernels import Batch
+    from fusedmlp_cupy.programs import Argument, DeviceArray, Program
 
 STEMS: Final = ("product", "delta_below", "gradients", "sgd_gradients")
 TILES: Final = (16, 32)

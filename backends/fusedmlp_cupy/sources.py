@@ -32,6 +32,11 @@ def kernel_source(*, strict: bool = False) -> str:
     return put_together("common.cu", "formulas.cu", "kernels.cu", "products.cu")
 
 
+def persistent_source() -> str:
+    """Text of the persistent kernel's program."""
+    return put_together("common.cu", "formulas.cu", "persistent.cu")
+
+
 def compile_options(dtype: FloatDtype, *, strict: bool = False) -> tuple[str, ...]:
     """NVRTC options for one floating type."""
     real = "float" if dtype == "float32" else "double"

@@ -17,7 +17,8 @@ from fusedmlp_cupy.kernels import Batch
 
 if TYPE_CHECKING:
     from fusedmlp.types import DenseInputs, IntArray
-    from fusedmlp_cupy.device import CupyDevice, DeviceArray
+    from fusedmlp_cupy.device import CupyDevice
+    from fusedmlp_cupy.programs import DeviceArray
 
 CHUNK_BYTES: Final = 64 * 2**20
 """Most bytes of a chunk, or one batch where that is more; there are two, here and on the device."""
@@ -46,6 +47,11 @@ class Chunks:
     n, size
         Rows in all and in each batch but the last.
 
+    Attributes
+    ----------
+    batches
+        Of a chunk.
+
     Raises
     ------
     DeviceMemoryError
@@ -58,7 +64,8 @@ class Chunks:
         self._x, self._rows, self._n = x, rows, n
         budget = min(CHUNK_BYTES, device.free_bytes() // CHUNK_SHARE)
         batch_bytes = x.itemsize * int(x.shape[1]) * size
-        self._chunk = max(1, budget // max(1, batch_bytes)) * size
+        self.batches = max(1, budget // max(1, batch_bytes))
+        self._chunk = self.batches * size
         shape = (min(self._chunk, n), int(x.shape[1]))
         n_slots = 1 if self._chunk >= n else 2
         self._slots = [device.slot(shape, x.dtype) for _ in range(n_slots)]

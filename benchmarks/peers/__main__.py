@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = 110  # a file has no width
-    path = options.json or RUNS / f"peers-{options.mode}.json"
+    path = _path(options)
     try:
         if options.mode == "show":
             report.show(document.read(options.json or RUNS / "peers-run.json"), console)
@@ -87,6 +87,7 @@ def run(options: argparse.Namespace, found: Document, console: Console) -> int:
             console.print(f"{task.name} …")
             measured = quick(task) if options.quick else task
             found["tasks"].append(contest.run(measured, _rounds(options)))
+            document.write(found, _path(options))  # a run that is cut short keeps what it has
     report.show(found, console)
     return _code(contest)
 
@@ -104,7 +105,7 @@ def sweep(options: argparse.Namespace, found: Document, console: Console) -> int
         found["tasks"] += sweeping.run(
             contest, axes, _rounds(options, 3), coarse=options.quick, say=console.print
         )
-    base = options.json or RUNS / "peers-sweep.json"
+    base = _path(options)
     table = sweeping.markdown(found)
     base.parent.mkdir(parents=True, exist_ok=True)
     base.with_suffix(".md").write_text(table, encoding="utf-8")
@@ -135,6 +136,11 @@ def _contest(options: argparse.Namespace, found: Document, console: Console) -> 
         console.print(line, markup=False, highlight=False)
 
     return Contest(chosen, found, say)
+
+
+def _path(options: argparse.Namespace) -> Path:
+    path: Path | None = options.json
+    return path or RUNS / f"peers-{options.mode}.json"
 
 
 def _threads(options: argparse.Namespace) -> list[int]:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 Value: TypeAlias = "Callable[[Document], float | None]"
 
 FORMATS: Final[Mapping[str, str]] = {
-    "times": "{:.2f} ×",
+    "times": "{:.2f}\u00a0×",
     "share": "{:.0%}",
-    "µs": "{:.1f} µs",
-    "s": "{:.2f} s",
-    "MB": "{:.0f} MB",
+    "µs": "{:.1f}\u00a0µs",
+    "s": "{:.2f}\u00a0s",
+    "MB": "{:.0f}\u00a0MB",
 }
-"""How a figure of each unit is written."""
+"""How a figure of each unit is written: in one piece, whatever the width of a table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ def device_of(array: ForeignArray) -> AbstractContextManager[object]:
 
     CuPy does; its ``device`` is a context for this. NumPy's is a word, and nothing happens.
     """
+    if isinstance(array, np.ndarray):
+        return nullcontext()
     device = getattr(array, "device", None)
     return device if isinstance(device, AbstractContextManager) else nullcontext()
 

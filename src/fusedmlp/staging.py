@@ -59,6 +59,8 @@ class HostData:
 
 def is_sparse(x: object) -> TypeGuard[scipy.sparse.csr_array]:
     """Tell whether ``x`` is a SciPy sparse container, without importing SciPy for arrays."""
+    if isinstance(x, np.ndarray):  # most are, and need not be asked
+        return False
     return hasattr(x, "indptr") or (hasattr(x, "tocsr") and hasattr(x, "nnz"))
 
 

@@ -6,9 +6,11 @@ import cupy_shim
 import cupy_standin
 import pytest
 
-from fusedmlp_cupy import cublas
+from fusedmlp_cupy import cublas, persistent
 from fusedmlp_cupy.device import CupyDevice
-from fusedmlp_cupy.sources import kernel_source
+from fusedmlp_cupy.sources import kernel_source, persistent_source
+
+DEVICE_THREADS = persistent.THREADS
 
 
 def built(source, folder):
@@ -43,24 +45,45 @@ def strict_kernels(tmp_path_factory):
     return built(kernel_source(strict=True), tmp_path_factory.mktemp("strict-shim"))
 
 
+@pytest.fixture(scope="session")
+def persistent_kernels(tmp_path_factory):
+    """persistent.cu, built once."""
+    return built(persistent_source(), tmp_path_factory.mktemp("persistent-shim"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_blocks():
+    """Blocks of two warps in the persistent kernel, which no result depends on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(persistent, "THREADS", 64)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_the_device(request, monkeypatch):
+    """Blocks as they are meant, where a test is for a device."""
+    if request.node.get_closest_marker("gpu"):
+        monkeypatch.setattr(persistent, "THREADS", DEVICE_THREADS)
+
+
 @pytest.fixture
-def kernels(built_kernels):
+def kernels(built_kernels, persistent_kernels):
     """The same, with every launch checked by repeating it."""
-    for each in built_kernels.values():
+    for each in (*built_kernels.values(), *persistent_kernels.values()):
         each.checked = True
     return built_kernels
 
 
 @pytest.fixture
-def standin(kernels):
+def standin(kernels, persistent_kernels):
     """A pretended ``cupy`` with two devices, its kernels on the CPU."""
-    return cupy_standin.StandIn(kernels)
+    return cupy_standin.StandIn(kernels, persistent=persistent_kernels)
 
 
 @pytest.fixture
-def fast(standin, kernels):
+def fast(standin, kernels, persistent_kernels):
     """The stand-in, with each launch run once: its race check is test_cupy_kernels.py's."""
-    for each in kernels.values():
+    for each in (*kernels.values(), *persistent_kernels.values()):
         each.checked = False
     return standin
 
@@ -73,14 +96,14 @@ def device(standin):
         yield device
 
 
-WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS")
+WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent")
 
 
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
     """How steps are launched, and whether products are large ones; graphs are of three steps."""
     name, _, products = request.param.partition(", ")
-    monkeypatch.setattr("fusedmlp_cupy.engine.GROUP_STEPS", 3)
+    monkeypatch.setattr("fusedmlp_cupy.steps.GROUP_STEPS", 3)
     if products:
         monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", 0)
     return name

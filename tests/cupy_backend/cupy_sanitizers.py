@@ -77,23 +77,24 @@ class Recorder:
         self.recording = Recording()
         self._seen: set[object] = set()
 
-    def __call__(self, name, grid, block, args) -> None:
+    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False) -> None:
+        options = {"shared": shared, "cooperative": cooperative}
         key = (name, *((a.shape, a.dtype) if isinstance(a, np.ndarray) else None for a in args))
         if key in self._seen:
-            self._kernels(name, grid, block, args)
+            self._kernels(name, grid, block, args, **options)
             return
         self._seen.add(key)
         parameters = self.parameters[name]
         text = name.encode()
         parts = [_number(len(text)), text]
         parts += [_number(n) for shape in (grid, block) for n in (*shape, 1, 1)[:3]]
-        parts.append(_number(len(args)))
+        parts += [_number(cooperative), _number(shared), _number(len(args))]
         for value, parameter in zip(args, parameters, strict=True):
             kind = (2 if parameter.const else 3) if isinstance(value, np.ndarray) else 0
             kind = 1 if parameter.pointer and not kind else kind
             content = b"" if kind == 1 else value.tobytes()
             parts += [_number(kind), _number(len(content)), content]
-        self._kernels(name, grid, block, args)
+        self._kernels(name, grid, block, args, **options)
         self.recording.launches.append(b"".join(parts))
         self.recording.names.append(name)
         self.recording.written.append(
@@ -144,7 +145,8 @@ def build(source: str, real: str, sanitizer: str, folder: Path, name: str) -> Pa
 def barriers(source: str) -> list[str]:
     """The function around each barrier of a source, in the order of their numbers."""
     functions, function = [], ""
-    for before in source.split("__syncthreads();")[:-1]:
+    compiled = re.sub(r"#ifndef GRID_BARRIER.*?#endif", "", source, flags=re.DOTALL)
+    for before in re.split(r"__syncthreads\(\);|GRID_BARRIER\(\w+\);", compiled)[:-1]:
         heads = re.findall(r"^(?:__device__|KERNEL)[^;(]* (\w+)\(", before, re.MULTILINE)
         function = heads[-1] if heads else function
         functions.append(function)
@@ -199,7 +201,8 @@ def _shared(source: str) -> str:
         r"Shared_\2& \2 = shim::shared<Key_\2, Shared_\2>();",
         source,
     )
-    assert n == len(re.findall(r"\b__shared__\b", source)), "a form of __shared__ not known here"
+    all_forms = re.findall(r"^(?!#).*\b__shared__\b", source, re.MULTILINE)
+    assert n == len(all_forms), "a form of __shared__ not known here"
     return text
 
 
@@ -216,8 +219,9 @@ def _entries(source: str, real: str) -> str:
             f"struct Args_{name} {{ {fields} }};\n"
             f"static void body_{name}(void* p) {{ auto* a = (Args_{name}*)p; {name}({passed}); }}\n"
             f"static void replay_{name}(const unsigned* grid, const unsigned* block, "
-            f"const std::vector<shim::Argument>& from)\n"
-            f"{{ Args_{name} args; {reading}shim::launch(grid, block, body_{name}, &args); }}\n"
+            f"const size_t* options, const std::vector<shim::Argument>& from)\n"
+            f"{{ Args_{name} args; {reading}"
+            f"shim::launch(grid, block, options, body_{name}, &args); }}\n"
         )
         names.append(f'{{"{name}", replay_{name}}}')
     return (

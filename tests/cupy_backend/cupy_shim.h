@@ -4,8 +4,11 @@
 // an order that the caller picks: forwards or backwards. A kernel without races gives the same
 // bits in both. Not modelled: warps, memory ordering, occupancy, rounding modes, speed.
 //
-// Caught here: a barrier that some threads of a block miss, shared memory read before it is
-// written (it starts as NaN in every block), grids and blocks beyond the hardware's limits, and
+// Blocks of a cooperative launch are all there at once: each runs up to the grid's next barrier, then
+// the next block does. Their shared memory is that of the launch, which ends at a forbidden page.
+//
+// Caught here: a barrier that some threads of a block or some blocks miss, shared memory read before
+// it is written (it starts as NaN in every block), grids and blocks beyond the hardware's limits, and
 // any access to a page that the caller has forbidden (cupy_standin.py ends its arrays at such).
 
 #include <cmath>
@@ -13,7 +16,9 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 #include <vector>
 
 struct ShimDim { unsigned x, y, z; };
@@ -28,20 +33,26 @@ extern "C" char __stop_shim_shared[] __attribute__((visibility("hidden")));
 
 namespace shim {
 
-enum { STACK_BYTES = 64 * 1024, MAX_THREADS = 1024 };
+enum { STACK_BYTES = 64 * 1024, MAX_THREADS = 1024, MAX_FIBERS = 8 * MAX_THREADS };
+enum Waits { NOT, FOR_BLOCK, FOR_GRID };
 
-struct Fiber { jmp_buf at; bool created, finished; };
+struct Fiber { jmp_buf at; bool created, finished; Waits waits; };
 
-static std::vector<Fiber> fibers(MAX_THREADS);
-static std::vector<char> stacks((size_t)STACK_BYTES * MAX_THREADS);
+static std::vector<Fiber> fibers(MAX_FIBERS);
+static char* const stacks = (char*)mmap(
+    nullptr, (size_t)STACK_BYTES * MAX_FIBERS, PROT_READ | PROT_WRITE,
+    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); // used as far as threads are started
 static jmp_buf scheduler;
 static ucontext_t scheduler_context, start_context;
 static int current;
 static void (*body)(void*);
 static void* body_argument;
 
-static void barrier()
+static char* dynamic_shared; // of the block that runs
+
+static void barrier(Waits waits)
 {
+    fibers[current].waits = waits;
     if (!_setjmp(fibers[current].at))
         _longjmp(scheduler, 1);
 }
@@ -52,76 +63,128 @@ static void run_fiber()
     for (;;) {
         body(body_argument);
         fibers[current].finished = true;
-        barrier();
+        barrier(NOT);
     }
 }
 
-// Runs fiber `index` until its next barrier or its end.
-static void resume(int index)
+// Runs thread `index` of the block whose fibers begin at `first` until its next barrier or its end.
+static void resume(int first, int index)
 {
-    current = index;
+    current = first + index;
     threadIdx = {index % blockDim.x, index / blockDim.x % blockDim.y,
                  index / (blockDim.x * blockDim.y)};
     if (_setjmp(scheduler))
         return;
-    Fiber& fiber = fibers[index];
+    Fiber& fiber = fibers[current];
     if (fiber.created)
         _longjmp(fiber.at, 1);
     fiber.created = true;
     getcontext(&start_context);
-    start_context.uc_stack.ss_sp = &stacks[(size_t)STACK_BYTES * index];
+    start_context.uc_stack.ss_sp = stacks + (size_t)STACK_BYTES * current;
     start_context.uc_stack.ss_size = STACK_BYTES;
     start_context.uc_link = nullptr;
     makecontext(&start_context, run_fiber, 0);
     swapcontext(&scheduler_context, &start_context);
 }
 
-// Runs one block; false where some threads ended while others wait at a barrier.
-static bool run_block(int n_threads, bool backwards)
+static const char* const DIVERGED =
+    "some threads of a block ended or wait for the grid while others wait at __syncthreads()";
+
+// Runs a block to its end or to the grid's barrier.
+static const char* run_block(int first, int n_threads, bool backwards, bool* ended)
 {
-    memset(__start_shim_shared, 0xFF, __stop_shim_shared - __start_shim_shared);
-    for (int i = 0; i < n_threads; ++i)
-        fibers[i].finished = false;
     for (;;) {
-        int finished = 0;
+        int finished = 0, at_grid = 0;
         for (int i = 0; i < n_threads; ++i) {
             const int index = backwards ? n_threads - 1 - i : i;
-            resume(index);
-            finished += fibers[index].finished;
+            resume(first, index);
+            finished += fibers[first + index].finished;
+            at_grid += fibers[first + index].waits == FOR_GRID;
         }
-        if (finished == n_threads)
-            return true;
-        if (finished)
-            return false;
+        *ended = finished == n_threads;
+        if (*ended || at_grid == n_threads)
+            return nullptr;
+        if (finished || at_grid)
+            return DIVERGED;
     }
+}
+
+static void enter_block(unsigned long long b, int first, int n_threads)
+{
+    blockIdx = {(unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y),
+                (unsigned)(b / ((unsigned long long)gridDim.x * gridDim.y))};
+    for (int i = first; i < first + n_threads; ++i)
+        fibers[i].finished = false;
 }
 
 static const char* run_blocks(int n_threads, bool backwards)
 {
     const unsigned long long n_blocks = (unsigned long long)gridDim.x * gridDim.y * gridDim.z;
     for (unsigned long long i = 0; i < n_blocks; ++i) {
-        const unsigned long long b = backwards ? n_blocks - 1 - i : i;
-        blockIdx = {(unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y),
-                    (unsigned)(b / ((unsigned long long)gridDim.x * gridDim.y))};
-        if (!run_block(n_threads, backwards))
-            return "some threads of a block ended while others wait at __syncthreads()";
+        memset(__start_shim_shared, 0xFF, __stop_shim_shared - __start_shim_shared);
+        enter_block(backwards ? n_blocks - 1 - i : i, 0, n_threads);
+        bool ended;
+        if (const char* failure = run_block(0, n_threads, backwards, &ended))
+            return failure;
+        if (!ended)
+            return "a launch that is not cooperative waits for its grid";
     }
     return nullptr;
+}
+
+// Shared memory of a cooperative launch's blocks: each ends where a forbidden page begins.
+struct SharedMemory {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), each, n_blocks, bytes;
+    char* memory;
+
+    SharedMemory(size_t n_blocks, size_t bytes) : n_blocks(n_blocks), bytes(bytes)
+    {
+        each = (bytes + page - 1) / page * page + page;
+        memory = (char*)mmap(
+            nullptr, each * n_blocks, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        memset(memory, 0xFF, each * n_blocks);
+        for (size_t b = 0; b < n_blocks; ++b)
+            mprotect(memory + (b + 1) * each - page, page, PROT_NONE);
+    }
+    ~SharedMemory() { munmap(memory, each * n_blocks); }
+    char* of(size_t block) { return memory + (block + 1) * each - page - bytes; }
+};
+
+static const char* run_grid(int n_threads, bool backwards, size_t shared_bytes)
+{
+    const int n_blocks = (int)gridDim.x;
+    if (gridDim.y != 1 || gridDim.z != 1 || n_blocks * n_threads > MAX_FIBERS)
+        return "more blocks than can be resident at once";
+    if (__stop_shim_shared - __start_shim_shared > (long)sizeof shim_shared_exists)
+        return "a program of cooperative kernels has __shared__ arrays: all blocks would share them";
+    SharedMemory shared(n_blocks, shared_bytes);
+    for (bool first = true;; first = false) {
+        int n_ended = 0;
+        for (int i = 0; i < n_blocks; ++i) {
+            const int b = backwards ? n_blocks - 1 - i : i;
+            if (first)
+                enter_block(b, b * n_threads, n_threads);
+            blockIdx = {(unsigned)b, 0, 0};
+            dynamic_shared = shared.of(b);
+            bool ended;
+            if (const char* failure = run_block(b * n_threads, n_threads, backwards, &ended))
+                return failure;
+            n_ended += ended;
+        }
+        if (n_ended == n_blocks)
+            return nullptr;
+        if (n_ended)
+            return "some blocks ended while others wait for the grid";
+    }
 }
 
 static sigjmp_buf fault;
 
 static void on_fault(int) { siglongjmp(fault, 1); }
 
-static const char* after_fault()
-{
-    for (Fiber& fiber : fibers) // those that were under way can never be resumed
-        fiber.created = false;
-    return "a thread read or wrote outside the arrays";
-}
-
 static const char* launch(
-    const unsigned* grid, const unsigned* block, bool backwards, void (*kernel)(void*), void* args)
+    const unsigned* grid, const unsigned* block, bool backwards, bool cooperative,
+    size_t shared_bytes, void (*kernel)(void*), void* args)
 {
     blockDim = {block[0], block[1], block[2]};
     gridDim = {grid[0], grid[1], grid[2]};
@@ -131,6 +194,8 @@ static const char* launch(
     if (!grid[0] || !grid[1] || !grid[2] || grid[0] > 0x7FFFFFFFu || grid[1] > 65535u ||
         grid[2] > 65535u)
         return "the grid is empty or beyond the hardware's limits";
+    if (shared_bytes && !cooperative)
+        return "only cooperative launches have dynamic shared memory here";
     body = kernel;
     body_argument = args;
 
@@ -139,7 +204,13 @@ static const char* launch(
     catching.sa_flags = SA_NODEFER;
     sigaction(SIGSEGV, &catching, &before_segv);
     sigaction(SIGBUS, &catching, &before_bus);
-    const char* failure = sigsetjmp(fault, 1) ? after_fault() : run_blocks((int)n_threads, backwards);
+    const char* failure = sigsetjmp(fault, 1)
+                              ? "a thread read or wrote outside the arrays"
+                          : cooperative ? run_grid((int)n_threads, backwards, shared_bytes)
+                                        : run_blocks((int)n_threads, backwards);
+    if (failure)
+        for (Fiber& fiber : fibers) // those that were under way can never be resumed
+            fiber.created = false;
     sigaction(SIGSEGV, &before_segv, nullptr);
     sigaction(SIGBUS, &before_bus, nullptr);
     return failure;
@@ -147,4 +218,6 @@ static const char* launch(
 
 } // namespace shim
 
-#define __syncthreads() shim::barrier()
+#define __syncthreads() shim::barrier(shim::FOR_BLOCK)
+#define GRID_BARRIER(word) shim::barrier(shim::FOR_GRID)
+#define DYNAMIC_SHARED(name) char* const name = shim::dynamic_shared

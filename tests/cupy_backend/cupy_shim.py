@@ -99,8 +99,9 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
             f"static void body_{name}(void* p) "
             f"{{ auto* a = (Args_{name}*)p; {name}({arguments}); }}\n"
             f'extern "C" const char* shim_{name}(const unsigned* grid, const unsigned* block, '
-            f"int backwards, void* args) "
-            f"{{ return shim::launch(grid, block, backwards, body_{name}, args); }}\n"
+            f"int backwards, int cooperative, size_t shared, void* args) "
+            f"{{ return shim::launch(grid, block, backwards, cooperative, shared, "
+            f"body_{name}, args); }}\n"
         )
     text = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{source}\n' + "".join(entries)
     digest = hashlib.sha256((text + HEADER.read_text() + real).encode()).hexdigest()[:16]
@@ -119,7 +120,10 @@ def c_type(parameter: Parameter, real: str) -> str:
 
 
 RUNS = (("as chosen", False), ("as chosen", True), ("one block", False), ("one block", True))
-"""How a checked launch is repeated: the grid, and whether threads and blocks go backwards."""
+"""How a checked launch is repeated: the grid, and whether threads and blocks go backwards.
+
+A cooperative launch keeps its grid, which its arguments are made for.
+"""
 
 
 class Kernels:
@@ -136,11 +140,12 @@ class Kernels:
         self.launched: set[str] = set()
         self.checked = True
 
-    def __call__(self, name, grid, block, args) -> None:
+    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False) -> None:
         self.launched.add(name)
         values = self._arguments(name, args)
+        options = {"shared": shared, "cooperative": cooperative}
         if not self.checked:
-            self._run(name, grid, block, values, backwards=False)
+            self._run(name, grid, block, values, backwards=False, **options)
             return
         written = [
             value
@@ -149,18 +154,20 @@ class Kernels:
         ]
         before = [array.copy() for array in written]
         results = []
-        for shape, backwards in RUNS:
+        runs = RUNS[:2] if cooperative else RUNS
+        for shape, backwards in runs:
             for array, saved in zip(written, before, strict=True):
                 array[...] = saved
-            self._run(name, grid if shape == "as chosen" else (1,), block, values, backwards)
+            chosen = grid if shape == "as chosen" else (1,)
+            self._run(name, chosen, block, values, backwards, **options)
             results.append([array.tobytes() for array in written])
-        for (shape, backwards), result in zip(RUNS[1:], results[1:], strict=True):
+        for (shape, backwards), result in zip(runs[1:], results[1:], strict=True):
             assert result == results[0], (
                 f"{name}: other results with the grid {shape} and threads "
                 f"{'backwards' if backwards else 'forwards'}"
             )
 
-    def _run(self, name, grid, block, values, backwards) -> None:
+    def _run(self, name, grid, block, values, backwards, *, shared=0, cooperative=False) -> None:
         class Args(ctypes.Structure):
             _fields_ = [(f"a{i}", type(value)) for i, value in enumerate(values)]
 
@@ -171,6 +178,8 @@ class Kernels:
             three(*((*tuple(grid), 1, 1))[:3]),
             three(*((*tuple(block), 1, 1))[:3]),
             int(backwards),
+            int(cooperative),
+            ctypes.c_size_t(shared),
             ctypes.byref(Args(*values)),
         )
         assert failure is None, f"{name}{grid}{block}: {failure.decode()}"

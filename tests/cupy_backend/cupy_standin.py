@@ -17,7 +17,9 @@ import functools
 import mmap
 import tempfile
 import threading
+import warnings
 import weakref
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +29,7 @@ import numpy as np
 from cupy_cublas import FakeCublas
 from cupy_shim import dtype_of
 
-from fusedmlp_cupy.sources import checks_source, kernel_source
+from fusedmlp_cupy.sources import checks_source, kernel_source, persistent_source
 
 GUARD_BYTES = 256
 GUARD = 0xA5
@@ -43,6 +45,10 @@ class OutOfMemoryError(MemoryError):
 
 class CUDARuntimeError(RuntimeError):
     """As ``cupy.cuda.runtime.CUDARuntimeError``."""
+
+
+class CUDADriverError(RuntimeError):
+    """As ``cupy.cuda.driver.CUDADriverError``."""
 
 
 @dataclass
@@ -334,22 +340,59 @@ class Graph:
 class RawKernel:
     """One kernel of a module."""
 
-    def __init__(self, standin, run):
-        self._standin, self._run = standin, run
+    def __init__(self, standin, run, name):
+        self._standin, self._run, self._name = standin, run, name
 
     def __call__(self, grid, block, args):
         assert all(type(n) is int for n in (*grid, *block)), (grid, block)
+        self._launch(grid, block, args)
+
+    def _launch(self, grid, block, args, **options):
         arrays = [a for a in args if isinstance(a, DeviceArray)]
         # Scalars keep the values that they have now; arrays are addresses.
         values = tuple(unwrap(a) for a in args)
-        self._standin.queue(lambda: self._run(grid, block, values), arrays)
+        self._standin.queue(lambda: self._run(grid, block, values, **options), arrays)
+
+
+class CooperativeKernel(RawKernel):
+    """A kernel whose blocks are all resident: a grid too large is shrunk, with a warning."""
+
+    @property
+    def max_dynamic_shared_size_bytes(self):
+        return self._standin.dynamic_shared[self._name]
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, n_bytes):
+        assert n_bytes <= PROPERTIES["sharedMemPerBlockOptin"]
+        self._standin.dynamic_shared[self._name] = n_bytes
+
+    @property
+    def kernel(self):
+        return SimpleNamespace(ptr=id(self))
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        assert type(shared_mem) is int
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        (blocks,) = grid
+        most = self._standin.resident(shared_mem) * PROPERTIES["multiProcessorCount"]
+        if most == 0:
+            raise CUDADriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE")
+        if blocks > most:
+            warnings.warn(
+                f"The grid size will be reduced from {blocks} to {most}, "
+                "as the specified grid size exceeds the limit.",
+                stacklevel=2,
+            )
+        options = {"shared": shared_mem, "cooperative": True}
+        self._launch((min(blocks, most),), block, args, **options)
 
 
 class RawModule:
     """The kernels of a source, compiled for the CPU."""
 
-    def __init__(self, standin, kernels):
-        self._standin, self._kernels = standin, kernels
+    def __init__(self, standin, kernels, kind=RawKernel):
+        self._standin, self._kernels, self._kind = standin, kernels, kind
 
     def compile(self):
         self._standin.check_current("compiled")
@@ -357,7 +400,11 @@ class RawModule:
 
     def get_function(self, name):
         assert name in self._kernels.parameters, f"no kernel {name}"
-        return RawKernel(self._standin, lambda *launch: self._kernels(name, *launch))
+
+        def run(*launch, **options):
+            self._kernels(name, *launch, **options)
+
+        return self._kind(self._standin, run, name)
 
 
 class StandIn:
@@ -365,8 +412,9 @@ class StandIn:
 
     Parameters
     ----------
-    kernels, strict_kernels
-        {dtype: :class:`cupy_shim.Kernels`}, which its modules are taken from.
+    kernels, strict_kernels, persistent
+        {dtype: :class:`cupy_shim.Kernels`}, which its modules are taken from; without the last
+        the device has no cooperative launches.
     devices
         Devices that the driver lists.
     limit
@@ -378,8 +426,20 @@ class StandIn:
     __name__ = "cupy"
     __version__ = "14.2.0"
 
-    def __init__(self, kernels=None, strict_kernels=None, *, devices=2, limit=None, free=2**33):
+    def __init__(
+        self,
+        kernels=None,
+        strict_kernels=None,
+        persistent=None,
+        *,
+        devices=2,
+        limit=None,
+        free=2**33,
+    ):
         self._kernels, self._strict_kernels, self._devices = kernels, strict_kernels, devices
+        self._persistent = persistent
+        # As of a device's function, of which there is one in a module, and one module of a source.
+        self.dynamic_shared = defaultdict(lambda: 48 * 1024)
         self.memory = memory = Memory(limit)
         self.free = free
         self.empty = self.memory.allocate
@@ -407,9 +467,16 @@ class StandIn:
             Event=Event,
             get_current_stream=lambda: null,
             alloc_pinned_memory=bytearray,
+            driver=SimpleNamespace(
+                occupancyMaxActiveBlocksPerMultiprocessor=lambda _function, _threads, shared: (
+                    self.resident(shared)
+                )
+            ),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: devices,
-                getDeviceProperties=lambda _number: PROPERTIES,
+                getDeviceProperties=lambda _number: (
+                    PROPERTIES | {"cooperativeLaunch": int(persistent is not None)}
+                ),
                 driverGetVersion=lambda: 13000,
                 runtimeGetVersion=lambda: 13020,
                 memGetInfo=lambda: (self.free, 2**34),
@@ -456,10 +523,18 @@ class StandIn:
         guards = [SimpleNamespace(_block=SimpleNamespace(guard=a._block.guard)) for a in arrays]
         memory.recording.append((run, guards, [weakref.ref(a._block) for a in arrays]))
 
+    def resident(self, shared_bytes):
+        """Blocks of a cooperative kernel that a multiprocessor runs at once."""
+        return min(2, PROPERTIES["sharedMemPerMultiprocessor"] // max(1, shared_bytes + 1024))
+
     def check_current(self, what):
         assert self.memory.current, f"{what} outside a device's context"
 
-    def RawModule(self, *, code, options=()):
+    def RawModule(self, *, code, options=(), enable_cooperative_groups=False):
+        if code == persistent_source():
+            assert enable_cooperative_groups
+            return RawModule(self, self._persistent[dtype_of(options)], CooperativeKernel)
+        assert not enable_cooperative_groups
         if code == checks_source():
             return RawModule(self, built_checks())
         if code == kernel_source(strict=True):
@@ -471,7 +546,7 @@ class StandIn:
     def RawKernel(self, _code, name):
         """Only the probe compiles one: it adds 1."""
         assert name == "fusedmlp_probe"
-        return RawKernel(self, lambda _grid, _block, args: args[0].__iadd__(1))
+        return RawKernel(self, lambda _grid, _block, args: args[0].__iadd__(1), name)
 
     def zeros(self, shape, dtype):
         array = self.empty(shape if isinstance(shape, tuple) else (shape,), dtype)
@@ -520,6 +595,8 @@ PROPERTIES = {
     "name": b"Pretended GPU",
     "major": 9,
     "minor": 0,
-    "multiProcessorCount": 132,
+    "multiProcessorCount": 3,
     "totalGlobalMem": 2**34,
+    "sharedMemPerBlockOptin": 232448,
+    "sharedMemPerMultiprocessor": 233472,
 }

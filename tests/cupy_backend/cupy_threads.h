@@ -7,7 +7,9 @@
 // much faster and deterministically, and catches what needs no sanitizer.
 //
 // All blocks of a launch run at once, so that races between blocks are seen as well. What must not
-// be here is anything that puts threads in order beside __syncthreads(): no lock, no atomic, no pool.
+// be here is anything that puts threads in order beside barriers: no lock, no atomic, no pool. So the
+// grid's barrier is one of pthreads under ThreadSanitizer, which knows no fences; under the others it is
+// the kernel's own.
 
 #include <cmath>
 #include <cstdio>
@@ -42,7 +44,7 @@ static int planted = 0;   // number of the fault that a planted source is to sho
 
 // Two barriers that take turns: with one alone, a thread that is fast enough to be at the next
 // barrier would seem to be in order with one that is slow to leave the last.
-struct Block { pthread_barrier_t barriers[2]; char* shared; };
+struct Block { pthread_barrier_t barriers[2]; char *shared, *dynamic; };
 static thread_local Block* block;
 static thread_local unsigned passed;
 
@@ -50,6 +52,16 @@ static void barrier(int number)
 {
     if (number != left_out)
         pthread_barrier_wait(&block->barriers[passed++ % 2]);
+}
+
+// The same for all threads of a cooperative launch.
+static pthread_barrier_t grid_barriers[2];
+static thread_local unsigned passed_by_grid;
+
+static void grid_barrier(int number)
+{
+    if (number != left_out)
+        pthread_barrier_wait(&grid_barriers[passed_by_grid++ % 2]);
 }
 
 // Where in a block's shared memory each array lies: settled before main, one place for each
@@ -93,14 +105,21 @@ static void require(bool holds, const char* what)
     }
 }
 
-// Runs a launch with at most MOST_BLOCKS blocks in each direction: the loops stride over the rest.
-static void launch(const unsigned* grid, const unsigned* size, void (*kernel)(void*), void* args)
+// Runs a launch with at most MOST_BLOCKS blocks in each direction: the loops stride over the rest. A
+// cooperative one has all of them.
+static void launch(
+    const unsigned* grid, const unsigned* size, const size_t* options, void (*kernel)(void*), void* args)
 {
+    const bool cooperative = options[0];
+    const size_t dynamic_bytes = options[1];
     blockDim = {size[0], size[1], size[2]};
-    const unsigned most = MOST_BLOCKS;
+    const unsigned most = cooperative ? grid[0] : MOST_BLOCKS;
     gridDim = {grid[0] < most ? grid[0] : most, grid[1] < most ? grid[1] : most, 1};
     require(grid[2] == 1 && taken <= SHARED_BYTES, "more than this shim was made for");
     const unsigned n_blocks = gridDim.x * gridDim.y, n_threads = size[0] * size[1] * size[2];
+    if (cooperative)
+        for (auto& each : grid_barriers)
+            require(!pthread_barrier_init(&each, nullptr, n_blocks * n_threads), "no barrier");
     std::vector<Block> blocks(n_blocks);
     std::vector<Thread> threads;
     for (unsigned b = 0; b < n_blocks; ++b) {
@@ -109,6 +128,8 @@ static void launch(const unsigned* grid, const unsigned* size, void (*kernel)(vo
         blocks[b].shared = static_cast<char*>(aligned_alloc(GAP, SHARED_BYTES));
         memset(blocks[b].shared, 0xFF, SHARED_BYTES); // NaN
         ASAN_POISON_MEMORY_REGION(blocks[b].shared, SHARED_BYTES);
+        blocks[b].dynamic = static_cast<char*>(malloc(dynamic_bytes));
+        memset(blocks[b].dynamic, 0xFF, dynamic_bytes);
         for (unsigned t = 0; t < n_threads; ++t)
             threads.push_back({&blocks[b],
                                {t % size[0], t / size[0] % size[1], t / (size[0] * size[1])},
@@ -127,7 +148,11 @@ static void launch(const unsigned* grid, const unsigned* size, void (*kernel)(vo
             pthread_barrier_destroy(&barrier);
         ASAN_UNPOISON_MEMORY_REGION(each.shared, SHARED_BYTES);
         free(each.shared);
+        free(each.dynamic);
     }
+    if (cooperative)
+        for (auto& each : grid_barriers)
+            pthread_barrier_destroy(&each);
 }
 
 // The recorded launches: see cupy_sanitizers.py.
@@ -178,7 +203,8 @@ struct Argument {
     template <typename T> void into(T*& field) const { field = reinterpret_cast<T*>(memory); }
 };
 
-typedef void (*Replay)(const unsigned* grid, const unsigned* block, const std::vector<Argument>&);
+typedef void (*Replay)(
+    const unsigned* grid, const unsigned* block, const size_t* options, const std::vector<Argument>&);
 struct Kernel { const char* name; Replay replay; };
 
 static int replay_all(
@@ -193,6 +219,9 @@ static int replay_all(
         unsigned shape[6];
         for (unsigned& each : shape)
             each = (unsigned)reader.number();
+        size_t options[2]; // whether it is cooperative, and its dynamic shared memory
+        for (size_t& each : options)
+            each = reader.number();
         std::vector<Argument> arguments(reader.number());
         for (Argument& each : arguments)
             each.read(reader);
@@ -200,7 +229,7 @@ static int replay_all(
         while (found < kernels + n_kernels && name != found->name)
             ++found;
         require(found < kernels + n_kernels, "the recording names an unknown kernel");
-        found->replay(shape, shape + 3, arguments);
+        found->replay(shape, shape + 3, options, arguments);
         for (Argument& each : arguments) {
             if (each.written)
                 out.write(each.memory, (std::streamsize)each.size);
@@ -213,3 +242,10 @@ static int replay_all(
 } // namespace shim
 
 #define __syncthreads() shim::barrier(__COUNTER__)
+#define DYNAMIC_SHARED(name) char* const name = shim::block->dynamic
+#ifdef __SANITIZE_THREAD__
+#define GRID_BARRIER(word) shim::grid_barrier(__COUNTER__)
+#else
+#define __threadfence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+static unsigned atomicAdd(unsigned* to, unsigned n) { return __atomic_fetch_add(to, n, __ATOMIC_SEQ_CST); }
+#endif

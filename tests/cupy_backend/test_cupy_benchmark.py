@@ -63,10 +63,10 @@ def checks(monkeypatch):
 
 
 @pytest.fixture
-def cupy(built_kernels, monkeypatch):
-    for each in built_kernels.values():
+def cupy(built_kernels, persistent_kernels, monkeypatch):
+    for each in (*built_kernels.values(), *persistent_kernels.values()):
         each.checked = False
-    standin = cupy_bench.BenchStandIn(built_kernels)
+    standin = cupy_bench.BenchStandIn(built_kernels, persistent=persistent_kernels)
     monkeypatch.setitem(sys.modules, "cupy", standin)
     monkeypatch.setattr(cublas, "load", lambda _cupy: standin.cublas_library)
     return standin

@@ -28,11 +28,13 @@ def take_over(module):
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["", "strict"])
-def backend(request, built_kernels, strict_kernels):
+def backend(request, built_kernels, strict_kernels, persistent_kernels):
     """The CuPy backend, each launch run once: test_cupy_kernels.py repeats them."""
-    for each in (*built_kernels.values(), *strict_kernels.values()):
-        each.checked = False
-    standin = cupy_standin.StandIn(built_kernels, strict_kernels)
+    everything = built_kernels, strict_kernels, persistent_kernels
+    for kernels in everything:
+        for each in kernels.values():
+            each.checked = False
+    standin = cupy_standin.StandIn(*everything)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", standin)
         yield CupyBackend(strict=request.param)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from fusedmlp.optimizers import SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
 from fusedmlp_cupy import CupyBackend, cublas, kernels
 from fusedmlp_cupy.kernels import Batch
+from fusedmlp_cupy.launching import WAYS
 from problems import engine, flat, order, problem
 
+ROOT = Path(__file__).resolve().parents[2]
 NETWORK = Network((11, 13, 5), "tanh", "softmax", 0.3)
 
 
@@ -39,7 +42,7 @@ def epochs(built, data, n_rows, n_epochs=4, size=B):
 
 def graphs_of(built):
     """The recorded graphs of an engine, by data set and group."""
-    known = built._graphs._known
+    known = built._steps.graphs._known
     return {
         key: each.graph
         for groups in known.values()
@@ -51,7 +54,7 @@ def graphs_of(built):
 @pytest.fixture
 def three_steps(monkeypatch):
     """Graphs of three steps."""
-    monkeypatch.setattr("fusedmlp_cupy.engine.GROUP_STEPS", 3)
+    monkeypatch.setattr("fusedmlp_cupy.steps.GROUP_STEPS", 3)
 
 
 def large_products(monkeypatch):
@@ -99,7 +102,7 @@ def test_two_data_sets_have_graphs_of_their_own(fast):
     a, b = flat(built.parameters()), flat(reference.parameters())
     np.testing.assert_allclose(a, b, rtol=1e-9)
     gc.collect()
-    assert not built._graphs._known, "graphs outlive their data"
+    assert not built._steps.graphs._known, "graphs outlive their data"
 
 
 def test_a_longer_call_moves_the_buffers_and_is_recorded_anew(fast):
@@ -160,19 +163,19 @@ def test_memory_that_a_graph_uses_must_be_held(fast):
     built, _ = engines(fast, NETWORK, SGD(momentum=0.9), way="graph")
     data = built.stage(*data_set(NETWORK, 4 * B, "float32"))
     epochs(built, data, 4 * B)
-    built._delta = [fast.empty(each.shape, each.dtype) for each in built._delta]
+    built._passes.delta = [fast.empty(each.shape, each.dtype) for each in built._passes.delta]
     gc.collect()
     with pytest.raises(AssertionError, match="memory of a graph was given back"):
         epochs(built, data, 4 * B)
 
 
 FORBIDDEN = {
-    "a copy from the host": lambda engine, _: engine._cursor.set(np.zeros(2, np.int64)),
-    "a copy to the host": lambda engine, _: engine._cursor.get(),
+    "a copy from the host": lambda engine, _: engine._steps.cursor.set(np.zeros(2, np.int64)),
+    "a copy to the host": lambda engine, _: engine._steps.cursor.get(),
     "an allocation": lambda _, cupy: cupy.empty((1,), np.float32),
     "waiting": lambda engine, _: engine._device.synchronize(),
     "cuBLAS API during stream capture": lambda engine, cupy: cupy.dot(
-        engine._weights[0], engine._weights[1]
+        engine._passes.weights[0], engine._passes.weights[1]
     ),
 }
 
@@ -182,7 +185,7 @@ def test_where_recording_fails_steps_are_launched_one_by_one_and_it_says_so(
     cupy, monkeypatch, what
 ):
     """Each thing that a recording stream refuses, done in every step; the results are right."""
-    task = problem((6, 5, 3), rows=4 * 8)
+    task = problem((6, 5, 4, 3), rows=4 * 8)
     backend = CupyBackend()
     assert "steps replayed as CUDA graphs" in str(backend.device())
     built, data = engine(backend, task, batch_size=8, dtype="float64")
@@ -215,7 +218,7 @@ def test_without_a_handle_of_our_own_large_products_are_launched_one_by_one(cupy
 
     monkeypatch.setattr(cublas, "load", missing)
     small = engine(CupyBackend(graph=True), problem((6, 5, 3)), dtype="float32")[0]
-    assert small._launching.used == "graph"  # needs none
+    assert small._steps._launching.used == "graph"  # needs none
     large_products(monkeypatch)
     backend = CupyBackend()
     with pytest.warns(RuntimeWarning, match="no handle for recording: libcublas"):
@@ -291,12 +294,15 @@ def test_the_way_is_asked_for_by_name(cupy):
     from fusedmlp.registry import create, select
 
     work = Workload(NETWORK, 64)
-    for request, used in (("cupy", "graph"), ("cupy+graph", "graph"), ("cupy:1+eager", "eager")):
+    named = {f"cupy:1+{way}": way for way in WAYS}
+    assert set(named.values()) == {"eager", "graph", "persistent"}
+    for request, used in {"cupy": "graph", **named}.items():
         device = create(select(request, work, {})).device()
         assert device.facts["launches"] == used
-        assert device.facts["launches_because"] == (
-            "asked for" if "+" in request else "the default"
-        )
+        why = "asked for" if "+" in request else "the default; small networks in one persistent"
+        assert device.facts["launches_because"].startswith(why)
+    documents = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/cupy.md")]
+    assert all(f"`cupy+{way}`" in text for text in documents for way in WAYS)
     strict = CupyBackend(strict=True).device()
     assert strict.facts["launches"] == "eager"
     with pytest.raises(InvalidInputError, match="eager and graph exclude each other"):

@@ -1,4 +1,4 @@
-"""The gate: both programs compile to machine code for every architecture, without a device.
+"""The gate: all programs compile to machine code for every architecture, without a device.
 
 CuPy's own compile call asks the device for its architecture, so NVRTC is called here through
 CuPy's binding of it, with the options that CuPy would pass.
@@ -15,10 +15,16 @@ import pytest
 from fusedmlp import backend
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp_cupy import kernels as launches
+from fusedmlp_cupy import persistent
 from fusedmlp_cupy.adopting import CHECKS
 from fusedmlp_cupy.kernels import KERNELS, STRICT_KERNELS
 from fusedmlp_cupy.products import PRODUCTS
-from fusedmlp_cupy.sources import checks_source, compile_options, kernel_source
+from fusedmlp_cupy.sources import (
+    checks_source,
+    compile_options,
+    kernel_source,
+    persistent_source,
+)
 from fusedmlp_numpy import kernels as twins
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -42,9 +48,17 @@ def nvrtc():
     return nvrtc
 
 
-def compiled(nvrtc, source, dtype, architecture, *, strict=False):
+REGISTERS = 65_536
+"""Of a multiprocessor, on all of these."""
+
+DEVICE_THREADS = persistent.THREADS
+"""Of a block of the persistent kernel on a device: read before a fixture makes it smaller."""
+
+
+def compiled(nvrtc, source, dtype, architecture, *, strict=False, more=()):
     """The machine code of a source, or the compiler's log as an assertion."""
-    options = (*compile_options(dtype, strict=strict), *CUPY_ADDS, f"-arch=sm_{architecture}")
+    options = compile_options(dtype, strict=strict)
+    options = (*options, *CUPY_ADDS, f"-arch=sm_{architecture}", *more)
     program = nvrtc.createProgram(source, "kernels.cu", (), ())
     try:
         nvrtc.compileProgram(program, options)
@@ -55,9 +69,10 @@ def compiled(nvrtc, source, dtype, architecture, *, strict=False):
         nvrtc.destroyProgram(program)
 
 
-def compiled_ptx(nvrtc, dtype, *, strict=False):
-    """The program in NVIDIA's intermediate code."""
-    program = nvrtc.createProgram(kernel_source(strict=strict), "kernels.cu", (), ())
+def compiled_ptx(nvrtc, dtype, *, strict=False, source=""):
+    """A program in NVIDIA's intermediate code, the engine's where no other is given."""
+    source = source or kernel_source(strict=strict)
+    program = nvrtc.createProgram(source, "kernels.cu", (), ())
     options = (*compile_options(dtype, strict=strict), *CUPY_ADDS, "-arch=compute_90")
     nvrtc.compileProgram(program, options)
     ptx = nvrtc.getPTX(program)
@@ -86,10 +101,31 @@ def test_the_checks_compile(nvrtc, architecture):
     assert "warning" not in log, log
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_persistent_kernel_compiles(nvrtc, dtype, architecture):
+    """With registers for a block on each multiprocessor, and none spilled."""
+    source, verbose = persistent_source(), "--ptxas-options=--verbose"
+    code, log = compiled(nvrtc, source, dtype, architecture, more=(verbose,))
+    assert f".text.{persistent.KERNEL}\0".encode() in code
+    assert "warning" not in log, log
+    assert re.findall(r"(\d+) bytes (?:stack|spill)", log) == ["0", "0", "0"], log
+    (registers,) = map(int, re.findall(r"Used (\d+) registers", log))
+    assert registers * DEVICE_THREADS <= REGISTERS
+
+
+def test_the_persistent_kernel_waits_with_its_own_barrier(nvrtc):
+    """The shims put theirs in its place: fences, one counter, and threads that wait."""
+    ptx = compiled_ptx(nvrtc, "float32", source=persistent_source())
+    assert len(re.findall(r"\batom\.(?:\w+\.)*add\.u32", ptx)) == 2
+    assert len(re.findall(r"\bld\.volatile\.(?:global\.)?u32", ptx)) >= 2
+    assert len(re.findall(r"\bmembar\.gl|\bfence\.(?:sc|acq_rel)\.gpu", ptx)) == 4
+
+
 def test_a_syntax_error_fails(nvrtc):
-    planted = kernel_source().replace("const real lr = rate[1],", "const real lr = rate[1]")
+    planted = kernel_source().replace("const real m = beta1", "const real m beta1")
     assert planted != kernel_source()
-    with pytest.raises(AssertionError, match=r"kernels\.cu"):
+    with pytest.raises(AssertionError, match=r"formulas\.cu"):
         compiled(nvrtc, planted, "float32", 90)
 
 

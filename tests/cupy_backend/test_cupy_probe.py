@@ -67,9 +67,10 @@ def test_usable(fake):
     device = backend.device()
     assert str(device) == (
         "GPU 1, Pretended GPU (compute capability 9.0, 16.0 GiB), CuPy 14.2.0 with CUDA 13.2, "
-        "driver for CUDA 13.0, steps replayed as CUDA graphs (the default)"
+        "driver for CUDA 13.0, steps replayed as CUDA graphs "
+        "(the default; small networks in one persistent kernel)"
     )
-    assert device.facts["multiprocessors"] == 132
+    assert device.facts["multiprocessors"] == 3
     assert fake.memory.reads
 
 

@@ -16,17 +16,18 @@ from fusedmlp.errors import DeviceMemoryError
 from fusedmlp.network import Network, Objective
 from fusedmlp.optimizers import SGD, make_optimizer
 from fusedmlp_cupy import streaming
-from fusedmlp_cupy.device import Slot
+from fusedmlp_cupy.slot import Slot
 
 NETWORK = Network((8, 7, 4), "relu", "softmax", 0.5)
 N = 9 * B + 2
 
 
-def trained(standin, data, *, streamed, cuts=(0, N)):
+def trained(standin, data, *, streamed, cuts=(0, N), way="eager"):
     """Bits of all that an epoch, evaluations and a gradient leave."""
     x, y, w = data
     objective = Objective("mean", 0.01)
-    engine, _ = engines(standin, NETWORK, make_optimizer("adam"), objective, "float64")
+    adam = make_optimizer("adam")
+    engine, _ = engines(standin, NETWORK, adam, objective, "float64", way=way)
     if streamed:
         standin.free = x.nbytes // 4
     staged = engine.stage(x, y, w)
@@ -48,30 +49,36 @@ def trained(standin, data, *, streamed, cuts=(0, N)):
 
 @pytest.mark.parametrize("storage", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_bits_are_those_of_a_data_set_on_the_device(fast, monkeypatch, storage, weighted):
+@pytest.mark.parametrize("way", ["eager", "persistent"])
+def test_the_bits_are_those_of_a_data_set_on_the_device(fast, monkeypatch, storage, weighted, way):
     monkeypatch.setattr("fusedmlp_cupy.engine.FORWARD_ROWS", 2 * B)
     data = data_set(NETWORK, N, "float64", storage, weighted=weighted)
-    expected = trained(fast, data, streamed=False)
-    assert trained(fast, data, streamed=True) == expected
-    assert trained(fast, data, streamed=True, cuts=(0, 4 * B, 5 * B, N)) == expected
+    expected = trained(fast, data, streamed=False, way=way)
+    assert trained(fast, data, streamed=True, way=way) == expected
+    assert trained(fast, data, streamed=True, cuts=(0, 4 * B, 5 * B, N), way=way) == expected
 
 
 @pytest.mark.parametrize("chunk_batches", [1, 2, 3, 4, 9, 10, 50])
-def test_chunks_of_any_length(fast, monkeypatch, chunk_batches):
+@pytest.mark.parametrize("way", ["eager", "persistent"])
+def test_chunks_of_any_length(fast, monkeypatch, chunk_batches, way):
     """A part of a batch at the end, one chunk for all, one chunk a batch."""
     data = data_set(NETWORK, N, "float64", "float32")
-    expected = trained(fast, data, streamed=False)
+    expected = trained(fast, data, streamed=False, way=way)
     monkeypatch.setattr(streaming, "CHUNK_SHARE", 1)
     monkeypatch.setattr(streaming, "CHUNK_BYTES", chunk_batches * B * 8 * 4)
     sent = []
     send = Slot.send
     monkeypatch.setattr(Slot, "send", lambda self, rows: (sent.append(rows), send(self, rows)))
     fast.free = needed(data[0]) - 1
-    engine, _ = engines(fast, NETWORK, make_optimizer("adam"), Objective("mean", 0.01), "float64")
+    adam, objective = make_optimizer("adam"), Objective("mean", 0.01)
+    engine, _ = engines(fast, NETWORK, adam, objective, "float64", way=way)
     staged = engine.stage(*data)
     order, rates = np.random.default_rng(4).permutation(N), np.linspace(0.01, 0.02, -(-N // B))
     sums = engine.train_epoch(staged, order, rates)
     assert sums.losses.tobytes() == expected[0]
+    assert (way == "persistent") == bool(
+        engine._steps.persistent and engine._steps.persistent.has_run
+    )
     whole, rest = divmod(N, chunk_batches * B)
     assert sent == [chunk_batches * B] * whole + [rest] * (rest > 0)
 

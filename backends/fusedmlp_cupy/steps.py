@@ -1,0 +1,171 @@
+"""A call's training steps, and the way they are run: launch by launch, recorded, in one kernel.
+
+Which way is chosen and named in backend.py and launching.py; here is what each needs, and where one
+that cannot be had gives way to the next. What a step computes is in passes.py and updates.py.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusedmlp_cupy import kernels, persistent, products
+from fusedmlp_cupy.kernels import Batch
+from fusedmlp_cupy.launching import GROUP_STEPS, Graphs, one_line
+from fusedmlp_cupy.products import is_small
+
+if TYPE_CHECKING:
+    from fusedmlp.network import Network
+    from fusedmlp.types import FloatDtype
+    from fusedmlp_cupy.call import Call
+    from fusedmlp_cupy.cublas import Cublas
+    from fusedmlp_cupy.data import CupyData
+    from fusedmlp_cupy.device import CupyDevice
+    from fusedmlp_cupy.launching import Launching
+    from fusedmlp_cupy.passes import Passes
+    from fusedmlp_cupy.persistent import Persistent, Plan
+    from fusedmlp_cupy.programs import CooperativeKernel, DeviceArray, Program
+    from fusedmlp_cupy.updates import Updates
+
+
+def own_handle(
+    device: CupyDevice, network: Network, batch_size: int, launching: Launching
+) -> Cublas | None:
+    """Make the cuBLAS handle that graphs need, unless a network's products are all small."""
+    small = all(is_small(batch_size, D, H) for D, H in network.layer_shapes)
+    if launching.used != "graph" or (small and not device.tf32):
+        return None
+    try:
+        return device.cublas()
+    except (OSError, AttributeError, RuntimeError) as error:
+        launching.fall_back("eager", f"cuBLAS gives no handle for recording: {one_line(error)}")
+        return None
+
+
+def persistent_kernel(
+    device: CupyDevice,
+    network: Network,
+    batch_size: int,
+    dtype: FloatDtype,
+    launching: Launching,
+) -> tuple[CooperativeKernel, Plan] | None:
+    """Build the persistent kernel, where steps are to be run in it and it can be had."""
+    if launching.used != "persistent":
+        return None
+    plan = persistent.choose(network, batch_size, dtype, device.limits())
+    if isinstance(plan, str):
+        launching.fall_back("graph", plan)
+        return None
+    try:
+        return persistent.build(device, dtype, plan), plan
+    except RuntimeError as error:
+        launching.fall_back("graph", one_line(error))
+        return None
+
+
+class Steps:
+    """The steps of one engine.
+
+    Parameters
+    ----------
+    gradients
+        dW and db of each layer, where they are kept.
+    blas
+        The handle whose products are recorded.
+    persistent
+        The one kernel, or None where steps are not run in it.
+    l2
+        Weight of the penalty.
+    strict
+        Whether every step is launched by itself, and nothing counts from a cursor.
+    """
+
+    def __init__(
+        self,
+        device: CupyDevice,
+        program: Program,
+        passes: Passes,
+        updates: Updates,
+        gradients: tuple[tuple[DeviceArray, ...], tuple[DeviceArray, ...]],
+        launching: Launching,
+        blas: Cublas | None,
+        persistent: Persistent | None,
+        *,
+        l2: float,
+        batch_size: int,
+        strict: bool,
+    ) -> None:
+        self._program, self._passes, self._updates = program, passes, updates
+        self._dW, self._db = gradients
+        self._launching = launching
+        self._l2, self._strict = l2, strict
+        self.graphs = Graphs(device, blas, launching)
+        self.persistent = persistent
+        self.cursor = device.empty((2,), np.int64)
+        shapes = passes.network.layer_shapes
+        self._descends = updates.is_plain and passes.layers.can_descend(batch_size, shapes)
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling the persistent kernel took."""
+        return self.persistent.compile_seconds if self.persistent else 0.0
+
+    def run(self, data: CupyData, call: Call, rates: DeviceArray) -> None:
+        """Queue all steps of a call."""
+        if self._run_persistently(call, rates):
+            return
+        if self._strict or call.is_streamed:
+            for batch in call.batches():
+                self._take_step(batch, call, rates)
+        else:
+            self._run_in_groups(data, call, rates)
+
+    def _run_persistently(self, call: Call, rates: DeviceArray) -> bool:
+        """Run them in the persistent kernel, if there is one that runs."""
+        if self.persistent is None:
+            return False
+        try:
+            self.persistent.train(call, rates)
+        except RuntimeError as error:
+            if self.persistent.has_run:  # steps have been taken: again would be another training
+                raise
+            self.persistent = None
+            why = f"the persistent kernel is refused: {one_line(error)}"
+            self._launching.fall_back("graph", why)
+            return False
+        return True
+
+    def _run_in_groups(self, data: CupyData, call: Call, rates: DeviceArray) -> None:
+        """Run them in groups that another call can repeat.
+
+        Nothing that a group queues depends on where in the call it is: the cursor does.
+        """
+        kernels.advance_cursor(self._program, self.cursor, 0, 0, restart=True)
+        self.graphs.forget_unless(call.buffers.generation)
+        n_full, rest = divmod(call.n, call.size)
+        n_groups, n_single = divmod(n_full, GROUP_STEPS)
+        groups = [(GROUP_STEPS, call.size)] * n_groups + [(1, call.size)] * n_single
+        for n_steps, size in groups + [(1, rest)] * (rest > 0):
+            group = partial(self._queue_group, n_steps, size, call, rates)
+            self.graphs.run(data, (n_steps, size), group)
+
+    def _queue_group(self, n_steps: int, size: int, call: Call, rates: DeviceArray) -> None:
+        """Queue steps of so many rows each, counted from the cursor, and move it on."""
+        for number in range(n_steps):
+            batch = Batch(call.rows, number * size, number, size, self.cursor)
+            self._take_step(batch, call, rates)
+        kernels.advance_cursor(self._program, self.cursor, n_steps, n_steps * size)
+
+    def _take_step(self, batch: Batch, call: Call, rates: DeviceArray) -> None:
+        """Queue one step: gradients and update, at once for plain SGD on small products."""
+        passes = self._passes
+        for layer, delta, a in passes.backward(batch, call):
+            if self._descends:
+                W, b = passes.weights[layer], passes.biases[layer]
+                products.sgd_gradients(self._program, a, delta, W, b, rates, batch, self._l2)
+            else:
+                passes.layers.gradients(a, delta, self._dW[layer], self._db[layer])
+        if not self._descends:
+            self._updates.take_step(rates, batch, l2=self._l2)

@@ -1,0 +1,156 @@
+"""The persistent kernel with real threads under GCC's sanitizers, all blocks at once.
+
+Each barrier, of a block and of the grid, is left out in turn. The launches are the engine's own, on
+three blocks of a warp: several tiles to a block, more rows than a tile takes at once, a rest of
+every size, and a second step, which uses everything again.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import cupy_sanitizers as sanitizers
+import cupy_shim
+import cupy_standin
+import numpy as np
+import pytest
+
+from fusedmlp.network import Objective
+from fusedmlp_cupy import CupyBackend, persistent
+from fusedmlp_cupy.sources import persistent_source
+from problems import engine, order, problem
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="GCC's sanitizers are run on Linux only"
+)
+
+SIZES = (37, 35, 5)
+ROWS, BATCH = 2 * 66, 66
+CASES = (("softmax", "adam", 0.3), ("sigmoid", "sgd", 0.0))
+
+PLANTED = {
+    "a unit too far": (
+        "values[(int64)row * H + h] = a;",
+        "values[(int64)row * H + h + H * B * PLANTED] = a;",
+        "heap-buffer-overflow",
+    ),
+    "shared memory too far": (
+        "lanes[threadIdx.x] = mine;",
+        "lanes[threadIdx.x + blockDim.x * PLANTED] = mine;",
+        "heap-buffer-overflow",
+    ),
+    "two blocks write one row": (
+        "row = blockIdx.x; row < B",
+        "row = PLANTED ? 0 : blockIdx.x; row < B",
+        "data race",
+    ),
+    "two blocks update one bias": (
+        "take_step(b1 + h,",
+        "take_step(b1 + (PLANTED ? h % TILE_WIDTH : h),",
+        "data race",
+    ),
+}
+"""Text of the source, what takes its place, and words of the report."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("persistent-sanitizers")
+
+
+def recorded(built_kernels, persistent_kernels, dtype, case):
+    """The persistent launch of an epoch of two batches."""
+    output, optimizer, dropout = case
+    kernels, recorder = built_kernels[dtype], sanitizers.Recorder(persistent_kernels[dtype])
+    kernels.checked = persistent_kernels[dtype].checked = False
+    task = problem(SIZES, "tanh", output, dropout, rows=ROWS, weighted=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(persistent, "THREADS", 32)
+        standin = cupy_standin.StandIn({dtype: kernels}, persistent={dtype: recorder})
+        patch.setitem(sys.modules, "cupy", standin)
+        built, data = engine(
+            CupyBackend(persistent=True),
+            task,
+            optimizer,
+            Objective("mean", 0.1),
+            batch_size=BATCH,
+            dtype=dtype,
+        )
+        built.train_epoch(data, order(ROWS, 1), np.full(ROWS // BATCH, 0.01))
+    assert recorder.recording.names == [persistent.KERNEL]
+    return recorder.recording
+
+
+@pytest.fixture(scope="module")
+def recordings(built_kernels, persistent_kernels):
+    """{(dtype, case): Recording}."""
+    return {
+        (dtype, case): recorded(built_kernels, persistent_kernels, dtype, case)
+        for dtype in cupy_shim.REALS
+        for case in CASES
+    }
+
+
+@pytest.fixture(scope="module")
+def programs(folder):
+    """{(sanitizer, real): program} with all of PLANTED, each asleep until its number is set."""
+    source = persistent_source()
+    for number, (sound, fault, _) in enumerate(PLANTED.values(), start=1):
+        assert source.count(sound) == 1, sound
+        source = source.replace(sound, fault.replace("PLANTED", f"(shim::planted == {number})"))
+    return {
+        key: sanitizers.build(source, key[1], key[0], folder, "-".join(key))
+        for key in (("address", "float"), ("address", "double"), ("thread", "float"))
+    }
+
+
+@pytest.mark.parametrize("dtype", cupy_shim.REALS)
+def test_no_access_is_outside_an_array(programs, recordings, dtype):
+    """Shared memory included; and the kernel's own grid barrier gives the bits of the fibers."""
+    for case in CASES:
+        program = programs["address", cupy_shim.REALS[dtype]]
+        done = sanitizers.replay(program, recordings[dtype, case])
+        assert done.returncode == 0, done.stderr[:3000]
+
+
+@pytest.fixture(scope="module")
+def threaded(programs):
+    """The program in which two accesses must be in order; the type changes no order."""
+    return programs["thread", "float"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_no_two_accesses_race(threaded, recordings, case):
+    done = sanitizers.replay(threaded, recordings["float32", case])
+    assert done.returncode == 0, done.stderr[:3000]
+
+
+BARRIERS = sanitizers.barriers(persistent_source())
+
+
+def test_both_kinds_of_barriers_are_counted():
+    assert BARRIERS.count("persistent_steps") >= 2
+    assert {"multiply_tile", "compare_row", "update_tile", "sum_of_lanes"} < set(BARRIERS)
+
+
+@pytest.mark.parametrize(("number", "function"), tuple(enumerate(BARRIERS)))
+def test_a_barrier_left_out_is_a_race(threaded, recordings, number, function):
+    found = [
+        sanitizers.replay(threaded, recordings["float32", case], left_out=number)
+        for case in (CASES[:1] if function != "compare_row" else CASES)
+    ]
+    (done, *_) = sorted(found, key=lambda done: done.returncode != sanitizers.FOUND)
+    assert done.returncode == sanitizers.FOUND, f"{done.returncode}: {done.stderr[:3000]}"
+    assert "data race" in done.stderr
+    assert re.search(r"persistent\.cu:\d+", done.stderr)
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_found(programs, recordings, fault):
+    words = PLANTED[fault][-1]
+    program = programs["thread" if words == "data race" else "address", "float"]
+    number = list(PLANTED).index(fault) + 1
+    done = sanitizers.replay(program, recordings["float32", CASES[0]], planted=number)
+    assert done.returncode == sanitizers.FOUND, f"{done.returncode}: {done.stderr[:3000]}"
+    assert words in done.stderr
