@@ -124,15 +124,19 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Check and measure the CuPy backend on this machine's GPU; exit 3 where there is none.
+    """Check and measure the CuPy backend on this machine's GPU; fails where there is none.
 
-    ``CUDA=12 nox -s gpu`` installs for CUDA 12; words after ``--`` go to benchmarks/gpu.py.
+    ``CUDA=12 nox -s gpu`` installs for CUDA 12. ``-- peers`` installs PyTorch and JAX to measure
+    beside us; words behind that go to benchmarks/gpu.py, ``-- --help`` lists its options.
     """
+    cuda = "12" if os.environ.get("CUDA") == "12" else "13"
     install(session, "test")
-    if os.environ.get("CUDA") == "12":
+    if cuda == "12":
         session.run("pip", "uninstall", "-y", "cupy-cuda13x", silent=True)
-        session.install("-e", ".[cuda12]")
-    else:
-        session.install("-e", ".[cuda13]")
-    session.run("python", "benchmarks/gpu.py", *session.posargs)
-    session.run("pytest", "-m", "gpu")
+    words = session.posargs
+    peers = []
+    if words[:1] == ["peers"]:
+        words = words[1:]
+        peers = ["torch>=2.6", f"jax[cuda{cuda}]>=0.5"]
+    session.install("-e", f".[cuda{cuda}]", *peers)
+    session.run("python", "benchmarks/gpu.py", *words)

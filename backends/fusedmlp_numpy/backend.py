@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
 from fusedmlp.errors import InvalidInputError
@@ -51,6 +50,8 @@ class NumpyBackend(Backend):
 
     def device(self) -> Device:
         """See :meth:`fusedmlp.backend.Backend.device`."""
+        from threadpoolctl import ThreadpoolController  # not needed to train
+
         blas = [
             library
             for library in ThreadpoolController().info()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from fusedmlp.backend import Data, Engine, State, Sums
 from fusedmlp.errors import InvalidInputError
@@ -34,10 +33,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
+    from threadpoolctl import ThreadpoolController
 
     from fusedmlp.network import HiddenActivation, Network, Objective, Output
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+
+
+def blas_controller() -> ThreadpoolController:
+    """Find NumPy's BLAS, to limit its threads; only who gives a number of threads needs it."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 class Operations(Protocol):
@@ -104,7 +111,7 @@ class NumpyEngine(Engine):
         self.dtype = dtype
         self.seed = seed
         self._threads = threads
-        self._blas = ThreadpoolController() if threads is not None else None
+        self._blas = None if threads is None else blas_controller()
         self._strict = strict
         self._operations: Operations = strict_kernels if strict else kernels
 

@@ -3,6 +3,7 @@
 Importing this package imports NumPy, and none of numba, cupy, scikit-learn or scipy.
 """
 
+from importlib.metadata import PackageNotFoundError as _NotInstalled
 from importlib.metadata import version as _version
 
 from fusedmlp.backend import Backend as Backend
@@ -26,4 +27,7 @@ from fusedmlp.registry import availability as availability
 from fusedmlp.schedules import make_schedule as make_schedule
 from fusedmlp.trainer import Trainer as Trainer
 
-__version__ = _version("fusedmlp")
+try:
+    __version__ = _version("fusedmlp")
+except _NotInstalled:  # the sources of a checkout, found by their path
+    __version__ = "unknown"

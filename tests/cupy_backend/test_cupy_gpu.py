@@ -1,10 +1,12 @@
 """What only a device can show; skipped, with the reason printed, where there is none.
 
 The suite's common parity and contract tests run on the device too. Here: the masks, bits that
-must repeat on real hardware, several devices, and a user's own stream.
+must repeat on real hardware, several devices, a user's own stream, and what a driver records.
 """
 
 from __future__ import annotations
+
+import gc
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy import kernels as launches
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout
+from fusedmlp_cupy.launching import GROUP_STEPS, Graphs
 from fusedmlp_numpy import NumpyBackend
 from fusedmlp_numpy import kernels as twins
 from problems import OPTIMIZERS, engine, flat, order, problem
@@ -143,3 +146,139 @@ def test_tf32_is_used_where_asked_for_and_within_its_bound(backend):
     check_close("parameters", found[0], found[2], tf32_trajectory_bound())
     check_close("parameters", found[1], found[2], trajectory_bound("float32"))
     assert found[0].tobytes() != found[1].tobytes(), "TF32 changed nothing"
+
+
+GRAPH_NETWORKS = {
+    "own products": ((784, 256, 10), 64),
+    "cuBLAS": ((784, 1024, 1024, 10), 256),  # products of more than 2^24 multiplications
+}
+
+
+def calls(backend, task, optimizer, size, n_rows, *, between=None, dtype="float32"):
+    """Everything that comes out of four calls, the last of them with another number of rows."""
+    built, data = engine(backend, task, optimizer, batch_size=size, dtype=dtype)
+    rng, found = np.random.default_rng(3), []
+    for n in (n_rows, n_rows, n_rows, n_rows + 5 * size):
+        rows = rng.integers(0, len(task.y), n)
+        rates = np.linspace(0.02, 0.01, -(-n // size))
+        found.append(built.train_epoch(data, rows, rates).losses)
+        if between is not None:
+            data = between(built, data)
+    state = built.state()
+    arrays = [*found, *state.parameters, *(a for slot in state.slots for a in slot)]
+    return [a.tobytes() for a in arrays]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", GRAPH_NETWORKS)
+def test_replayed_graphs_have_the_bits_of_eager_steps(monkeypatch, name, optimizer, dtype):
+    """Groups of steps, single ones, and a last partial batch; rates, rows and masks that change.
+
+    Large products are CuPy's cuBLAS's where steps are launched one by one, which may choose another
+    order than our own handle: those are compared with the same handle, and nothing recorded.
+    """
+    sizes, size = GRAPH_NETWORKS[name]
+    task = problem(sizes, rows=900, storage="uint8", dropout=0.2, weighted=True)
+    n_rows = (2 * GROUP_STEPS + 2) * size + size // 3
+    arguments = task, optimizer, size, n_rows
+    found = calls(CupyBackend(graph=True), *arguments, dtype=dtype)
+    if name == "own products":
+        assert found == calls(CupyBackend(eager=True), *arguments, dtype=dtype)
+    monkeypatch.setattr(Graphs, "run", lambda _self, _data, _key, launch: launch())
+    assert found == calls(CupyBackend(graph=True), *arguments, dtype=dtype)
+
+
+def test_graphs_are_recorded_and_replayed(monkeypatch):
+    task = problem((784, 256, 10), rows=900, storage="uint8")
+    recorded, replayed = [], []
+    record, replay = CupyDevice.record, CupyDevice.replay
+
+    def recording(*args):
+        recorded.append(record(*args))
+        return recorded[-1]
+
+    def replaying(device, recording):
+        replayed.append(recording)
+        replay(device, recording)
+
+    monkeypatch.setattr(CupyDevice, "record", recording)
+    monkeypatch.setattr(CupyDevice, "replay", replaying)
+    backend = CupyBackend(graph=True)
+    built, data = engine(backend, task, batch_size=64, dtype="float32")
+    rows = order(900, 3)[: (GROUP_STEPS + 2) * 64 + 20]
+    for _ in range(3):
+        built.train_epoch(data, rows, np.full(GROUP_STEPS + 3, 0.1))
+    assert len(recorded) == 3  # groups, single steps, the last rows
+    assert len(replayed) == 2 + 5 + 2  # every use but the first
+    assert backend.device().facts["launches"] == "graph"
+
+
+def test_graphs_outlive_neither_data_nor_memory_that_is_given_back():
+    """A data set goes away between calls, another takes its memory, and the bits stay the same."""
+    import cupy
+
+    task = problem((784, 256, 10), rows=900, storage="uint8", dropout=0.2)
+
+    def anew(built, data):
+        del data
+        gc.collect()
+        cupy.get_default_memory_pool().free_all_blocks()
+        other = built.stage(255 - task.x, task.y)  # takes what the old one had
+        built.train_epoch(other, order(900, 1), np.full(15, 0.0))
+        return built.stage(task.x, task.y)
+
+    results = [
+        calls(CupyBackend(**{way: True}), task, "momentum", 64, 64 * 5 + 9, between=anew)
+        for way in ("eager", "graph")
+    ]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("transposed", ["", "a", "b"])
+def test_a_handle_of_our_own_is_recorded(dtype, transposed):
+    """Inputs change between replays, as they do from one batch to the next."""
+    import cupy
+
+    device, (m, k, n) = CupyDevice(cupy, 0), (256, 784, 1024)
+    rng = np.random.default_rng(0)
+
+    def drawn():
+        a = rng.standard_normal((k, m) if transposed == "a" else (m, k)).astype(dtype)
+        b = rng.standard_normal((n, k) if transposed == "b" else (k, n)).astype(dtype)
+        return a, b
+
+    with device.active():
+        blas = device.cublas()
+        a, b = (device.upload(each) for each in drawn())
+        queued, replayed = (device.empty((m, n), dtype) for _ in range(2))
+        blas.product(a, b, queued, transposed)  # loads the kernels
+        recording = device.record(lambda: blas.product(a, b, replayed, transposed), blas)
+        for _ in range(3):
+            hosts = drawn()
+            for array, host in zip((a, b), hosts, strict=True):
+                device.copy_in(array, host)
+            device.copy_in(replayed, np.zeros((m, n), dtype))
+            device.replay(recording)
+            blas.product(a, b, queued, transposed)
+            found = device.download(replayed)
+            assert found.tobytes() == device.download(queued).tobytes()
+            left = hosts[0].T if transposed == "a" else hosts[0]
+            right = hosts[1].T if transposed == "b" else hosts[1]
+            expected = left.astype("float64") @ right.astype("float64")
+            check_close("product", found, expected, kernel_bound(dtype, k))
+
+
+def test_cupy_s_own_cublas_refuses_to_be_recorded():
+    """Why the engine has a handle of its own; when this fails, it may go."""
+    import cupy
+
+    device = CupyDevice(cupy, 0)
+    with device.active():
+        a, b, out = (device.upload(np.ones((64, 64), np.float32)) for _ in range(3))
+        device.product(a, b, out)
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            device.record(lambda: device.product(a, b, out))
+        device.product(a, b, out)  # it works on as before
+        assert (device.download(out) == 64).all()

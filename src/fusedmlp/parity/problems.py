@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import numpy as np
-import scipy.sparse
 
 from fusedmlp.backend import State
 from fusedmlp.network import Network, Objective, Parameters, initialise, zeros
@@ -71,6 +70,8 @@ def problem(
     if storage == "uint8":
         x = (rng.integers(0, 256, (rows, D)) * (rng.random((rows, D)) < 0.4)).astype(np.uint8)
     elif storage.startswith("csr"):
+        import scipy.sparse  # the other storages do without it
+
         x = scipy.sparse.csr_array(drawn.astype(f"float{storage[3:]}"))
     else:
         x = cast("FloatArray", drawn.astype(storage))
