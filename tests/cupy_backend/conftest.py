@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cupy_shim
 import cupy_standin
 import pytest
@@ -34,21 +36,30 @@ def cublas_libraries():
 
 
 @pytest.fixture(scope="session")
-def built_kernels(tmp_path_factory):
+def shim_folder(tmp_path_factory):
+    """One folder of a run, however many workers it has: what one has built, all may load."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shim"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built_kernels(shim_folder):
     """kernels.cu, built once."""
-    return built(kernel_source(), tmp_path_factory.mktemp("shim"))
+    return built(kernel_source(), shim_folder)
 
 
 @pytest.fixture(scope="session")
-def strict_kernels(tmp_path_factory):
+def strict_kernels(shim_folder):
     """strict.cu, built once."""
-    return built(kernel_source(strict=True), tmp_path_factory.mktemp("strict-shim"))
+    return built(kernel_source(strict=True), shim_folder)
 
 
 @pytest.fixture(scope="session")
-def persistent_kernels(tmp_path_factory):
+def persistent_kernels(shim_folder):
     """persistent.cu, built once."""
-    return built(persistent_source(), tmp_path_factory.mktemp("persistent-shim"))
+    return built(persistent_source(), shim_folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,13 +12,21 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 HEADER = Path(__file__).with_name("cupy_shim.h")
+
+PATIENCE = 300.0
+"""Seconds to wait for another worker's compiler."""
 
 # Contraction into fused multiply-adds as NVRTC does by default is left off: the shim is for the
 # logic, and so rounds as NumPy does.
@@ -105,12 +113,36 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
         )
     text = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{source}\n' + "".join(entries)
     digest = hashlib.sha256((text + HEADER.read_text() + real).encode()).hexdigest()[:16]
-    cpp, library = folder / f"{digest}.cpp", folder / f"{digest}.so"
-    cpp.write_text(text)
-    command = [compiler(), *FLAGS, f"-DREAL={real}", str(cpp), "-o", str(library)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"g++ refused kernels.cu:\n{result.stderr}"
+    library = folder / f"{digest}.so"
+
+    def compile_to(path: Path) -> None:
+        cpp = path.with_suffix(".cpp")
+        cpp.write_text(text)
+        command = [compiler(), *FLAGS, f"-DREAL={real}", str(cpp), "-o", str(path)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"g++ refused kernels.cu:\n{result.stderr}"
+
+    make_once(library, compile_to)
     return ctypes.CDLL(str(library))
+
+
+def make_once(path: Path, make: Callable[[Path], None]) -> None:
+    """Make a file, or wait for the worker of a parallel run that is making it there."""
+    claim = path.with_suffix(".claim")
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists() and time.monotonic() < deadline:
+        try:
+            claim.mkdir()
+        except FileExistsError:
+            time.sleep(0.05)
+            continue
+        try:
+            part = path.with_suffix(".part")
+            make(part)
+            part.replace(path)  # whole, or not there
+        finally:
+            claim.rmdir()
+    assert path.exists(), f"{path.name} was not made within {PATIENCE:.0f} s"
 
 
 def c_type(parameter: Parameter, real: str) -> str:

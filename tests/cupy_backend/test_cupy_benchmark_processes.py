@@ -113,12 +113,15 @@ parts.all_parts = lambda: {{"device": Part(30, device), "endless": Part(300, end
 gpu.__file__ = __file__
 sys.exit(gpu.main())
 """)
+    # The suite may itself run under nohup, which a child would inherit.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = subprocess.Popen(
         [sys.executable, str(script), "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    signal.signal(signal.SIGHUP, before)
     for _ in range(600):
         if ready.exists() and ready.read_text():
             break
