@@ -112,7 +112,7 @@ def _section(machine: Machine) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in runs[0]["versions"].items())
     caches = ", ".join(f"{name} {size}" for name, size in runs[0]["machine"]["caches"].items())
     lines = [
-        f"## {_title(machine)}",
+        f"## {title(machine)}",
         "",
         f"{len(runs)} run{'s' * (len(runs) > 1)}, {dates} UTC. Caches: {caches or 'not known'}.",
         f"Versions: {versions}.",
@@ -131,7 +131,7 @@ def _section(machine: Machine) -> list[str]:
     return lines
 
 
-def _title(machine: Machine) -> str:
+def title(machine: Machine) -> str:
     """Name a machine, with its vectors: processors of one name may or may not have AVX-512."""
     about = machine.runs[0]["machine"]
     vectors = next((v for f, v in VECTORS.items() if f in about["vector_features"]), "")
@@ -147,7 +147,7 @@ def _summary(found: list[Machine]) -> list[str]:
         "runs; a verdict is of its weakest run. “Not measured” stands where its documents do not "
         "have the figure."
     )
-    titles = ["target", "must", "aim", *map(_title, found)]
+    titles = ["target", "must", "aim", *map(title, found)]
     lines = ["## Machines and targets", "", note, "", *tables.header(titles, 1)]
     for target in TARGETS:
         cells = []
