@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import cupy_shim
 import cupy_standin
@@ -12,6 +13,7 @@ from fusedmlp_cupy import cublas, persistent
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.sources import kernel_source, persistent_source
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 DEVICE_THREADS = persistent.THREADS
 
 
@@ -60,6 +62,15 @@ def strict_kernels(shim_folder):
 def persistent_kernels(shim_folder):
     """persistent.cu, built once."""
     return built(persistent_source(), shim_folder)
+
+
+@pytest.fixture
+def running(monkeypatch):
+    """gpu_check.running, and the other modules of benchmarks/ to be imported."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from gpu_check import running
+
+    return running
 
 
 @pytest.fixture(scope="session", autouse=True)

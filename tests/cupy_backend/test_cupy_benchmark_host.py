@@ -14,14 +14,6 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def running(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_check import running
-
-    return running
-
-
-@pytest.fixture
 def host(running):
     from gpu_check import host
 

@@ -19,14 +19,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def running(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_check import running
-
-    return running
-
-
 def child(code):
     """A command that runs code with the outcome's path as ``path``."""
     head = "import json, os, pathlib, signal, subprocess, sys, time\n"

@@ -9,22 +9,12 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from pathlib import Path
 
 import pytest
 
 from fusedmlp.errors import BreachedError
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 DEVICE = {"device": {"name": "Pretended GPU", "text": "GPU 0"}}
-
-
-@pytest.fixture
-def running(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_check import running
-
-    return running
 
 
 @pytest.fixture
