@@ -31,6 +31,7 @@ from fusedmlp_numba.intrinsics import VECTOR_BYTES, VECTORS, data_of, intrinsic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from fusedmlp_numba.intrinsics import Emit
 
@@ -211,6 +212,44 @@ def _steps(builder: Any, start: Any, step: Any, numbers: Iterable[Any]) -> list[
     return [builder.add(start, builder.mul(n, step)) for n in numbers]
 
 
+def _sum_rows(
+    v: _Vectors,
+    count: Any,
+    terms: Callable[[], AbstractContextManager[tuple[Any, Any]]],
+    rows: tuple[Any, Any, Any],
+    sums: tuple[Any, Any, Any],
+    alpha: Any,
+    accumulate: Any,
+) -> None:
+    """Emit α·Σ factor·row in 1 to GATHER_PANELS panels at once: the sparse tiles.
+
+    Parameters
+    ----------
+    terms
+        Emits the loop over the terms; gives a term's factor, and where its row begins in a panel.
+    rows, sums
+        Base, offset of the first panel, and elements from one panel to the next.
+    """
+    builder = v.builder
+    (B, b, b_panel), (C, c, c_panel) = rows, sums
+
+    def tile(panels: int) -> None:
+        numbers = _clamped(builder, count, panels)
+        right = [builder.gep(B, [at]) for at in _steps(builder, b, b_panel, numbers)]
+        targets = _steps(builder, c, c_panel, numbers)
+        found = [v.sums() for _ in numbers]
+        with terms() as (factor, row):
+            for p, panel in enumerate(right):
+                v.add_product(found[p], factor, [v.load(panel, at) for at in v.panel(row)])
+        v.finish(found, C, targets, alpha, accumulate)
+
+    _switch(
+        builder,
+        count,
+        {panels: functools.partial(tile, panels) for panels in (1, 2, GATHER_PANELS)},
+    )
+
+
 def prefetch_line(builder: Any, pointer: Any, *, write: bool) -> None:
     """Emit a prefetch of the cache line at a pointer."""
     byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -346,28 +385,17 @@ def gather_tile(
             data_of(context, builder, kinds[i], value)
             for i, value in ((1, values), (2, indices), (5, B), (9, C))
         )
-        v = _Vectors(context, builder, kinds[1].dtype)
         word = start.type
 
-        def tile(panels: int) -> None:
-            numbers = _clamped(builder, count, panels)
-            right = [builder.gep(B, [at]) for at in _steps(builder, b, b_panel, numbers)]
-            targets = _steps(builder, c, c_panel, numbers)
-            sums = [v.sums() for _ in numbers]
+        @contextlib.contextmanager
+        def terms() -> Iterator[tuple[Any, Any]]:
             nonempty = builder.icmp_signed("<", start, stop)
             with builder.if_then(nonempty), emitted_loop(builder, start, stop, word(1)) as (n,):
-                factor = builder.load(builder.gep(values, [n]))
                 index = builder.zext(builder.load(builder.gep(indices, [n])), word)
-                row = builder.mul(index, b_row)
-                for p, panel in enumerate(right):
-                    v.add_product(sums[p], factor, [v.load(panel, at) for at in v.panel(row)])
-            v.finish(sums, C, targets, alpha, add)
+                yield builder.load(builder.gep(values, [n])), builder.mul(index, b_row)
 
-        _switch(
-            builder,
-            count,
-            {panels: functools.partial(tile, panels) for panels in (1, 2, GATHER_PANELS)},
-        )
+        vectors = _Vectors(context, builder, kinds[1].dtype)
+        _sum_rows(vectors, count, terms, (B, b, b_panel), (C, c, c_panel), alpha, add)
         return context.get_dummy_value()
 
     return signature, emit
@@ -415,28 +443,16 @@ def masked_tile(
         values, B, C = (
             data_of(context, builder, kinds[i], value) for i, value in ((2, values), (4, B), (8, C))
         )
-        vectors = _Vectors(context, builder, kinds[4].dtype)
         first = builder.gep(values, [v])
 
-        def tile(panels: int) -> None:
-            numbers = _clamped(builder, count, panels)
-            right = [builder.gep(B, [at]) for at in _steps(builder, b, b_panel, numbers)]
-            targets = _steps(builder, c, c_panel, numbers)
-            sums = [vectors.sums() for _ in numbers]
+        @contextlib.contextmanager
+        def terms() -> Iterator[tuple[Any, Any]]:
             nonempty = builder.icmp_unsigned("!=", mask, mask.type(0))
             with builder.if_then(nonempty), _emitted_bits(builder, mask) as i:
-                factor = builder.load(builder.gep(first, [i]))
-                row = builder.mul(i, b_row)
-                for p, panel in enumerate(right):
-                    loaded = [vectors.load(panel, at) for at in vectors.panel(row)]
-                    vectors.add_product(sums[p], factor, loaded)
-            vectors.finish(sums, C, targets, alpha, add)
+                yield builder.load(builder.gep(first, [i])), builder.mul(i, b_row)
 
-        _switch(
-            builder,
-            count,
-            {panels: functools.partial(tile, panels) for panels in (1, 2, GATHER_PANELS)},
-        )
+        vectors = _Vectors(context, builder, kinds[4].dtype)
+        _sum_rows(vectors, count, terms, (B, b, b_panel), (C, c, c_panel), alpha, add)
         return context.get_dummy_value()
 
     return signature, emit
