@@ -50,7 +50,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def targets(session: nox.Session) -> None:
     """Run the Numba engine's tests, compiled for other processors than this one (x86-64 only)."""
-    install(session, "test")
+    install(session, "pytest")
     for name, features in TARGETS.items():
         session.run(
             "pytest",
