@@ -10,6 +10,9 @@ A Python number among float32 ones would make Numba compute in float64, so that 
 arguments of the engine's type.
 """
 
+# ruff: noqa: ANN401, ARG001 - an overload's parameters are Numba's types, which have no static
+# ones, and the names alone of some matter; the three losses are called alike.
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
@@ -54,29 +57,29 @@ def entry(function: Callable[..., None]) -> Entry:
 
 
 @extending.overload(strict.choose)  # type: ignore[untyped-decorator]
-def _choose(condition: Any, x: Any, y: Any) -> Callable[..., Any]:  # noqa: ANN401, ARG001
-    def choose(condition: Any, x: Any, y: Any) -> Any:  # noqa: ANN401
+def _choose(condition: Any, x: Any, y: Any) -> Callable[..., Any]:
+    def choose(condition: Any, x: Any, y: Any) -> Any:
         return x if condition else y
 
     return choose
 
 
 @extending.overload(strict.bits)  # type: ignore[untyped-decorator]
-def _bits(x: Any) -> Callable[..., Any]:  # noqa: ANN401
+def _bits(x: Any) -> Callable[..., Any]:
     whole, real = (np.int32, np.float32) if x == types.float32 else (np.int64, np.float64)
 
-    def bits(x: Any) -> Any:  # noqa: ANN401
+    def bits(x: Any) -> Any:
         return real(x).view(whole)  # Numba wants to see a type's name before .view
 
     return bits
 
 
 @extending.overload(strict.from_bits)  # type: ignore[untyped-decorator]
-def _from_bits(n: Any, like: Any) -> Callable[..., Any]:  # noqa: ANN401, ARG001
+def _from_bits(n: Any, like: Any) -> Callable[..., Any]:
     # Numba computes with whole numbers of 32 bits in 64: only the lower ones count.
     whole, real = (np.int32, np.float32) if like == types.float32 else (np.int64, np.float64)
 
-    def from_bits(n: Any, like: Any) -> Any:  # noqa: ANN401, ARG001
+    def from_bits(n: Any, like: Any) -> Any:
         return whole(n).view(real)
 
     return from_bits
@@ -287,7 +290,7 @@ def squared_error(
     y: FloatArray,
     w: FloatArray,
     sums: Float64Vector,
-    c: Constants,  # noqa: ARG001 - the three are called alike
+    c: Constants,
     double: Constants,
 ) -> None:
     """Z (B, K) becomes (z + b − y)·w, y (B, K)."""
