@@ -26,7 +26,7 @@ from fusedmlp_numba.layout import (
 from fusedmlp_numba.masks import MASK_ROWS
 from fusedmlp_numba.narrow import is_narrow
 from fusedmlp_numba.products import BLOCK
-from fusedmlp_numba.sparse import SPANS
+from fusedmlp_numba.sparse import BOUNDS
 
 if TYPE_CHECKING:
     from fusedmlp.network import Network
@@ -98,7 +98,7 @@ class Buffers:
         # Whole cache lines for each worker, so that no line is written by two.
         self._mask_room = row_stride(int(sizes[0]), 8)
         self._masks = aligned(threads * self._mask_room, np.int64)
-        self._entry_stop = np.zeros(2 * SPANS * rows, np.int64)
+        self._entry_bounds = np.zeros(2 * BOUNDS * rows, np.int64)
         self._units, self._parameters = int(sizes.sum()), network.n_parameters
         self._narrow = self._floats(0)
         if is_narrow(network):
@@ -169,7 +169,7 @@ class Buffers:
             room=self._room,
             entry_index=address(self._entry_index),
             entry_value=address(self._entry_value),
-            entry_stop=address(self._entry_stop),
+            entry_bounds=address(self._entry_bounds),
             masks=address(self._masks),
             mask_value=address(self._mask_value),
             mask_room=self._mask_room,

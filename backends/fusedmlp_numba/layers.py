@@ -52,7 +52,7 @@ from fusedmlp_numba.products import (
 from fusedmlp_numba.runs import prefetch
 from fusedmlp_numba.sources import CSR, DOUBLE, PIXELS, SHORT, SINGLE
 from fusedmlp_numba.sparse import (
-    SPANS,
+    BOUNDS,
     gather_csr,
     gather_dense,
     gather_product,
@@ -170,28 +170,28 @@ def gather_sparse(
     D, room = layer_at(plan, 0).D, source.capacity
     index = vector(plan.entry_index, COUNTS)[side * plan.room :]
     value = reals(plan, plan.entry_value)[side * plan.room :]
-    stop = vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :]
+    bounds = vector(plan.entry_bounds, INTS)[side * plan.rows * BOUNDS :]
     if source.kind == PIXELS:
         pixels = table(source.x, BYTES, D)
-        gather_dense(pixels, rows, True, first, last, room, index, value, stop)
+        gather_dense(pixels, rows, True, first, last, room, index, value, bounds)
         return
     if source.kind == SINGLE:
         singles = table(source.x, SINGLES, D)
-        gather_dense(singles, rows, False, first, last, room, index, value, stop)
+        gather_dense(singles, rows, False, first, last, room, index, value, bounds)
         return
     if source.kind == DOUBLE:
         doubles = table(source.x, FLOATS, D)
-        gather_dense(doubles, rows, False, first, last, room, index, value, stop)
+        gather_dense(doubles, rows, False, first, last, room, index, value, bounds)
         return
     starts, real = vector(source.indptr, INTS), reals(plan, source.x)
     wide, short = vector(source.indices, WORDS), vector(source.indices, SHORTS)
     if source.kind == CSR:
-        gather_csr(starts, wide, real, rows, False, first, last, D, room, index, value, stop)
+        gather_csr(starts, wide, real, rows, False, first, last, D, room, index, value, bounds)
     elif source.kind == SHORT:
-        gather_csr(starts, short, real, rows, False, first, last, D, room, index, value, stop)
+        gather_csr(starts, short, real, rows, False, first, last, D, room, index, value, bounds)
     else:
         x8 = vector(source.x, BYTES)
-        gather_csr(starts, short, x8, rows, True, first, last, D, room, index, value, stop)
+        gather_csr(starts, short, x8, rows, True, first, last, D, room, index, value, bounds)
 
 
 @kernel
@@ -251,7 +251,7 @@ def forward_layer(
         gather_product(
             vector(plan.entry_index, COUNTS)[side * plan.room :],
             reals(plan, plan.entry_value)[side * plan.room :],
-            vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :], source.capacity,
+            vector(plan.entry_bounds, INTS)[side * plan.rows * BOUNDS :],
             theta, layer.weights, layer.D, out, 0, layer.stride, rows, panels, plan.columns,
         )  # fmt: skip
     else:
@@ -349,9 +349,7 @@ def gradient_layer(
     if layer.panels < workers:
         rows = unit_rows(plan, number, worker, workers)
     if number == 0 and source.sparse:
-        sparse_gradient(
-            plan, source, batch, side, rows, panels, lr, corrections, training, worker, workers
-        )
+        sparse_gradient(plan, batch, side, rows, panels, lr, corrections, training, worker, workers)
     else:
         dense_gradient(
             plan, number, batch, rows, panels, lr, corrections, training, worker, workers
@@ -374,7 +372,6 @@ def descends(plan: Plan, training: bool) -> bool:
 @kernel
 def sparse_gradient(
     plan: Plan,
-    source: Source,
     batch: int,
     side: int,
     rows: tuple[int, int],
@@ -396,11 +393,13 @@ def sparse_gradient(
         mask_entries(
             vector(plan.entry_index, COUNTS)[side * plan.room :],
             reals(plan, plan.entry_value)[side * plan.room :],
-            vector(plan.entry_stop, INTS)[side * plan.rows * SPANS :],
-            source.capacity, start, stop, masks, values, plan.value_room,
+            vector(plan.entry_bounds, INTS)[side * plan.rows * BOUNDS :],
+            start, stop, masks, values, plan.value_room,
         )  # fmt: skip
-        for first in range(rows[0], rows[1], GRADIENT_INPUTS):
-            block = first, min(first + GRADIENT_INPUTS, rows[1])
+        # Nothing follows on sums that go straight into the weights: delta stays in the L1 cache.
+        inputs = max(rows[1] - rows[0], 1) if descend else GRADIENT_INPUTS
+        for first in range(rows[0], rows[1], inputs):
+            block = first, min(first + inputs, rows[1])
             gather_gradient(
                 masks, values, plan.value_room, delta, start * stride, stride,
                 reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,

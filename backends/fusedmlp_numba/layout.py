@@ -84,10 +84,10 @@ class Plan(NamedTuple):
         panels; and the panels of the widest layer.
     scratch, scratch_size
         Address of working space, ``scratch_size`` elements for each worker.
-    room, entry_index, entry_value, entry_stop
+    room, entry_index, entry_value, entry_bounds
         The batch's nonzero inputs, as sparse.py describes them: a row has ``capacity`` entries
-        and SPANS stops. Two such, the second ``room`` entries and ``SPANS * rows`` stops further
-        on: one batch's are read while the next one's are written.
+        and BOUNDS bounds. Two such, the second ``room`` entries and ``BOUNDS * rows`` bounds
+        further on: one batch's are read while the next one's are written.
     masks, mask_value, mask_room, value_room
         Addresses of the same entries by input, see masks.py: a worker's begin ``mask_room`` inputs
         after the one's before, an input's values ``value_room`` elements after the one's before.
@@ -121,7 +121,7 @@ class Plan(NamedTuple):
     room: int
     entry_index: int
     entry_value: int
-    entry_stop: int
+    entry_bounds: int
     masks: int
     mask_value: int
     mask_room: int

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.runs import get, put
-from fusedmlp_numba.sparse import SPANS
-from fusedmlp_numba.tiles import GATHER_PANELS, masked_tile
+from fusedmlp_numba.sparse import BOUNDS, SPANS
+from fusedmlp_numba.tiles import GATHER_PANELS, masked_tiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +35,7 @@ GRADIENT_INPUTS: Final = 32
 def mask_entries(
     index: npt.NDArray[np.uint32],
     value: FloatArray,
-    row_stop: IntArray,
-    capacity: int,
+    row_bounds: IntArray,
     first: int,
     last: int,
     masks: npt.NDArray[np.int64],
@@ -47,7 +46,7 @@ def mask_entries(
 
     Parameters
     ----------
-    index, value, row_stop, capacity
+    index, value, row_bounds
         The batch's entries by row, as sparse.py gathers them.
     masks
         (D,) bit i of input d is whether row ``first + i`` has it.
@@ -60,7 +59,7 @@ def mask_entries(
     for row in range(first, last):
         i = row - first
         bit = 1 << i
-        for n in range(row * capacity, get(row_stop, row * SPANS + SPANS - 1)):
+        for n in range(get(row_bounds, row * BOUNDS), get(row_bounds, row * BOUNDS + SPANS)):
             d = get(index, n)
             put(masks, d, get(masks, d) | bit)
             put(values, d * room + i, get(value, n))
@@ -96,24 +95,23 @@ def gather_gradient(
         As many rows from offset ``at``, ``d_row`` apart.
     """
     stay_small()
+    if rows[0] >= rows[1]:
+        return
     factor = like(alpha, delta)
     for p in range(panels[0], panels[1], GATHER_PANELS):
-        for d in range(rows[0], rows[1]):
-            mask = get(masks, d)
-            if accumulate and mask == 0:
-                continue
-            masked_tile(
-                min(GATHER_PANELS, panels[1] - p),
-                mask,
-                values,
-                d * room,
-                delta,
-                at + p * columns,
-                d_row,
-                columns,
-                C,
-                c + (p * D + d) * columns,
-                D * columns,
-                factor,
-                accumulate,
-            )
+        masked_tiles(
+            min(GATHER_PANELS, panels[1] - p),
+            rows[0],
+            rows[1],
+            masks,
+            values,
+            room,
+            delta,
+            at + p * columns,
+            d_row,
+            C,
+            c + p * D * columns,
+            D * columns,
+            factor,
+            accumulate,
+        )

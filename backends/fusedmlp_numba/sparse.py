@@ -1,7 +1,7 @@
 """The first layer of sparse inputs: finding the nonzero entries, and the sums over them.
 
 A batch's entries lie row by row: row i has room for ``capacity`` of them from ``i * capacity`` on,
-inputs ascending, and SPANS stops that say how many there are in each part of the inputs. masks.py
+inputs ascending, and SPANS + 1 bounds between which lie those of each part of the inputs. masks.py
 turns them round for the gradient. Every element is summed in one fixed order whatever the
 workers' shares, as in products.py; a product with a zero input is left out.
 """
@@ -14,7 +14,7 @@ from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.kernels import PIXEL_MAX
 from fusedmlp_numba.runs import MASK_LANES, convert_run, get, lowest_bit, nonzero_mask, put
-from fusedmlp_numba.tiles import GATHER_PANELS, gather_tile
+from fusedmlp_numba.tiles import GATHER_PANELS, gather_tiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SPANS: Final = 4
 """Stretches into which a sparse row's inputs are cut: the weights of one stay in the L1 cache."""
 
+BOUNDS: Final = SPANS + 1
+"""Numbers that say where in its entries a row's stretches begin and end."""
 
 PRODUCT_BYTES: Final = 256
 """Bytes of a row of W that the product reads at a time, in as many panels as that is: together with
@@ -41,7 +43,7 @@ def gather_dense(
     capacity: int,
     index: npt.NDArray[np.uint32],
     value: FloatArray,
-    row_stop: IntArray,
+    row_bounds: IntArray,
 ) -> None:
     """List the nonzero inputs of rows first to last of the batch; pixels become x / 255.
 
@@ -69,7 +71,7 @@ def gather_dense(
                 n += 1
         if pixels:
             convert_run(value, start, value, start, n - start, divisor)
-        _write_stops(index, start, n, D, row_stop, i)
+        _write_bounds(index, start, n, D, row_bounds, i)
 
 
 @kernel
@@ -85,7 +87,7 @@ def gather_csr(
     capacity: int,
     index: npt.NDArray[np.uint32],
     value: FloatArray,
-    row_stop: IntArray,
+    row_bounds: IntArray,
 ) -> None:
     """Copy the entries of CSR rows first to last of the batch; pixels become x / 255.
 
@@ -93,8 +95,9 @@ def gather_csr(
     ----------
     index, value
         Row i's entries, inputs ascending, from ``i * capacity`` on.
-    row_stop
-        (B·SPANS,) where row i's entries end that belong to the first, second, … part of the inputs.
+    row_bounds
+        (B·BOUNDS,) where row i's entries of the first, second, … part of the inputs begin, and
+        where the last part's end.
     """
     stay_small()
     divisor = like(PIXEL_MAX if pixels else 1, value)
@@ -103,7 +106,7 @@ def gather_csr(
         count = indptr[rows[i] + 1] - source
         convert_run(index, start, indices, source, count, 1)
         convert_run(value, start, data, source, count, divisor)
-        _write_stops(index, start, start + count, D, row_stop, i)
+        _write_bounds(index, start, start + count, D, row_bounds, i)
 
 
 @kernel
@@ -113,12 +116,13 @@ def span_start(span: int, D: int) -> int:
 
 
 @kernel
-def _write_stops(
-    index: npt.NDArray[np.uint32], start: int, stop: int, D: int, row_stop: IntArray, i: int
+def _write_bounds(
+    index: npt.NDArray[np.uint32], start: int, stop: int, D: int, row_bounds: IntArray, i: int
 ) -> None:
-    for s in range(SPANS - 1):
-        put(row_stop, i * SPANS + s, _lower_bound(index, start, stop, span_start(s + 1, D)))
-    put(row_stop, i * SPANS + SPANS - 1, stop)
+    put(row_bounds, i * BOUNDS, start)
+    for s in range(1, SPANS):
+        put(row_bounds, i * BOUNDS + s, _lower_bound(index, start, stop, span_start(s, D)))
+    put(row_bounds, i * BOUNDS + SPANS, stop)
 
 
 @kernel
@@ -136,8 +140,7 @@ def _lower_bound(index: npt.NDArray[np.uint32], low: int, high: int, bound: int)
 def gather_product(
     index: npt.NDArray[np.uint32],
     value: FloatArray,
-    row_stop: IntArray,
-    capacity: int,
+    row_bounds: IntArray,
     W: FloatArray,
     w: int,
     D: int,
@@ -153,29 +156,24 @@ def gather_product(
     A product with a zero input is left out: 0·∞ counts as 0 here.
     """
     stay_small()
-    one = like(1.0, value)
+    if rows[0] >= rows[1]:
+        return
     step = min(max(PRODUCT_BYTES // (columns * value.itemsize), 1), GATHER_PANELS)
     for p in range(panels[0], panels[1], step):
-        s, i = 0, rows[0]
-        # One loop over both: LLVM would write out nested ones, and take SPANS times as long.
-        while s < SPANS and i < rows[1]:
-            at = i * SPANS + s
-            gather_tile(
+        for s in range(SPANS):
+            gather_tiles(
                 min(step, panels[1] - p),
+                rows[1] - rows[0],
                 value,
                 index,
-                get(row_stop, at - 1) if s > 0 else i * capacity,
-                get(row_stop, at),
+                row_bounds,
+                rows[0] * BOUNDS + s,
+                BOUNDS,
                 W,
                 w + p * D * columns,
-                columns,
                 D * columns,
                 C,
-                c + i * c_row + p * columns,
-                columns,
-                one,
+                c + rows[0] * c_row + p * columns,
+                c_row,
                 s > 0,
             )
-            i += 1
-            if i == rows[1]:
-                s, i = s + 1, rows[0]

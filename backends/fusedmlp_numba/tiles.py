@@ -31,7 +31,6 @@ from fusedmlp_numba.intrinsics import VECTOR_BYTES, VECTORS, data_of, intrinsic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from fusedmlp_numba.intrinsics import Emit
 
@@ -83,9 +82,9 @@ class _Vectors:
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.builder.call(function, [x, y, z])
 
-    def sums(self) -> list[Any]:
-        """Make a panel's accumulators, zero at the start; LLVM keeps them in registers."""
-        places = [cgutils.alloca_once(self.builder, self.vector) for _ in range(VECTORS)]
+    def sums(self, count: int) -> list[Any]:
+        """Make accumulators, zero at the start; LLVM keeps them in registers."""
+        places = [cgutils.alloca_once(self.builder, self.vector) for _ in range(count)]
         for place in places:
             self.builder.store(self.zero, place)
         return places
@@ -109,12 +108,12 @@ class _Vectors:
                 prefetch_line(self.builder, self.builder.gep(base, [offset]), write=True)
 
     def finish(
-        self, sums: list[list[Any]], C: Any, offsets: list[Any], alpha: Any, accumulate: Any
+        self, sums: list[Any], C: Any, offsets: list[Any], alpha: Any, accumulate: Any
     ) -> None:
         """C = α·sums or C += α·sums, the panels' rows at their offsets; C is read only for +=."""
         scale = self.splat(alpha)
         places = [at for offset in offsets for at in self.panel(offset)]
-        totals = [self.builder.load(place) for panel in sums for place in panel]
+        totals = [self.builder.load(place) for place in sums]
         with self.builder.if_else(accumulate) as (add, replace):
             with add:
                 values = [
@@ -212,42 +211,10 @@ def _steps(builder: Any, start: Any, step: Any, numbers: Iterable[Any]) -> list[
     return [builder.add(start, builder.mul(n, step)) for n in numbers]
 
 
-def _sum_rows(
-    v: _Vectors,
-    count: Any,
-    terms: Callable[[], AbstractContextManager[tuple[Any, Any]]],
-    rows: tuple[Any, Any, Any],
-    sums: tuple[Any, Any, Any],
-    alpha: Any,
-    accumulate: Any,
-) -> None:
-    """Emit α·Σ factor·row in 1 to GATHER_PANELS panels at once: the sparse tiles.
-
-    Parameters
-    ----------
-    terms
-        Emits the loop over the terms; gives a term's factor, and where its row begins in a panel.
-    rows, sums
-        Base, offset of the first panel, and elements from one panel to the next.
-    """
-    builder = v.builder
-    (B, b, b_panel), (C, c, c_panel) = rows, sums
-
-    def tile(panels: int) -> None:
-        numbers = _clamped(builder, count, panels)
-        right = [builder.gep(B, [at]) for at in _steps(builder, b, b_panel, numbers)]
-        targets = _steps(builder, c, c_panel, numbers)
-        found = [v.sums() for _ in numbers]
-        with terms() as (factor, row):
-            for p, panel in enumerate(right):
-                v.add_product(found[p], factor, [v.load(panel, at) for at in v.panel(row)])
-        v.finish(found, C, targets, alpha, accumulate)
-
-    _switch(
-        builder,
-        count,
-        {panels: functools.partial(tile, panels) for panels in (1, 2, GATHER_PANELS)},
-    )
+def _panel_cases(builder: Any, count: Any, tile: Callable[[int], None]) -> None:
+    """Emit ``tile`` for 1 to GATHER_PANELS panels; run that for ``count``."""
+    numbers = range(1, GATHER_PANELS + 1)
+    _switch(builder, count, {panels: functools.partial(tile, panels) for panels in numbers})
 
 
 def prefetch_line(builder: Any, pointer: Any, *, write: bool) -> None:
@@ -321,7 +288,7 @@ def multiply_tile(
                 for at in _steps(builder, start, c_panel, across)
             ]
             v.prefetch(C, targets)
-            sums = [v.sums() for _ in targets]
+            sums = [v.sums(VECTORS) for _ in targets]
             zero, one = depth.type(0), depth.type(1)
             with emitted_loop(builder, zero, depth, one, (a_column, b_row)) as (_, at_a, at_b):
                 vectors = [[v.load(panel, at) for at in v.panel(at_b)] for panel in right]
@@ -329,7 +296,7 @@ def multiply_tile(
                     factor = builder.load(builder.gep(row, [at_a]))
                     for p, panel in enumerate(vectors):
                         v.add_product(sums[i * width + p], factor, panel)
-            v.finish(sums, C, targets, alpha, accumulate)
+            v.finish([total for panel in sums for total in panel], C, targets, alpha, accumulate)
 
         _switch(
             builder,
@@ -342,117 +309,157 @@ def multiply_tile(
 
 
 @intrinsic
-def gather_tile(
+def gather_tiles(
     typingctx: Any,
     panels: Any,
+    rows: Any,
     values: Any,
     indices: Any,
-    start: Any,
-    stop: Any,
+    bounds: Any,
+    at: Any,
+    bounds_row: Any,
     B: Any,
     b: Any,
-    b_row: Any,
     b_panel: Any,
     C: Any,
     c: Any,
-    c_panel: Any,
-    alpha: Any,
+    c_row: Any,
     accumulate: Any,
 ) -> tuple[Any, Emit]:
-    """One sparse row times a matrix: C = α·Σₙ values[n]·B[indices[n]], or C += that.
+    """Sparse rows by a matrix: C[i] = Σₙ values[n]·B[indices[n]] over row i's n, or C[i] += that.
+
+    The rows are looped over here because a row has few entries: what is done once for each of them
+    weighs as much as several. C's own value is the first term of the sum.
 
     Parameters
     ----------
     panels
         1 to GATHER_PANELS neighbouring panels, summed at once.
-    values, indices, start, stop
-        Flat arrays and the range of n.
-    B, b, b_row, b_panel
-        Flat array; row r of panel p is at ``B[b + r * b_row + p * b_panel]``.
-    C, c, c_panel
-        Flat array; panel p of the result is at ``C[c + p * c_panel]``.
+    rows
+        How many, at least 1.
+    values, indices
+        Flat arrays; row i's are from n = ``bounds[at + i * bounds_row]`` to before the next bound.
+    B, b, b_panel
+        Flat array; row r of panel p is at ``B[b + r * columns + p * b_panel]``, columns a panel's.
+    C, c, c_row
+        Flat array; row i of all panels is at ``C[c + i * c_row]``, one beside the other.
     """
     signature = types.void(
-        panels, values, indices, start, stop, B, b, b_row, b_panel, C, c, c_panel, alpha, accumulate
-    )
+        panels, rows, values, indices, bounds, at, bounds_row, B, b, b_panel, C, c, c_row,
+        accumulate,
+    )  # fmt: skip
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        count, values, indices, start, stop, B, b, b_row, b_panel, C, c, c_panel, alpha, add = (
-            arguments
-        )
+        (count, rows, values, indices, bounds, at, bounds_row, B, b, b_panel, C, c, c_row,
+         add) = arguments  # fmt: skip
         kinds = signature.args
-        values, indices, B, C = (
+        values, indices, bounds, B, C = (
             data_of(context, builder, kinds[i], value)
-            for i, value in ((1, values), (2, indices), (5, B), (9, C))
+            for i, value in ((2, values), (3, indices), (4, bounds), (7, B), (10, C))
         )
-        word = start.type
+        word = rows.type
+        zero, one = word(0), word(1)
+        v = _Vectors(context, builder, kinds[2].dtype)
+        columns = VECTORS * v.lanes
 
-        @contextlib.contextmanager
-        def terms() -> Iterator[tuple[Any, Any]]:
-            nonempty = builder.icmp_signed("<", start, stop)
-            with builder.if_then(nonempty), emitted_loop(builder, start, stop, word(1)) as (n,):
-                index = builder.zext(builder.load(builder.gep(indices, [n])), word)
-                yield builder.load(builder.gep(values, [n])), builder.mul(index, b_row)
+        def tile(panels: int) -> None:
+            numbers = [word(p) for p in range(panels)]
+            right = [builder.gep(B, [start]) for start in _steps(builder, b, b_panel, numbers)]
+            places = [word(n * v.lanes) for n in range(VECTORS * panels)]
+            first_bound, first_row = builder.gep(bounds, [at]), builder.gep(C, [c])
+            loop = emitted_loop(builder, zero, rows, one, (bounds_row, c_row))
+            with loop as (_, bound, target):
+                bound, target = builder.gep(first_bound, [bound]), builder.gep(first_row, [target])
+                sums = v.sums(len(places))
+                with builder.if_then(add):
+                    for total, place in zip(sums, places, strict=True):
+                        builder.store(v.load(target, place), total)
+                start, stop = builder.load(bound), builder.load(builder.gep(bound, [one]))
+                nonempty = builder.icmp_signed("<", start, stop)
+                with builder.if_then(nonempty), emitted_loop(builder, start, stop, one) as (n,):
+                    index = builder.zext(builder.load(builder.gep(indices, [n])), word)
+                    row = v.panel(builder.mul(index, word(columns)))
+                    vectors = [v.load(panel, place) for panel in right for place in row]
+                    v.add_product(sums, builder.load(builder.gep(values, [n])), vectors)
+                for total, place in zip(sums, places, strict=True):
+                    v.store(builder.load(total), target, place)
 
-        vectors = _Vectors(context, builder, kinds[1].dtype)
-        _sum_rows(vectors, count, terms, (B, b, b_panel), (C, c, c_panel), alpha, add)
+        _panel_cases(builder, count, tile)
         return context.get_dummy_value()
 
     return signature, emit
 
 
 @intrinsic
-def masked_tile(
+def masked_tiles(
     typingctx: Any,
     panels: Any,
-    mask: Any,
+    first: Any,
+    last: Any,
+    masks: Any,
     values: Any,
-    v: Any,
+    room: Any,
     B: Any,
     b: Any,
     b_row: Any,
-    b_panel: Any,
     C: Any,
     c: Any,
     c_panel: Any,
     alpha: Any,
     accumulate: Any,
 ) -> tuple[Any, Emit]:
-    """Do the same for a row whose entries are a mask's bits: C = α·Σᵢ values[v + i]·B[i].
+    """Rows whose entries are a mask's bits: C[d] = α·Σᵢ values[d, i]·B[i], or C[d] += that.
+
+    The i of the sum, ascending, are the bits of ``masks[d]``. Where a row has none and would be
+    added to C, it is left alone. The rows are looped over here as in :func:`gather_tiles`.
 
     Parameters
     ----------
     panels
         1 to GATHER_PANELS neighbouring panels, summed at once.
-    mask
-        The i of the sum, ascending, are its bits; it may be 0.
-    values, v
-        Flat array and an offset.
-    B, b, b_row, b_panel
-        Flat array; row i of panel p is at ``B[b + i * b_row + p * b_panel]``.
+    first, last
+        The range of d, not empty.
+    masks, values, room
+        Flat arrays; element (d, i) of the second is ``values[d * room + i]``.
+    B, b, b_row
+        Flat array; row i of all panels is at ``B[b + i * b_row]``, one beside the other.
     C, c, c_panel
-        Flat array; panel p of the result is at ``C[c + p * c_panel]``.
+        Flat array; row d of panel p is at ``C[c + d * columns + p * c_panel]``, columns a panel's.
     """
     signature = types.void(
-        panels, types.int64, values, v, B, b, b_row, b_panel, C, c, c_panel, alpha, accumulate
+        panels, first, last, masks, values, room, B, b, b_row, C, c, c_panel, alpha, accumulate
     )
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        count, mask, values, v, B, b, b_row, b_panel, C, c, c_panel, alpha, add = arguments
+        (count, first, last, masks, values, room, B, b, b_row, C, c, c_panel, alpha,
+         add) = arguments  # fmt: skip
         kinds = signature.args
-        values, B, C = (
-            data_of(context, builder, kinds[i], value) for i, value in ((2, values), (4, B), (8, C))
+        masks, values, B, C = (
+            data_of(context, builder, kinds[i], value)
+            for i, value in ((3, masks), (4, values), (6, B), (9, C))
         )
-        first = builder.gep(values, [v])
+        word = first.type
+        v = _Vectors(context, builder, kinds[4].dtype)
+        columns = VECTORS * v.lanes
 
-        @contextlib.contextmanager
-        def terms() -> Iterator[tuple[Any, Any]]:
-            nonempty = builder.icmp_unsigned("!=", mask, mask.type(0))
-            with builder.if_then(nonempty), _emitted_bits(builder, mask) as i:
-                yield builder.load(builder.gep(first, [i])), builder.mul(i, b_row)
+        def tile(panels: int) -> None:
+            left = builder.gep(B, [b])
+            targets = _steps(builder, c, c_panel, [word(p) for p in range(panels)])
+            places = [word(n * v.lanes) for n in range(VECTORS * panels)]
+            with emitted_loop(builder, first, last, word(1)) as (d,):
+                mask = builder.load(builder.gep(masks, [d]))
+                some = builder.icmp_unsigned("!=", mask, mask.type(0))
+                with builder.if_then(builder.or_(some, builder.not_(add))):
+                    sums = v.sums(len(places))
+                    entries = builder.gep(values, [builder.mul(d, room)])
+                    with builder.if_then(some), _emitted_bits(builder, mask) as i:
+                        row = builder.gep(left, [builder.mul(i, b_row)])
+                        vectors = [v.load(row, place) for place in places]
+                        v.add_product(sums, builder.load(builder.gep(entries, [i])), vectors)
+                    at = builder.mul(d, word(columns))
+                    v.finish(sums, C, [builder.add(start, at) for start in targets], alpha, add)
 
-        vectors = _Vectors(context, builder, kinds[4].dtype)
-        _sum_rows(vectors, count, terms, (B, b, b_panel), (C, c, c_panel), alpha, add)
+        _panel_cases(builder, count, tile)
         return context.get_dummy_value()
 
     return signature, emit

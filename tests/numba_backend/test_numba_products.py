@@ -23,7 +23,7 @@ from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.intrinsics import panel_columns
 from fusedmlp_numba.masks import MASK_ROWS
 from fusedmlp_numba.runs import MASK_LANES
-from fusedmlp_numba.sparse import SPANS
+from fusedmlp_numba.sparse import BOUNDS, SPANS
 from fusedmlp_numba.tiles import TILE_ROWS
 
 DTYPES = ("float32", "float64")
@@ -215,24 +215,24 @@ def test_transpose_panels(dtype, D, H, cut, seed):
 
 
 def gathered(x, rows, kind, dtype):
-    """A batch's entries by row, from dense or CSR storage: (index, value, stop, capacity)."""
+    """A batch's entries by row, from dense or CSR storage: (index, value, bounds)."""
     B, D = len(rows), x.shape[1]
     index_cells, index = guarded(B * D, np.uint32)
     value_cells, value = guarded(B * D, dtype)
-    stop_cells, stop = guarded(B * SPANS, np.int64)
+    bound_cells, bounds = guarded(B * BOUNDS, np.int64)
     pixels = x.dtype == np.uint8
     for first, last in cuts(B, B // 2):
         if kind == "dense":
-            run(sparse.gather_dense, x, rows, pixels, first, last, D, index, value, stop)
+            run(sparse.gather_dense, x, rows, pixels, first, last, D, index, value, bounds)
         else:
             csr = scipy.sparse.csr_array(x)
             indptr = csr.indptr.astype(np.int64)
             indices = csr.indices.astype(np.int32 if kind == "csr" else np.uint16)
             run(sparse.gather_csr, indptr, indices, csr.data, rows, pixels, first, last, D, D,
-                index, value, stop)  # fmt: skip
-    for cells in (index_cells, value_cells, stop_cells):
+                index, value, bounds)  # fmt: skip
+    for cells in (index_cells, value_cells, bound_cells):
         assert_guards(cells)
-    return index, value, stop, D
+    return index, value, bounds
 
 
 def turned(entries, first, last, D, dtype):
@@ -268,15 +268,15 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     exact = x[rows].astype(dtype)
     if stored == "uint8":
         exact /= np.dtype(dtype).type(255)
-    entries = index, value, stop, capacity = gathered(x, rows, kind, dtype)
+    entries = index, value, bounds = gathered(x, rows, kind, dtype)
     span = -(-D // SPANS)
     for i in range(B):
-        stops = stop[i * SPANS : (i + 1) * SPANS]
-        part = slice(i * capacity, stops[-1])
+        ends = bounds[i * BOUNDS : (i + 1) * BOUNDS]
+        part = slice(i * D, ends[-1])
         np.testing.assert_array_equal(index[part], np.flatnonzero(exact[i]))
         np.testing.assert_array_equal(value[part], exact[i][exact[i] != 0])
-        counts = [np.count_nonzero(exact[i, : (s + 1) * span]) for s in range(SPANS)]
-        np.testing.assert_array_equal(stops - i * capacity, counts)
+        counts = [np.count_nonzero(exact[i, : s * span]) for s in range(BOUNDS)]
+        np.testing.assert_array_equal(ends - i * D, counts)
 
     W, columns = rng.normal(size=(D, H)).astype(dtype), columns_of(dtype)
     panels = in_panels(W, dtype)
@@ -285,8 +285,8 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     for row_parts, panel_parts in ((cuts(B, 0), cuts(n, 0)), (cuts(B, cut % B), cuts(n, cut % n))):
         cells, z = guarded(B * width, dtype)
         for r, p in itertools.product(row_parts, panel_parts):
-            run(sparse.gather_product, index, value, stop, capacity, panels.ravel(), 0, D, z, 0,
-                width, r, p, columns)  # fmt: skip
+            run(sparse.gather_product, *entries, panels.ravel(), 0, D, z, 0, width, r, p,
+                columns)  # fmt: skip
         assert_guards(cells)
         results.append(z)
     np.testing.assert_array_equal(*results)
@@ -327,9 +327,9 @@ def test_dense_rows_keep_every_nonzero_value(stored):
     strange = [np.nan, np.inf, -np.inf, np.finfo(stored).smallest_subnormal, -1.0, -0.0]
     x = np.zeros((1, 2 * MASK_LANES + 5), stored)
     x[0, :: MASK_LANES // 3][: len(strange)] = strange
-    index, value, stop, _ = gathered(x, np.zeros(1, np.int64), "dense", stored)
-    np.testing.assert_array_equal(index[: stop[-1]], np.flatnonzero(x[0] != 0))
-    np.testing.assert_array_equal(value[: stop[-1]], x[0][x[0] != 0])
+    index, value, bounds = gathered(x, np.zeros(1, np.int64), "dense", stored)
+    np.testing.assert_array_equal(index[: bounds[-1]], np.flatnonzero(x[0] != 0))
+    np.testing.assert_array_equal(value[: bounds[-1]], x[0][x[0] != 0])
 
 
 def before_a_forbidden_page(x):
@@ -370,15 +370,15 @@ def touch_the_ends():
             x, rows = end(np.ones((M, K), stored)), np.arange(M)
             csr = scipy.sparse.csr_array(x)
             index, value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
-            stop = end(np.empty(M * SPANS, np.int64))
-            run(sparse.gather_dense, x, rows, True, 0, M, K, index, value, stop)
+            bounds = end(np.empty(M * BOUNDS, np.int64))
+            run(sparse.gather_dense, x, rows, True, 0, M, K, index, value, bounds)
             run(sparse.gather_csr, end(csr.indptr.astype(np.int64)),
                 end(csr.indices.astype(np.uint16)), end(csr.data), rows, True, 0, M, K, K,
-                index, value, stop)  # fmt: skip
-        run(sparse.gather_product, index, value, stop, K, B, 0, K, square, 0, n * columns,
+                index, value, bounds)  # fmt: skip
+        run(sparse.gather_product, index, value, bounds, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
         mask, by_input = end(np.empty(K, np.int64)), end(np.empty(K * M, dtype))
-        run(masks.mask_entries, index, value, stop, K, 0, M, mask, by_input, M)
+        run(masks.mask_entries, index, value, bounds, 0, M, mask, by_input, M)
         run(masks.gather_gradient, mask, by_input, M, square, 0, n * columns, B, 0, K, (0, K),
             (0, n), columns, -1.0, True)  # fmt: skip
 
