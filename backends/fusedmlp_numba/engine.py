@@ -29,7 +29,7 @@ from fusedmlp_numba import steps
 from fusedmlp_numba.buffers import Buffers
 from fusedmlp_numba.layers import OPTIMIZER_KERNELS
 from fusedmlp_numba.layout import pack, unpack
-from fusedmlp_numba.sources import Description, NumbaData, describe, stage
+from fusedmlp_numba.sources import FEW_ROWS, Description, FewRows, NumbaData, describe, stage
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -93,7 +93,7 @@ class NumbaEngine(Engine):
             steps.EVALUATE: forward,
             steps.FORWARD: forward,
         }
-        self._inputs = Description()
+        self._inputs, self._few_rows = Description(), FewRows(self._form)
         self._row_numbers = _read_only(np.arange(self._rows))
         self._no_outputs, self._no_sums = np.empty((0, 0), dtype), np.empty((0, 3))
         self._step = 0
@@ -140,10 +140,14 @@ class NumbaEngine(Engine):
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         if len(self._row_numbers) < n_rows:
             self._row_numbers = _read_only(np.arange(n_rows))
-        source, _ = describe(HostData(inputs, None, None), self._form, copy_entries=False)
-        self._inputs.write(source)
+        if n_rows <= FEW_ROWS and isinstance(inputs, np.ndarray):
+            data = self._few_rows.copy(inputs)
+        else:
+            data = self._inputs
+            source, _ = describe(HostData(inputs, None, None), self._form, copy_entries=False)
+            data.write(source)
         order, rest = self._row_numbers[:n_rows], (*UNTRAINED, self._no_sums)
-        self._call(steps.FORWARD, self._inputs, order, self._rows, rest, outputs)
+        self._call(steps.FORWARD, data, order, self._rows, rest, outputs)
         return outputs
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:

@@ -68,6 +68,10 @@ if TYPE_CHECKING:
 OPTIMIZER_KERNELS: Final = ("sgd", "momentum", "nesterov", "adam")
 SGD, MOMENTUM, NESTEROV = range(3)
 
+FETCHED_ROWS: Final = 32
+"""Rows of the data set that begin to be loaded before as many are gathered: they lie at random
+places, and one after the other each would wait for the memory."""
+
 LAYER_BYTES: Final = LAYER.itemsize
 BYTES, SHORTS = np.dtype(np.uint8), np.dtype(np.uint16)
 WORDS, COUNTS, INTS = np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64)
@@ -148,9 +152,38 @@ def gather(
 ) -> None:
     """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries."""
     first, last = share(len(rows), worker, workers)
-    if source.sparse:
-        gather_sparse(plan, source, rows, side, first, last)
-        return
+    stop = min(first + FETCHED_ROWS, last)
+    fetch_inputs(plan, source, rows[first:stop])
+    while first < last:
+        following = min(stop + FETCHED_ROWS, last)
+        fetch_inputs(plan, source, rows[stop:following])
+        if source.sparse:
+            gather_sparse(plan, source, rows, side, first, stop)
+        else:
+            gather_dense_rows(plan, source, rows, first, stop)
+        first, stop = stop, following
+
+
+@kernel
+def fetch_inputs(plan: Plan, source: Source, rows: IntArray) -> None:
+    """Begin to load what rows of the data set are stored as."""
+    values, indices = vector(source.x, BYTES), vector(source.indices, BYTES)
+    starts = vector(source.indptr, INTS)
+    for row in rows:
+        if source.indices == 0:
+            start, stop = row * layer_at(plan, 0).D, (row + 1) * layer_at(plan, 0).D
+        else:
+            start, stop = starts[row], starts[row + 1]
+            index_bytes = 4 if source.kind == CSR else 2
+            for n in range(start * index_bytes, stop * index_bytes, CACHE_LINE):
+                prefetch(indices, n)
+        for n in range(start * source.value_bytes, stop * source.value_bytes, CACHE_LINE):
+            prefetch(values, n)
+
+
+@kernel
+def gather_dense_rows(plan: Plan, source: Source, rows: IntArray, first: int, last: int) -> None:
+    """Copy rows first to last of the batch into x."""
     layer = layer_at(plan, 0)
     x = matrix(plan, layer.below, first, last, layer.below_stride)
     mine = rows[first:last]
@@ -192,24 +225,6 @@ def gather_sparse(
     else:
         x8 = vector(source.x, BYTES)
         gather_csr(starts, short, x8, rows, True, first, last, D, room, index, value, bounds)
-
-
-@kernel
-def prefetch_inputs(plan: Plan, source: Source, rows: IntArray, worker: int, workers: int) -> None:
-    """Bring what a worker will gather for the next batch into its cache."""
-    first, last = share(len(rows), worker, workers)
-    values, indices = vector(source.x, BYTES), vector(source.indices, BYTES)
-    starts = vector(source.indptr, INTS)
-    for i in range(first, last):
-        if source.indices == 0:
-            start, stop = rows[i] * layer_at(plan, 0).D, (rows[i] + 1) * layer_at(plan, 0).D
-        else:
-            start, stop = starts[rows[i]], starts[rows[i] + 1]
-            index_bytes = 4 if source.kind == CSR else 2
-            for n in range(start * index_bytes, stop * index_bytes, CACHE_LINE):
-                prefetch(indices, n)
-        for n in range(start * source.value_bytes, stop * source.value_bytes, CACHE_LINE):
-            prefetch(values, n)
 
 
 @kernel

@@ -24,7 +24,6 @@ from fusedmlp_numba.layers import (
     hand_down,
     layer_at,
     output_delta,
-    prefetch_inputs,
     transpose,
     update,
     write_outputs,
@@ -271,7 +270,6 @@ def batch_step(
     overlap = runs_on(plan, source, training, workers)
     if not inputs_ready(plan, source, rows, number, overlap, worker, workers):
         return False
-    prefetch_inputs(plan, source, upcoming, worker, workers)
     if not forward_pass(plan, source, len(rows), side, step, training, worker, workers):
         return False
     if overlap:
