@@ -23,7 +23,6 @@ from fusedmlp_numba.kernels import (
     bias_activation,
     column_sums,
     dropout_mask,
-    gather_rows,
     hidden_delta,
     momentum,
     nesterov,
@@ -49,16 +48,20 @@ from fusedmlp_numba.products import (
     pack_panels,
     transpose_panels,
 )
-from fusedmlp_numba.runs import prefetch
-from fusedmlp_numba.sources import CSR, DOUBLE, PIXELS, SHORT, SINGLE
-from fusedmlp_numba.sparse import (
-    BOUNDS,
-    gather_csr,
-    gather_dense,
-    gather_product,
-)
+from fusedmlp_numba.sparse import BOUNDS, gather_product
 from fusedmlp_numba.tiles import CACHE_LINE
-from fusedmlp_numba.views import ENDLESS, matrix, reals, record, table, vector
+from fusedmlp_numba.views import (
+    BYTES,
+    COUNTS,
+    ENDLESS,
+    FLOATS,
+    INTS,
+    matrix,
+    reals,
+    record,
+    table,
+    vector,
+)
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray, IntArray
@@ -68,14 +71,7 @@ if TYPE_CHECKING:
 OPTIMIZER_KERNELS: Final = ("sgd", "momentum", "nesterov", "adam")
 SGD, MOMENTUM, NESTEROV = range(3)
 
-FETCHED_ROWS: Final = 32
-"""Rows of the data set that begin to be loaded before as many are gathered: they lie at random
-places, and one after the other each would wait for the memory."""
-
 LAYER_BYTES: Final = LAYER.itemsize
-BYTES, SHORTS = np.dtype(np.uint8), np.dtype(np.uint16)
-WORDS, COUNTS, INTS = np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64)
-SINGLES, FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
 
 @kernel
@@ -139,92 +135,6 @@ def delta_place(plan: Plan, number: int, worker: int, workers: int) -> tuple[int
     first, _ = share(layer.panels, worker, workers)
     start = worker * plan.rows * stride - first * plan.columns
     return layer.delta + start * plan.itemsize, stride
-
-
-@kernel
-def gather(
-    plan: Plan,
-    source: Source,
-    rows: IntArray,
-    side: int,
-    worker: int,
-    workers: int,
-) -> None:
-    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries."""
-    first, last = share(len(rows), worker, workers)
-    stop = min(first + FETCHED_ROWS, last)
-    fetch_inputs(plan, source, rows[first:stop])
-    while first < last:
-        following = min(stop + FETCHED_ROWS, last)
-        fetch_inputs(plan, source, rows[stop:following])
-        if source.sparse:
-            gather_sparse(plan, source, rows, side, first, stop)
-        else:
-            gather_dense_rows(plan, source, rows, first, stop)
-        first, stop = stop, following
-
-
-@kernel
-def fetch_inputs(plan: Plan, source: Source, rows: IntArray) -> None:
-    """Begin to load what rows of the data set are stored as."""
-    values, indices = vector(source.x, BYTES), vector(source.indices, BYTES)
-    starts = vector(source.indptr, INTS)
-    for row in rows:
-        if source.indices == 0:
-            start, stop = row * layer_at(plan, 0).D, (row + 1) * layer_at(plan, 0).D
-        else:
-            start, stop = starts[row], starts[row + 1]
-            index_bytes = 4 if source.kind == CSR else 2
-            for n in range(start * index_bytes, stop * index_bytes, CACHE_LINE):
-                prefetch(indices, n)
-        for n in range(start * source.value_bytes, stop * source.value_bytes, CACHE_LINE):
-            prefetch(values, n)
-
-
-@kernel
-def gather_dense_rows(plan: Plan, source: Source, rows: IntArray, first: int, last: int) -> None:
-    """Copy rows first to last of the batch into x."""
-    layer = layer_at(plan, 0)
-    x = matrix(plan, layer.below, first, last, layer.below_stride)
-    mine = rows[first:last]
-    if source.kind == PIXELS:
-        gather_rows(table(source.x, BYTES, layer.D), mine, x, True)
-    elif source.kind == SINGLE:
-        gather_rows(table(source.x, SINGLES, layer.D), mine, x, False)
-    else:
-        gather_rows(table(source.x, FLOATS, layer.D), mine, x, False)
-
-
-@kernel
-def gather_sparse(
-    plan: Plan, source: Source, rows: IntArray, side: int, first: int, last: int
-) -> None:
-    """List the nonzero inputs of rows first to last of the batch, whatever they are stored as."""
-    D, room = layer_at(plan, 0).D, source.capacity
-    index = vector(plan.entry_index, COUNTS)[side * plan.room :]
-    value = reals(plan, plan.entry_value)[side * plan.room :]
-    bounds = vector(plan.entry_bounds, INTS)[side * plan.rows * BOUNDS :]
-    if source.kind == PIXELS:
-        pixels = table(source.x, BYTES, D)
-        gather_dense(pixels, rows, True, first, last, room, index, value, bounds)
-        return
-    if source.kind == SINGLE:
-        singles = table(source.x, SINGLES, D)
-        gather_dense(singles, rows, False, first, last, room, index, value, bounds)
-        return
-    if source.kind == DOUBLE:
-        doubles = table(source.x, FLOATS, D)
-        gather_dense(doubles, rows, False, first, last, room, index, value, bounds)
-        return
-    starts, real = vector(source.indptr, INTS), reals(plan, source.x)
-    wide, short = vector(source.indices, WORDS), vector(source.indices, SHORTS)
-    if source.kind == CSR:
-        gather_csr(starts, wide, real, rows, False, first, last, D, room, index, value, bounds)
-    elif source.kind == SHORT:
-        gather_csr(starts, short, real, rows, False, first, last, D, room, index, value, bounds)
-    else:
-        x8 = vector(source.x, BYTES)
-        gather_csr(starts, short, x8, rows, True, first, last, D, room, index, value, bounds)
 
 
 @kernel

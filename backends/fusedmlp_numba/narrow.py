@@ -28,7 +28,7 @@ from fusedmlp_numba.lanes import (
     sum_of,
     to_lanes,
 )
-from fusedmlp_numba.layers import BYTES, FLOATS, INTS, SINGLES, layer_at
+from fusedmlp_numba.layers import layer_at
 from fusedmlp_numba.outputs import (
     EXP_OUTPUT,
     SIGMOID_OUTPUT,
@@ -39,7 +39,7 @@ from fusedmlp_numba.outputs import (
     squared_rows,
 )
 from fusedmlp_numba.sources import PIXELS, SINGLE
-from fusedmlp_numba.views import ENDLESS, matrix, reals, vector
+from fusedmlp_numba.views import BYTES, ENDLESS, FLOATS, INTS, SINGLES, matrix, reals, vector
 
 if TYPE_CHECKING:
     from fusedmlp.network import Network

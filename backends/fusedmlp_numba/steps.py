@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.caching import STAMP, Entry, kernel
+from fusedmlp_numba.gathering import gather
 from fusedmlp_numba.intrinsics import atomic_add, atomic_load, yield_processor
 from fusedmlp_numba.layers import (
-    FLOATS,
-    INTS,
     alone,
     by_rows,
     forward_layer,
-    gather,
     gradient_layer,
     hand_down,
     layer_at,
@@ -31,7 +29,7 @@ from fusedmlp_numba.layers import (
 from fusedmlp_numba.layout import PLANS
 from fusedmlp_numba.narrow import narrow_gradients
 from fusedmlp_numba.sources import SOURCE
-from fusedmlp_numba.views import reals, record, vector
+from fusedmlp_numba.views import FLOATS, INTS, reals, record, vector
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, IntArray

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from numba import types
 from numba.np import arrayobj as untyped_arrayobj
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from fusedmlp_numba.intrinsics import Emit
 
 arrayobj: Any = untyped_arrayobj
+
+BYTES, SHORTS = np.dtype(np.uint8), np.dtype(np.uint16)
+WORDS, COUNTS, INTS = np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64)
+SINGLES, FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 
 ENDLESS: Final = 2**40
 """Length of a vector over an address: more than any memory, so that no slice is cut short."""

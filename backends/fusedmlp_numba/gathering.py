@@ -1,0 +1,125 @@
+"""A worker's share of a batch's inputs, from however the data set is stored, in compiled code.
+
+Dense inputs are copied to where the products read them; of sparse ones the nonzero entries are
+listed (sparse.py). sources.py has the kinds of storage, and decides which of the two is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fusedmlp_numba.caching import kernel
+from fusedmlp_numba.kernels import gather_rows
+from fusedmlp_numba.layers import layer_at, share
+from fusedmlp_numba.runs import prefetch
+from fusedmlp_numba.sources import CSR, DOUBLE, PIXELS, SHORT, SINGLE
+from fusedmlp_numba.sparse import BOUNDS, gather_csr, gather_dense
+from fusedmlp_numba.tiles import CACHE_LINE
+from fusedmlp_numba.views import (
+    BYTES,
+    COUNTS,
+    FLOATS,
+    INTS,
+    SHORTS,
+    SINGLES,
+    WORDS,
+    matrix,
+    reals,
+    table,
+    vector,
+)
+
+if TYPE_CHECKING:
+    from fusedmlp.types import IntArray
+    from fusedmlp_numba.layout import Plan
+    from fusedmlp_numba.sources import Source
+
+FETCHED_ROWS: Final = 32
+"""Rows of the data set that begin to be loaded before as many are gathered: they lie at random
+places, and one after the other each would wait for the memory."""
+
+
+@kernel
+def gather(
+    plan: Plan,
+    source: Source,
+    rows: IntArray,
+    side: int,
+    worker: int,
+    workers: int,
+) -> None:
+    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries."""
+    first, last = share(len(rows), worker, workers)
+    stop = min(first + FETCHED_ROWS, last)
+    fetch_inputs(plan, source, rows[first:stop])
+    while first < last:
+        following = min(stop + FETCHED_ROWS, last)
+        fetch_inputs(plan, source, rows[stop:following])
+        if source.sparse:
+            gather_sparse(plan, source, rows, side, first, stop)
+        else:
+            gather_dense_rows(plan, source, rows, first, stop)
+        first, stop = stop, following
+
+
+@kernel
+def fetch_inputs(plan: Plan, source: Source, rows: IntArray) -> None:
+    """Begin to load what rows of the data set are stored as."""
+    values, indices = vector(source.x, BYTES), vector(source.indices, BYTES)
+    starts = vector(source.indptr, INTS)
+    for row in rows:
+        if source.indices == 0:
+            start, stop = row * layer_at(plan, 0).D, (row + 1) * layer_at(plan, 0).D
+        else:
+            start, stop = starts[row], starts[row + 1]
+            index_bytes = 4 if source.kind == CSR else 2
+            for n in range(start * index_bytes, stop * index_bytes, CACHE_LINE):
+                prefetch(indices, n)
+        for n in range(start * source.value_bytes, stop * source.value_bytes, CACHE_LINE):
+            prefetch(values, n)
+
+
+@kernel
+def gather_dense_rows(plan: Plan, source: Source, rows: IntArray, first: int, last: int) -> None:
+    """Copy rows first to last of the batch into x."""
+    layer = layer_at(plan, 0)
+    x = matrix(plan, layer.below, first, last, layer.below_stride)
+    mine = rows[first:last]
+    if source.kind == PIXELS:
+        gather_rows(table(source.x, BYTES, layer.D), mine, x, True)
+    elif source.kind == SINGLE:
+        gather_rows(table(source.x, SINGLES, layer.D), mine, x, False)
+    else:
+        gather_rows(table(source.x, FLOATS, layer.D), mine, x, False)
+
+
+@kernel
+def gather_sparse(
+    plan: Plan, source: Source, rows: IntArray, side: int, first: int, last: int
+) -> None:
+    """List the nonzero inputs of rows first to last of the batch, whatever they are stored as."""
+    D, room = layer_at(plan, 0).D, source.capacity
+    index = vector(plan.entry_index, COUNTS)[side * plan.room :]
+    value = reals(plan, plan.entry_value)[side * plan.room :]
+    bounds = vector(plan.entry_bounds, INTS)[side * plan.rows * BOUNDS :]
+    if source.kind == PIXELS:
+        pixels = table(source.x, BYTES, D)
+        gather_dense(pixels, rows, True, first, last, room, index, value, bounds)
+        return
+    if source.kind == SINGLE:
+        singles = table(source.x, SINGLES, D)
+        gather_dense(singles, rows, False, first, last, room, index, value, bounds)
+        return
+    if source.kind == DOUBLE:
+        doubles = table(source.x, FLOATS, D)
+        gather_dense(doubles, rows, False, first, last, room, index, value, bounds)
+        return
+    starts, real = vector(source.indptr, INTS), reals(plan, source.x)
+    wide, short = vector(source.indices, WORDS), vector(source.indices, SHORTS)
+    if source.kind == CSR:
+        gather_csr(starts, wide, real, rows, False, first, last, D, room, index, value, bounds)
+    elif source.kind == SHORT:
+        gather_csr(starts, short, real, rows, False, first, last, D, room, index, value, bounds)
+    else:
+        x8 = vector(source.x, BYTES)
+        gather_csr(starts, short, x8, rows, True, first, last, D, room, index, value, bounds)
