@@ -18,13 +18,15 @@ import numpy as np
 
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.interop import CUDA_DEVICES, dlpack_device
-from fusedmlp_cupy import cublas
+from fusedmlp_cupy import cublas, driver
 from fusedmlp_cupy.cublas import Cublas
 from fusedmlp_cupy.programs import CooperativeKernel, Program
 from fusedmlp_cupy.slot import Slot
 from fusedmlp_cupy.sources import (
     COMPILE_OPTIONS,
     checks_source,
+    cluster_source,
+    clustered,
     compile_options,
     kernel_source,
     persistent_source,
@@ -64,11 +66,14 @@ class Limits:
         Shared memory that one block may have.
     cooperative
         Whether there are cooperative launches.
+    capability
+        Compute capability.
     """
 
     multiprocessors: int
     shared_bytes: int
     cooperative: bool
+    capability: tuple[int, int]
 
 
 class CupyDevice:
@@ -292,16 +297,38 @@ class CupyDevice:
             int(properties["multiProcessorCount"]),
             int(properties["sharedMemPerBlockOptin"]),
             bool(properties["cooperativeLaunch"]),
+            (int(properties["major"]), int(properties["minor"])),
         )
 
     def persistent(
-        self, dtype: FloatDtype, name: str, *, threads: int, shared_bytes: int
+        self,
+        dtype: FloatDtype,
+        name: str,
+        *,
+        threads: int,
+        shared_bytes: int,
+        blocks: int = 0,
+        cluster: int = 1,
     ) -> CooperativeKernel:
-        """Compile ``persistent.cu``, and count the blocks of such a size that can be resident."""
+        """Compile a persistent kernel, and count the blocks of such a size that can be resident.
+
+        Parameters
+        ----------
+        blocks, cluster
+            Of the grid, and of each of its clusters: ``cluster.cu`` where there is more than one.
+
+        Raises
+        ------
+        RuntimeError
+            The driver refuses clusters of this size.
+        OSError, AttributeError
+            The driver cannot be asked for them.
+        """
         start = time.perf_counter()
+        options = compile_options(dtype)
         module = self._cupy.RawModule(
-            code=persistent_source(),
-            options=compile_options(dtype),
+            code=persistent_source() if cluster == 1 else cluster_source(),
+            options=options if cluster == 1 else (*options, *clustered(cluster)),
             enable_cooperative_groups=True,
         )
         module.compile()
@@ -310,14 +337,23 @@ class CupyDevice:
         # that a later engine's smaller number would be the earlier one's as well.
         limits = self.limits()
         function.max_dynamic_shared_size_bytes = limits.shared_bytes
-        each = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            function.kernel.ptr, threads, shared_bytes
-        )
+        asked = self._cupy.cuda.driver
+        if cluster == 1:
+            each = asked.occupancyMaxActiveBlocksPerMultiprocessor(
+                function.kernel.ptr, threads, shared_bytes
+            )
+            resident = int(each) * limits.multiprocessors
+        else:
+            if cluster > driver.PORTABLE_CLUSTER:
+                asked.funcSetAttribute(function.kernel.ptr, driver.NON_PORTABLE_CLUSTER, 1)
+            resident = cluster * driver.active_clusters(
+                driver.load(self._cupy), function.kernel.ptr, blocks, threads, shared_bytes
+            )
         return CooperativeKernel(
             function,
             threads=threads,
             shared_bytes=shared_bytes,
-            resident=int(each) * limits.multiprocessors,
+            resident=resident,
             seconds=time.perf_counter() - start,
         )
 

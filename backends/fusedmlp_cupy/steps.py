@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp_cupy import kernels, persistent, products
+from fusedmlp_cupy import clusters, kernels, persistent, products
 from fusedmlp_cupy.kernels import Batch
 from fusedmlp_cupy.launching import GROUP_STEPS, Graphs, one_line
 from fusedmlp_cupy.products import is_small
@@ -51,18 +51,20 @@ def persistent_kernel(
     dtype: FloatDtype,
     launching: Launching,
 ) -> tuple[CooperativeKernel, Plan] | None:
-    """Build the persistent kernel, where steps are to be run in it and it can be had."""
-    if launching.used != "persistent":
+    """Build a persistent kernel, where steps are to be run in one and it can be had."""
+    if launching.used not in ("persistent", "cluster"):
         return None
-    plan = persistent.choose(network, batch_size, dtype, device.limits())
-    if isinstance(plan, str):
-        launching.fall_back("graph", plan)
-        return None
+    build = clusters.build if launching.used == "cluster" else persistent.build
     try:
-        return persistent.build(device, dtype, plan), plan
-    except RuntimeError as error:
-        launching.fall_back("graph", one_line(error))
+        found = build(device, network, batch_size, dtype)
+    except (OSError, AttributeError, RuntimeError) as error:
+        found = one_line(error)
+    if isinstance(found, str):
+        launching.fall_back("graph", found)
         return None
+    if launching.asked is not None:
+        launching.why = f"asked for: {found[1]}"
+    return found
 
 
 class Steps:

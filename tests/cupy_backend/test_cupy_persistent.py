@@ -33,7 +33,7 @@ from fusedmlp_cupy.sources import persistent_source
 from problems import engine, flat, order, problem
 
 NETWORK = Network((11, 13, 5), "tanh", "softmax", 0.3)
-H200 = Limits(132, 232448, cooperative=True)
+H200 = Limits(132, 232448, True, (9, 0))
 
 
 @pytest.fixture
@@ -147,6 +147,7 @@ def test_gathers_are_as_long_as_memory_lets_them_be(fast):
 
 FAULTS = {
     "a tile left out": ("for (int i = 1; i < down;", "for (int i = 1 + PLANTED; i < down;"),
+    "columns left out": ("for (int i = 1; i < across;", "for (int i = 1 + PLANTED; i < across;"),
     "a lane left out": ("for (int lane = 1;", "for (int lane = 1 + PLANTED;"),
     "rows forgotten": ("begins ? (real)0 : so_far", "begins || PLANTED ? (real)0 : so_far"),
     "rows forgotten by a bias": (
@@ -158,8 +159,8 @@ FAULTS = {
     "the first step's mask": ("steps ? steps[step]", "steps ? steps[PLANTED ? batch : step]"),
     "a step's rows again": ("x += (int64)B * D;", "x += (int64)B * D * !PLANTED;"),
     "weights not stored": (
-        "e < tile.n_d * TILE_WIDTH; e += blockDim.x)\n            if",
-        "!PLANTED && e < tile.n_d * TILE_WIDTH; e += blockDim.x)\n            if",
+        "e < tile.n_d * TILE_WIDTH; e += blockDim.x)\n        if (e %",
+        "!PLANTED && e < tile.n_d * TILE_WIDTH; e += blockDim.x)\n        if (e %",
     ),
 }
 """Text of the source, and what takes its place."""
@@ -332,7 +333,9 @@ def test_the_cut_depends_on_the_shape_alone():
     plan = persistent.choose(Network((784, 256, 10)), 64, "float32", H200)
     assert (plan.tiles, plan.depth, plan.blocks, plan.held) == ((16, 8), 52, 128, 1)
     assert plan.shared_bytes < 48 * 1024
-    small = persistent.choose(Network((784, 256, 10)), 64, "float32", Limits(40, 101_376, True))
+    small = persistent.choose(
+        Network((784, 256, 10)), 64, "float32", Limits(40, 101_376, True, (8, 6))
+    )
     assert (small.tiles, small.depth, small.blocks, small.held) == ((16, 8), 52, 40, 4)
     for D in (1, 15, 16, 17, 784, 5000):
         for across in (1, 8, 100, 200):
@@ -342,11 +345,11 @@ def test_the_cut_depends_on_the_shape_alone():
 
 
 DEVICES = {
-    "A100": (Limits(108, 163 * 1024, cooperative=True), (52.8, 105.5)),
-    "A10": (Limits(72, 99 * 1024, cooperative=True), (52.8, None)),
-    "H200": (H200, (46.3, 92.5)),
-    "RTX 5090": (Limits(170, 99 * 1024, cooperative=True), (46.3, 92.5)),
-    "T4": (Limits(40, 64 * 1024, cooperative=True), (None, None)),
+    "A100": (Limits(108, 163 * 1024, True, (8, 0)), (53.1, 106.1)),
+    "A10": (Limits(72, 99 * 1024, True, (8, 6)), (53.1, None)),
+    "H200": (H200, (46.6, 93.2)),
+    "RTX 5090": (Limits(170, 99 * 1024, True, (12, 0)), (46.6, 93.2)),
+    "T4": (Limits(40, 64 * 1024, True, (7, 5)), (None, None)),
 }
 """What they offer (CUDA programming guide), and the KiB that 784-256-10 takes in each type."""
 
