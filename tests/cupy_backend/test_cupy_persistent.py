@@ -347,8 +347,8 @@ def test_the_cut_depends_on_the_shape_alone():
 DEVICES = {
     "A100": (Limits(108, 163 * 1024, True, (8, 0)), (53.1, 106.1)),
     "A10": (Limits(72, 99 * 1024, True, (8, 6)), (53.1, None)),
-    "H200": (H200, (46.6, 93.2)),
-    "RTX 5090": (Limits(170, 99 * 1024, True, (12, 0)), (46.6, 93.2)),
+    "H200": (H200, (46.6, 93.1)),
+    "RTX 5090": (Limits(170, 99 * 1024, True, (12, 0)), (46.6, 93.1)),
     "T4": (Limits(40, 64 * 1024, True, (7, 5)), (None, None)),
 }
 """What they offer (CUDA programming guide), and the KiB that 784-256-10 takes in each type."""
