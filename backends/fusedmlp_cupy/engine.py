@@ -134,6 +134,7 @@ class CupyEngine(Engine):
             self._dW, self._db = self._layout.views(self._gradient)
             self._steps = Steps(
                 device,
+                self._buffers,
                 program,
                 self._passes,
                 self._updates,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 
 from fusedmlp.backend import keep_threshold
-from fusedmlp.errors import DeviceMemoryError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp_cupy.gathering import Gathered
 from fusedmlp_cupy.kernels import NULL, Batch
 from fusedmlp_cupy.products import is_small
 
@@ -186,6 +186,11 @@ class Persistent:
         The optimizer's kernel, one of :data:`STEPS`.
     constants
         l2, then the optimizer's own.
+
+    Attributes
+    ----------
+    gathered
+        The rows that launches train on.
     """
 
     def __init__(
@@ -204,7 +209,7 @@ class Persistent:
         constants: tuple[float, ...],
     ) -> None:
         self._kernel, self._plan = kernel, plan
-        self._program, self._buffers = program, buffers
+        self._program = program
         self._network = network
         self._mean = objective.reduction == "mean"
         device, dtype = buffers.device, theta.dtype
@@ -232,7 +237,8 @@ class Persistent:
             device.upload(np.zeros(1, np.uint32)),
         )
         batch_bytes = B * D * dtype.itemsize
-        self._batches = max(1, min(GATHERED_BYTES // batch_bytes, MOST_STEPS))
+        most = min(GATHERED_BYTES // batch_bytes, MOST_STEPS)
+        self.gathered = Gathered(buffers, D, dtype, most)
         self.has_run = False
 
     @property
@@ -251,34 +257,21 @@ class Persistent:
             There is no room for the gathered rows of one batch.
         """
         n_full, rest = divmod(call.n, call.size)
-        self._make_room(min(n_full, self._batches), call.size)
+        self.gathered.make_room(n_full, call.size)
         number = 0
         while number < n_full:
-            n_batches = min(self._batches, call.side_by_side(number), n_full - number)
+            n_batches = min(self.gathered.most, call.side_by_side(number), n_full - number)
             self._launch(call, rates, number, n_batches, call.size)
             number += n_batches
         if rest:
             self._launch(call, rates, n_full, 1, rest)
-
-    def _make_room(self, n_batches: int, size: int) -> None:
-        """Have memory for the gathered rows of so many batches, or for as many as there is."""
-        while n_batches > 1:
-            try:
-                self._gathered(n_batches * size)
-            except DeviceMemoryError:
-                n_batches = self._batches = n_batches // 2
-            else:
-                return
-
-    def _gathered(self, rows: int) -> DeviceArray:
-        return self._buffers.take("gathered", (rows, self._plan.size[1]), self._dtype)
 
     def _launch(
         self, call: Call, rates: DeviceArray, number: int, n_batches: int, size: int
     ) -> None:
         """Queue batches of so many rows each, from batch ``number`` of the call."""
         batch = Batch(call.rows, number * call.size, number, n_batches * size)
-        x = self._gathered(batch.size)
+        x = self.gathered.rows(batch.size)
         call.gather(self._program, batch, x)
         targets = call.targets
         is_class = self._network.output == "softmax"

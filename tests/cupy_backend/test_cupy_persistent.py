@@ -117,7 +117,7 @@ def test_many_gathers_give_the_bits_of_one(fast, monkeypatch):
         built, _ = engines(fast, NETWORK, make_optimizer("adam"), way="persistent")
         sums = built.train_epoch(built.stage(*data), np.arange(38)[::-1], np.full(6, 0.01))
         results.append((flat(built.parameters()).tobytes(), sums.losses.tobytes()))
-        lengths.append(built._steps.persistent._batches)
+        lengths.append(built._steps.persistent.gathered.most)
     assert lengths == [4096, 2, 1, 3]
     assert results[0] == results[1] == results[2] == results[3]
 
@@ -138,7 +138,9 @@ def test_gathers_are_as_long_as_memory_lets_them_be(fast):
                 built.train_epoch(staged, rows, rates)
             continue
         sums = built.train_epoch(staged, rows, rates)
-        results.append((built._steps.persistent._batches, flat(built.parameters()), sums.losses))
+        results.append(
+            (built._steps.persistent.gathered.most, flat(built.parameters()), sums.losses)
+        )
     assert [each[0] for each in results][1:] == [2, 1]
     for each in results[1:]:
         assert each[1].tobytes() == results[0][1].tobytes()
