@@ -19,8 +19,8 @@ from fusedmlp_cupy.persistent import TILE_ROWS, TILE_WIDTH, Plan
 if TYPE_CHECKING:
     from fusedmlp.network import Network
     from fusedmlp.types import FloatDtype
+    from fusedmlp_cupy.cooperative import CooperativeKernel
     from fusedmlp_cupy.device import CupyDevice
-    from fusedmlp_cupy.programs import CooperativeKernel
 
 CAPABILITY: Final = (9, 0)
 """Compute capability from which on devices have clusters (CUDA programming guide)."""

@@ -18,18 +18,16 @@ import numpy as np
 
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.interop import CUDA_DEVICES, dlpack_device
-from fusedmlp_cupy import cublas, driver
+from fusedmlp_cupy import cublas
+from fusedmlp_cupy.cooperative import Limits, compile_kernel
 from fusedmlp_cupy.cublas import Cublas
-from fusedmlp_cupy.programs import CooperativeKernel, Program
+from fusedmlp_cupy.programs import Program
 from fusedmlp_cupy.slot import Slot
 from fusedmlp_cupy.sources import (
     COMPILE_OPTIONS,
     checks_source,
-    cluster_source,
-    clustered,
     compile_options,
     kernel_source,
-    persistent_source,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.interop import ForeignArray
     from fusedmlp.types import FloatDtype
+    from fusedmlp_cupy.cooperative import CooperativeKernel
     from fusedmlp_cupy.cublas import Transposed
     from fusedmlp_cupy.programs import CupyModule, DeviceArray
 
@@ -52,28 +51,6 @@ class Recording:
 
     graph: Any
     stream: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a device offers a cooperative kernel.
-
-    Parameters
-    ----------
-    multiprocessors
-        How many there are.
-    shared_bytes
-        Shared memory that one block may have.
-    cooperative
-        Whether there are cooperative launches.
-    capability
-        Compute capability.
-    """
-
-    multiprocessors: int
-    shared_bytes: int
-    cooperative: bool
-    capability: tuple[int, int]
 
 
 class CupyDevice:
@@ -324,37 +301,15 @@ class CupyDevice:
         OSError, AttributeError
             The driver cannot be asked for them.
         """
-        start = time.perf_counter()
-        options = compile_options(dtype)
-        module = self._cupy.RawModule(
-            code=persistent_source() if cluster == 1 else cluster_source(),
-            options=options if cluster == 1 else (*options, *clustered(cluster)),
-            enable_cooperative_groups=True,
-        )
-        module.compile()
-        function = module.get_function(name)
-        # All the device has, whatever this engine needs: CuPy keeps one module for a source, so
-        # that a later engine's smaller number would be the earlier one's as well.
-        limits = self.limits()
-        function.max_dynamic_shared_size_bytes = limits.shared_bytes
-        asked = self._cupy.cuda.driver
-        if cluster == 1:
-            each = asked.occupancyMaxActiveBlocksPerMultiprocessor(
-                function.kernel.ptr, threads, shared_bytes
-            )
-            resident = int(each) * limits.multiprocessors
-        else:
-            if cluster > driver.PORTABLE_CLUSTER:
-                asked.funcSetAttribute(function.kernel.ptr, driver.NON_PORTABLE_CLUSTER, 1)
-            resident = cluster * driver.active_clusters(
-                driver.load(self._cupy), function.kernel.ptr, blocks, threads, shared_bytes
-            )
-        return CooperativeKernel(
-            function,
+        return compile_kernel(
+            self._cupy,
+            self.limits(),
+            dtype,
+            name,
             threads=threads,
             shared_bytes=shared_bytes,
-            resident=resident,
-            seconds=time.perf_counter() - start,
+            blocks=blocks,
+            cluster=cluster,
         )
 
     def checks(self, names: tuple[str, ...]) -> Program:

@@ -22,6 +22,9 @@ NON_PORTABLE_CLUSTER: Final = 14
 
 PORTABLE_CLUSTER: Final = 8
 
+OLDEST: Final = 11080
+"""CUDA 11.8, the first with clusters, as drivers count."""
+
 
 class LaunchConfig(ctypes.Structure):
     """``CUlaunchConfig`` of cuda.h, from CUDA 11.8 on."""
@@ -36,14 +39,22 @@ class LaunchConfig(ctypes.Structure):
     )
 
 
-def load(_cupy: CupyModule) -> Library:
+def load(cupy: CupyModule) -> Library:
     """Open the driver's library, which CuPy has loaded by the same name.
 
     Raises
     ------
+    RuntimeError
+        The driver is older than clusters.
     OSError, AttributeError
-        There is none, or it is older than clusters.
+        There is none of that name, or it lacks the function.
     """
+    version = int(cupy.cuda.runtime.driverGetVersion())
+    if version < OLDEST:
+        raise RuntimeError(
+            f"the driver is for CUDA {version // 1000}.{version % 1000 // 10}, and clusters need "
+            "one for 11.8"
+        )
     library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     entry = library.cuOccupancyMaxActiveClusters
     entry.argtypes = (

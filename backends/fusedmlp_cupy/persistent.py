@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from fusedmlp.types import FloatDtype
     from fusedmlp_cupy.buffers import Buffers
     from fusedmlp_cupy.call import Call
-    from fusedmlp_cupy.device import CupyDevice, Limits
+    from fusedmlp_cupy.cooperative import CooperativeKernel, Limits
+    from fusedmlp_cupy.device import CupyDevice
     from fusedmlp_cupy.layout import Layout
-    from fusedmlp_cupy.programs import Argument, CooperativeKernel, DeviceArray, Program
+    from fusedmlp_cupy.programs import Argument, DeviceArray, Program
 
 KERNEL: Final = "persistent_steps"
 

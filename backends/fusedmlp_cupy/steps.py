@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from fusedmlp.types import FloatDtype
     from fusedmlp_cupy.buffers import Buffers
     from fusedmlp_cupy.call import Call
+    from fusedmlp_cupy.cooperative import CooperativeKernel
     from fusedmlp_cupy.cublas import Cublas
     from fusedmlp_cupy.data import CupyData
     from fusedmlp_cupy.device import CupyDevice
     from fusedmlp_cupy.launching import Launching
     from fusedmlp_cupy.passes import Passes
     from fusedmlp_cupy.persistent import Persistent, Plan
-    from fusedmlp_cupy.programs import CooperativeKernel, DeviceArray, Program
+    from fusedmlp_cupy.programs import DeviceArray, Program
     from fusedmlp_cupy.updates import Updates
 
 

@@ -9,7 +9,7 @@ import cupy_shim
 import cupy_standin
 import pytest
 
-from fusedmlp_cupy import cublas, driver, persistent
+from fusedmlp_cupy import clusters, cublas, driver, persistent
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.sources import kernel_source, put_together
 
@@ -133,3 +133,16 @@ def way(request, monkeypatch):
     if products:
         monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", 0)
     return name
+
+
+@pytest.fixture
+def clusters_of(monkeypatch):
+    """Sets how many clusters of which size a device runs at once, on multiprocessors enough."""
+
+    def set_to(standin, size, n_clusters):
+        monkeypatch.setattr(clusters, "SIZES", (size,))
+        monkeypatch.setattr(standin, "clusters", lambda _size, _shared: n_clusters)
+        for name, value in cupy_standin.LARGE.items():
+            monkeypatch.setitem(cupy_standin.PROPERTIES, name, value)
+
+    return set_to

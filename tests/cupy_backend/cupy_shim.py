@@ -156,6 +156,23 @@ def c_type(parameter: Parameter, real: str) -> str:
     return f"{kind}*" if parameter.pointer else kind
 
 
+def planted(source: str, faults: dict[str, tuple[str, str]], real: str, folder: Path) -> Planted:
+    """Build a source with all faults in it, each asleep until it is chosen.
+
+    Parameters
+    ----------
+    faults
+        Text of the source, and what takes its place: ``PLANTED`` is 1 where the fault is awake.
+    """
+    for number, (sound, fault) in enumerate(faults.values(), start=1):
+        assert source.count(sound) == 1, sound
+        source = source.replace(sound, fault.replace("PLANTED", f"(planted == {number})"))
+    built = Planted(f'extern "C" {{ int planted = 0; }}\n{source}', real, folder)
+    built.checked = False
+    built.faults = ["", *faults]
+    return built
+
+
 RUNS = (("as chosen", False), ("as chosen", True), ("one block", False), ("one block", True))
 """How a checked launch is repeated: the grid, and whether threads and blocks go backwards.
 
@@ -247,3 +264,14 @@ class Kernels:
                 )
                 values.append(CTYPES[value.dtype.name](value.item()))
         return values
+
+
+class Planted(Kernels):
+    """Kernels with faults, of which none is awake at first: see :func:`planted`."""
+
+    faults: list[str]
+
+    def wake(self, fault: str) -> None:
+        """Have one fault alone, or none where it is the empty text."""
+        number = ctypes.c_int.in_dll(self._library, "planted")
+        number.value = self.faults.index(fault)

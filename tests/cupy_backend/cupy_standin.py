@@ -649,3 +649,10 @@ PROPERTIES = {
     "sharedMemPerBlockOptin": 232448,
     "sharedMemPerMultiprocessor": 233472,
 }
+
+LARGE = {
+    "multiProcessorCount": 132,
+    "sharedMemPerBlockOptin": 2**21,
+    "sharedMemPerMultiprocessor": 2**21,
+}
+"""Of a device that holds all weights in two blocks, so that few clusters can be tried."""

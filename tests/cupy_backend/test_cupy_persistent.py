@@ -7,7 +7,6 @@ grid's barrier is one there, and how long a step takes.
 
 from __future__ import annotations
 
-import ctypes
 import re
 import sys
 import warnings
@@ -28,7 +27,7 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective
 from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
 from fusedmlp_cupy import CupyBackend, persistent
-from fusedmlp_cupy.device import Limits
+from fusedmlp_cupy.cooperative import Limits
 from fusedmlp_cupy.sources import persistent_source
 from problems import engine, flat, order, problem
 
@@ -170,22 +169,15 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
-    """The kernel with all of FAULTS in it, each asleep until ``planted`` is its number."""
-    source = persistent_source()
-    for number, (sound, fault) in enumerate(FAULTS.values(), start=1):
-        assert source.count(sound) == 1, sound
-        source = source.replace(sound, fault.replace("PLANTED", f"(planted == {number})"))
-    source = f'extern "C" {{ int planted = 0; }}\n{source}'
-    built = cupy_shim.Kernels(source, "double", tmp_path_factory.mktemp("faulty"))
-    built.checked = False
-    return built
+    """The kernel with all of FAULTS in it."""
+    folder = tmp_path_factory.mktemp("faulty")
+    return cupy_shim.planted(persistent_source(), FAULTS, "double", folder)
 
 
 @pytest.mark.parametrize("fault", ["", *FAULTS])
 def test_a_planted_fault_is_found(fast, faulty, persistent_kernels, monkeypatch, fault):
     monkeypatch.setitem(persistent_kernels, "float64", faulty)
-    number = ctypes.c_int.in_dll(faulty._library, "planted")
-    number.value = list(FAULTS).index(fault) + 1 if fault else 0
+    faulty.wake(fault)
     network = Network((67, 65, 3), "tanh", "softmax", 0.3)
     pair = engines(fast, network, SGD(), dtype="float64", size=66, way="persistent")
     arguments = *pair, data_set(network, 4 * 66, "float64"), trajectory_bound("float64"), 0.1
