@@ -63,7 +63,7 @@ def trained(standin, way, data, gathered):
 
 
 @pytest.mark.parametrize("way", ["eager", "graph"])
-@pytest.mark.parametrize("storage", ["uint8", "float64", "csr"])
+@pytest.mark.parametrize("storage", ["uint8", "csr"])
 def test_a_group_gathers_once_to_the_bits_of_each_step_alone(
     fast, monkeypatch, products, way, storage, gathered
 ):

@@ -31,8 +31,9 @@ from fusedmlp_numpy import kernels as twins
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
-CLUSTERS = [(90, size) for size in clusters.SIZES] + [(100, 16), (120, 8)]
-"""Architectures that have clusters, with sizes of such: all on the first, to save time."""
+CLUSTERS = [(90, size, "float32") for size in clusters.SIZES]
+CLUSTERS += [(100, 16, "float32"), (90, 16, "float64"), (100, 8, "float64"), (120, 8, "float64")]
+"""Architectures that have clusters, sizes of such, and types: not each with each, to save time."""
 
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 """What CuPy 14 appends to a module's own options, beside the architecture."""
@@ -127,8 +128,7 @@ def test_the_persistent_kernel_waits_with_its_own_barrier(nvrtc):
     assert len(re.findall(r"\bmembar\.gl|\bfence\.(?:sc|acq_rel)\.gpu", ptx)) == 4
 
 
-@pytest.mark.parametrize(("architecture", "cluster"), CLUSTERS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("architecture", "cluster", "dtype"), CLUSTERS)
 def test_its_form_with_clusters_compiles(nvrtc, dtype, architecture, cluster):
     """On the devices that have them; the others never see this source."""
     more = (*clustered(cluster), "--ptxas-options=--verbose")
@@ -139,7 +139,7 @@ def test_its_form_with_clusters_compiles(nvrtc, dtype, architecture, cluster):
     (registers,) = map(int, re.findall(r"Used (\d+) registers", log))
     assert registers * DEVICE_THREADS <= REGISTERS
     capability = clusters.CAPABILITY[0] * 10 + clusters.CAPABILITY[1]
-    assert {each for each in ARCHITECTURES if each >= capability} == {each for each, _ in CLUSTERS}
+    assert {each for each in ARCHITECTURES if each >= capability} == {each for each, *_ in CLUSTERS}
 
 
 @pytest.mark.parametrize("cluster", clusters.SIZES)
