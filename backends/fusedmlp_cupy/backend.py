@@ -45,10 +45,11 @@ class CupyBackend(Backend):
     tf32
         Let float32 products round their operands to TF32's 10 bits, which tensor cores multiply
         several times as fast. Results are then within :func:`fusedmlp.tolerance.tf32_bound`.
-    eager, graph, persistent
-        How steps reach the device: kernel by kernel, replayed as CUDA graphs, or in one persistent
-        kernel; at most one of them. Where none is asked for, the backend chooses by the network's
-        size, and :meth:`device` says what it chose.
+    eager, graph, persistent, cluster
+        How steps reach the device: kernel by kernel, replayed as CUDA graphs, in one persistent
+        kernel, or in its form with clusters of blocks; at most one of them. Where none is asked
+        for, the backend chooses among the first three by the network's size, and :meth:`device`
+        says what it chose.
     """
 
     name = "cupy"
@@ -67,12 +68,15 @@ class CupyBackend(Backend):
         eager: bool = False,
         graph: bool = False,
         persistent: bool = False,
+        cluster: bool = False,
     ) -> None:
-        self._asked = _one_way(strict=strict, eager=eager, graph=graph, persistent=persistent)
-        if persistent and tf32:
+        self._asked = _one_way(
+            strict=strict, eager=eager, graph=graph, persistent=persistent, cluster=cluster
+        )
+        if tf32 and (persistent or cluster):
             raise InvalidInputError(
-                "the persistent kernel multiplies in float32, not in TF32: leave +persistent or "
-                "+tf32 out"
+                "the persistent kernel multiplies in float32, not in TF32: leave "
+                f"+{self._asked} or +tf32 out"
             )
         if strict and tf32:
             raise InvalidInputError(
@@ -214,7 +218,7 @@ class CupyBackend(Backend):
 
 def _one_way(*, strict: bool, **asked: bool) -> Way | None:
     """Return the one way to launch steps that was asked for, or None."""
-    each: tuple[Way, ...] = ("eager", "graph", "persistent")
+    each: tuple[Way, ...] = ("eager", "graph", "persistent", "cluster")
     ways = [way for way in each if asked[way]]
     if len(ways) > 1:
         raise InvalidInputError(f"{' and '.join(ways)} exclude each other: leave one of them out")

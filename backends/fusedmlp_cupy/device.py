@@ -19,15 +19,15 @@ import numpy as np
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.interop import CUDA_DEVICES, dlpack_device
 from fusedmlp_cupy import cublas
+from fusedmlp_cupy.cooperative import Limits, compile_kernel
 from fusedmlp_cupy.cublas import Cublas
-from fusedmlp_cupy.programs import CooperativeKernel, Program
+from fusedmlp_cupy.programs import Program
 from fusedmlp_cupy.slot import Slot
 from fusedmlp_cupy.sources import (
     COMPILE_OPTIONS,
     checks_source,
     compile_options,
     kernel_source,
-    persistent_source,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.interop import ForeignArray
     from fusedmlp.types import FloatDtype
+    from fusedmlp_cupy.cooperative import CooperativeKernel
     from fusedmlp_cupy.cublas import Transposed
     from fusedmlp_cupy.programs import CupyModule, DeviceArray
 
@@ -50,25 +51,6 @@ class Recording:
 
     graph: Any
     stream: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a device offers a cooperative kernel.
-
-    Parameters
-    ----------
-    multiprocessors
-        How many there are.
-    shared_bytes
-        Shared memory that one block may have.
-    cooperative
-        Whether there are cooperative launches.
-    """
-
-    multiprocessors: int
-    shared_bytes: int
-    cooperative: bool
 
 
 class CupyDevice:
@@ -292,33 +274,42 @@ class CupyDevice:
             int(properties["multiProcessorCount"]),
             int(properties["sharedMemPerBlockOptin"]),
             bool(properties["cooperativeLaunch"]),
+            (int(properties["major"]), int(properties["minor"])),
         )
 
     def persistent(
-        self, dtype: FloatDtype, name: str, *, threads: int, shared_bytes: int
+        self,
+        dtype: FloatDtype,
+        name: str,
+        *,
+        threads: int,
+        shared_bytes: int,
+        blocks: int = 0,
+        cluster: int = 1,
     ) -> CooperativeKernel:
-        """Compile ``persistent.cu``, and count the blocks of such a size that can be resident."""
-        start = time.perf_counter()
-        module = self._cupy.RawModule(
-            code=persistent_source(),
-            options=compile_options(dtype),
-            enable_cooperative_groups=True,
-        )
-        module.compile()
-        function = module.get_function(name)
-        # All the device has, whatever this engine needs: CuPy keeps one module for a source, so
-        # that a later engine's smaller number would be the earlier one's as well.
-        limits = self.limits()
-        function.max_dynamic_shared_size_bytes = limits.shared_bytes
-        each = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            function.kernel.ptr, threads, shared_bytes
-        )
-        return CooperativeKernel(
-            function,
+        """Compile a persistent kernel, and count the blocks of such a size that can be resident.
+
+        Parameters
+        ----------
+        blocks, cluster
+            Of the grid, and of each of its clusters: ``cluster.cu`` where there is more than one.
+
+        Raises
+        ------
+        RuntimeError
+            The driver refuses clusters of this size.
+        OSError, AttributeError
+            The driver cannot be asked for them.
+        """
+        return compile_kernel(
+            self._cupy,
+            self.limits(),
+            dtype,
+            name,
             threads=threads,
             shared_bytes=shared_bytes,
-            resident=int(each) * limits.multiprocessors,
-            seconds=time.perf_counter() - start,
+            blocks=blocks,
+            cluster=cluster,
         )
 
     def checks(self, names: tuple[str, ...]) -> Program:

@@ -51,9 +51,10 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network, Objective, Parameters
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp_cupy.cooperative import CooperativeKernel
     from fusedmlp_cupy.device import CupyDevice
     from fusedmlp_cupy.persistent import Plan
-    from fusedmlp_cupy.programs import CooperativeKernel, DeviceArray
+    from fusedmlp_cupy.programs import DeviceArray
 
 FORWARD_ROWS: Final = 4096
 """Rows that forward and evaluate take at a time, or the batch size where that is larger."""
@@ -134,6 +135,7 @@ class CupyEngine(Engine):
             self._dW, self._db = self._layout.views(self._gradient)
             self._steps = Steps(
                 device,
+                self._buffers,
                 program,
                 self._passes,
                 self._updates,

@@ -1,7 +1,7 @@
-// The formulas that kernels.cu, products.cu and persistent.cu share: units and their derivatives, what a
-// row's loss is made of, scaled and capped by, and what an optimizer does to one parameter.
+// The formulas that kernels.cu, products.cu and the persistent kernels share: units and their derivatives,
+// what a row's loss is made of, scaled and capped by, and what an optimizer does to one parameter.
 //
-// No kernels, and no program of its own: device.py puts it between common.cu and them. Strict mode has
+// No kernels, and no program of its own: sources.py puts it between common.cu and them. Strict mode has
 // its own in strict.cu, rounded step by step.
 
 // Accurate versions by type: the fast ones (__expf and its like) are outside the parity bounds.

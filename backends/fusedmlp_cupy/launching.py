@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from fusedmlp_cupy.data import CupyData
     from fusedmlp_cupy.device import CupyDevice, Recording
 
-Way: TypeAlias = Literal["eager", "graph", "persistent"]
+Way: TypeAlias = Literal["eager", "graph", "persistent", "cluster"]
 
 WAYS: Final[dict[str, str]] = {
     "eager": "steps launched kernel by kernel",
     "graph": "steps replayed as CUDA graphs",
     "persistent": "steps in one persistent kernel",
+    "cluster": "steps in one persistent kernel of clusters",
 }
 
 GROUP_STEPS: Final = 32

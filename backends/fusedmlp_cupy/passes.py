@@ -80,27 +80,41 @@ class Passes:
         self.logits(a, batch, None)
         kernels.output_activation(self._program, a[-1], self.biases[-1], self.network.output)
 
-    def compare(self, a: list[DeviceArray], batch: Batch, call: Call) -> None:
+    def compare(
+        self, a: list[DeviceArray], batch: Batch, call: Call, *, gathered: bool = False
+    ) -> None:
         """Gather a batch and fill a; a[L] becomes the output delta, the rows' losses are noted.
 
         Parameters
         ----------
         call
             Silences hidden units where it is a training's.
+        gathered
+            Whether the batch is in a[0] already.
         """
-        call.gather(self._program, batch, a[0])
+        if not gathered:
+            call.gather(self._program, batch, a[0])
         self.logits(a, batch, call)
         b, output = self.biases[-1], self.network.output
         kernels.output_delta(self._program, a[-1], b, output, batch, call.targets)
 
-    def backward(self, batch: Batch, call: Call) -> Iterator[tuple[int, DeviceArray, DeviceArray]]:
+    def backward(
+        self, batch: Batch, call: Call, x: DeviceArray | None = None
+    ) -> Iterator[tuple[int, DeviceArray, DeviceArray]]:
         """Go forward and back; yield each layer with its delta and its inputs, the last first.
 
         Its gradients are dW[l] = a[l]ᵀ·delta[l + 1] and db[l] = 1ᵀ·delta[l + 1]. When a layer is
         yielded, delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]) has been queued, so W[l] may change.
+
+        Parameters
+        ----------
+        x
+            (B, D) inputs of the batch where they have been gathered.
         """
         a = [buffer[: batch.size] for buffer in self.a]
-        self.compare(a, batch, call)
+        if x is not None:
+            a[0] = x
+        self.compare(a, batch, call, gathered=x is not None)
         delta = a[-1]
         for layer in reversed(range(self.network.n_layers)):
             above = delta

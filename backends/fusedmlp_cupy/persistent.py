@@ -1,4 +1,4 @@
-"""For which networks the kernel of persistent.cu is, and how it is launched.
+"""For which networks the kernel of persistent.cu is, and how it and cluster.cu's are launched.
 
 One launch trains on all full batches of a call, with the first layer's weights on the chip; a last
 partial batch is a launch of its own. The rows are gathered in their order before, for as many
@@ -10,13 +10,13 @@ same bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
 from fusedmlp.backend import keep_threshold
-from fusedmlp.errors import DeviceMemoryError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp_cupy.gathering import Gathered
 from fusedmlp_cupy.kernels import NULL, Batch
 from fusedmlp_cupy.products import is_small
 
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from fusedmlp.types import FloatDtype
     from fusedmlp_cupy.buffers import Buffers
     from fusedmlp_cupy.call import Call
-    from fusedmlp_cupy.device import CupyDevice, Limits
+    from fusedmlp_cupy.cooperative import CooperativeKernel, Limits
+    from fusedmlp_cupy.device import CupyDevice
     from fusedmlp_cupy.layout import Layout
-    from fusedmlp_cupy.programs import Argument, CooperativeKernel, DeviceArray, Program
+    from fusedmlp_cupy.programs import Argument, DeviceArray, Program
 
 KERNEL: Final = "persistent_steps"
 
 THREADS: Final = 256
 """Of a block: whole warps. No result depends on it."""
 
-# What persistent.cu is written for; the enums there hold the same numbers.
+# What tiles.cu is written for; the enums there hold the same numbers.
 TILE_WIDTH: Final = 32
 TILE_ROWS: Final = 64
 PATCH_DOWN: Final = 4
@@ -76,6 +77,8 @@ class Plan:
         Dynamic shared memory of a block.
     """
 
+    kernel: ClassVar[str] = KERNEL
+
     size: tuple[int, int, int, int]
     depth: int
     blocks: int
@@ -88,6 +91,12 @@ class Plan:
         _, D, H, _ = self.size
         return -(-D // self.depth), -(-H // TILE_WIDTH)
 
+    @property
+    def exchanged(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of what the blocks exchange: ``partial`` and the arguments behind it."""
+        B, _, H, K = self.size
+        return (self.tiles[0], B, H), (B, H), (B, H), (B, K)
+
     def __str__(self) -> str:
         down, across = self.tiles
         n = down * across
@@ -97,22 +106,41 @@ class Plan:
         )
 
 
-def choose(network: Network, batch_size: int, dtype: FloatDtype, limits: Limits) -> Plan | str:
-    """Spread a network over a device, or say what is in the way."""
+def obstacle(network: Network, batch_size: int, limits: Limits) -> str | None:
+    """Say why no persistent kernel is for a network, if none is."""
     if len(network.sizes) != 3:
         n = len(network.sizes) - 2
         return f"the persistent kernel is for one hidden layer, this network has {n}"
-    D, H, K = network.sizes
     if not limits.cooperative:
         return "the device has no cooperative launches, which a persistent kernel needs"
-    if K > MOST_OUTPUTS:
-        return f"the persistent kernel is for up to {MOST_OUTPUTS} outputs, this network has {K}"
+    if network.n_outputs > MOST_OUTPUTS:
+        return (
+            f"the persistent kernel is for up to {MOST_OUTPUTS} outputs, this network has "
+            f"{network.n_outputs}"
+        )
     for rows, columns in network.layer_shapes:
         if not is_small(batch_size, rows, columns):
             return (
                 f"{batch_size * rows * columns / 1e6:,.1f} million multiplications of a batch with "
                 "a layer's weights are too many for a persistent kernel"
             )
+    return None
+
+
+def too_large(shared_bytes: int, blocks: int, limits: Limits) -> str:
+    """Say that a block needs more shared memory than it can have."""
+    return (
+        f"the weights do not fit on the chip: {shared_bytes:,} bytes of shared memory for each "
+        f"of {blocks} blocks, the device has {limits.shared_bytes:,}"
+    )
+
+
+def choose(network: Network, batch_size: int, dtype: FloatDtype, limits: Limits) -> Plan | str:
+    """Spread a network over a device, or say what is in the way."""
+    why = obstacle(network, batch_size, limits)
+    if why is not None:
+        return why
+    D, H, K = network.sizes
     across = -(-H // TILE_WIDTH)
     depth = depth_of(D, across)
     n_tiles = -(-D // depth) * across
@@ -120,10 +148,7 @@ def choose(network: Network, batch_size: int, dtype: FloatDtype, limits: Limits)
     held = -(-n_tiles // blocks)
     shared_bytes = shared_bytes_of(H, K, depth, held, np.dtype(dtype).itemsize)
     if shared_bytes > limits.shared_bytes:
-        return (
-            f"the weights do not fit on the chip: {shared_bytes:,} bytes of shared memory for each "
-            f"of {blocks} blocks, the device has {limits.shared_bytes:,}"
-        )
+        return too_large(shared_bytes, blocks, limits)
     return Plan((batch_size, D, H, K), depth, blocks, held, shared_bytes)
 
 
@@ -135,16 +160,22 @@ def depth_of(D: int, across: int) -> int:
 
 
 def shared_bytes_of(H: int, K: int, depth: int, held: int, itemsize: int) -> int:
-    """Count a block's shared memory: what ``carve`` in persistent.cu lays out, in its order."""
+    """Count a block's shared memory: what persistent.cu lays out."""
+    own = H * K + H + -(-H // TILE_WIDTH) * K
+    return carved_bytes(K, depth, held, 1, own, itemsize)
+
+
+def carved_bytes(K: int, depth: int, held: int, rows: int, own: int, itemsize: int) -> int:
+    """Count what ``carve`` in tiles.cu lays out, in its order, and a kernel's own behind it."""
     tile = depth * TILE_WIDTH
-    rows = TILE_ROWS * (depth + TILE_WIDTH)
-    numbers = held * tile + tile + rows + TILE_WIDTH + H * K + H + 2 * K + THREADS
-    n_bytes = 8 * K + itemsize * numbers
+    inputs = TILE_ROWS * (depth + TILE_WIDTH)
+    numbers = rows + held * tile + tile + inputs + TILE_WIDTH + 2 * rows * K + THREADS + own
+    n_bytes = 8 * rows * (K + 2) + itemsize * numbers
     return -(-n_bytes // 8) * 8
 
 
 class Persistent:
-    """The kernel, built for one engine, and the arrays that its blocks exchange.
+    """A persistent kernel, built for one engine, and the arrays that its blocks exchange.
 
     Parameters
     ----------
@@ -156,6 +187,11 @@ class Persistent:
         The optimizer's kernel, one of :data:`STEPS`.
     constants
         l2, then the optimizer's own.
+
+    Attributes
+    ----------
+    gathered
+        The rows that launches train on.
     """
 
     def __init__(
@@ -174,13 +210,12 @@ class Persistent:
         constants: tuple[float, ...],
     ) -> None:
         self._kernel, self._plan = kernel, plan
-        self._program, self._buffers = program, buffers
+        self._program = program
         self._network = network
         self._mean = objective.reduction == "mean"
         device, dtype = buffers.device, theta.dtype
         real = dtype.type
         B, D, H, K = plan.size
-        down, _ = plan.tiles
         self._dtype = dtype
         padded: tuple[Argument, ...] = (*slots, NULL, NULL)
         self._parameters: tuple[Argument, ...] = (
@@ -199,14 +234,12 @@ class Persistent:
         )
         self._constants = tuple(real(c) for c in (*constants, *[0.0] * 5)[:5])
         self._exchanged: tuple[DeviceArray, ...] = (
-            device.empty((down, B, H), dtype),
-            device.empty((B, H), dtype),
-            device.empty((B, H), dtype),
-            device.empty((B, K), dtype),
+            *(device.empty(shape, dtype) for shape in plan.exchanged),
             device.upload(np.zeros(1, np.uint32)),
         )
         batch_bytes = B * D * dtype.itemsize
-        self._batches = max(1, min(GATHERED_BYTES // batch_bytes, MOST_STEPS))
+        most = min(GATHERED_BYTES // batch_bytes, MOST_STEPS)
+        self.gathered = Gathered(buffers, D, dtype, most)
         self.has_run = False
 
     @property
@@ -225,34 +258,21 @@ class Persistent:
             There is no room for the gathered rows of one batch.
         """
         n_full, rest = divmod(call.n, call.size)
-        self._make_room(min(n_full, self._batches), call.size)
+        self.gathered.make_room(n_full, call.size)
         number = 0
         while number < n_full:
-            n_batches = min(self._batches, call.side_by_side(number), n_full - number)
+            n_batches = min(self.gathered.most, call.side_by_side(number), n_full - number)
             self._launch(call, rates, number, n_batches, call.size)
             number += n_batches
         if rest:
             self._launch(call, rates, n_full, 1, rest)
-
-    def _make_room(self, n_batches: int, size: int) -> None:
-        """Have memory for the gathered rows of so many batches, or for as many as there is."""
-        while n_batches > 1:
-            try:
-                self._gathered(n_batches * size)
-            except DeviceMemoryError:
-                n_batches = self._batches = n_batches // 2
-            else:
-                return
-
-    def _gathered(self, rows: int) -> DeviceArray:
-        return self._buffers.take("gathered", (rows, self._plan.size[1]), self._dtype)
 
     def _launch(
         self, call: Call, rates: DeviceArray, number: int, n_batches: int, size: int
     ) -> None:
         """Queue batches of so many rows each, from batch ``number`` of the call."""
         batch = Batch(call.rows, number * call.size, number, n_batches * size)
-        x = self._gathered(batch.size)
+        x = self.gathered.rows(batch.size)
         call.gather(self._program, batch, x)
         targets = call.targets
         is_class = self._network.output == "softmax"
@@ -296,18 +316,17 @@ class Persistent:
         )
 
 
-def build(device: CupyDevice, dtype: FloatDtype, plan: Plan) -> CooperativeKernel:
-    """Compile the kernel for a plan.
-
-    Raises
-    ------
-    RuntimeError
-        Not all blocks can be resident at once.
-    """
-    kernel = device.persistent(dtype, KERNEL, threads=THREADS, shared_bytes=plan.shared_bytes)
+def build(
+    device: CupyDevice, network: Network, batch_size: int, dtype: FloatDtype
+) -> tuple[CooperativeKernel, Plan] | str:
+    """Compile the kernel and spread a network over its blocks, or say what is in the way."""
+    plan = choose(network, batch_size, dtype, device.limits())
+    if isinstance(plan, str):
+        return plan
+    kernel = device.persistent(dtype, plan.kernel, threads=THREADS, shared_bytes=plan.shared_bytes)
     if kernel.resident < plan.blocks:
-        raise RuntimeError(
+        return (
             f"the device runs {kernel.resident} blocks of the persistent kernel at once, "
             f"{plan.blocks} are needed"
         )
-    return kernel
+    return kernel, plan

@@ -6,8 +6,7 @@ compiled or allocated here.
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +20,6 @@ CupyModule: TypeAlias = Any
 Geometry: TypeAlias = tuple[int, ...]
 Argument: TypeAlias = "DeviceArray | np.generic"
 """What a kernel takes: a device array, or a NumPy scalar of exactly the parameter's width."""
-
-SHRUNK: Final = ".*grid size exceeds"
-"""Words of CuPy's warning that it launches a cooperative grid smaller than it was asked to."""
 
 
 class Pointer(Protocol):
@@ -69,49 +65,3 @@ class Program:
     ) -> None:
         """Queue one kernel on the current device and stream."""
         self._functions[name](grid, block, args)
-
-
-class CooperativeKernel:
-    """A kernel whose blocks wait for each other: all of them run at once, or none does.
-
-    Parameters
-    ----------
-    function
-        CuPy's kernel.
-    threads, shared_bytes
-        Of a block.
-    resident
-        Blocks that the device can run at once.
-    seconds
-        What compiling took.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., None],
-        *,
-        threads: int,
-        shared_bytes: int,
-        resident: int,
-        seconds: float,
-    ) -> None:
-        self._function = function
-        self._threads, self._shared_bytes = threads, shared_bytes
-        self.resident = resident
-        self.seconds = seconds
-
-    def launch(self, blocks: int, args: tuple[Argument, ...]) -> None:
-        """Queue it on the current device and stream.
-
-        Raises
-        ------
-        RuntimeError
-            The blocks cannot all be resident; nothing has been queued.
-        """
-        with warnings.catch_warnings():
-            # CuPy warns before it launches a smaller grid.
-            warnings.filterwarnings("error", SHRUNK)
-            try:
-                self._function((blocks,), (self._threads,), args, shared_mem=self._shared_bytes)
-            except Warning as warning:
-                raise RuntimeError(f"{blocks} blocks cannot be resident: {warning}") from warning

@@ -19,6 +19,9 @@ COMPILE_OPTIONS = ("--std=c++17", "-prec-div=true", "-prec-sqrt=true")
 STRICT_OPTIONS = (*COMPILE_OPTIONS, "-fmad=false")
 """Without fused multiply-adds; what -ftz=true means for strict mode is said in strict.cu."""
 
+SHARED_BY_PERSISTENT = ("common.cu", "formulas.cu", "tiles.cu", "rows.cu")
+"""What both persistent kernels begin with."""
+
 
 def checks_source() -> str:
     """Text of ``checks.cu``."""
@@ -34,7 +37,17 @@ def kernel_source(*, strict: bool = False) -> str:
 
 def persistent_source() -> str:
     """Text of the persistent kernel's program."""
-    return put_together("common.cu", "formulas.cu", "persistent.cu")
+    return put_together(*SHARED_BY_PERSISTENT, "persistent.cu")
+
+
+def cluster_source() -> str:
+    """Text of its form with clusters of blocks, which :func:`clustered` has options for."""
+    return put_together(*SHARED_BY_PERSISTENT, "distributed.cu", "cluster.cu")
+
+
+def clustered(size: int) -> tuple[str, ...]:
+    """NVRTC options beside the others: how many blocks a cluster has."""
+    return (f"-DCLUSTER={size}",)
 
 
 def compile_options(dtype: FloatDtype, *, strict: bool = False) -> tuple[str, ...]:

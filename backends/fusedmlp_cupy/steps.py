@@ -7,11 +7,12 @@ that cannot be had gives way to the next. What a step computes is in passes.py a
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fusedmlp_cupy import kernels, persistent, products
+from fusedmlp_cupy import clusters, kernels, persistent, products
+from fusedmlp_cupy.gathering import Gathered
 from fusedmlp_cupy.kernels import Batch
 from fusedmlp_cupy.launching import GROUP_STEPS, Graphs, one_line
 from fusedmlp_cupy.products import is_small
@@ -19,15 +20,25 @@ from fusedmlp_cupy.products import is_small
 if TYPE_CHECKING:
     from fusedmlp.network import Network
     from fusedmlp.types import FloatDtype
+    from fusedmlp_cupy.buffers import Buffers
     from fusedmlp_cupy.call import Call
+    from fusedmlp_cupy.cooperative import CooperativeKernel
     from fusedmlp_cupy.cublas import Cublas
     from fusedmlp_cupy.data import CupyData
     from fusedmlp_cupy.device import CupyDevice
     from fusedmlp_cupy.launching import Launching
     from fusedmlp_cupy.passes import Passes
     from fusedmlp_cupy.persistent import Persistent, Plan
-    from fusedmlp_cupy.programs import CooperativeKernel, DeviceArray, Program
+    from fusedmlp_cupy.programs import DeviceArray, Program
     from fusedmlp_cupy.updates import Updates
+
+
+AHEAD_BYTES: Final = 16 * 2**20
+"""Inputs that one launch gathers for steps to come: few enough to be in the second-level cache of a
+large device when they are read. An estimate that no device has confirmed."""
+
+ALIGNMENT: Final = 256
+"""Bytes at whose multiples CuPy's arrays begin, at least."""
 
 
 def own_handle(
@@ -51,18 +62,39 @@ def persistent_kernel(
     dtype: FloatDtype,
     launching: Launching,
 ) -> tuple[CooperativeKernel, Plan] | None:
-    """Build the persistent kernel, where steps are to be run in it and it can be had."""
-    if launching.used != "persistent":
+    """Build a persistent kernel, where steps are to be run in one and it can be had."""
+    if launching.used not in ("persistent", "cluster"):
         return None
-    plan = persistent.choose(network, batch_size, dtype, device.limits())
-    if isinstance(plan, str):
-        launching.fall_back("graph", plan)
-        return None
+    build = clusters.build if launching.used == "cluster" else persistent.build
     try:
-        return persistent.build(device, dtype, plan), plan
-    except RuntimeError as error:
-        launching.fall_back("graph", one_line(error))
+        found = build(device, network, batch_size, dtype)
+    except (OSError, AttributeError, RuntimeError) as error:
+        found = one_line(error)
+    if isinstance(found, str):
+        launching.fall_back("graph", found)
         return None
+    if launching.asked is not None:
+        launching.why = f"asked for: {found[1]}"
+    return found
+
+
+def most_ahead(size: int, shape: tuple[int, int], itemsize: int, *, own: bool) -> int:
+    """Return the steps whose rows are gathered by one launch.
+
+    cuBLAS may choose its kernel, and so the order of sums, by where its operands lie: where it
+    multiplies the inputs, each batch must begin as whole arrays do, or is gathered alone.
+
+    Parameters
+    ----------
+    shape
+        Of the first layer.
+    own
+        Whether small products are the kernels of products.cu.
+    """
+    batch_bytes = size * shape[0] * itemsize
+    if batch_bytes % ALIGNMENT and not (own and is_small(size, *shape)):
+        return 1
+    return min(GROUP_STEPS, AHEAD_BYTES // batch_bytes)
 
 
 class Steps:
@@ -80,11 +112,17 @@ class Steps:
         Weight of the penalty.
     strict
         Whether every step is launched by itself, and nothing counts from a cursor.
+
+    Attributes
+    ----------
+    gathered
+        Rows of some steps of a group; what a step gathers alone is in ``passes``.
     """
 
     def __init__(
         self,
         device: CupyDevice,
+        buffers: Buffers,
         program: Program,
         passes: Passes,
         updates: Updates,
@@ -105,6 +143,9 @@ class Steps:
         self.persistent = persistent
         self.cursor = device.empty((2,), np.int64)
         shapes = passes.network.layer_shapes
+        x = passes.a[0]
+        most = most_ahead(batch_size, shapes[0], x.dtype.itemsize, own=passes.layers.own)
+        self.gathered = Gathered(buffers, shapes[0][0], x.dtype, most)
         self._descends = updates.is_plain and passes.layers.can_descend(batch_size, shapes)
 
     @property
@@ -142,26 +183,50 @@ class Steps:
 
         Nothing that a group queues depends on where in the call it is: the cursor does.
         """
-        kernels.advance_cursor(self._program, self.cursor, 0, 0, restart=True)
-        self.graphs.forget_unless(call.buffers.generation)
         n_full, rest = divmod(call.n, call.size)
         n_groups, n_single = divmod(n_full, GROUP_STEPS)
+        if n_groups:
+            self.gathered.make_room(GROUP_STEPS, call.size)
+        kernels.advance_cursor(self._program, self.cursor, 0, 0, restart=True)
+        self.graphs.forget_unless(call.buffers.generation)
         groups = [(GROUP_STEPS, call.size)] * n_groups + [(1, call.size)] * n_single
         for n_steps, size in groups + [(1, rest)] * (rest > 0):
             group = partial(self._queue_group, n_steps, size, call, rates)
             self.graphs.run(data, (n_steps, size), group)
 
     def _queue_group(self, n_steps: int, size: int, call: Call, rates: DeviceArray) -> None:
-        """Queue steps of so many rows each, counted from the cursor, and move it on."""
-        for number in range(n_steps):
-            batch = Batch(call.rows, number * size, number, size, self.cursor)
-            self._take_step(batch, call, rates)
+        """Queue steps of so many rows each, counted from the cursor, and move it on.
+
+        The rows of many are gathered by one launch: into fewer than all where memory is short.
+        """
+        for first in range(0, n_steps, self.gathered.most):
+            n = min(self.gathered.most, n_steps - first)
+            ahead = self._gather_ahead(first, n, size, call) if n > 1 else None
+            for i, number in enumerate(range(first, first + n)):
+                batch = Batch(call.rows, number * size, number, size, self.cursor)
+                x = None if ahead is None else ahead[i * size : (i + 1) * size]
+                self._take_step(batch, call, rates, x)
         kernels.advance_cursor(self._program, self.cursor, n_steps, n_steps * size)
 
-    def _take_step(self, batch: Batch, call: Call, rates: DeviceArray) -> None:
-        """Queue one step: gradients and update, at once for plain SGD on small products."""
+    def _gather_ahead(self, first: int, n_steps: int, size: int, call: Call) -> DeviceArray:
+        """Queue the gathering of some steps' rows, counted from the cursor."""
+        rows = Batch(call.rows, first * size, first, n_steps * size, self.cursor)
+        x = self.gathered.rows(rows.size)
+        call.gather(self._program, rows, x)
+        return x
+
+    def _take_step(
+        self, batch: Batch, call: Call, rates: DeviceArray, x: DeviceArray | None = None
+    ) -> None:
+        """Queue one step: gradients and update, at once for plain SGD on small products.
+
+        Parameters
+        ----------
+        x
+            (B, D) inputs where they have been gathered.
+        """
         passes = self._passes
-        for layer, delta, a in passes.backward(batch, call):
+        for layer, delta, a in passes.backward(batch, call, x):
             if self._descends:
                 W, b = passes.weights[layer], passes.biases[layer]
                 products.sgd_gradients(self._program, a, delta, W, b, rates, batch, self._l2)

@@ -25,7 +25,9 @@ from gpu_check.timing import ROUNDS, epoch_figures, rounds_of
 
 WORKLOADS = {each.name: (each.network, each.batch_size) for each in workloads.WORKLOADS}
 MNIST_ROWS = 60_000
-TF32_CAPABILITY = 8.0
+
+CAPABILITIES = {"tf32": ("TF32", 8.0), "cluster": ("clusters of blocks", 9.0)}
+"""Options that not every device has: their names, and the compute capability that they need."""
 
 
 def pixels(rows=None):
@@ -69,26 +71,19 @@ def build(backend, network, batch_size, x, y, optimizer=None, dtype="float32", w
     return engine, engine.stage(x, y, w)
 
 
-def with_tf32():
-    """The backend with TF32, where the device has it."""
+def backend_with(**options):
+    """The backend with options, where the device has them."""
     capability = CupyBackend().device().facts["compute_capability"]
-    if float(capability) < TF32_CAPABILITY:
-        raise NotHereError(f"compute capability {capability}: TF32 needs {TF32_CAPABILITY}")
-    return CupyBackend(tf32=True)
+    for option in options.keys() & CAPABILITIES.keys():
+        name, needed = CAPABILITIES[option]
+        if float(capability) < needed:
+            raise NotHereError(f"compute capability {capability}: {name} needs {needed}")
+    return CupyBackend(**options)
 
 
 def training(**options):
     """An MNIST-sized epoch of both networks, and what follows from its time."""
-    backend = CupyBackend(**options)
-    yield from epochs_of(backend)
-
-
-def training_tf32():
-    """The same with TF32."""
-    yield from epochs_of(with_tf32())
-
-
-def epochs_of(backend):
+    backend = backend_with(**options)
     x, y, _ = pixels()
     cases = [
         (name, partial(train, backend, network, size, x, y))

@@ -88,7 +88,7 @@ def trajectories(dtypes):
 
 def parity(**options):
     """All trajectories in both types, and bits that must be equal."""
-    backend = CupyBackend(**options)
+    backend = engine.backend_with(**options)
     cases = [
         (name, partial(compare, backend, each, trajectory_bound(each.dtype)))
         for name, each in trajectories(("float32", "float64")).items()
@@ -98,7 +98,7 @@ def parity(**options):
 
 def parity_tf32():
     """Those in float32 with TF32's products, within a bound that float32's results meet as well."""
-    backend, bound = engine.with_tf32(), tf32_trajectory_bound()
+    backend, bound = engine.backend_with(tf32=True), tf32_trajectory_bound()
     yield from several(
         (name, partial(compare, backend, each, bound))
         for name, each in trajectories(("float32",)).items()
@@ -117,8 +117,9 @@ def compare(backend, trajectory, bound):
 def compare_bits(options):
     """Calls long enough for groups of steps, beside eager ones and beside themselves.
 
-    Graphs hold the launches of eager steps, and so have their bits. Another way to launch may sum
-    in another order: its difference is noted. Each repeats its own bits.
+    Graphs hold the launches of eager steps, and so have their bits; clusters have those of the
+    persistent kernel without. Another way to launch may sum in another order: its difference is
+    noted. Each repeats its own bits.
     """
     rng = np.random.default_rng(2)
     network = Network(BITS_SIZES, "tanh", dropout=0.2)
@@ -127,18 +128,22 @@ def compare_bits(options):
     y = rng.integers(0, network.n_outputs, N)
     orders = [rng.integers(0, N, size * n_steps - 7) for _ in range(3)]
     found = []
-    for each in (options, options, {"eager": True}):
+    same = [{"persistent": True}] if options == {"cluster": True} else []
+    for each in (options, options, {"eager": True}, *same):
         adamw = make_optimizer("adamw")
         built, data = engine.build(CupyBackend(**each), network, size, x, y, adamw)
         losses = [built.train_epoch(data, o, np.full(n_steps, 1e-3)).losses for o in orders]
         found.append(np.concatenate([*losses, *(a.ravel() for a in built.parameters())]))
-    once, again, eager = (each.tobytes() for each in found)
+    once, again, eager, *blocks = (each.tobytes() for each in found)
     if once != again:
         raise BreachedError("a second run has other bits than the first")
     if once != eager and options == {"graph": True}:
         raise BreachedError("replayed graphs have other bits than eager steps")
+    if any(once != each for each in blocks):
+        raise BreachedError("clusters have other bits than the persistent kernel without them")
     apart = difference(found[0], found[2])
-    return {"repeat": "equal", "beside eager": f"{apart:.3g} apart" if apart else "equal"}
+    figures = {"repeat": "equal", "beside eager": f"{apart:.3g} apart" if apart else "equal"}
+    return figures | {"beside persistent": "equal"} if blocks else figures
 
 
 def masks():

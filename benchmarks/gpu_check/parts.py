@@ -24,7 +24,7 @@ def all_parts():
     return parts | {
         "training-default": Part(40, engine.training),
         "parity-tf32": Part(40, parity.parity_tf32),
-        "training-tf32": Part(40, engine.training_tf32),
+        "training-tf32": Part(40, partial(engine.training, tf32=True)),
         "masks": Part(20, parity.masks),
         "launches": Part(20, limits.launches),
         "graphs": Part(30, limits.graphs),

@@ -39,7 +39,7 @@ def ceilings(*, tf32=False):
     """
     cupy = importlib.import_module("cupy")
     if tf32:
-        engine.with_tf32()
+        engine.backend_with(tf32=True)
     device = CupyDevice(cupy, 0, tf32=tf32)
     with device.active():
         blas = device.cublas()
@@ -118,7 +118,7 @@ def handle():
 def replayed(cupy, form, *, tf32):
     """One product of the large network: queued, and replayed into an output that was emptied."""
     if tf32:
-        engine.with_tf32()
+        engine.backend_with(tf32=True)
     device = CupyDevice(cupy, 0, tf32=tf32)
     network, size = max(engine.WORKLOADS.values(), key=lambda each: each[1])
     m, k, n = size, network.sizes[0], network.sizes[1]

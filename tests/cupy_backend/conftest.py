@@ -9,9 +9,9 @@ import cupy_shim
 import cupy_standin
 import pytest
 
-from fusedmlp_cupy import cublas, persistent
+from fusedmlp_cupy import clusters, cublas, driver, persistent
 from fusedmlp_cupy.device import CupyDevice
-from fusedmlp_cupy.sources import kernel_source, persistent_source
+from fusedmlp_cupy.sources import kernel_source, put_together
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 DEVICE_THREADS = persistent.THREADS
@@ -25,15 +25,19 @@ def built(source, folder):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cublas_libraries():
-    """Handles on a stand-in are made of its own cuBLAS."""
-    load = cublas.load
+def libraries():
+    """Handles on a stand-in are made of its own cuBLAS, and its own driver is asked."""
+    load, load_driver = cublas.load, driver.load
 
     def of(cupy):
         return cupy.cublas_library if isinstance(cupy, cupy_standin.StandIn) else load(cupy)
 
+    def driver_of(cupy):
+        return cupy.driver_library if isinstance(cupy, cupy_standin.StandIn) else load_driver(cupy)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cublas, "load", of)
+        patch.setattr(driver, "load", driver_of)
         yield
 
 
@@ -60,8 +64,8 @@ def strict_kernels(shim_folder):
 
 @pytest.fixture(scope="session")
 def persistent_kernels(shim_folder):
-    """persistent.cu, built once."""
-    return built(persistent_source(), shim_folder)
+    """persistent.cu and cluster.cu, built once."""
+    return built(put_together(*cupy_shim.ALL_PERSISTENT), shim_folder)
 
 
 @pytest.fixture
@@ -118,7 +122,7 @@ def device(standin):
         yield device
 
 
-WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent")
+WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent", "cluster")
 
 
 @pytest.fixture(params=WAYS)
@@ -129,3 +133,16 @@ def way(request, monkeypatch):
     if products:
         monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", 0)
     return name
+
+
+@pytest.fixture
+def clusters_of(monkeypatch):
+    """Sets how many clusters of which size a device runs at once, on multiprocessors enough."""
+
+    def set_to(standin, size, n_clusters):
+        monkeypatch.setattr(clusters, "SIZES", (size,))
+        monkeypatch.setattr(standin, "clusters", lambda _size, _shared: n_clusters)
+        for name, value in cupy_standin.LARGE.items():
+            monkeypatch.setitem(cupy_standin.PROPERTIES, name, value)
+
+    return set_to

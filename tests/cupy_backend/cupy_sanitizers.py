@@ -77,8 +77,8 @@ class Recorder:
         self.recording = Recording()
         self._seen: set[object] = set()
 
-    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False) -> None:
-        options = {"shared": shared, "cooperative": cooperative}
+    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False, cluster=1) -> None:
+        options = {"shared": shared, "cooperative": cooperative, "cluster": cluster}
         key = (name, *((a.shape, a.dtype) if isinstance(a, np.ndarray) else None for a in args))
         if key in self._seen:
             self._kernels(name, grid, block, args, **options)
@@ -88,7 +88,7 @@ class Recorder:
         text = name.encode()
         parts = [_number(len(text)), text]
         parts += [_number(n) for shape in (grid, block) for n in (*shape, 1, 1)[:3]]
-        parts += [_number(cooperative), _number(shared), _number(len(args))]
+        parts += [_number(n) for n in (cooperative, shared, cluster, len(args))]
         for value, parameter in zip(args, parameters, strict=True):
             kind = (2 if parameter.const else 3) if isinstance(value, np.ndarray) else 0
             kind = 1 if parameter.pointer and not kind else kind
@@ -145,8 +145,9 @@ def build(source: str, real: str, sanitizer: str, folder: Path, name: str) -> Pa
 def barriers(source: str) -> list[str]:
     """The function around each barrier of a source, in the order of their numbers."""
     functions, function = [], ""
-    compiled = re.sub(r"#ifndef GRID_BARRIER.*?#endif", "", source, flags=re.DOTALL)
-    for before in re.split(r"__syncthreads\(\);|GRID_BARRIER\(\w+\);", compiled)[:-1]:
+    compiled = re.sub(r"#ifndef (?:GRID|CLUSTER)_BARRIER.*?#endif", "", source, flags=re.DOTALL)
+    kinds = r"__syncthreads\(\);|GRID_BARRIER\(\w+\);|CLUSTER_BARRIER\(\);"
+    for before in re.split(kinds, compiled)[:-1]:
         heads = re.findall(r"^(?:__device__|KERNEL)[^;(]* (\w+)\(", before, re.MULTILINE)
         function = heads[-1] if heads else function
         functions.append(function)

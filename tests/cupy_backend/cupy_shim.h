@@ -5,7 +5,8 @@
 // bits in both. Not modelled: warps, memory ordering, occupancy, rounding modes, speed.
 //
 // Blocks of a cooperative launch are all there at once: each runs up to the grid's next barrier, then
-// the next block does. Their shared memory is that of the launch, which ends at a forbidden page.
+// the next block does. Blocks of a cluster take the same turns within it, at the cluster's barriers.
+// Their shared memory is that of the launch, which ends at a forbidden page.
 //
 // Caught here: a barrier that some threads of a block or some blocks miss, shared memory read before
 // it is written (it starts as NaN in every block), grids and blocks beyond the hardware's limits, and
@@ -34,9 +35,9 @@ extern "C" char __stop_shim_shared[] __attribute__((visibility("hidden")));
 namespace shim {
 
 enum { STACK_BYTES = 64 * 1024, MAX_THREADS = 1024, MAX_FIBERS = 8 * MAX_THREADS };
-enum Waits { NOT, FOR_BLOCK, FOR_GRID };
+enum Waits { NOT, FOR_BLOCK, FOR_CLUSTER, FOR_GRID };
 
-struct Fiber { jmp_buf at; bool created, finished; Waits waits; };
+struct Fiber { jmp_buf at; bool created; Waits waits; };
 
 static std::vector<Fiber> fibers(MAX_FIBERS);
 static char* const stacks = (char*)mmap(
@@ -49,6 +50,7 @@ static void (*body)(void*);
 static void* body_argument;
 
 static char* dynamic_shared; // of the block that runs
+static int cluster;          // blocks of each
 
 static void barrier(Waits waits)
 {
@@ -62,7 +64,6 @@ static void run_fiber()
 {
     for (;;) {
         body(body_argument);
-        fibers[current].finished = true;
         barrier(NOT);
     }
 }
@@ -88,33 +89,32 @@ static void resume(int first, int index)
 }
 
 static const char* const DIVERGED =
-    "some threads of a block ended or wait for the grid while others wait at __syncthreads()";
+    "some threads of a block ended or wait for other blocks while others wait at __syncthreads()";
 
-// Runs a block to its end or to the grid's barrier.
-static const char* run_block(int first, int n_threads, bool backwards, bool* ended)
+// Runs a block to its end (NOT) or to the next barrier that it shares with other blocks.
+static const char* run_block(int first, int n_threads, bool backwards, Waits* stopped)
 {
     for (;;) {
-        int finished = 0, at_grid = 0;
+        int at[4] = {};
         for (int i = 0; i < n_threads; ++i) {
             const int index = backwards ? n_threads - 1 - i : i;
             resume(first, index);
-            finished += fibers[first + index].finished;
-            at_grid += fibers[first + index].waits == FOR_GRID;
+            ++at[fibers[first + index].waits];
         }
-        *ended = finished == n_threads;
-        if (*ended || at_grid == n_threads)
-            return nullptr;
-        if (finished || at_grid)
+        for (Waits waits : {NOT, FOR_CLUSTER, FOR_GRID})
+            if (at[waits] == n_threads) {
+                *stopped = waits;
+                return nullptr;
+            }
+        if (at[FOR_BLOCK] < n_threads)
             return DIVERGED;
     }
 }
 
-static void enter_block(unsigned long long b, int first, int n_threads)
+static void enter_block(unsigned long long b)
 {
     blockIdx = {(unsigned)(b % gridDim.x), (unsigned)(b / gridDim.x % gridDim.y),
                 (unsigned)(b / ((unsigned long long)gridDim.x * gridDim.y))};
-    for (int i = first; i < first + n_threads; ++i)
-        fibers[i].finished = false;
 }
 
 static const char* run_blocks(int n_threads, bool backwards)
@@ -122,12 +122,12 @@ static const char* run_blocks(int n_threads, bool backwards)
     const unsigned long long n_blocks = (unsigned long long)gridDim.x * gridDim.y * gridDim.z;
     for (unsigned long long i = 0; i < n_blocks; ++i) {
         memset(__start_shim_shared, 0xFF, __stop_shim_shared - __start_shim_shared);
-        enter_block(backwards ? n_blocks - 1 - i : i, 0, n_threads);
-        bool ended;
-        if (const char* failure = run_block(0, n_threads, backwards, &ended))
+        enter_block(backwards ? n_blocks - 1 - i : i);
+        Waits stopped;
+        if (const char* failure = run_block(0, n_threads, backwards, &stopped))
             return failure;
-        if (!ended)
-            return "a launch that is not cooperative waits for its grid";
+        if (stopped != NOT)
+            return "a launch that is not cooperative waits for other blocks";
     }
     return nullptr;
 }
@@ -150,6 +150,35 @@ struct SharedMemory {
     char* of(size_t block) { return memory + (block + 1) * each - page - bytes; }
 };
 
+static SharedMemory* all_shared;
+
+// Runs a cluster to its end (NOT) or to the grid's barrier.
+static const char* run_cluster(int first, int n_threads, bool backwards, Waits* stopped)
+{
+    for (;;) {
+        int at[4] = {};
+        for (int i = 0; i < cluster; ++i) {
+            const int b = first + (backwards ? cluster - 1 - i : i);
+            blockIdx = {(unsigned)b, 0, 0};
+            dynamic_shared = all_shared->of(b);
+            if (const char* failure = run_block(b * n_threads, n_threads, backwards, stopped))
+                return failure;
+            ++at[*stopped];
+        }
+        if (at[*stopped] < cluster)
+            return "some blocks of a cluster ended or wait for the grid while others wait for it";
+        if (*stopped != FOR_CLUSTER)
+            return nullptr;
+    }
+}
+
+// Where another block of the cluster has what this one has at `mine`.
+template <typename T> static T* of_rank(T* mine, int rank)
+{
+    const int first = blockIdx.x - blockIdx.x % cluster;
+    return (T*)(all_shared->of(first + rank) + ((char*)mine - dynamic_shared));
+}
+
 static const char* run_grid(int n_threads, bool backwards, size_t shared_bytes)
 {
     const int n_blocks = (int)gridDim.x;
@@ -157,24 +186,24 @@ static const char* run_grid(int n_threads, bool backwards, size_t shared_bytes)
         return "more blocks than can be resident at once";
     if (__stop_shim_shared - __start_shim_shared > (long)sizeof shim_shared_exists)
         return "a program of cooperative kernels has __shared__ arrays: all blocks would share them";
+    if (n_blocks % cluster)
+        return "a grid that is no multiple of its clusters";
     SharedMemory shared(n_blocks, shared_bytes);
-    for (bool first = true;; first = false) {
+    all_shared = &shared;
+    const int n_clusters = n_blocks / cluster;
+    for (;;) {
         int n_ended = 0;
-        for (int i = 0; i < n_blocks; ++i) {
-            const int b = backwards ? n_blocks - 1 - i : i;
-            if (first)
-                enter_block(b, b * n_threads, n_threads);
-            blockIdx = {(unsigned)b, 0, 0};
-            dynamic_shared = shared.of(b);
-            bool ended;
-            if (const char* failure = run_block(b * n_threads, n_threads, backwards, &ended))
+        for (int i = 0; i < n_clusters; ++i) {
+            const int first = cluster * (backwards ? n_clusters - 1 - i : i);
+            Waits stopped;
+            if (const char* failure = run_cluster(first, n_threads, backwards, &stopped))
                 return failure;
-            n_ended += ended;
+            n_ended += stopped == NOT;
         }
-        if (n_ended == n_blocks)
+        if (n_ended == n_clusters)
             return nullptr;
         if (n_ended)
-            return "some blocks ended while others wait for the grid";
+            return "some clusters ended while others wait for the grid";
     }
 }
 
@@ -184,8 +213,9 @@ static void on_fault(int) { siglongjmp(fault, 1); }
 
 static const char* launch(
     const unsigned* grid, const unsigned* block, bool backwards, bool cooperative,
-    size_t shared_bytes, void (*kernel)(void*), void* args)
+    size_t shared_bytes, int blocks_of_cluster, void (*kernel)(void*), void* args)
 {
+    cluster = blocks_of_cluster;
     blockDim = {block[0], block[1], block[2]};
     gridDim = {grid[0], grid[1], grid[2]};
     const unsigned long long n_threads = (unsigned long long)block[0] * block[1] * block[2];
@@ -220,4 +250,10 @@ static const char* launch(
 
 #define __syncthreads() shim::barrier(shim::FOR_BLOCK)
 #define GRID_BARRIER(word) shim::barrier(shim::FOR_GRID)
+#define CLUSTER shim::cluster
+#define OF_CLUSTERS
+#define CLUSTER_BARRIER() shim::barrier(shim::FOR_CLUSTER)
+static int cluster_rank() { return blockIdx.x % shim::cluster; }
+static int cluster_size() { return shim::cluster; }
+using shim::of_rank;
 #define DYNAMIC_SHARED(name) char* const name = shim::dynamic_shared

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from fusedmlp_cupy.sources import SHARED_BY_PERSISTENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,6 +33,9 @@ PATIENCE = 300.0
 # Contraction into fused multiply-adds as NVRTC does by default is left off: the shim is for the
 # logic, and so rounds as NumPy does.
 FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-w"]
+
+ALL_PERSISTENT = (*SHARED_BY_PERSISTENT, "persistent.cu", "distributed.cu", "cluster.cu")
+"""Both persistent kernels' files: one program here, which is built once."""
 
 REALS = {"float32": "float", "float64": "double"}
 
@@ -64,7 +69,7 @@ class Parameter:
 def parameters_of(source: str, real: str) -> dict[str, list[Parameter]]:
     """The parameter list of every kernel in a source."""
     kernels = {}
-    for name, text in re.findall(r"^KERNEL (\w+)\(([^)]*)\)", source, re.MULTILINE):
+    for name, text in re.findall(r"^KERNEL (?:OF_CLUSTERS )?(\w+)\(([^)]*)\)", source, re.M):
         parameters = []
         for part in text.split(","):
             match = re.fullmatch(r"\s*(const )?(\w+)(\*?) (\w+)\s*", part)
@@ -107,8 +112,8 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
             f"static void body_{name}(void* p) "
             f"{{ auto* a = (Args_{name}*)p; {name}({arguments}); }}\n"
             f'extern "C" const char* shim_{name}(const unsigned* grid, const unsigned* block, '
-            f"int backwards, int cooperative, size_t shared, void* args) "
-            f"{{ return shim::launch(grid, block, backwards, cooperative, shared, "
+            f"int backwards, int cooperative, size_t shared, int cluster, void* args) "
+            f"{{ return shim::launch(grid, block, backwards, cooperative, shared, cluster, "
             f"body_{name}, args); }}\n"
         )
     text = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{source}\n' + "".join(entries)
@@ -151,6 +156,23 @@ def c_type(parameter: Parameter, real: str) -> str:
     return f"{kind}*" if parameter.pointer else kind
 
 
+def planted(source: str, faults: dict[str, tuple[str, str]], real: str, folder: Path) -> Planted:
+    """Build a source with all faults in it, each asleep until it is chosen.
+
+    Parameters
+    ----------
+    faults
+        Text of the source, and what takes its place: ``PLANTED`` is 1 where the fault is awake.
+    """
+    for number, (sound, fault) in enumerate(faults.values(), start=1):
+        assert source.count(sound) == 1, sound
+        source = source.replace(sound, fault.replace("PLANTED", f"(planted == {number})"))
+    built = Planted(f'extern "C" {{ int planted = 0; }}\n{source}', real, folder)
+    built.checked = False
+    built.faults = ["", *faults]
+    return built
+
+
 RUNS = (("as chosen", False), ("as chosen", True), ("one block", False), ("one block", True))
 """How a checked launch is repeated: the grid, and whether threads and blocks go backwards.
 
@@ -172,10 +194,10 @@ class Kernels:
         self.launched: set[str] = set()
         self.checked = True
 
-    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False) -> None:
+    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False, cluster=1) -> None:
         self.launched.add(name)
         values = self._arguments(name, args)
-        options = {"shared": shared, "cooperative": cooperative}
+        options = {"shared": shared, "cooperative": cooperative, "cluster": cluster}
         if not self.checked:
             self._run(name, grid, block, values, backwards=False, **options)
             return
@@ -199,7 +221,7 @@ class Kernels:
                 f"{'backwards' if backwards else 'forwards'}"
             )
 
-    def _run(self, name, grid, block, values, backwards, *, shared=0, cooperative=False) -> None:
+    def _run(self, name, grid, block, values, backwards, *, shared, cooperative, cluster) -> None:
         class Args(ctypes.Structure):
             _fields_ = [(f"a{i}", type(value)) for i, value in enumerate(values)]
 
@@ -212,6 +234,7 @@ class Kernels:
             int(backwards),
             int(cooperative),
             ctypes.c_size_t(shared),
+            int(cluster),
             ctypes.byref(Args(*values)),
         )
         assert failure is None, f"{name}{grid}{block}: {failure.decode()}"
@@ -241,3 +264,14 @@ class Kernels:
                 )
                 values.append(CTYPES[value.dtype.name](value.item()))
         return values
+
+
+class Planted(Kernels):
+    """Kernels with faults, of which none is awake at first: see :func:`planted`."""
+
+    faults: list[str]
+
+    def wake(self, fault: str) -> None:
+        """Have one fault alone, or none where it is the empty text."""
+        number = ctypes.c_int.in_dll(self._library, "planted")
+        number.value = self.faults.index(fault)

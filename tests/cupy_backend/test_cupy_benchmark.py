@@ -66,6 +66,8 @@ def checks(monkeypatch):
 def cupy(built_kernels, persistent_kernels, monkeypatch):
     for each in (*built_kernels.values(), *persistent_kernels.values()):
         each.checked = False
+    # Enough for a cluster that holds the weights of a network of 784 inputs.
+    monkeypatch.setitem(cupy_standin.PROPERTIES, "multiProcessorCount", 8)
     standin = cupy_bench.BenchStandIn(built_kernels, persistent=persistent_kernels)
     monkeypatch.setitem(sys.modules, "cupy", standin)
     monkeypatch.setattr(cublas, "load", lambda _cupy: standin.cublas_library)
@@ -111,6 +113,8 @@ def test_a_whole_run(checks, cupy, tmp_path, capsys):
             {"difference", "refused"} & set(each) for each in found.values() if "repeat" not in each
         )
     assert figures["parity-graph"]["bits"] == {"repeat": "equal", "beside eager": "equal"}
+    assert figures["parity-cluster"]["bits"]["beside persistent"] == "equal"
+    assert "1 cluster of 16 blocks" in figures["training-cluster"]["small"]["launches_because"]
     epoch = figures["training-tf32"]["small"]
     assert epoch["steps"] == 4
     assert epoch["first_loss"] == pytest.approx(2.3, abs=0.5)
@@ -138,7 +142,8 @@ def test_without_capability_nothing_of_tf32_and_clusters_is_measured(
     older = cupy_standin.PROPERTIES | {"major": 7, "minor": 5}
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda _: older)
     path = tmp_path / "out.json"
-    words = ["--out", str(path), "--parts", "parity-tf32,training-tf32,products-tf32,barriers"]
+    names = "parity-tf32,training-tf32,products-tf32,parity-cluster,training-cluster,barriers"
+    words = ["--out", str(path), "--parts", names]
     assert checks["gpu"].main(words, in_this_process(checks)) == 0
     parts = json.loads(path.read_text("utf-8"))["parts"]
     assert parts.pop("device")["state"] == "done"
@@ -197,6 +202,20 @@ def test_graphs_with_other_bits_than_eager_steps_breach(checks, cupy, monkeypatc
     monkeypatch.setattr(CupyBackend, "compile", different)
     with pytest.raises(BreachedError, match="other bits than eager steps"):
         checks["parity"].compare_bits({"graph": True})
+
+
+def test_clusters_with_other_bits_than_blocks_breach(checks, cupy, monkeypatch):
+    sound = CupyBackend.compile
+
+    def different(self, *args, **options):
+        engine = sound(self, *args, **options)
+        if self.device().facts["launches"] == "cluster":
+            engine.seed += 1  # other masks
+        return engine
+
+    monkeypatch.setattr(CupyBackend, "compile", different)
+    with pytest.raises(BreachedError, match="clusters have other bits"):
+        checks["parity"].compare_bits({"cluster": True})
 
 
 def test_a_network_that_a_way_refuses_is_named(checks, cupy, monkeypatch):

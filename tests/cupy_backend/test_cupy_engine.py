@@ -143,7 +143,7 @@ def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("storage", ["uint8", "float32", "float64", "csr"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("way", ["eager", "graph, cuBLAS", "persistent"], indirect=True)
+@pytest.mark.parametrize("way", ["eager", "graph, cuBLAS", "persistent", "cluster"], indirect=True)
 def test_trajectory_of_every_storage(fast, storage, reduction, dtype, way):
     network = Network((10, 6, 3), "relu", "softmax", 0.2)
     pair = engines(fast, network, SGD(), Objective(reduction), dtype, way=way)
@@ -196,7 +196,9 @@ def test_one_epoch_is_its_gradients_applied(standin):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("way", ["eager", "graph", "graph, cuBLAS", "persistent"], indirect=True)
+@pytest.mark.parametrize(
+    "way", ["eager", "graph", "graph, cuBLAS", "persistent", "cluster"], indirect=True
+)
 def test_sliced_epoch_equals_whole_bit_for_bit(fast, dtype, way):
     network = Network((8, 7, 4), "relu", "softmax", 0.5)
     n = 6 * B + 2

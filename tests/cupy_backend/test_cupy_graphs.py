@@ -295,7 +295,7 @@ def test_the_way_is_asked_for_by_name(cupy):
 
     work = Workload(NETWORK, 64)
     named = {f"cupy:1+{way}": way for way in WAYS}
-    assert set(named.values()) == {"eager", "graph", "persistent"}
+    assert set(named.values()) == {"eager", "graph", "persistent", "cluster"}
     for request, used in {"cupy": "graph", **named}.items():
         device = create(select(request, work, {})).device()
         assert device.facts["launches"] == used

@@ -14,13 +14,15 @@ import pytest
 
 from fusedmlp import backend
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp_cupy import clusters, persistent
 from fusedmlp_cupy import kernels as launches
-from fusedmlp_cupy import persistent
 from fusedmlp_cupy.adopting import CHECKS
 from fusedmlp_cupy.kernels import KERNELS, STRICT_KERNELS
 from fusedmlp_cupy.products import PRODUCTS
 from fusedmlp_cupy.sources import (
     checks_source,
+    cluster_source,
+    clustered,
     compile_options,
     kernel_source,
     persistent_source,
@@ -28,6 +30,10 @@ from fusedmlp_cupy.sources import (
 from fusedmlp_numpy import kernels as twins
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+
+CLUSTERS = [(90, size, "float32") for size in clusters.SIZES]
+CLUSTERS += [(100, 16, "float32"), (90, 16, "float64"), (100, 8, "float64"), (120, 8, "float64")]
+"""Architectures that have clusters, sizes of such, and types: not each with each, to save time."""
 
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 """What CuPy 14 appends to a module's own options, beside the architecture."""
@@ -69,12 +75,12 @@ def compiled(nvrtc, source, dtype, architecture, *, strict=False, more=()):
         nvrtc.destroyProgram(program)
 
 
-def compiled_ptx(nvrtc, dtype, *, strict=False, source=""):
+def compiled_ptx(nvrtc, dtype, *, strict=False, source="", more=()):
     """A program in NVIDIA's intermediate code, the engine's where no other is given."""
     source = source or kernel_source(strict=strict)
     program = nvrtc.createProgram(source, "kernels.cu", (), ())
     options = (*compile_options(dtype, strict=strict), *CUPY_ADDS, "-arch=compute_90")
-    nvrtc.compileProgram(program, options)
+    nvrtc.compileProgram(program, (*options, *more))
     ptx = nvrtc.getPTX(program)
     nvrtc.destroyProgram(program)
     return ptx if isinstance(ptx, str) else ptx.decode()
@@ -120,6 +126,33 @@ def test_the_persistent_kernel_waits_with_its_own_barrier(nvrtc):
     assert len(re.findall(r"\batom\.(?:\w+\.)*add\.u32", ptx)) == 2
     assert len(re.findall(r"\bld\.volatile\.(?:global\.)?u32", ptx)) >= 2
     assert len(re.findall(r"\bmembar\.gl|\bfence\.(?:sc|acq_rel)\.gpu", ptx)) == 4
+
+
+@pytest.mark.parametrize(("architecture", "cluster", "dtype"), CLUSTERS)
+def test_its_form_with_clusters_compiles(nvrtc, dtype, architecture, cluster):
+    """On the devices that have them; the others never see this source."""
+    more = (*clustered(cluster), "--ptxas-options=--verbose")
+    code, log = compiled(nvrtc, cluster_source(), dtype, architecture, more=more)
+    assert f".text.{clusters.ClusterPlan.kernel}\0".encode() in code
+    assert "warning" not in log, log
+    assert re.findall(r"(\d+) bytes (?:stack|spill)", log) == ["0", "0", "0"], log
+    (registers,) = map(int, re.findall(r"Used (\d+) registers", log))
+    assert registers * DEVICE_THREADS <= REGISTERS
+    capability = clusters.CAPABILITY[0] * 10 + clusters.CAPABILITY[1]
+    assert {each for each in ARCHITECTURES if each >= capability} == {each for each, *_ in CLUSTERS}
+
+
+@pytest.mark.parametrize("cluster", clusters.SIZES)
+def test_clusters_are_those_of_the_hardware(nvrtc, cluster):
+    """The shims put twins of all this in its place; see distributed.cu."""
+    ptx = compiled_ptx(nvrtc, "float32", source=cluster_source(), more=clustered(cluster))
+    assert re.search(rf"\.reqnctapercluster {cluster}(, 1, 1)?\s", ptx)
+    n_arrive = len(re.findall(r"barrier\.cluster\.arrive\.release\.aligned;", ptx))
+    n_wait = len(re.findall(r"barrier\.cluster\.wait\.acquire\.aligned;", ptx))
+    assert n_arrive == n_wait >= 4
+    assert len(re.findall(r"\bmapa\.u64", ptx)) >= 4
+    assert "%cluster_ctarank" in ptx
+    assert "%cluster_nctarank" in ptx
 
 
 def test_a_syntax_error_fails(nvrtc):

@@ -7,7 +7,6 @@ grid's barrier is one there, and how long a step takes.
 
 from __future__ import annotations
 
-import ctypes
 import re
 import sys
 import warnings
@@ -28,12 +27,12 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective
 from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
 from fusedmlp_cupy import CupyBackend, persistent
-from fusedmlp_cupy.device import Limits
+from fusedmlp_cupy.cooperative import Limits
 from fusedmlp_cupy.sources import persistent_source
 from problems import engine, flat, order, problem
 
 NETWORK = Network((11, 13, 5), "tanh", "softmax", 0.3)
-H200 = Limits(132, 232448, cooperative=True)
+H200 = Limits(132, 232448, True, (9, 0))
 
 
 @pytest.fixture
@@ -117,7 +116,7 @@ def test_many_gathers_give_the_bits_of_one(fast, monkeypatch):
         built, _ = engines(fast, NETWORK, make_optimizer("adam"), way="persistent")
         sums = built.train_epoch(built.stage(*data), np.arange(38)[::-1], np.full(6, 0.01))
         results.append((flat(built.parameters()).tobytes(), sums.losses.tobytes()))
-        lengths.append(built._steps.persistent._batches)
+        lengths.append(built._steps.persistent.gathered.most)
     assert lengths == [4096, 2, 1, 3]
     assert results[0] == results[1] == results[2] == results[3]
 
@@ -138,7 +137,9 @@ def test_gathers_are_as_long_as_memory_lets_them_be(fast):
                 built.train_epoch(staged, rows, rates)
             continue
         sums = built.train_epoch(staged, rows, rates)
-        results.append((built._steps.persistent._batches, flat(built.parameters()), sums.losses))
+        results.append(
+            (built._steps.persistent.gathered.most, flat(built.parameters()), sums.losses)
+        )
     assert [each[0] for each in results][1:] == [2, 1]
     for each in results[1:]:
         assert each[1].tobytes() == results[0][1].tobytes()
@@ -147,6 +148,7 @@ def test_gathers_are_as_long_as_memory_lets_them_be(fast):
 
 FAULTS = {
     "a tile left out": ("for (int i = 1; i < down;", "for (int i = 1 + PLANTED; i < down;"),
+    "columns left out": ("for (int i = 1; i < across;", "for (int i = 1 + PLANTED; i < across;"),
     "a lane left out": ("for (int lane = 1;", "for (int lane = 1 + PLANTED;"),
     "rows forgotten": ("begins ? (real)0 : so_far", "begins || PLANTED ? (real)0 : so_far"),
     "rows forgotten by a bias": (
@@ -158,8 +160,8 @@ FAULTS = {
     "the first step's mask": ("steps ? steps[step]", "steps ? steps[PLANTED ? batch : step]"),
     "a step's rows again": ("x += (int64)B * D;", "x += (int64)B * D * !PLANTED;"),
     "weights not stored": (
-        "e < tile.n_d * TILE_WIDTH; e += blockDim.x)\n            if",
-        "!PLANTED && e < tile.n_d * TILE_WIDTH; e += blockDim.x)\n            if",
+        "e < tile.n_d * TILE_WIDTH; e += blockDim.x)\n        if (e %",
+        "!PLANTED && e < tile.n_d * TILE_WIDTH; e += blockDim.x)\n        if (e %",
     ),
 }
 """Text of the source, and what takes its place."""
@@ -167,22 +169,15 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
-    """The kernel with all of FAULTS in it, each asleep until ``planted`` is its number."""
-    source = persistent_source()
-    for number, (sound, fault) in enumerate(FAULTS.values(), start=1):
-        assert source.count(sound) == 1, sound
-        source = source.replace(sound, fault.replace("PLANTED", f"(planted == {number})"))
-    source = f'extern "C" {{ int planted = 0; }}\n{source}'
-    built = cupy_shim.Kernels(source, "double", tmp_path_factory.mktemp("faulty"))
-    built.checked = False
-    return built
+    """The kernel with all of FAULTS in it."""
+    folder = tmp_path_factory.mktemp("faulty")
+    return cupy_shim.planted(persistent_source(), FAULTS, "double", folder)
 
 
 @pytest.mark.parametrize("fault", ["", *FAULTS])
 def test_a_planted_fault_is_found(fast, faulty, persistent_kernels, monkeypatch, fault):
     monkeypatch.setitem(persistent_kernels, "float64", faulty)
-    number = ctypes.c_int.in_dll(faulty._library, "planted")
-    number.value = list(FAULTS).index(fault) + 1 if fault else 0
+    faulty.wake(fault)
     network = Network((67, 65, 3), "tanh", "softmax", 0.3)
     pair = engines(fast, network, SGD(), dtype="float64", size=66, way="persistent")
     arguments = *pair, data_set(network, 4 * 66, "float64"), trajectory_bound("float64"), 0.1
@@ -332,7 +327,9 @@ def test_the_cut_depends_on_the_shape_alone():
     plan = persistent.choose(Network((784, 256, 10)), 64, "float32", H200)
     assert (plan.tiles, plan.depth, plan.blocks, plan.held) == ((16, 8), 52, 128, 1)
     assert plan.shared_bytes < 48 * 1024
-    small = persistent.choose(Network((784, 256, 10)), 64, "float32", Limits(40, 101_376, True))
+    small = persistent.choose(
+        Network((784, 256, 10)), 64, "float32", Limits(40, 101_376, True, (8, 6))
+    )
     assert (small.tiles, small.depth, small.blocks, small.held) == ((16, 8), 52, 40, 4)
     for D in (1, 15, 16, 17, 784, 5000):
         for across in (1, 8, 100, 200):
@@ -342,11 +339,11 @@ def test_the_cut_depends_on_the_shape_alone():
 
 
 DEVICES = {
-    "A100": (Limits(108, 163 * 1024, cooperative=True), (52.8, 105.5)),
-    "A10": (Limits(72, 99 * 1024, cooperative=True), (52.8, None)),
-    "H200": (H200, (46.3, 92.5)),
-    "RTX 5090": (Limits(170, 99 * 1024, cooperative=True), (46.3, 92.5)),
-    "T4": (Limits(40, 64 * 1024, cooperative=True), (None, None)),
+    "A100": (Limits(108, 163 * 1024, True, (8, 0)), (53.1, 106.1)),
+    "A10": (Limits(72, 99 * 1024, True, (8, 6)), (53.1, None)),
+    "H200": (H200, (46.6, 93.1)),
+    "RTX 5090": (Limits(170, 99 * 1024, True, (12, 0)), (46.6, 93.1)),
+    "T4": (Limits(40, 64 * 1024, True, (7, 5)), (None, None)),
 }
 """What they offer (CUDA programming guide), and the KiB that 784-256-10 takes in each type."""
 

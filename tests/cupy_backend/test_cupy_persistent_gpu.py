@@ -167,9 +167,8 @@ def test_nothing_is_spilled(dtype):
 
     task = fits(WORKSHOP, 64, dtype)
     device = CupyDevice(cupy, 0)
-    plan = persistent.choose(task.network, 64, dtype, device.limits())
     with device.active():
-        kernel = persistent.build(device, dtype, plan)
+        kernel, plan = persistent.build(device, task.network, 64, dtype)
         attributes = kernel._function.attributes
     assert attributes["local_size_bytes"] == 0
     assert attributes["num_regs"] * persistent.THREADS <= 65_536

@@ -49,7 +49,7 @@ def trained(standin, data, *, streamed, cuts=(0, N), way="eager"):
 
 @pytest.mark.parametrize("storage", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("way", ["eager", "persistent"])
+@pytest.mark.parametrize("way", ["eager", "persistent", "cluster"])
 def test_the_bits_are_those_of_a_data_set_on_the_device(fast, monkeypatch, storage, weighted, way):
     monkeypatch.setattr("fusedmlp_cupy.engine.FORWARD_ROWS", 2 * B)
     data = data_set(NETWORK, N, "float64", storage, weighted=weighted)
