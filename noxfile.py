@@ -41,6 +41,7 @@ def tests(session: nox.Session) -> None:
     session.run(
         "pytest",
         *PARALLEL,
+        "--durations=12",
         "--cov",
         f"--cov-fail-under={0 if session.posargs else COVERAGE_FLOOR}",
         *session.posargs,

@@ -135,7 +135,7 @@ def _contest(options: argparse.Namespace, found: Document, console: Console) -> 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False)
 
-    return Contest(chosen, found, say)
+    return Contest(chosen, found, say, steady=not options.quick)
 
 
 def _path(options: argparse.Namespace) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from fusedmlp.bench.contestants import PEAK
-from fusedmlp.bench.figures import Figure, disturbance, figures, verdict
+from fusedmlp.bench.figures import Figure, disturbance, figures, unsteady, verdict
 from peers.entrants import OWN
 
 if TYPE_CHECKING:
@@ -88,5 +88,8 @@ def show(document: Document, console: Console) -> None:
             console.print(f"  idle workers computed during up to {burned:.0%} of a round")
     if any(entry["peer"] != PEAK for found in document["tasks"] for entry in found["entries"]):
         console.print(verdict_table(document))
+    busy, turns = unsteady(document["tasks"])
+    if busy:
+        console.print(f"in {busy} of {turns} turns the machine was not at its best rate")
     for name, reason in document["skipped"].items():
         console.print(f"skipped: {name}: {reason}")

@@ -23,6 +23,7 @@ SCHEMA: Final = 1
 class Round(TypedDict, total=False):
     """One timed round; ``disturbance`` is CPU time of all idle workers, as a share of it.
 
+    ``steadiness`` is what share of its best rate the machine had before and after, the lesser.
     ``flops`` and ``bytes`` are what a limit of the machine did in it.
     """
 
@@ -33,6 +34,7 @@ class Round(TypedDict, total=False):
     loss: float
     accuracy: float | None
     disturbance: float | None
+    steadiness: float
 
 
 class Entry(TypedDict):

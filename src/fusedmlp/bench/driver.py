@@ -1,7 +1,8 @@
 """Runs the workers: parity first, then round after round, every contestant in turn.
 
 A round goes once through all of them, so that a machine that slows down slows everybody; and
-every round begins one further on, so that nobody always follows the same neighbour.
+every round begins one further on, so that nobody always follows the same neighbour. Where asked
+for, a turn in which the machine was not itself (gauge.py) is taken again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from fusedmlp.bench import machine, material, parity
 from fusedmlp.bench.channel import Channel, UnsupportedTaskError, WorkerError
+from fusedmlp.bench.contestants import PEAK
 from fusedmlp.bench.document import Entry, Round, TaskEntries
+from fusedmlp.bench.gauge import ATTEMPTS, STEADY, Gauge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,6 +56,8 @@ class Contest:
         Receives lines for people.
     source
         Gives the rows of a task; :func:`fusedmlp.bench.material.rows` where None.
+    steady
+        Whether turns wait for a steady machine, where the peak takes part.
     """
 
     def __init__(
@@ -61,9 +66,11 @@ class Contest:
         document: Document,
         say: Say,
         source: Source | None = None,
+        *,
+        steady: bool = False,
     ) -> None:
         self._contestants, self._document, self._say = contestants, document, say
-        self._source = source
+        self._source, self._steady = source, steady
         self._stack = ExitStack()
         self._channels: list[Channel] = []
         self._folder = Path()
@@ -142,6 +149,7 @@ class Contest:
         ready = [
             pair for pair in zip(entering, entries, strict=True) if pair[1]["status"] == "measured"
         ]
+        gauges = self._gauges(channel for channel, _ in ready)
         deadline = time.monotonic() + patience
         for number in range(1, rounds + 1):
             if number > LEAST_ROUNDS and time.monotonic() > deadline:
@@ -151,7 +159,8 @@ class Contest:
             start = number % max(len(ready), 1)
             for channel, entry in ready[start:] + ready[:start]:
                 if entry["status"] == "measured":
-                    self._round(channel, entry, number)
+                    gauge = gauges.get(channel.contestant.threads)
+                    self._round(channel, entry, number, gauge)
         for channel in entering:
             self._release(channel)
         return found
@@ -213,21 +222,41 @@ class Contest:
             self._say(f"{contestant.label} is excluded from {task.name}: {breach}")
         return entry
 
-    def _round(self, channel: Channel, entry: Entry, number: int) -> None:
+    def _gauges(self, ready: Iterable[Channel]) -> dict[int, Gauge]:
+        """Return the peak's, by their threads."""
+        if not self._steady:
+            return {}
+        peaks = [channel for channel in ready if channel.contestant.name == PEAK]
+        return {channel.contestant.threads: Gauge(channel) for channel in peaks}
+
+    def _round(self, channel: Channel, entry: Entry, number: int, gauge: Gauge | None) -> None:
+        """Take a contestant's turn; with a gauge, the least disturbed of up to ATTEMPTS."""
+        turns: list[Round] = []
+        for _ in range(ATTEMPTS if gauge else 1):
+            try:
+                before = gauge.wait() if gauge else None
+                turn = self._turn(channel, number)
+                if gauge and before is not None:
+                    turn["steadiness"] = min(before, gauge.steadiness())
+            except WorkerError as error:
+                self._fail(entry, channel.contestant.label, str(error))
+                return
+            turns.append(turn)
+            if turn.get("steadiness", 1.0) >= STEADY:
+                break
+        entry["rounds"].append(max(turns, key=lambda turn: turn.get("steadiness", 1.0)))
+
+    def _turn(self, channel: Channel, number: int) -> Round:
         others = [each for each in self._channels if each is not channel]
         settle(self._channels)
         before = burned(others)
-        try:
-            answer = cast("Round", channel.ask("round", number=number))
-        except WorkerError as error:
-            self._fail(entry, channel.contestant.label, str(error))
-            return
+        answer = cast("Round", channel.ask("round", number=number))
         after = burned(others)
         seconds = answer["seconds"]
         answer["disturbance"] = (
             None if before is None or after is None else (after - before) / seconds
         )
-        entry["rounds"].append(answer)
+        return answer
 
     def _release(self, channel: Channel) -> None:
         try:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fusedmlp.bench.contestants import OURS, PEAK, is_own
+from fusedmlp.bench.gauge import STEADY
 from fusedmlp.bench.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fusedmlp.bench.document import Entry, TaskEntries
 
@@ -119,6 +120,18 @@ def disturbance(found: TaskEntries) -> float:
     """Return the largest share of a round that idle workers computed in; 0 where not known."""
     shares = [r.get("disturbance") or 0.0 for e in found["entries"] for r in e["rounds"]]
     return max(shares, default=0.0)
+
+
+def unsteady(found: Iterable[TaskEntries]) -> tuple[int, int]:
+    """Count the turns that no attempt found steady, and all that were measured so."""
+    shares = [
+        round_["steadiness"]
+        for each in found
+        for entry in each["entries"]
+        for round_ in entry["rounds"]
+        if "steadiness" in round_
+    ]
+    return sum(share < STEADY for share in shares), len(shares)
 
 
 def _peak(entry: Entry) -> float:
