@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.bench import document
+from fusedmlp.bench.figures import unsteady
 from peers import plot, sweeping, tables
 from peers.targets import TARGETS
 
@@ -37,9 +38,12 @@ Written by `python -m peers page` from the documents in `benchmarks/results`, wh
 `nox -s benchmarks -- peers` and its modes `startup` and `sweep` measured. Every peer runs in a
 process of its own, on as many threads as the table says, in its best ordinary form
 (`src/fusedmlp/bench/libraries`); parity is checked first, and within a round everybody takes a
-turn. Ratios are medians over the rounds of one run; absolute figures are of that machine on that
-day. Where a machine has several runs, figures are medians over them, and ratios are given run by
-run.
+turn. The machines are shared with strangers, who may slow one core or both for seconds: a turn
+counts if multiply-adds, on as many threads, ran at 95% of their best rate before it and after it,
+else it is taken again, up to three times, by the same rule for everybody
+(`src/fusedmlp/bench/gauge.py`). Where nothing is said of that, a run is from before the rule.
+Ratios are medians over the rounds of one run; absolute figures are of that machine on that day.
+Where a machine has several runs, figures are medians over them, and ratios are given run by run.
 
 **Of peak** is GFLOP/s by the fused multiply-adds that the processor did in the same rounds on as
 many threads (`fma-peak`). GFLOP/s count all products of dense matrices, whether an engine does them
@@ -117,6 +121,9 @@ def _section(machine: Machine) -> list[str]:
         f"{len(runs)} run{'s' * (len(runs) > 1)}, {dates} UTC. Caches: {caches or 'not known'}.",
         f"Versions: {versions}.",
     ]
+    busy, turns = unsteady(each for run in runs for each in run["tasks"])
+    if turns:
+        lines[-1] += f" In {busy} of {turns} turns no attempt found the machine steady."
     if len(runs) > 1:
         lines += ["", *_targets(machine)]
     names = dict.fromkeys(str(each["task"]["name"]) for run in runs for each in run["tasks"])
