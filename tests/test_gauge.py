@@ -6,21 +6,24 @@ import pytest
 
 from fusedmlp.bench import document, driver, figures, gauge
 from fusedmlp.bench.contestants import PEAK, Contestant
+from fusedmlp.bench.libraries import handover
 from fusedmlp.bench.tasks import Task
 
 TINY = Task("tiny", sizes=(6, 8, 3), inputs="normal", batch_size=8, rows=40, samples=40)
 THE_PEAK, PEER = Contestant(PEAK, "", "numpy"), Contestant("peer", "", "numpy")
 WIDER = Contestant("peer", "", "numpy", threads=2)
+THE_WIDE_PEAK = Contestant(PEAK, "", "numpy", threads=2)
 
 
 class Scripted:
-    """A worker whose turns take 1, 2, 3, … s; the peak's rates are a script's, then its best."""
+    """A worker whose turns take 1, 2, 3, … s; what the gauge finds is a script's, then its best."""
 
     rates: tuple[float, ...] = ()
+    handovers: tuple[float, ...] = ()
 
     def __init__(self, contestant, cpus):
         self.contestant = contestant
-        self._rates, self._turns = iter(self.rates), 0
+        self._rates, self._handovers, self._turns = iter(self.rates), iter(self.handovers), 0
 
     def __enter__(self):
         return self
@@ -38,6 +41,8 @@ class Scripted:
         if do == "prepare":
             return {"prepare_seconds": 0.0, "exact": True, "difference": 0.0,
                     "loss": 1.0, "expected_loss": 1.0}  # fmt: skip
+        if do == "handover":
+            return {"seconds": next(self._handovers, 1.0)}
         if do != "round":
             return {}
         if self.contestant.name == PEAK:
@@ -83,7 +88,7 @@ def test_a_turn_that_was_disturbed_before_or_after_is_taken_again(turns, rates):
 
 
 def test_of_disturbed_turns_the_least_disturbed_is_kept(turns):
-    kept, counted = turns(*KNOWN, 5.0, 10.0, 8.0, 9.0, 6.0, 7.0, 10.0, 10.0)
+    kept, counted = turns(*KNOWN, 5.0, 10.0, 8.0, 8.9, 6.0, 7.0, 10.0, 10.0)
     assert (kept["seconds"], kept["steadiness"]) == (2.0, pytest.approx(0.8))
     assert counted == (1, 2)
 
@@ -112,3 +117,24 @@ def test_the_machine_is_waited_for(monkeypatch):
     monkeypatch.setattr(gauge, "PAUSE", 0.0)
     found = gauge.Gauge(Scripted(THE_PEAK, []))
     assert found.wait() == pytest.approx(0.99)
+
+
+def test_slow_handovers_are_no_steady_machine(turns, monkeypatch):
+    monkeypatch.setattr(Scripted, "handovers", (*[1.0] * gauge.TRIALS, 1.0, 5.0, 1.0, 1.05))
+    kept, counted = turns(contestants=(THE_WIDE_PEAK, WIDER))
+    assert (kept["seconds"], kept["steadiness"]) == (2.0, pytest.approx(1 / 1.05))
+    assert counted == (0, 2)
+
+
+def test_a_baton_goes_round_all_threads(monkeypatch):
+    monkeypatch.setattr(handover, "ROUNDS", 3)
+    monkeypatch.setattr(handover, "FIRST_ROUNDS", 2)
+    relay, seen = handover.compile_relay(), []
+
+    def noted(baton, place, runners, first, last):
+        relay(baton, place, runners, first, last)
+        seen.append((place, first, last, int(baton[0])))
+
+    assert handover.seconds(noted, 2) > 0
+    assert sorted(each[:3] for each in seen) == [(0, 0, 2), (0, 2, 5), (1, 0, 5)]
+    assert max(each[3] for each in seen) == 10

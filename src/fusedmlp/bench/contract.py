@@ -96,3 +96,7 @@ class Peer:
     def limit(self, task: Task) -> Callable[[], float] | None:
         """For a limit of the machine: a call that reaches it, and returns how much it did."""
         return None
+
+    def handover(self) -> float:
+        """For a limit of the machine: seconds until one thread sees what another has written."""
+        raise UnsupportedError("it does not measure handovers")

@@ -234,9 +234,11 @@ class Contest:
         turns: list[Round] = []
         for _ in range(ATTEMPTS if gauge else 1):
             try:
+                settle(self._channels)
                 before = gauge.wait() if gauge else None
                 turn = self._turn(channel, number)
                 if gauge and before is not None:
+                    settle(self._channels)  # thread pools spin on after their last task
                     turn["steadiness"] = min(before, gauge.steadiness())
             except WorkerError as error:
                 self._fail(entry, channel.contestant.label, str(error))
@@ -248,7 +250,6 @@ class Contest:
 
     def _turn(self, channel: Channel, number: int) -> Round:
         others = [each for each in self._channels if each is not channel]
-        settle(self._channels)
         before = burned(others)
         answer = cast("Round", channel.ask("round", number=number))
         after = burned(others)

@@ -83,6 +83,8 @@ class Worker:
                 case "round":
                     assert self._runner is not None, "a round before a task"
                     return {"ok": self._runner.round(int(str(command["number"])))}
+                case "handover":
+                    return {"ok": {"seconds": self._peer.handover()}}
                 case "release":
                     self._runner = None
                     gc.collect()

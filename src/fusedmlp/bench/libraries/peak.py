@@ -17,6 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from fusedmlp.bench.contract import Peer
+from fusedmlp.bench.libraries import handover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,13 +117,14 @@ def flops(dtype: FloatDtype, iterations: int) -> float:
 
 
 class Peak(Peer):
-    """The loop on as many threads as asked for."""
+    """The loop on as many threads as asked for; and how fast these meet."""
 
     packages = ("numba", "llvmlite")
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self._loops: dict[FloatDtype, Callable[[int], float]] = {}
+        self._relay: Callable[..., None] | None = None
 
     def limit(self, task: Task) -> Callable[[], float]:
         if task.dtype not in self._loops:
@@ -140,3 +142,8 @@ class Peak(Peer):
             return self.threads * flops(task.dtype, ITERATIONS)
 
         return call
+
+    def handover(self) -> float:
+        if self._relay is None:
+            self._relay = handover.compile_relay()
+        return handover.seconds(self._relay, self.threads)
