@@ -129,6 +129,7 @@ def test_slow_handovers_are_no_steady_machine(turns, monkeypatch):
 def test_a_baton_goes_round_all_threads(monkeypatch):
     monkeypatch.setattr(handover, "ROUNDS", 3)
     monkeypatch.setattr(handover, "FIRST_ROUNDS", 2)
+    monkeypatch.setattr(handover, "TIMES", 2)
     relay, seen = handover.compile_relay(), []
 
     def noted(baton, place, runners, first, last):
@@ -136,5 +137,5 @@ def test_a_baton_goes_round_all_threads(monkeypatch):
         seen.append((place, first, last, int(baton[0])))
 
     assert handover.seconds(noted, 2) > 0
-    assert sorted(each[:3] for each in seen) == [(0, 0, 2), (0, 2, 5), (1, 0, 5)]
-    assert max(each[3] for each in seen) == 10
+    assert sorted(each[:3] for each in seen) == [(0, 0, 2), (0, 2, 5), (0, 5, 8), (1, 0, 8)]
+    assert max(each[3] for each in seen) == 16
