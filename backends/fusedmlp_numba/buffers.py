@@ -5,7 +5,7 @@ layout.py says what lies in it. Only the room for inputs grows, with the data th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network
     from fusedmlp.types import FloatArray, FloatDtype, IntArray
     from fusedmlp_numba.sources import Source
+
+
+COPYING_THREADS: Final = 4
+"""Up to so many workers, each gathers all entries of a batch for itself: that takes as long for any
+number of them, and the rest of a step gets shorter."""
+
+COPIED_ENTRIES: Final = 2**23
+"""Most entries in all copies together: 64 MiB in float32."""
 
 
 class Buffers:
@@ -98,7 +106,7 @@ class Buffers:
         # Whole cache lines for each worker, so that no line is written by two.
         self._mask_room = row_stride(int(sizes[0]), 8)
         self._masks = aligned(threads * self._mask_room, np.int64)
-        self._entry_bounds = np.zeros(2 * BOUNDS * rows, np.int64)
+        self._threads = threads
         self._units, self._parameters = int(sizes.sum()), network.n_parameters
         self._narrow = self._floats(0)
         if is_narrow(network):
@@ -121,7 +129,13 @@ class Buffers:
 
     def _reserve_entries(self, room: int) -> None:
         self._room = room
-        self._entry_index, self._entry_value = np.zeros(2 * room, np.uint32), self._floats(2 * room)
+        self._copies = self._threads if self._threads <= COPYING_THREADS else 1
+        if 2 * self._copies * room > COPIED_ENTRIES:
+            self._copies = 1
+        places = 2 * self._copies
+        self._entry_bounds = np.zeros(places * BOUNDS * self._rows, np.int64)
+        self._entry_index = np.zeros(places * room, np.uint32)
+        self._entry_value = self._floats(places * room)
         values = row_stride(MASK_ROWS, np.dtype(self._dtype).itemsize) if room else 0
         self._mask_value = self._floats(len(self._masks) * values)
 
@@ -170,6 +184,7 @@ class Buffers:
             entry_index=address(self._entry_index),
             entry_value=address(self._entry_value),
             entry_bounds=address(self._entry_bounds),
+            entry_copies=self._copies,
             masks=address(self._masks),
             mask_value=address(self._mask_value),
             mask_room=self._mask_room,

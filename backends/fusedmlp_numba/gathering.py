@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.kernels import gather_rows
-from fusedmlp_numba.layers import layer_at, share
+from fusedmlp_numba.layers import entry_place, layer_at, share
 from fusedmlp_numba.runs import prefetch
 from fusedmlp_numba.sources import CSR, DOUBLE, PIXELS, SHORT, SINGLE
 from fusedmlp_numba.sparse import BOUNDS, gather_csr, gather_dense
@@ -48,15 +48,21 @@ def gather(
     worker: int,
     workers: int,
 ) -> None:
-    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries."""
+    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries.
+
+    Where each worker has lists of its own, its share is all: what another core has written takes
+    longer to fetch than to gather, the longer the farther that core is.
+    """
     first, last = share(len(rows), worker, workers)
+    if source.sparse and plan.entry_copies > 1:
+        first, last = 0, len(rows)
     stop = min(first + FETCHED_ROWS, last)
     fetch_inputs(plan, source, rows[first:stop])
     while first < last:
         following = min(stop + FETCHED_ROWS, last)
         fetch_inputs(plan, source, rows[stop:following])
         if source.sparse:
-            gather_sparse(plan, source, rows, side, first, stop)
+            gather_sparse(plan, source, rows, entry_place(plan, side, worker), first, stop)
         else:
             gather_dense_rows(plan, source, rows, first, stop)
         first, stop = stop, following
@@ -95,13 +101,13 @@ def gather_dense_rows(plan: Plan, source: Source, rows: IntArray, first: int, la
 
 @kernel
 def gather_sparse(
-    plan: Plan, source: Source, rows: IntArray, side: int, first: int, last: int
+    plan: Plan, source: Source, rows: IntArray, place: int, first: int, last: int
 ) -> None:
     """List the nonzero inputs of rows first to last of the batch, whatever they are stored as."""
     D, room = layer_at(plan, 0).D, source.capacity
-    index = vector(plan.entry_index, COUNTS)[side * plan.room :]
-    value = reals(plan, plan.entry_value)[side * plan.room :]
-    bounds = vector(plan.entry_bounds, INTS)[side * plan.rows * BOUNDS :]
+    index = vector(plan.entry_index, COUNTS)[place * plan.room :]
+    value = reals(plan, plan.entry_value)[place * plan.room :]
+    bounds = vector(plan.entry_bounds, INTS)[place * plan.rows * BOUNDS :]
     if source.kind == PIXELS:
         pixels = table(source.x, BYTES, D)
         gather_dense(pixels, rows, True, first, last, room, index, value, bounds)

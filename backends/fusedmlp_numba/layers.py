@@ -120,6 +120,12 @@ def unit_rows(plan: Plan, number: int, worker: int, workers: int) -> tuple[int, 
 
 
 @kernel
+def entry_place(plan: Plan, side: int, worker: int) -> int:
+    """Return which of the batches of entries a worker's is: 0 or 1, or behind those of others."""
+    return side + 2 * worker if plan.entry_copies > 1 else side
+
+
+@kernel
 def delta_place(plan: Plan, number: int, worker: int, workers: int) -> tuple[int, int]:
     """Return address and row stride of delta[l + 1] as a worker sees it.
 
@@ -173,10 +179,11 @@ def forward_layer(
     else:
         rows, panels = shares(batch, layer.panels, worker, workers)
     if number == 0 and source.sparse:
+        place = entry_place(plan, side, worker)
         gather_product(
-            vector(plan.entry_index, COUNTS)[side * plan.room :],
-            reals(plan, plan.entry_value)[side * plan.room :],
-            vector(plan.entry_bounds, INTS)[side * plan.rows * BOUNDS :],
+            vector(plan.entry_index, COUNTS)[place * plan.room :],
+            reals(plan, plan.entry_value)[place * plan.room :],
+            vector(plan.entry_bounds, INTS)[place * plan.rows * BOUNDS :],
             theta, layer.weights, layer.D, out, 0, layer.stride, rows, panels, plan.columns,
         )  # fmt: skip
     else:
@@ -311,14 +318,14 @@ def sparse_gradient(
     layer, descend = layer_at(plan, 0), descends(plan, training)
     masks = vector(plan.masks, INTS)[worker * plan.mask_room :][: layer.D]
     values = reals(plan, plan.mask_value)[worker * plan.mask_room * plan.value_room :]
-    place, stride = delta_place(plan, 0, worker, workers)
-    delta = reals(plan, place)
+    at, stride = delta_place(plan, 0, worker, workers)
+    delta, place = reals(plan, at), entry_place(plan, side, worker)
     for start in range(0, batch, MASK_ROWS):
         stop = min(start + MASK_ROWS, batch)
         mask_entries(
-            vector(plan.entry_index, COUNTS)[side * plan.room :],
-            reals(plan, plan.entry_value)[side * plan.room :],
-            vector(plan.entry_bounds, INTS)[side * plan.rows * BOUNDS :],
+            vector(plan.entry_index, COUNTS)[place * plan.room :],
+            reals(plan, plan.entry_value)[place * plan.room :],
+            vector(plan.entry_bounds, INTS)[place * plan.rows * BOUNDS :],
             start, stop, masks, values, plan.value_room,
         )  # fmt: skip
         # Nothing follows on sums that go straight into the weights: delta stays in the L1 cache.

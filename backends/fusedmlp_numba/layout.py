@@ -84,10 +84,11 @@ class Plan(NamedTuple):
         panels; and the panels of the widest layer.
     scratch, scratch_size
         Address of working space, ``scratch_size`` elements for each worker.
-    room, entry_index, entry_value, entry_bounds
+    room, entry_index, entry_value, entry_bounds, entry_copies
         The batch's nonzero inputs, as sparse.py describes them: a row has ``capacity`` entries
         and BOUNDS bounds. Two such, the second ``room`` entries and ``BOUNDS * rows`` bounds
-        further on: one batch's are read while the next one's are written.
+        further on: one batch's are read while the next one's are written. With ``entry_copies``
+        of more than 1 each worker has its own two, one worker's behind the other's.
     masks, mask_value, mask_room, value_room
         Addresses of the same entries by input, see masks.py: a worker's begin ``mask_room`` inputs
         after the one's before, an input's values ``value_room`` elements after the one's before.
@@ -122,6 +123,7 @@ class Plan(NamedTuple):
     entry_index: int
     entry_value: int
     entry_bounds: int
+    entry_copies: int
     masks: int
     mask_value: int
     mask_room: int

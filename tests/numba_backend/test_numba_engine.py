@@ -16,7 +16,7 @@ from fusedmlp.backend import State, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_numba import NumbaBackend, sources, steps
+from fusedmlp_numba import NumbaBackend, buffers, sources, steps
 from fusedmlp_numba import engine as engine_module
 from fusedmlp_numba.backend import usable_cpus
 from fusedmlp_numba.masks import MASK_ROWS
@@ -353,6 +353,18 @@ def test_wrong_arguments_are_refused():
         built.apply_gradients(bad, 0.1)
     with pytest.raises(InvalidInputError, match="NaN"):
         built.load(State(bad, (), 0))
+
+
+@pytest.mark.parametrize("path", ["sparse"], indirect=True)
+def test_workers_with_entries_of_their_own_and_in_common_find_the_same_bits(
+    eager, monkeypatch, path
+):
+    task, found = problem((40, 64, 5), rows=150), []
+    for most in (buffers.COPIED_ENTRIES, 0):
+        monkeypatch.setattr(buffers, "COPIED_ENTRIES", most)
+        built, _, sums = trained(NumbaBackend(threads=2), task, batch_size=33)
+        found.append(flat(built.parameters()).tobytes() + sums.losses.tobytes())
+    assert found[0] == found[1]
 
 
 @pytest.mark.usefixtures("eager")
