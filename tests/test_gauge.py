@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fusedmlp.bench import document, driver, figures, gauge
+from fusedmlp.bench.channel import WorkerError
 from fusedmlp.bench.contestants import PEAK, Contestant
 from fusedmlp.bench.libraries import handover
 from fusedmlp.bench.tasks import Task
@@ -20,10 +21,12 @@ class Scripted:
 
     rates: tuple[float, ...] = ()
     handovers: tuple[float, ...] = ()
+    lasts: int | None = None
 
     def __init__(self, contestant, cpus):
         self.contestant = contestant
         self._rates, self._handovers, self._turns = iter(self.rates), iter(self.handovers), 0
+        self._looks = 0
 
     def __enter__(self):
         return self
@@ -46,6 +49,9 @@ class Scripted:
         if do != "round":
             return {}
         if self.contestant.name == PEAK:
+            if self.lasts is not None and self._looks == self.lasts:
+                raise WorkerError("its process has ended")
+            self._looks += 1
             return {"flops": next(self._rates, 10.0), "seconds": 1.0}
         self._turns += 1
         return {"seconds": float(self._turns), "samples": 40}
@@ -117,6 +123,15 @@ def test_the_machine_is_waited_for(monkeypatch):
     monkeypatch.setattr(gauge, "PAUSE", 0.0)
     found = gauge.Gauge(Scripted(THE_PEAK, []))
     assert found.wait() == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize("looks", [0, gauge.TRIALS, gauge.TRIALS + 1])
+def test_a_gauge_that_dies_is_named_and_nobody_else_fails(turns, monkeypatch, capsys, looks):
+    monkeypatch.setattr(Scripted, "lasts", looks)
+    kept, counted = turns()
+    assert kept["seconds"] == 1.0
+    assert counted == (0, 0)
+    assert "its process has ended" in capsys.readouterr().out
 
 
 def test_slow_handovers_are_no_steady_machine(turns, monkeypatch):

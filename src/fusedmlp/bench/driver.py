@@ -159,8 +159,7 @@ class Contest:
             start = number % max(len(ready), 1)
             for channel, entry in ready[start:] + ready[:start]:
                 if entry["status"] == "measured":
-                    gauge = gauges.get(channel.contestant.threads)
-                    self._round(channel, entry, number, gauge)
+                    self._round(channel, entry, number, gauges)
         for channel in entering:
             self._release(channel)
         return found
@@ -224,29 +223,50 @@ class Contest:
 
     def _gauges(self, ready: Iterable[Channel]) -> dict[int, Gauge]:
         """Return the peak's, by their threads."""
-        if not self._steady:
-            return {}
-        peaks = [channel for channel in ready if channel.contestant.name == PEAK]
-        return {channel.contestant.threads: Gauge(channel) for channel in peaks}
+        found: dict[int, Gauge] = {}
+        for channel in ready if self._steady else ():
+            if channel.contestant.name == PEAK:
+                try:
+                    found[channel.contestant.threads] = Gauge(channel)
+                except WorkerError as error:
+                    self._say(f"{channel.contestant.label} is no gauge: {error}")
+        return found
 
-    def _round(self, channel: Channel, entry: Entry, number: int, gauge: Gauge | None) -> None:
+    def _round(self, channel: Channel, entry: Entry, number: int, gauges: dict[int, Gauge]) -> None:
         """Take a contestant's turn; with a gauge, the least disturbed of up to ATTEMPTS."""
         turns: list[Round] = []
-        for _ in range(ATTEMPTS if gauge else 1):
+        for _ in range(ATTEMPTS):
+            settle(self._channels)
+            before = self._look(gauges, channel.contestant.threads, Gauge.wait)
             try:
-                settle(self._channels)
-                before = gauge.wait() if gauge else None
                 turn = self._turn(channel, number)
-                if gauge and before is not None:
-                    settle(self._channels)  # thread pools spin on after their last task
-                    turn["steadiness"] = min(before, gauge.steadiness())
             except WorkerError as error:
                 self._fail(entry, channel.contestant.label, str(error))
                 return
             turns.append(turn)
-            if turn.get("steadiness", 1.0) >= STEADY:
+            if before is None:
                 break
-        entry["rounds"].append(max(turns, key=lambda turn: turn.get("steadiness", 1.0)))
+            settle(self._channels)  # thread pools spin on after their last task
+            after = self._look(gauges, channel.contestant.threads, Gauge.steadiness)
+            if after is None:
+                break
+            turn["steadiness"] = min(before, after)
+            if turn["steadiness"] >= STEADY:
+                break
+        entry["rounds"].append(max(turns, key=lambda turn: turn.get("steadiness", 0.0)))
+
+    def _look(
+        self, gauges: dict[int, Gauge], threads: int, look: Callable[[Gauge], float]
+    ) -> float | None:
+        """Return how steady the machine is; a gauge that fails is named, and not asked again."""
+        if threads not in gauges:
+            return None
+        try:
+            return look(gauges[threads])
+        except WorkerError as error:
+            del gauges[threads]
+            self._say(f"turns on as many threads as {PEAK} ×{threads} wait no more: {error}")
+            return None
 
     def _turn(self, channel: Channel, number: int) -> Round:
         others = [each for each in self._channels if each is not channel]
