@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.table import Table
 
@@ -21,7 +21,7 @@ def task_table(found: TaskEntries) -> Table:
     rows = sorted(figures(found), key=lambda f: (f.rate is not None, -(f.rate or f.gflops)))
     task = found["task"]
     unit = "µs/step" if rows and rows[0].task.is_counted_in_steps else "samples/s"
-    sizes = "-".join(map(str, task["sizes"]))  # type: ignore[call-overload] # a list
+    sizes = "-".join(map(str, cast("list[int]", task["sizes"])))
     table = Table(
         title=f"{task['name']}: {sizes}, batch {task['batch_size']}, {task['dtype']}",
         title_justify="left",

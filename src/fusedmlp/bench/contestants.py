@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 from fusedmlp.bench import machine
 from fusedmlp.errors import UnknownNameError
@@ -81,20 +81,29 @@ class Contestant:
         return None
 
 
-def peer(name: str, where: str, library: str, **words: object) -> Contestant:
+class Options(TypedDict, total=False):
+    """Fields of a :class:`Contestant` that are not the same for all."""
+
+    threads: int
+    environment: Mapping[str, str]
+    only: tuple[str, ...]
+    dropout: bool
+    is_slow_to_compile: bool
+
+
+def peer(name: str, where: str, library: str, **words: Unpack[Options]) -> Contestant:
     """Describe another library: it is kept on the CPU, and from writing what nobody reads."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    given = words.pop("environment", {})
-    environment = quiet | given  # type: ignore[operator] # a mapping of texts
-    return Contestant(name, f"{_LIBRARIES}.{where}", library, environment=environment, **words)  # type: ignore[arg-type] # its own fields
+    words["environment"] = quiet | dict(words.get("environment", {}))
+    return Contestant(name, f"{_LIBRARIES}.{where}", library, **words)
 
 
-def own(backend: str, **words: object) -> Contestant:
+def own(backend: str, **words: Unpack[Options]) -> Contestant:
     """Describe one of fusedmlp's backends, such as ``numba`` or ``cupy:1``, of any package."""
     library = backend if backend in ("numpy", "numba") else "fusedmlp"
     name = f"{OWN_PREFIX}{backend}"
     target = f"{_LIBRARIES}.ours:OwnPeer"
-    return Contestant(name, target, library, arguments=(backend,), **words)  # type: ignore[arg-type] # its own fields
+    return Contestant(name, target, library, arguments=(backend,), **words)
 
 
 THE_PEAK: Final = Contestant(PEAK, f"{_LIBRARIES}.peak:Peak", "numba")
