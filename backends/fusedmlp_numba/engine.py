@@ -29,7 +29,14 @@ from fusedmlp_numba import steps
 from fusedmlp_numba.buffers import Buffers
 from fusedmlp_numba.layers import OPTIMIZER_KERNELS
 from fusedmlp_numba.layout import pack, unpack
-from fusedmlp_numba.sources import FEW_ROWS, Description, FewRows, NumbaData, describe, stage
+from fusedmlp_numba.sources import (
+    FEW_ROWS,
+    Description,
+    FewRows,
+    NumbaData,
+    describe,
+    stage,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,12 +44,16 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp_numba.sources import Source
 
 FORWARD_ROWS: Final = 128
 """Rows that forward and evaluate take at a time, or the batch size where that is larger."""
 
 WORKER_FLOPS: Final = 2.0**20
 """Work of one step that is worth another worker: some ten microseconds, a few barriers."""
+
+WORKER_INPUTS: Final = 2**22
+"""Inputs to be packed that are worth another thread: about a millisecond."""
 
 CALL_FLOPS: Final = 2.0**27
 """Work of one call that is worth starting threads, which takes some hundred microseconds."""
@@ -131,7 +142,7 @@ class NumbaEngine(Engine):
     ) -> NumbaData:
         """See :meth:`fusedmlp.backend.Engine.stage`."""
         host = prepare(x, y, sample_weight, self.network, self.dtype)
-        return stage(host, self._form)
+        return stage(host, self._form, self._pack)
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`."""
@@ -144,7 +155,7 @@ class NumbaEngine(Engine):
             data = self._few_rows.copy(inputs)
         else:
             data = self._inputs
-            source, _ = describe(HostData(inputs, None, None), self._form, copy_entries=False)
+            source, _ = describe(HostData(inputs, None, None), self._form)
             data.write(source)
         order, rest = self._row_numbers[:n_rows], (*UNTRAINED, self._no_sums)
         self._call(steps.FORWARD, data, order, self._rows, rest, outputs)
@@ -228,7 +239,20 @@ class NumbaEngine(Engine):
             *rest,
             outputs,
         )
-        workers = self._workers(task, len(order), batch)
+        self._start(arguments, self._workers(task, len(order), batch))
+
+    def _pack(self, source: Source, rows: int) -> None:
+        """Count a dense data set's nonzero inputs, or pack them: see gathering.pack_data."""
+        data = Description()
+        data.write(source)
+        arguments = (
+            self._buffers.plan_address, data.address, steps.PACK,
+            _read_only(np.arange(rows)), 1, 0, *UNTRAINED, self._no_sums, self._no_outputs,
+        )  # fmt: skip
+        workers = int(rows * self.network.n_inputs / WORKER_INPUTS)
+        self._start(arguments, max(1, min(self._threads, workers)))
+
+    def _start(self, arguments: tuple[object, ...], workers: int) -> None:
         if workers == 1:
             self._entry(*arguments, 0, 1)
         else:

@@ -1,7 +1,8 @@
 """A worker's share of a batch's inputs, from however the data set is stored, in compiled code.
 
 Dense inputs are copied to where the products read them; of sparse ones the nonzero entries are
-listed (sparse.py). sources.py has the kinds of storage, and decides which of the two is done.
+listed (sparse.py). sources.py has the kinds of storage, and decides which of the two is done, and
+whether a data set's nonzero entries are packed first, which is done here too.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.kernels import gather_rows
 from fusedmlp_numba.layers import entry_place, layer_at, share
+from fusedmlp_numba.packing import count_nonzero, gather_packed, pack_rows
 from fusedmlp_numba.runs import prefetch
-from fusedmlp_numba.sources import CSR, DOUBLE, PIXELS, SHORT, SINGLE
+from fusedmlp_numba.sources import CSR, DOUBLE, PACKED, PACKED_PIXELS, PIXELS, SINGLE
 from fusedmlp_numba.sparse import BOUNDS, gather_csr, gather_dense
 from fusedmlp_numba.tiles import CACHE_LINE
 from fusedmlp_numba.views import (
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from fusedmlp.types import IntArray
     from fusedmlp_numba.layout import Plan
     from fusedmlp_numba.sources import Source
+
+INDEX_BYTES: Final = WORDS.itemsize
 
 FETCHED_ROWS: Final = 32
 """Rows of the data set that begin to be loaded before as many are gathered: they lie at random
@@ -74,13 +78,16 @@ def fetch_inputs(plan: Plan, source: Source, rows: IntArray) -> None:
     values, indices = vector(source.x, BYTES), vector(source.indices, BYTES)
     starts = vector(source.indptr, INTS)
     for row in rows:
-        if source.indices == 0:
-            start, stop = row * layer_at(plan, 0).D, (row + 1) * layer_at(plan, 0).D
-        else:
+        if source.kind == PACKED or source.kind == PACKED_PIXELS:
+            for n in range(starts[row], starts[row + 1], CACHE_LINE):
+                prefetch(values, n)
+            continue
+        if source.kind == CSR:
             start, stop = starts[row], starts[row + 1]
-            index_bytes = 4 if source.kind == CSR else 2
-            for n in range(start * index_bytes, stop * index_bytes, CACHE_LINE):
+            for n in range(start * INDEX_BYTES, stop * INDEX_BYTES, CACHE_LINE):
                 prefetch(indices, n)
+        else:
+            start, stop = row * layer_at(plan, 0).D, (row + 1) * layer_at(plan, 0).D
         for n in range(start * source.value_bytes, stop * source.value_bytes, CACHE_LINE):
             prefetch(values, n)
 
@@ -121,11 +128,38 @@ def gather_sparse(
         gather_dense(doubles, rows, False, first, last, room, index, value, bounds)
         return
     starts, real = vector(source.indptr, INTS), reals(plan, source.x)
-    wide, short = vector(source.indices, WORDS), vector(source.indices, SHORTS)
     if source.kind == CSR:
-        gather_csr(starts, wide, real, rows, False, first, last, D, room, index, value, bounds)
-    elif source.kind == SHORT:
-        gather_csr(starts, short, real, rows, False, first, last, D, room, index, value, bounds)
+        columns = vector(source.indices, WORDS)
+        gather_csr(starts, columns, real, rows, first, last, D, room, index, value, bounds)
+        return
+    places = vector(source.x, SHORTS)
+    if source.kind == PACKED:
+        gather_packed(starts, places, real, rows, False, first, last, room, index, value, bounds)
     else:
         x8 = vector(source.x, BYTES)
-        gather_csr(starts, short, x8, rows, True, first, last, D, room, index, value, bounds)
+        gather_packed(starts, places, x8, rows, True, first, last, room, index, value, bounds)
+
+
+@kernel
+def pack_data(plan: Plan, source: Source, rows: int, worker: int, workers: int) -> None:
+    """Count the nonzero inputs of a worker's share of a dense data set, or pack them."""
+    first, last = share(rows, worker, workers)
+    D, counts = layer_at(plan, 0).D, vector(source.counts, INTS)
+    pixels, singles = table(source.x, BYTES, D), table(source.x, SINGLES, D)
+    doubles = table(source.x, FLOATS, D)
+    if source.packed == 0:
+        if source.kind == PIXELS:
+            count_nonzero(pixels, first, last, D, counts)
+        elif source.kind == SINGLE:
+            count_nonzero(singles, first, last, D, counts)
+        else:
+            count_nonzero(doubles, first, last, D, counts)
+        return
+    starts, places = vector(source.indptr, INTS), vector(source.packed, SHORTS)
+    small, real = vector(source.packed, BYTES), reals(plan, source.packed)
+    if source.kind == PIXELS:
+        pack_rows(pixels, first, last, D, counts, starts, places, small)
+    elif source.kind == SINGLE:
+        pack_rows(singles, first, last, D, counts, starts, places, real)
+    else:
+        pack_rows(doubles, first, last, D, counts, starts, places, real)

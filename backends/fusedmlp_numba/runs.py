@@ -138,6 +138,16 @@ def lowest_bit(typingctx: Any, mask: Any) -> tuple[Any, Emit]:
 
 
 @intrinsic
+def count_bits(typingctx: Any, mask: Any) -> tuple[Any, Emit]:
+    """Count the bits that are set in an int64."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
 def get(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
     """Read the element at place ``at``, never negative: saves the test that Numba would make."""
 

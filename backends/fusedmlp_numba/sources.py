@@ -1,8 +1,8 @@
 """Staged data: what the compiled code is told of a data set, and which of its forms is chosen.
 
 Inputs stay as the user holds them (pixels, floats, CSR), except that the nonzero entries of dense
-inputs with many zeros are copied once where that is worth it. Checks are in ``fusedmlp.staging``;
-nothing is computed with the data here.
+inputs with many zeros are packed once (packing.py) where that is worth it. Checks are in
+``fusedmlp.staging``; nothing is computed with the data here.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import numpy as np
 
 from fusedmlp.backend import Data
 from fusedmlp.staging import HostData, is_sparse
-from fusedmlp_numba.layout import address, record_dtype
+from fusedmlp_numba.layout import address, aligned, record_dtype
+from fusedmlp_numba.packing import HEADER_BYTES, MOST_INPUTS, packed_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
     from fusedmlp.types import DenseInputs, Inputs, IntArray
 
-PIXELS, SINGLE, DOUBLE, CSR, SHORT, SHORT_PIXELS = range(6)
+PIXELS, SINGLE, DOUBLE, CSR, PACKED, PACKED_PIXELS = range(6)
 """Kinds of a Source: (N, D) of uint8, float32 or float64; CSR of the engine's type with int32
-indices; the same with uint16 indices; and with uint8 values."""
+indices; rows as packing.py packs them, of the engine's type; and of uint8."""
 
 DENSE_KINDS: Final = {
     np.dtype(np.uint8): PIXELS,
@@ -45,7 +46,7 @@ FEW_ROWS: Final = 16
 """Rows that are copied to be computed with: a microsecond or two, half of what describing takes."""
 
 MAPPED_COPY_BYTES: Final = 64 * 2**20
-"""Most memory for the nonzero entries of inputs that are mapped from a file; MNIST needs 27 MB."""
+"""Most memory for the nonzero entries of inputs that are mapped from a file; MNIST needs 28 MB."""
 
 
 class Source(NamedTuple):
@@ -60,9 +61,13 @@ class Source(NamedTuple):
     capacity
         Entries that a sparse row may have.
     x
-        Address of the dense inputs (N, D), or of the entries' values.
+        Address of the dense inputs (N, D), of CSR's values, or of packed rows.
     indptr, indices
-        Addresses of CSR's row starts and column numbers.
+        Addresses of where rows start, in entries of CSR or in bytes of packed rows (N + 1,), and of
+        CSR's column numbers.
+    counts, packed
+        While a dense data set is packed: addresses of how many nonzero inputs each row has (N,),
+        and of where they go; they are counted while that is 0.
     labels, targets
         Address of (N,) class numbers or of (N, K) values.
     sample_weight
@@ -77,6 +82,8 @@ class Source(NamedTuple):
     x: int
     indptr: int
     indices: int
+    counts: int
+    packed: int
     labels: int
     targets: int
     sample_weight: int
@@ -154,28 +161,32 @@ class FewRows:
         self, dtype: np.dtype[np.generic]
     ) -> tuple[DenseInputs, tuple[Description, Description]]:
         rows = cast("DenseInputs", np.zeros((FEW_ROWS, self._form[0]), dtype))
-        source, _ = describe(HostData(rows, None, None), self._form, copy_entries=False)
+        source, _ = describe(HostData(rows, None, None), self._form)
         dense, sparse = Description(), Description()
         dense.write(source._replace(sparse=False))
         sparse.write(source._replace(sparse=True))
         return rows, (dense, sparse)
 
 
-def stage(host: HostData, form: Form) -> NumbaData:
-    """Describe checked data for many calls."""
-    source, arrays = describe(host, form, copy_entries=True)
+Run: TypeAlias = "Callable[[Source, int], None]"
+"""Has compiled code count the nonzero inputs of a dense data set of so many rows, or pack them."""
+
+
+def stage(host: HostData, form: Form, run: Run) -> NumbaData:
+    """Describe checked data for many calls; nonzero entries are packed once, not in every batch."""
+    source, arrays = describe(host, form)
+    if source.sparse and isinstance(host.x, np.ndarray):
+        packed = pack(host.x, source, form, run)
+        if packed is not None:
+            source, rows = packed
+            arrays = (*rows, host.y, host.sample_weight)
     description = Description()
     description.write(source)
     return NumbaData(description, arrays, host.rows, host.y is not None, form)
 
 
-def describe(
-    host: HostData, form: Form, *, copy_entries: bool
-) -> tuple[Source, tuple[object, ...]]:
-    """Return what is told of a data set, and the arrays that this points to.
-
-    Nonzero entries of dense inputs are listed once with ``copy_entries``, else batch by batch.
-    """
+def describe(host: HostData, form: Form) -> tuple[Source, tuple[object, ...]]:
+    """Return what is told of a data set, and the arrays that this points to."""
     x, y, w = host.x, host.y, host.sample_weight
     n_inputs, _, output, dtype = form
     indptr: npt.NDArray[Any] | None = None
@@ -186,10 +197,6 @@ def describe(
         indptr = np.ascontiguousarray(x.indptr, np.int64)
         indices = np.ascontiguousarray(x.indices, np.int32)
         capacity = max(1, int(np.diff(x.indptr).max(initial=0)))
-    elif sparse and copy_entries and (entries := nonzero_entries(x, dtype)) is not None:
-        indptr, indices, values = entries
-        kind = SHORT_PIXELS if x.dtype == np.uint8 else SHORT
-        capacity = max(1, int(np.diff(entries[0]).max()))
     else:
         values = x
         kind = DENSE_KINDS[x.dtype]
@@ -200,6 +207,8 @@ def describe(
         x=address(values),
         indptr=address(indptr),
         indices=address(indices),
+        counts=0,
+        packed=0,
         labels=address(y) if output == "softmax" else 0,
         targets=0 if output == "softmax" else address(y),
         sample_weight=address(w),
@@ -207,6 +216,41 @@ def describe(
         value_bytes=values.itemsize,
     )
     return source, (values, indptr, indices, y, w)
+
+
+def pack(
+    x: DenseInputs, source: Source, form: Form, run: Run
+) -> tuple[Source, tuple[IntArray, npt.NDArray[np.generic]]] | None:
+    """Pack the nonzero entries of x, where that is worth it; return what ``source`` becomes.
+
+    Pixels stay pixels, other values become the engine's type. None where the copy would be larger
+    than x, or larger than MAPPED_COPY_BYTES for an x that is mapped from a file, which may not fit
+    into memory; or where x is too wide.
+    """
+    rows, D = x.shape
+    pixels = source.kind == PIXELS
+    itemsize = 1 if pixels else np.dtype(form[-1]).itemsize
+    most = min(x.nbytes, MAPPED_COPY_BYTES) if _is_mapped(x) else x.nbytes
+    if D > MOST_INPUTS or rows * (HEADER_BYTES + 8) > most:
+        return None
+    counts, starts = np.zeros(rows, np.int64), np.zeros(rows + 1, np.int64)
+    source = source._replace(counts=address(counts))
+    run(source, rows)
+    np.cumsum(packed_bytes(counts, itemsize), out=starts[1:])
+    needed = int(starts[-1])
+    if needed + starts.nbytes > most:
+        return None
+    places = aligned(needed, np.uint8)
+    source = source._replace(indptr=address(starts), packed=address(places))
+    run(source, rows)
+    packed = source._replace(
+        kind=PACKED_PIXELS if pixels else PACKED,
+        capacity=max(1, int(counts.max())),
+        x=address(places),
+        counts=0,
+        packed=0,
+    )
+    return packed, (starts, places)
 
 
 def density(x: Inputs) -> float:
@@ -218,48 +262,6 @@ def density(x: Inputs) -> float:
         return float(x.nnz / (rows * x.shape[1]))
     sample = x if rows <= SAMPLED_ROWS else x[:: -(-rows // SAMPLED_ROWS)]
     return np.count_nonzero(sample.astype(bool)) / sample.size  # faster than on numbers
-
-
-def nonzero_entries(
-    x: DenseInputs, dtype: npt.DTypeLike
-) -> tuple[IntArray, npt.NDArray[np.uint16], npt.NDArray[Any]] | None:
-    """Copy the nonzero entries of x as CSR (indptr, indices, data), where that is worth it.
-
-    Pixels stay pixels, other values become the engine's type.
-
-    Finding them in every epoch anew costs as much as half the products. None where the copy would
-    be larger than x, or larger than MAPPED_COPY_BYTES for an x that is mapped from a file, which
-    may not fit into memory; or where x is too wide.
-    """
-    rows, D = x.shape
-    kept = x.dtype if x.dtype == np.uint8 else np.dtype(dtype)
-    most = min(x.nbytes, MAPPED_COPY_BYTES) if _is_mapped(x) else x.nbytes
-    if np.iinfo(np.uint16).max < D or 8 * rows > most:
-        return None
-    indptr, n = np.zeros(rows + 1, np.int64), 0
-    for part in _parts(rows, D):
-        counts = np.count_nonzero(x[part] != 0, axis=1)  # faster than on numbers
-        indptr[part.start + 1 : part.stop + 1] = n + np.cumsum(counts)
-        n += int(counts.sum())
-        if n * (kept.itemsize + 2) + indptr.nbytes > most:
-            return None
-    indices, data = np.empty(n, np.uint16), np.empty(n, kept)
-    for part in _parts(rows, D):
-        piece = x[part]
-        # Flat, and columns by subtraction: twice as fast as an index for each axis.
-        places = np.flatnonzero(piece != 0)
-        bounds = indptr[part.start : part.start + len(piece) + 1]
-        stretch = slice(bounds[0], bounds[-1])
-        indices[stretch] = places - np.repeat(np.arange(len(piece)) * D, np.diff(bounds))
-        data[stretch] = piece.reshape(-1)[places]
-    return indptr, indices, data
-
-
-def _parts(rows: int, D: int) -> Iterator[slice]:
-    """Cut rows into pieces of about a million entries, to keep temporary arrays small."""
-    height = max(1, 2**20 // D)
-    for start in range(0, rows, height):
-        yield slice(start, start + height)
 
 
 def _is_mapped(x: npt.NDArray[np.generic]) -> bool:

@@ -51,36 +51,53 @@ def gather_dense(
     """
     stay_small()
     D = x.shape[1]
-    whole = D // MASK_LANES * MASK_LANES
     divisor = like(PIXEL_MAX if pixels else 1, value)
     for i in range(first, last):
-        source, start = rows[i] * D, i * capacity
-        n = start
-        for j in range(0, whole, MASK_LANES):
-            mask = nonzero_mask(x, source + j)
-            while mask != 0:
-                k = j + lowest_bit(mask)
-                mask &= mask - 1
-                put(index, n, k)
-                put(value, n, get(x, source + k))
-                n += 1
-        for j in range(whole, D):
-            if get(x, source + j) != 0:
-                put(index, n, j)
-                put(value, n, get(x, source + j))
-                n += 1
+        start = i * capacity
+        count = list_nonzero(x, rows[i] * D, D, index, start, value, start)
         if pixels:
-            convert_run(value, start, value, start, n - start, divisor)
-        _write_bounds(index, start, n, D, row_bounds, i)
+            convert_run(value, start, value, start, count, divisor)
+        _write_bounds(index, start, start + count, D, row_bounds, i)
+
+
+@kernel
+def list_nonzero(
+    x: DenseInputs,
+    source: int,
+    D: int,
+    index: npt.NDArray[np.generic],
+    at: int,
+    value: npt.NDArray[np.generic],
+    value_at: int,
+) -> int:
+    """List the nonzero ones of D inputs from ``x[source]`` on; return how many.
+
+    Their numbers go to ``index[at]`` and on, their values to ``value[value_at]`` and on.
+    """
+    stay_small()
+    whole, n = D // MASK_LANES * MASK_LANES, 0
+    for j in range(0, whole, MASK_LANES):
+        mask = nonzero_mask(x, source + j)
+        while mask != 0:
+            k = j + lowest_bit(mask)
+            mask &= mask - 1
+            put(index, at + n, k)
+            put(value, value_at + n, get(x, source + k))
+            n += 1
+    for j in range(whole, D):
+        if get(x, source + j) != 0:
+            put(index, at + n, j)
+            put(value, value_at + n, get(x, source + j))
+            n += 1
+    return n
 
 
 @kernel
 def gather_csr(
     indptr: IntArray,
-    indices: npt.NDArray[np.int32] | npt.NDArray[np.uint16],
-    data: DenseInputs,
+    indices: npt.NDArray[np.int32],
+    data: FloatArray,
     rows: IntArray,
-    pixels: bool,
     first: int,
     last: int,
     D: int,
@@ -89,7 +106,7 @@ def gather_csr(
     value: FloatArray,
     row_bounds: IntArray,
 ) -> None:
-    """Copy the entries of CSR rows first to last of the batch; pixels become x / 255.
+    """Copy the entries of CSR rows first to last of the batch.
 
     Parameters
     ----------
@@ -100,12 +117,12 @@ def gather_csr(
         where the last part's end.
     """
     stay_small()
-    divisor = like(PIXEL_MAX if pixels else 1, value)
+    one = like(1, value)
     for i in range(first, last):
         source, start = indptr[rows[i]], i * capacity
         count = indptr[rows[i] + 1] - source
         convert_run(index, start, indices, source, count, 1)
-        convert_run(value, start, data, source, count, divisor)
+        convert_run(value, start, data, source, count, one)
         _write_bounds(index, start, start + count, D, row_bounds, i)
 
 
@@ -121,12 +138,12 @@ def _write_bounds(
 ) -> None:
     put(row_bounds, i * BOUNDS, start)
     for s in range(1, SPANS):
-        put(row_bounds, i * BOUNDS + s, _lower_bound(index, start, stop, span_start(s, D)))
+        put(row_bounds, i * BOUNDS + s, lower_bound(index, start, stop, span_start(s, D)))
     put(row_bounds, i * BOUNDS + SPANS, stop)
 
 
 @kernel
-def _lower_bound(index: npt.NDArray[np.uint32], low: int, high: int, bound: int) -> int:
+def lower_bound(index: npt.NDArray[np.generic], low: int, high: int, bound: int) -> int:
     """First place in low to high whose index is at least ``bound``, by halves, without branches."""
     n = high - low
     while n > 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.caching import STAMP, Entry, kernel
-from fusedmlp_numba.gathering import gather
+from fusedmlp_numba.gathering import gather, pack_data
 from fusedmlp_numba.intrinsics import atomic_add, atomic_load, yield_processor
 from fusedmlp_numba.layers import (
     alone,
@@ -42,8 +42,8 @@ ARRIVED, ROUND, FAILED = 0, 8, 16
 SPINS: Final = 2000
 """Reads of the barrier before a waiting worker offers its processor: some microseconds."""
 
-TRAIN, GRADIENTS, EVALUATE, FORWARD = range(4)
-"""What a pass over the batches does."""
+TRAIN, GRADIENTS, EVALUATE, FORWARD, PACK = range(5)
+"""What a call does: a pass over batches; or, the last, pack a dense data set's rows."""
 
 
 @kernel
@@ -303,7 +303,7 @@ def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
         worker: int,
         workers: int,
     ) -> None:
-        """Do ``task`` with every batch of ``order``: one worker's part.
+        """Do ``task`` with every batch of ``order``, or PACK all rows: one worker's part.
 
         Parameters
         ----------
@@ -317,6 +317,9 @@ def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
         """
         stamp  # noqa: B018 - a closure value, and so a part of the cache's key
         plan, source = record(plan_address, engine), record(source_address, SOURCE)
+        if task == PACK:
+            pack_data(plan, source, len(order), worker, workers)
+            return
         for start in range(0, len(order), batch):
             stop, number = start + batch, start // batch
             t = min(number, len(lr) - 1)

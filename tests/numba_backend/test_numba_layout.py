@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedmlp.network import Network, initialise
-from fusedmlp_numba import sources
+from fusedmlp.network import Network, Objective, initialise
+from fusedmlp.optimizers import SGD
+from fusedmlp_numba import NumbaBackend, engine, sources
 from fusedmlp_numba.layout import (
     ALIGNMENT,
     PLANS,
@@ -22,7 +22,7 @@ from fusedmlp_numba.layout import (
     shape_of,
     unpack,
 )
-from fusedmlp_numba.sources import nonzero_entries
+from fusedmlp_numba.packing import HEADER_BYTES
 
 DTYPES = ("float32", "float64")
 
@@ -67,28 +67,64 @@ def test_layout_there_and_back(dtype, layers):
     assert np.count_nonzero(flat) == sum(np.count_nonzero(p) for p in parameters)
 
 
+def staged(x, dtype):
+    network = Network((x.shape[1], 4, 3), output="identity")
+    options = {"batch_size": 8, "dtype": dtype, "seed": 0}
+    built = NumbaBackend(threads=3).compile(network, SGD(), Objective(), **options)
+    return built.stage(x)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stored", ["uint8", *DTYPES])
-def test_nonzero_entries(stored, dtype):
+def test_packed_rows(stored, dtype, monkeypatch):
+    monkeypatch.setattr(engine, "WORKER_INPUTS", 70)
     rng = np.random.default_rng(0)
     x = (rng.integers(1, 256, (40, 70)) * (rng.random((40, 70)) < 0.1)).astype(stored)
-    expected = scipy.sparse.csr_array(x)
-    found = nonzero_entries(x, dtype)
-    assert found is not None
-    for mine, theirs in zip(found, (expected.indptr, expected.indices, expected.data), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert found[2].dtype == (np.uint8 if stored == "uint8" else dtype)
-    assert nonzero_entries(np.ones((40, 70), stored), stored) is None  # would grow
+    x[7], x[8] = 0, 200
+    data = staged(x, dtype)
+    kept = np.dtype("uint8" if stored == "uint8" else dtype)
+    source = data.description.source
+    assert source.kind == (sources.PACKED_PIXELS if stored == "uint8" else sources.PACKED)
+    assert source.capacity == 70
+    starts, memory = data.arrays[:2]
+    assert len(memory) == starts[-1]
+    for row, start, stop in zip(x, starts, starts[1:], strict=False):
+        ends = memory[start : start + HEADER_BYTES].view(np.uint16)
+        places = memory[start + HEADER_BYTES :][: 2 * ends[-1]].view(np.uint16)
+        first = start + HEADER_BYTES + 2 * int(ends[-1])
+        first += -first % kept.itemsize
+        values = memory[first : first + ends[-1] * kept.itemsize].view(kept)
+        np.testing.assert_array_equal(places, np.flatnonzero(row))
+        np.testing.assert_array_equal(values, row[places].astype(kept))
+        assert list(ends) == [np.count_nonzero(row[: s * 18]) for s in range(1, 5)]
+        assert start % 8 == 0
+        assert 0 <= stop - first - values.nbytes < 8
+    # 20 of 70 inputs: 3 bytes for each and 16 for the row are more than 70 pixels have.
+    fuller = staged(np.repeat((np.arange(70) < 20).astype(stored)[None], 40, axis=0), dtype)
+    assert fuller.description.source.sparse
+    assert (fuller.description.source.kind == source.kind) == (stored != "uint8")
 
 
-def test_entries_of_mapped_inputs_have_a_bound(tmp_path, monkeypatch):
+def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
     path, x = tmp_path / "x.npy", np.zeros((40, 70), np.uint8)
     x[:, 5] = 1
     np.save(path, x)
     mapped = np.load(path, mmap_mode="r")
-    needed = 41 * 8 + 40 * 3
-    for bound, fits in ((needed, True), (needed - 1, False), (8 * 40 - 1, False)):
+
+    def is_packed(x):
+        return staged(x, "float32").description.source.kind == sources.PACKED_PIXELS
+
+    needed = 41 * 8 + 40 * 16
+    for bound, fits in ((needed, True), (needed - 1, False), (40 * 16 - 1, False)):
         monkeypatch.setattr(sources, "MAPPED_COPY_BYTES", bound)
-        assert (nonzero_entries(mapped, "float32") is not None) == fits
-        assert (nonzero_entries(np.asarray(mapped), "float32") is not None) == fits
-        assert nonzero_entries(x, "float32") is not None
+        assert is_packed(mapped) == fits
+        assert is_packed(np.asarray(mapped)) == fits
+        assert is_packed(x)
+    assert not is_packed(x[:, :20])  # as large as packed rows
+
+
+def test_inputs_too_many_for_packed_rows():
+    for D, kind in ((65535, sources.PACKED), (65536, sources.SINGLE)):
+        x = np.zeros((3, D), np.float32)
+        x[:, -1] = 2
+        assert staged(x, "float32").description.source.kind == kind

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import masks, products, sparse
+from fusedmlp_numba import masks, packing, products, sparse
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.intrinsics import panel_columns
 from fusedmlp_numba.masks import MASK_ROWS
@@ -214,22 +214,42 @@ def test_transpose_panels(dtype, D, H, cut, seed):
     np.testing.assert_array_equal(out, expected.ravel())
 
 
+def packed_rows(x, dtype):
+    """All of x, packed: (starts, places, values)."""
+    N, D = x.shape
+    count_cells, counts = guarded(N, np.int64)
+    for first, last in cuts(N, N // 3):
+        run(packing.count_nonzero, x, first, last, D, counts)
+    sizes = packing.packed_bytes(counts, np.dtype(dtype).itemsize)
+    starts = np.append(0, np.cumsum(sizes))
+    packed_cells, memory = guarded(starts[-1] // packing.ALIGNMENT, np.int64)
+    places, values = memory.view(np.uint16), memory.view(dtype)
+    for first, last in cuts(N, N // 2):
+        run(packing.pack_rows, x, first, last, D, counts, starts, places, values)
+    for cells in (count_cells, packed_cells):
+        assert_guards(cells)
+    return starts, places, values
+
+
 def gathered(x, rows, kind, dtype):
-    """A batch's entries by row, from dense or CSR storage: (index, value, bounds)."""
+    """A batch's entries by row, from storage of a kind: (index, value, bounds)."""
     B, D = len(rows), x.shape[1]
     index_cells, index = guarded(B * D, np.uint32)
     value_cells, value = guarded(B * D, dtype)
     bound_cells, bounds = guarded(B * BOUNDS, np.int64)
     pixels = x.dtype == np.uint8
+    csr = scipy.sparse.csr_array(x.astype(dtype) / np.dtype(dtype).type(255 if pixels else 1))
+    indptr, indices = csr.indptr.astype(np.int64), csr.indices.astype(np.int32)
+    starts, places, packed = packed_rows(x, x.dtype if pixels else dtype)
     for first, last in cuts(B, B // 2):
         if kind == "dense":
             run(sparse.gather_dense, x, rows, pixels, first, last, D, index, value, bounds)
+        elif kind == "csr":
+            run(sparse.gather_csr, indptr, indices, csr.data, rows, first, last, D, D, index,
+                value, bounds)  # fmt: skip
         else:
-            csr = scipy.sparse.csr_array(x)
-            indptr = csr.indptr.astype(np.int64)
-            indices = csr.indices.astype(np.int32 if kind == "csr" else np.uint16)
-            run(sparse.gather_csr, indptr, indices, csr.data, rows, pixels, first, last, D, D,
-                index, value, bounds)  # fmt: skip
+            run(packing.gather_packed, starts, places, packed, rows, pixels, first, last, D, index,
+                value, bounds)  # fmt: skip
     for cells in (index_cells, value_cells, bound_cells):
         assert_guards(cells)
     return index, value, bounds
@@ -256,7 +276,7 @@ def sparse_inputs(rng, N, D, density, stored):
 
 
 @few
-@given(B=sizes, D=sizes | st.just(257), H=sizes, kind=st.sampled_from(["dense", "csr", "short"]),
+@given(B=sizes, D=sizes | st.just(257), H=sizes, kind=st.sampled_from(["dense", "csr", "packed"]),
        density=st.sampled_from([0.0, 0.2, 1.0]), cut=st.integers(0, 130),
        seed=st.integers(0, 99))  # fmt: skip
 @pytest.mark.parametrize("stored", ["uint8", *DTYPES])
@@ -373,8 +393,16 @@ def touch_the_ends():
             bounds = end(np.empty(M * BOUNDS, np.int64))
             run(sparse.gather_dense, x, rows, True, 0, M, K, index, value, bounds)
             run(sparse.gather_csr, end(csr.indptr.astype(np.int64)),
-                end(csr.indices.astype(np.uint16)), end(csr.data), rows, True, 0, M, K, K,
+                end(csr.indices.astype(np.int32)), end(csr.data.astype(dtype)), rows, 0, M, K, K,
                 index, value, bounds)  # fmt: skip
+            counts = end(np.full(M, K))
+            run(packing.count_nonzero, x, 0, M, K, counts)
+            starts = np.append(0, np.cumsum(packing.packed_bytes(counts, x.itemsize)))
+            memory = end(np.empty(starts[-1] // packing.ALIGNMENT, np.int64))
+            packed = starts, memory.view(np.uint16), memory.view(stored)
+            run(packing.pack_rows, x, 0, M, K, counts, *packed)
+            run(packing.gather_packed, *packed, rows, stored == "uint8", 0, M, K, index, value,
+                bounds)  # fmt: skip
         run(sparse.gather_product, index, value, bounds, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
         mask, by_input = end(np.empty(K, np.int64)), end(np.empty(K * M, dtype))
