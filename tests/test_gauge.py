@@ -16,6 +16,20 @@ WIDER = Contestant("peer", "", "numpy", threads=2)
 THE_WIDE_PEAK = Contestant(PEAK, "", "numpy", threads=2)
 
 
+class Clock:
+    """Time that passes with turns and pauses alone."""
+
+    now = 0.0
+
+    @classmethod
+    def monotonic(cls):
+        return cls.now
+
+    @classmethod
+    def sleep(cls, seconds):
+        cls.now += seconds
+
+
 class Scripted:
     """A worker whose turns take 1, 2, 3, … s; what the gauge finds is a script's, then its best."""
 
@@ -54,6 +68,7 @@ class Scripted:
             self._looks += 1
             return {"flops": next(self._rates, 10.0), "seconds": 1.0}
         self._turns += 1
+        Clock.sleep(self._turns)
         return {"seconds": float(self._turns), "samples": 40}
 
 
@@ -64,8 +79,9 @@ def turns(monkeypatch):
     def run(*rates, contestants=(THE_PEAK, PEER), steady=True):
         monkeypatch.setattr(driver, "Channel", Scripted)
         monkeypatch.setattr(Scripted, "rates", rates)
-        monkeypatch.setattr(gauge, "PAUSE", 0.0)
         monkeypatch.setattr(gauge, "PATIENCE", 0.0)
+        for module in (driver, gauge):
+            monkeypatch.setattr(module, "time", Clock)
         found = document.new({}, [])
         with driver.Contest(contestants, found, print, steady=steady) as contest:
             found["tasks"].append(contest.run(TINY, 1))
@@ -77,6 +93,9 @@ def turns(monkeypatch):
 
 KNOWN = (10.0,) * gauge.TRIALS
 """Rates from which the best one is known."""
+
+OWN = (10.0,) * 3
+"""What the peak finds at its own turn, which comes between the peer's and those taken again."""
 
 
 def test_a_steady_machine_s_first_turn_counts(turns):
@@ -93,14 +112,27 @@ def test_a_turn_that_was_disturbed_before_or_after_is_taken_again(turns, rates):
     assert counted == (0, 2)
 
 
+def test_a_turn_is_taken_again_once_the_machine_is_steady(turns):
+    kept, counted = turns(*KNOWN, 10.0, 5.0, *OWN, 6.0, 7.0, 8.9, 9.6, 9.7)
+    assert (kept["seconds"], kept["steadiness"]) == (2.0, pytest.approx(0.96))
+    assert counted == (0, 2)
+
+
 def test_of_disturbed_turns_the_least_disturbed_is_kept(turns):
-    kept, counted = turns(*KNOWN, 5.0, 10.0, 8.0, 8.9, 6.0, 7.0, 10.0, 10.0)
-    assert (kept["seconds"], kept["steadiness"]) == (2.0, pytest.approx(0.8))
+    # One that takes 1 s, and until 10 more are over, such of 2, 3, 4 and 5 s.
+    kept, counted = turns(*KNOWN, 10.0, 5.0, *OWN, 10.0, 7.0, 10.0, 8.0, 10.0, 6.0, 10.0, 5.0)
+    assert (kept["seconds"], kept["steadiness"]) == (3.0, pytest.approx(0.8))
     assert counted == (1, 2)
 
 
+def test_who_is_never_steady_keeps_the_first_turn(turns):
+    kept, counted = turns(*KNOWN, *[5.0] * 10_000)
+    assert (kept["seconds"], kept["steadiness"]) == (1.0, 0.5)
+    assert counted == (2, 2)
+
+
 def test_a_faster_look_is_the_new_best(turns):
-    kept, _ = turns(*KNOWN, 20.0, 15.0, 20.0, 19.5)
+    kept, _ = turns(*KNOWN, 20.0, 15.0, *[20.0] * 3, 20.0, 19.5)
     assert (kept["seconds"], kept["steadiness"]) == (2.0, pytest.approx(0.975))
 
 
@@ -135,7 +167,9 @@ def test_a_gauge_that_dies_is_named_and_nobody_else_fails(turns, monkeypatch, ca
 
 
 def test_slow_handovers_are_no_steady_machine(turns, monkeypatch):
-    monkeypatch.setattr(Scripted, "handovers", (*[1.0] * gauge.TRIALS, 1.0, 5.0, 1.0, 1.05))
+    monkeypatch.setattr(
+        Scripted, "handovers", (*[1.0] * gauge.TRIALS, 1.0, 5.0, 1.0, 1.0, 1.0, 1.05)
+    )
     kept, counted = turns(contestants=(THE_WIDE_PEAK, WIDER))
     assert (kept["seconds"], kept["steadiness"]) == (2.0, pytest.approx(1 / 1.05))
     assert counted == (0, 2)

@@ -88,7 +88,7 @@ class Buffers:
         above = self._strides[1:]
         self._a = [self._floats(rows * stride) for stride in above[:-1]]
         self._delta = [self._floats(rows * stride) for stride in above]
-        # The first layer's may lie in pieces, each filled up for itself (layers.delta_place).
+        # The first layer's may lie in pieces, each filled up for itself (shares.delta_place).
         whole = int(widths[1]) + threads * self.shape.columns
         self._delta[0] = self._floats(rows * (whole + threads * row_stride(1, itemsize) * 2))
         self._kept = [

@@ -1,8 +1,8 @@
-"""One layer of a step in compiled code, or what is not yet a layer: a worker's share of each part.
+"""One layer of a step in compiled code: a worker's share of each part.
 
-Every worker runs these same functions with its own number, on its own rows or panels. What it
-computes never depends on how many workers there are, and sums over the batch's rows run in one
-order on one worker: the bits are the same for any number. Where a worker needs what others have
+Every worker runs these same functions with its own number, on its own rows or panels (shares.py).
+What it computes never depends on how many workers there are, and sums over the batch's rows run in
+one order on one worker: the bits are the same for any number. Where a worker needs what others have
 computed, steps.py puts a barrier between the calls. The formulas are in kernels.py, the products
 in products.py.
 """
@@ -33,7 +33,6 @@ from fusedmlp_numba.kernels import (
     softmax_cross_entropy,
     squared_error,
 )
-from fusedmlp_numba.layout import LAYER
 from fusedmlp_numba.masks import (
     GRADIENT_INPUTS,
     MASK_ROWS,
@@ -48,8 +47,16 @@ from fusedmlp_numba.products import (
     pack_panels,
     transpose_panels,
 )
+from fusedmlp_numba.shares import (
+    by_rows,
+    delta_place,
+    entry_place,
+    layer_at,
+    share,
+    shares,
+    unit_rows,
+)
 from fusedmlp_numba.sparse import BOUNDS, gather_product
-from fusedmlp_numba.tiles import CACHE_LINE
 from fusedmlp_numba.views import (
     BYTES,
     COUNTS,
@@ -58,7 +65,6 @@ from fusedmlp_numba.views import (
     INTS,
     matrix,
     reals,
-    record,
     table,
     vector,
 )
@@ -70,77 +76,6 @@ if TYPE_CHECKING:
 
 OPTIMIZER_KERNELS: Final = ("sgd", "momentum", "nesterov", "adam")
 SGD, MOMENTUM, NESTEROV = range(3)
-
-LAYER_BYTES: Final = LAYER.itemsize
-
-
-@kernel
-def layer_at(plan: Plan, number: int) -> Layer:
-    """Return a layer's record."""
-    layer: Layer = record(plan.layers + number * LAYER_BYTES, LAYER)
-    return layer
-
-
-@kernel
-def share(n: int, worker: int, workers: int) -> tuple[int, int]:
-    """Return a worker's part of n things."""
-    return n * worker // workers, n * (worker + 1) // workers
-
-
-@kernel
-def shares(
-    rows: int, panels: int, worker: int, workers: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return a worker's rows and panels of a matrix; rows are cut where panels are too few."""
-    if panels >= workers:
-        return (0, rows), share(panels, worker, workers)
-    return share(rows, worker, workers), (0, panels)
-
-
-@kernel
-def by_rows(plan: Plan, workers: int) -> bool:
-    """Whether the last layer's product is cut by rows: as its outputs and their deltas are."""
-    return layer_at(plan, plan.depth - 1).panels < 2 * workers
-
-
-@kernel
-def alone(plan: Plan, workers: int) -> bool:
-    """Whether a worker needs no more of delta[1] than its own panels: those of the first layer."""
-    return plan.depth > 1 and layer_at(plan, 0).panels >= workers
-
-
-@kernel
-def unit_rows(plan: Plan, number: int, worker: int, workers: int) -> tuple[int, int]:
-    """Return a worker's part of a layer's rows: its own units of the layer below, if any is."""
-    D = layer_at(plan, number).D
-    if number == 0:
-        return share(D, worker, workers)
-    first, last = share(layer_at(plan, number - 1).panels, worker, workers)
-    return min(first * plan.columns, D), min(last * plan.columns, D)
-
-
-@kernel
-def entry_place(plan: Plan, side: int, worker: int) -> int:
-    """Return which of the batches of entries a worker's is: 0 or 1, or behind those of others."""
-    return side + 2 * worker if plan.entry_copies > 1 else side
-
-
-@kernel
-def delta_place(plan: Plan, number: int, worker: int, workers: int) -> tuple[int, int]:
-    """Return address and row stride of delta[l + 1] as a worker sees it.
-
-    What each worker needs alone lies apart from the others' columns. In common rows a processor
-    would prefetch its neighbours' lines too, and their owner would have to take them back.
-    """
-    layer = layer_at(plan, number)
-    if number > 0 or not alone(plan, workers):
-        return layer.delta, layer.stride
-    line = CACHE_LINE // plan.itemsize
-    columns = (layer.panels + workers - 1) // workers * plan.columns
-    stride = ((columns + line - 1) // line | 1) * line  # as row_stride of layout.py
-    first, _ = share(layer.panels, worker, workers)
-    start = worker * plan.rows * stride - first * plan.columns
-    return layer.delta + start * plan.itemsize, stride
 
 
 @kernel

@@ -28,7 +28,6 @@ from fusedmlp_numba.lanes import (
     sum_of,
     to_lanes,
 )
-from fusedmlp_numba.layers import layer_at
 from fusedmlp_numba.outputs import (
     EXP_OUTPUT,
     SIGMOID_OUTPUT,
@@ -38,6 +37,7 @@ from fusedmlp_numba.outputs import (
     softmax_rows,
     squared_rows,
 )
+from fusedmlp_numba.shares import layer_at
 from fusedmlp_numba.sources import PIXELS, SINGLE
 from fusedmlp_numba.views import BYTES, ENDLESS, FLOATS, INTS, SINGLES, matrix, reals, vector
 

@@ -15,12 +15,9 @@ from fusedmlp_numba.caching import STAMP, Entry, kernel
 from fusedmlp_numba.gathering import gather, pack_data
 from fusedmlp_numba.intrinsics import atomic_add, atomic_load, yield_processor
 from fusedmlp_numba.layers import (
-    alone,
-    by_rows,
     forward_layer,
     gradient_layer,
     hand_down,
-    layer_at,
     output_delta,
     transpose,
     update,
@@ -28,6 +25,7 @@ from fusedmlp_numba.layers import (
 )
 from fusedmlp_numba.layout import PLANS
 from fusedmlp_numba.narrow import narrow_gradients
+from fusedmlp_numba.shares import alone, by_rows, layer_at
 from fusedmlp_numba.sources import SOURCE
 from fusedmlp_numba.views import FLOATS, INTS, reals, record, vector
 
@@ -99,7 +97,7 @@ def forward_pass(
 ) -> bool:
     """Fill the activations and the last product for a batch; False where a worker has failed.
 
-    Where :func:`~fusedmlp_numba.layers.by_rows` holds, each worker has its own rows of the last
+    Where :func:`~fusedmlp_numba.shares.by_rows` holds, each worker has its own rows of the last
     product only. In training, Wᵀ is made by the way.
     """
     if training:

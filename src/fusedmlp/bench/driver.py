@@ -2,7 +2,7 @@
 
 A round goes once through all of them, so that a machine that slows down slows everybody; and
 every round begins one further on, so that nobody always follows the same neighbour. Where asked
-for, a turn in which the machine was not itself (gauge.py) is taken again.
+for, turns in which the machine was not itself (gauge.py) are taken again in the end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import tempfile
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -19,7 +20,7 @@ from fusedmlp.bench import machine, material, parity
 from fusedmlp.bench.channel import Channel, UnsupportedTaskError, WorkerError
 from fusedmlp.bench.contestants import PEAK
 from fusedmlp.bench.document import Entry, Round, TaskEntries
-from fusedmlp.bench.gauge import ATTEMPTS, STEADY, Gauge
+from fusedmlp.bench.gauge import AGAIN_SECONDS, STEADY, Gauge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -160,6 +161,7 @@ class Contest:
             for channel, entry in ready[start:] + ready[:start]:
                 if entry["status"] == "measured":
                     self._round(channel, entry, number, gauges)
+        self._again(ready, gauges)
         for channel in entering:
             self._release(channel)
         return found
@@ -233,27 +235,59 @@ class Contest:
         return found
 
     def _round(self, channel: Channel, entry: Entry, number: int, gauges: dict[int, Gauge]) -> None:
-        """Take a contestant's turn; with a gauge, the least disturbed of up to ATTEMPTS."""
-        turns: list[Round] = []
-        for _ in range(ATTEMPTS):
+        """Take a contestant's turn, on a steady machine if it becomes so in a moment."""
+        settle(self._channels)
+        before = self._look(gauges, channel.contestant.threads, Gauge.wait)
+        turn = self._watched(channel, entry, number, gauges, before)
+        if turn is not None:
+            entry["rounds"].append(turn)
+
+    def _again(self, ready: Sequence[tuple[Channel, Entry]], gauges: dict[int, Gauge]) -> None:
+        """Take disturbed turns again, in turn, until all were steady or their time is over."""
+        waiting = deque(
+            (channel, entry, place)
+            for channel, entry in ready
+            for place, turn in enumerate(entry["rounds"])
+            if turn.get("steadiness", 1.0) < STEADY
+        )
+        deadline = time.monotonic() + AGAIN_SECONDS * len(waiting)
+        while waiting and time.monotonic() < deadline:
+            channel, entry, place = waiting.popleft()
             settle(self._channels)
             before = self._look(gauges, channel.contestant.threads, Gauge.wait)
-            try:
-                turn = self._turn(channel, number)
-            except WorkerError as error:
-                self._fail(entry, channel.contestant.label, str(error))
-                return
-            turns.append(turn)
-            if before is None:
-                break
+            if before is None or entry["status"] != "measured":
+                continue
+            if before >= STEADY:
+                turn = self._watched(channel, entry, place + 1, gauges, before)
+                kept = entry["rounds"][place]
+                if turn is None or "steadiness" not in turn:
+                    continue
+                if turn["steadiness"] > kept["steadiness"]:
+                    kept = entry["rounds"][place] = turn
+                if kept["steadiness"] >= STEADY:
+                    continue
+            waiting.append((channel, entry, place))
+
+    def _watched(
+        self,
+        channel: Channel,
+        entry: Entry,
+        number: int,
+        gauges: dict[int, Gauge],
+        before: float | None,
+    ) -> Round | None:
+        """Return a turn, and how steady the machine was before and after; None where it failed."""
+        try:
+            turn = self._turn(channel, number)
+        except WorkerError as error:
+            self._fail(entry, channel.contestant.label, str(error))
+            return None
+        if before is not None:
             settle(self._channels)  # thread pools spin on after their last task
             after = self._look(gauges, channel.contestant.threads, Gauge.steadiness)
-            if after is None:
-                break
-            turn["steadiness"] = min(before, after)
-            if turn["steadiness"] >= STEADY:
-                break
-        entry["rounds"].append(max(turns, key=lambda turn: turn.get("steadiness", 0.0)))
+            if after is not None:
+                turn["steadiness"] = min(before, after)
+        return turn
 
     def _look(
         self, gauges: dict[int, Gauge], threads: int, look: Callable[[Gauge], float]

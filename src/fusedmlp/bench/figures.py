@@ -123,7 +123,7 @@ def disturbance(found: TaskEntries) -> float:
 
 
 def unsteady(found: Iterable[TaskEntries]) -> tuple[int, int]:
-    """Count the turns that no attempt found steady, and all that were measured so."""
+    """Count the turns that stayed disturbed, and all that were looked at."""
     shares = [
         round_["steadiness"]
         for each in found

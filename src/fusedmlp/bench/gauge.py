@@ -19,11 +19,12 @@ STEADY: Final = 0.9
 """Least share of the best rates, before a turn and after it, for the turn to be undisturbed. Both
 differ by some hundredths on a machine that is."""
 
-ATTEMPTS: Final = 3
-"""Turns at most of which the least disturbed one is kept."""
+PATIENCE: Final = 2.0
+"""Seconds to wait for the machine before a turn is taken anyway, or another one's first."""
 
-PATIENCE: Final = 5.0
-"""Seconds to wait for the machine before a turn is taken anyway."""
+AGAIN_SECONDS: Final = 10.0
+"""Seconds that there are for each disturbed turn, all together, to take them again: after the last
+round, since what disturbs a machine may well stay for longer than a turn."""
 
 PAUSE: Final = 0.1
 """Seconds between two looks at a machine that is busy."""
