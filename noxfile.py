@@ -34,7 +34,7 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
     session.install(*(["-e", "."] if package else []), *needed)
 
 
-@nox.session
+@nox.session(reuse_venv=True)
 def tests(session: nox.Session) -> None:
     """The whole suite with coverage; words after ``--`` (any pytest options) waive the floor."""
     install(session, "test")
