@@ -22,7 +22,7 @@ differ by some hundredths on a machine that is."""
 PATIENCE: Final = 2.0
 """Seconds to wait for the machine before a turn is taken anyway, or another one's first."""
 
-AGAIN_SECONDS: Final = 10.0
+AGAIN_SECONDS: Final = 5.0
 """Seconds that there are for each disturbed turn, all together, to take them again: after the last
 round, since what disturbs a machine may well stay for longer than a turn."""
 
