@@ -40,7 +40,7 @@ process of its own, on as many threads as the table says, in its best ordinary f
 (`src/fusedmlp/bench/libraries`); parity is checked first, and within a round everybody takes a
 turn. The machines are shared with strangers, who may slow cores, or have them moved apart, for
 seconds or minutes: a turn counts if multiply-adds, and handovers between as many threads, ran at
-90% of their best rate before it and after it. Other turns are taken again after the last round, for
+85% of their best rate before it and after it. Other turns are taken again after the last round, for
 as long as there are five seconds for each, by the same rule for everybody
 (`src/fusedmlp/bench/gauge.py`). Where nothing is said of that, a run is from before the rule.
 
