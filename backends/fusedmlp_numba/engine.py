@@ -239,10 +239,16 @@ class NumbaEngine(Engine):
             *rest,
             outputs,
         )
-        self._start(arguments, self._workers(task, len(order), batch))
+        workers = self._workers(task, len(order), batch)
+        if workers > 1:
+            self._buffers.sync[:] = 0
+        self._start(arguments, workers)
 
     def _pack(self, source: Source, rows: int) -> None:
-        """Count a dense data set's nonzero inputs, or pack them: see gathering.pack_data."""
+        """Count a dense data set's nonzero inputs, or pack them: see gathering.pack_data.
+
+        Nobody waits at a barrier here, so that data may be staged while another thread trains.
+        """
         data = Description()
         data.write(source)
         arguments = (
@@ -262,7 +268,6 @@ class NumbaEngine(Engine):
         """Run the compiled code once per worker: the first on this thread, the rest on new ones."""
         failures: list[BaseException] = []
         sync = self._buffers.sync
-        sync[:] = 0
 
         def work(worker: int) -> None:
             try:
