@@ -39,7 +39,7 @@ ALIGNMENT: Final = 8
 
 
 def packed_bytes(counts: IntArray, itemsize: int) -> IntArray:
-    """Bytes of packed rows with so many entries each, whose values have ``itemsize`` bytes."""
+    """Bytes (N,) of packed rows with so many entries each (N,), of ``itemsize`` bytes a value."""
     places = HEADER_BYTES + PLACE_BYTES * counts
     used = _up(places, itemsize) + itemsize * counts
     return _up(used, ALIGNMENT)
@@ -57,7 +57,7 @@ def _value_place(start: int, count: int, itemsize: int) -> int:
 
 @kernel
 def count_nonzero(x: DenseInputs, first: int, last: int, D: int, counts: IntArray) -> None:
-    """Count the nonzero inputs of rows first to last of x."""
+    """Count the nonzero inputs of rows first to last of x (N, D), into counts (N,)."""
     stay_small()
     whole = D // MASK_LANES * MASK_LANES
     for i in range(first, last):
@@ -81,12 +81,12 @@ def pack_rows(
     places: npt.NDArray[np.uint16],
     values: npt.NDArray[np.generic],
 ) -> None:
-    """Pack rows first to last of x.
+    """Pack rows first to last of x (N, D).
 
     Parameters
     ----------
     counts, starts
-        Entries of each row, and the bytes where its packed row begins.
+        (N,) entries of each row, and (N + 1,) bytes where its packed row begins.
     places, values
         The memory of packed rows, as numbers of two bytes and as values.
     """

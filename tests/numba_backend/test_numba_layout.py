@@ -105,6 +105,17 @@ def test_packed_rows(stored, dtype, monkeypatch):
     assert (fuller.description.source.kind == source.kind) == (stored != "uint8")
 
 
+def test_packing_leaves_the_barrier_to_whoever_trains(monkeypatch):
+    monkeypatch.setattr(engine, "WORKER_INPUTS", 70)
+    options = {"batch_size": 8, "dtype": "float32", "seed": 0}
+    network = Network((70, 4, 3), output="identity")
+    built = NumbaBackend(threads=2).compile(network, SGD(), Objective(), **options)
+    built._buffers.sync[:] = 5
+    x = np.zeros((40, 70), np.float32)
+    assert built.stage(x).description.source.kind == sources.PACKED
+    assert (built._buffers.sync == 5).all()
+
+
 def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
     path, x = tmp_path / "x.npy", np.zeros((40, 70), np.uint8)
     x[:, 5] = 1
