@@ -106,6 +106,7 @@ class Buffers:
         # Whole cache lines for each worker, so that no line is written by two.
         self._mask_room = row_stride(int(sizes[0]), 8)
         self._masks = aligned(threads * self._mask_room, np.int64)
+        self._mask_places = aligned(threads * 2 * MASK_ROWS, np.int64)
         self._threads = threads
         self._units, self._parameters = int(sizes.sum()), network.n_parameters
         self._narrow = self._floats(0)
@@ -136,8 +137,6 @@ class Buffers:
         self._entry_bounds = np.zeros(places * BOUNDS * self._rows, np.int64)
         self._entry_index = np.zeros(places * room, np.uint32)
         self._entry_value = self._floats(places * room)
-        values = row_stride(MASK_ROWS, np.dtype(self._dtype).itemsize) if room else 0
-        self._mask_value = self._floats(len(self._masks) * values)
 
     def _describe(self) -> None:
         """Write the records anew."""
@@ -186,9 +185,8 @@ class Buffers:
             entry_bounds=address(self._entry_bounds),
             entry_copies=self._copies,
             masks=address(self._masks),
-            mask_value=address(self._mask_value),
             mask_room=self._mask_room,
-            value_room=row_stride(MASK_ROWS, np.dtype(self._dtype).itemsize),
+            mask_places=address(self._mask_places),
             narrow=address(self._narrow) if len(self._narrow) else 0,
             units=self._units,
             parameters=self._parameters,

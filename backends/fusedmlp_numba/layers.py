@@ -252,23 +252,23 @@ def sparse_gradient(
     """Compute rows and panels of dW[0] from the batch's entries; update, in training."""
     layer, descend = layer_at(plan, 0), descends(plan, training)
     masks = vector(plan.masks, INTS)[worker * plan.mask_room :][: layer.D]
-    values = reals(plan, plan.mask_value)[worker * plan.mask_room * plan.value_room :]
+    places = vector(plan.mask_places, INTS)[worker * 2 * MASK_ROWS :]
     at, stride = delta_place(plan, 0, worker, workers)
     delta, place = reals(plan, at), entry_place(plan, side, worker)
+    value = reals(plan, plan.entry_value)[place * plan.room :]
     for start in range(0, batch, MASK_ROWS):
         stop = min(start + MASK_ROWS, batch)
         mask_entries(
             vector(plan.entry_index, COUNTS)[place * plan.room :],
-            reals(plan, plan.entry_value)[place * plan.room :],
             vector(plan.entry_bounds, INTS)[place * plan.rows * BOUNDS :],
-            start, stop, masks, values, plan.value_room,
+            start, stop, rows, masks, places,
         )  # fmt: skip
         # Nothing follows on sums that go straight into the weights: delta stays in the L1 cache.
         inputs = max(rows[1] - rows[0], 1) if descend else GRADIENT_INPUTS
         for first in range(rows[0], rows[1], inputs):
             block = first, min(first + inputs, rows[1])
             gather_gradient(
-                masks, values, plan.value_room, delta, start * stride, stride,
+                masks, places, value, delta, start * stride, stride,
                 reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,
                 block, panels, plan.columns, -lr if descend else 1.0, descend or start > 0,
             )  # fmt: skip

@@ -89,9 +89,9 @@ class Plan(NamedTuple):
         and BOUNDS bounds. Two such, the second ``room`` entries and ``BOUNDS * rows`` bounds
         further on: one batch's are read while the next one's are written. With ``entry_copies``
         of more than 1 each worker has its own two, one worker's behind the other's.
-    masks, mask_value, mask_room, value_room
-        Addresses of the same entries by input, see masks.py: a worker's begin ``mask_room`` inputs
-        after the one's before, an input's values ``value_room`` elements after the one's before.
+    masks, mask_room, mask_places
+        Addresses of the same entries by input, see masks.py: a worker's masks begin ``mask_room``
+        inputs after the one's before.
     narrow, units, parameters
         Address of narrow.py's vectors, 0 for a network that is not narrow; inputs and units of
         all layers; weights and biases of all layers.
@@ -125,9 +125,8 @@ class Plan(NamedTuple):
     entry_bounds: int
     entry_copies: int
     masks: int
-    mask_value: int
     mask_room: int
-    value_room: int
+    mask_places: int
     narrow: int
     units: int
     parameters: int

@@ -1,10 +1,11 @@
 """The gradient of a sparse first layer: a batch's entries by input, and the sums over them.
 
 The entries lie row by row (sparse.py), but the gradient of the first layer's weights needs, for
-each input, the rows that have it: a mask with a bit for each of MASK_ROWS rows, and room for as
-many values, of which only those at the mask's bits are written and read. Every worker makes them
-for itself: lines that another core reads would have to be taken back to be written again, which
-takes longer than to turn round all the entries.
+each input, the rows that have it: a mask with a bit for each of MASK_ROWS rows. The values stay
+where they are. The inputs are taken in ascending order, as each row has them, so that the value
+wanted of a row is always its next one: all that is kept is the place of that. Every worker makes
+masks for itself: lines that another core reads would have to be taken back to be written again,
+which takes longer than to turn round all the entries.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.runs import get, put
-from fusedmlp_numba.sparse import BOUNDS, SPANS
+from fusedmlp_numba.sparse import BOUNDS, SPANS, lower_bound
 from fusedmlp_numba.tiles import GATHER_PANELS, masked_tiles
 
 if TYPE_CHECKING:
@@ -34,42 +35,48 @@ GRADIENT_INPUTS: Final = 32
 @kernel
 def mask_entries(
     index: npt.NDArray[np.uint32],
-    value: FloatArray,
     row_bounds: IntArray,
     first: int,
     last: int,
+    inputs: tuple[int, int],
     masks: npt.NDArray[np.int64],
-    values: FloatArray,
-    room: int,
+    places: IntArray,
 ) -> None:
     """Turn round the entries of rows first to last of a batch, at most MASK_ROWS.
 
     Parameters
     ----------
-    index, value, row_bounds
+    index, row_bounds
         The batch's entries by row, as sparse.py gathers them.
+    inputs
+        The range of inputs that are wanted; the masks of others are not to be read.
     masks
         (D,) bit i of input d is whether row ``first + i`` has it.
-    values
-        That row's value for input d is at ``d * room + i``.
+    places
+        (2·MASK_ROWS,) where among the entries row ``first + i`` has its first one of ``inputs``.
+        The second half is working space of :func:`gather_gradient`.
     """
     stay_small()
-    for d in range(len(masks)):
+    for d in range(inputs[0], inputs[1]):
         put(masks, d, 0)
     for row in range(first, last):
-        i = row - first
-        bit = 1 << i
-        for n in range(get(row_bounds, row * BOUNDS), get(row_bounds, row * BOUNDS + SPANS)):
+        start, stop = get(row_bounds, row * BOUNDS), get(row_bounds, row * BOUNDS + SPANS)
+        if inputs[0] > 0:
+            start = lower_bound(index, start, stop, inputs[0])
+        if inputs[1] < len(masks):
+            stop = lower_bound(index, start, stop, inputs[1])
+        put(places, row - first, start)
+        bit = 1 << (row - first)
+        for n in range(start, stop):
             d = get(index, n)
             put(masks, d, get(masks, d) | bit)
-            put(values, d * room + i, get(value, n))
 
 
 @kernel
 def gather_gradient(
     masks: npt.NDArray[np.int64],
-    values: FloatArray,
-    room: int,
+    places: IntArray,
+    value: FloatArray,
     delta: FloatArray,
     at: int,
     d_row: int,
@@ -89,8 +96,9 @@ def gather_gradient(
 
     Parameters
     ----------
-    masks, values, room
-        Up to MASK_ROWS rows of X as :func:`mask_entries` makes them.
+    masks, places, value
+        Up to MASK_ROWS rows of X as :func:`mask_entries` makes them, and the batch's values.
+        Afterwards ``places`` are those of ``rows[1]``, from where the next call is to go on.
     delta, at, d_row
         As many rows from offset ``at``, ``d_row`` apart.
     """
@@ -99,13 +107,16 @@ def gather_gradient(
         return
     factor = like(alpha, delta)
     for p in range(panels[0], panels[1], GATHER_PANELS):
+        for i in range(MASK_ROWS):
+            put(places, MASK_ROWS + i, get(places, i))
         masked_tiles(
             min(GATHER_PANELS, panels[1] - p),
             rows[0],
             rows[1],
             masks,
-            values,
-            room,
+            value,
+            places,
+            MASK_ROWS,
             delta,
             at + p * columns,
             d_row,
@@ -115,3 +126,5 @@ def gather_gradient(
             factor,
             accumulate,
         )
+    for i in range(MASK_ROWS):
+        put(places, i, get(places, MASK_ROWS + i))

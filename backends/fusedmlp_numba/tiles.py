@@ -397,8 +397,9 @@ def masked_tiles(
     first: Any,
     last: Any,
     masks: Any,
-    values: Any,
-    room: Any,
+    value: Any,
+    places: Any,
+    place: Any,
     B: Any,
     b: Any,
     b_row: Any,
@@ -408,10 +409,10 @@ def masked_tiles(
     alpha: Any,
     accumulate: Any,
 ) -> tuple[Any, Emit]:
-    """Rows whose entries are a mask's bits: C[d] = α·Σᵢ values[d, i]·B[i], or C[d] += that.
+    """Rows whose entries are a mask's bits: C[d] = α·Σᵢ xᵢ·B[i], or C[d] += that.
 
-    The i of the sum, ascending, are the bits of ``masks[d]``. Where a row has none and would be
-    added to C, it is left alone. The rows are looped over here as in :func:`gather_tiles`.
+    The i of the sum, ascending, are the bits of ``masks[d]``, and xᵢ is the next value of those
+    that i has. Where a row of C has no bits and would be added to, it is left alone. The rows are looped over here as in :func:`gather_tiles`.
 
     Parameters
     ----------
@@ -419,43 +420,46 @@ def masked_tiles(
         1 to GATHER_PANELS neighbouring panels, summed at once.
     first, last
         The range of d, not empty.
-    masks, values, room
-        Flat arrays; element (d, i) of the second is ``values[d * room + i]``.
+    masks, value, places, place
+        Flat arrays; the next value of i is ``value[places[place + i]]``, and the one after it lies
+        behind it.
     B, b, b_row
         Flat array; row i of all panels is at ``B[b + i * b_row]``, one beside the other.
     C, c, c_panel
         Flat array; row d of panel p is at ``C[c + d * columns + p * c_panel]``, columns a panel's.
     """
     signature = types.void(
-        panels, first, last, masks, values, room, B, b, b_row, C, c, c_panel, alpha, accumulate
+        panels, first, last, masks, value, places, place, B, b, b_row, C, c, c_panel, alpha, accumulate
     )
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        (count, first, last, masks, values, room, B, b, b_row, C, c, c_panel, alpha,
+        (count, first, last, masks, value, places, place, B, b, b_row, C, c, c_panel, alpha,
          add) = arguments  # fmt: skip
         kinds = signature.args
-        masks, values, B, C = (
-            data_of(context, builder, kinds[i], value)
-            for i, value in ((3, masks), (4, values), (6, B), (9, C))
+        masks, value, places, B, C = (
+            data_of(context, builder, kinds[i], array)
+            for i, array in ((3, masks), (4, value), (5, places), (7, B), (10, C))
         )
         word = first.type
         v = _Vectors(context, builder, kinds[4].dtype)
         columns = VECTORS * v.lanes
 
         def tile(panels: int) -> None:
-            left = builder.gep(B, [b])
+            left, nexts = builder.gep(B, [b]), builder.gep(places, [place])
             targets = _steps(builder, c, c_panel, [word(p) for p in range(panels)])
-            places = [word(n * v.lanes) for n in range(VECTORS * panels)]
+            columns_at = [word(n * v.lanes) for n in range(VECTORS * panels)]
             with emitted_loop(builder, first, last, word(1)) as (d,):
                 mask = builder.load(builder.gep(masks, [d]))
                 some = builder.icmp_unsigned("!=", mask, mask.type(0))
                 with builder.if_then(builder.or_(some, builder.not_(add))):
-                    sums = v.sums(len(places))
-                    entries = builder.gep(values, [builder.mul(d, room)])
+                    sums = v.sums(len(columns_at))
                     with builder.if_then(some), _emitted_bits(builder, mask) as i:
+                        next_place = builder.gep(nexts, [i])
+                        n = builder.load(next_place)
+                        builder.store(builder.add(n, word(1)), next_place)
                         row = builder.gep(left, [builder.mul(i, b_row)])
-                        vectors = [v.load(row, place) for place in places]
-                        v.add_product(sums, builder.load(builder.gep(entries, [i])), vectors)
+                        vectors = [v.load(row, at) for at in columns_at]
+                        v.add_product(sums, builder.load(builder.gep(value, [n])), vectors)
                     at = builder.mul(d, word(columns))
                     v.finish(sums, C, [builder.add(start, at) for start in targets], alpha, add)
 

@@ -255,15 +255,17 @@ def gathered(x, rows, kind, dtype):
     return index, value, bounds
 
 
-def turned(entries, first, last, D, dtype):
-    """Rows first to last by input: (masks, values, room)."""
-    room = last - first
+def turned(entries, block, inputs, D):
+    """A block of rows by a range of inputs: (masks, places)."""
+    index, _, bounds = entries
     mask_cells, mask = guarded(D, np.int64)
-    value_cells, value = guarded(D * room, dtype)
-    run(masks.mask_entries, *entries, first, last, mask, value, room)
-    for cells in (mask_cells, value_cells):
+    place_cells, places = guarded(2 * MASK_ROWS, np.int64)
+    mask[:], places[:] = 0, 0
+    mask[slice(*inputs)] = -1
+    run(masks.mask_entries, index, bounds, *block, inputs, mask, places)
+    for cells in (mask_cells, place_cells):
         assert_guards(cells)
-    return mask, value, room
+    return mask, places
 
 
 def sparse_inputs(rng, N, D, density, stored):
@@ -316,12 +318,15 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     check_close("product", np.append(product, 1), np.append(exact @ W, 1), bound)
 
     blocks = [(first, min(first + MASK_ROWS, B)) for first in range(0, B, MASK_ROWS)]
-    by_input = [turned(entries, *block, D, dtype) for block in blocks]
-    for (first, last), (mask, turned_values, room) in zip(blocks, by_input, strict=True):
-        bits = (mask.view(np.uint64)[:, None] >> np.arange(room, dtype=np.uint64)) & 1 == 1
-        part = exact[first:last].T
-        np.testing.assert_array_equal(bits, part != 0)
-        np.testing.assert_array_equal(turned_values.reshape(D, room)[bits], part[part != 0])
+    for (first, last), (low, high) in itertools.product(blocks, cuts(D, cut % D)):
+        mask, places = turned(entries, (first, last), (low, high), D)
+        numbers = np.arange(last - first, dtype=np.uint64)
+        bits = (mask[low:high].view(np.uint64)[:, None] >> numbers) & 1 == 1
+        np.testing.assert_array_equal(bits, exact[first:last, low:high].T != 0)
+        assert not mask[:low].any()
+        assert not mask[high:].any()
+        before = np.arange(first, last) * D + np.count_nonzero(exact[first:last, :low], axis=1)
+        np.testing.assert_array_equal(places[: last - first], before)
     delta = rng.normal(size=(B, width)).astype(dtype)
     reference = exact.T @ delta[:, :H]
     for alpha, accumulate in ((1.0, False), (-0.5, True)):
@@ -329,10 +334,17 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
         for parts in (cuts(n, 0), cuts(n, cut % n)):
             cells, C = guarded(n * D * columns, dtype)
             C[:] = panels.ravel() if accumulate else np.nan
-            for p, r in itertools.product(parts, cuts(D, 0 if len(parts) == 1 else cut % D)):
-                for (first, _), inputs in zip(blocks, by_input, strict=True):
-                    run(masks.gather_gradient, *inputs, delta.ravel(), first * width, width, C, 0,
-                        D, r, p, columns, alpha, accumulate or first > 0)  # fmt: skip
+            whole = len(parts) == 1
+            for p, block in itertools.product(parts, blocks):
+                add = accumulate or block[0] > 0
+                for inputs in cuts(D, 0 if whole else cut % D):
+                    by_input = turned(entries, block, inputs, D)
+                    # The second half goes on from where the first has left the places.
+                    middle = inputs[1] if whole else sum(inputs) // 2
+                    for r in ((inputs[0], middle), (middle, inputs[1])):
+                        run(masks.gather_gradient, *by_input, value, delta.ravel(),
+                            block[0] * width, width, C, 0, D, r, p, columns, alpha,
+                            add)  # fmt: skip
             assert_guards(cells)
             results.append(C)
         np.testing.assert_array_equal(*results)
@@ -405,9 +417,9 @@ def touch_the_ends():
                 bounds)  # fmt: skip
         run(sparse.gather_product, index, value, bounds, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
-        mask, by_input = end(np.empty(K, np.int64)), end(np.empty(K * M, dtype))
-        run(masks.mask_entries, index, value, bounds, 0, M, mask, by_input, M)
-        run(masks.gather_gradient, mask, by_input, M, square, 0, n * columns, B, 0, K, (0, K),
+        mask, places = end(np.empty(K, np.int64)), end(np.zeros(2 * MASK_ROWS, np.int64))
+        run(masks.mask_entries, index, bounds, 0, M, (0, K), mask, places)
+        run(masks.gather_gradient, mask, places, value, square, 0, n * columns, B, 0, K, (0, K),
             (0, n), columns, -1.0, True)  # fmt: skip
 
 
