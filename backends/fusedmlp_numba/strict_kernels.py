@@ -56,7 +56,12 @@ def entry(function: Callable[..., None]) -> Entry:
     return Entry(function)
 
 
-@extending.overload(strict.choose)  # type: ignore[untyped-decorator]
+def overload(function: Callable[..., object]) -> Callable[[Function], Function]:
+    """Say what compiled code does in place of a function: Numba's decorator, with a type."""
+    return cast("Callable[[Function], Function]", extending.overload(function))
+
+
+@overload(strict.choose)
 def _choose(condition: Any, x: Any, y: Any) -> Callable[..., Any]:
     def choose(condition: Any, x: Any, y: Any) -> Any:
         return x if condition else y
@@ -64,7 +69,7 @@ def _choose(condition: Any, x: Any, y: Any) -> Callable[..., Any]:
     return choose
 
 
-@extending.overload(strict.bits)  # type: ignore[untyped-decorator]
+@overload(strict.bits)
 def _bits(x: Any) -> Callable[..., Any]:
     whole, real = (np.int32, np.float32) if x == types.float32 else (np.int64, np.float64)
 
@@ -74,7 +79,7 @@ def _bits(x: Any) -> Callable[..., Any]:
     return bits
 
 
-@extending.overload(strict.from_bits)  # type: ignore[untyped-decorator]
+@overload(strict.from_bits)
 def _from_bits(n: Any, like: Any) -> Callable[..., Any]:
     # Numba computes with whole numbers of 32 bits in 64: only the lower ones count.
     whole, real = (np.int32, np.float32) if like == types.float32 else (np.int64, np.float64)

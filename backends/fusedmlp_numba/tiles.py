@@ -412,7 +412,8 @@ def masked_tiles(
     """Rows whose entries are a mask's bits: C[d] = α·Σᵢ xᵢ·B[i], or C[d] += that.
 
     The i of the sum, ascending, are the bits of ``masks[d]``, and xᵢ is the next value of those
-    that i has. Where a row of C has no bits and would be added to, it is left alone. The rows are looped over here as in :func:`gather_tiles`.
+    that i has. Where a row of C has no bits and would be added to, it is left alone. The rows are
+    looped over here as in :func:`gather_tiles`.
 
     Parameters
     ----------
@@ -429,8 +430,9 @@ def masked_tiles(
         Flat array; row d of panel p is at ``C[c + d * columns + p * c_panel]``, columns a panel's.
     """
     signature = types.void(
-        panels, first, last, masks, value, places, place, B, b, b_row, C, c, c_panel, alpha, accumulate
-    )
+        panels, first, last, masks, value, places, place, B, b, b_row, C, c, c_panel, alpha,
+        accumulate,
+    )  # fmt: skip
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         (count, first, last, masks, value, places, place, B, b, b_row, C, c, c_panel, alpha,

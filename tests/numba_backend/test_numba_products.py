@@ -268,6 +268,32 @@ def turned(entries, block, inputs, D):
     return mask, places
 
 
+def assert_gathered(entries, exact):
+    """Entries by row, and their bounds, are those of the exact rows."""
+    (index, value, bounds), D = entries, exact.shape[1]
+    span = -(-D // SPANS)
+    for i, row in enumerate(exact):
+        ends = bounds[i * BOUNDS : (i + 1) * BOUNDS]
+        part = slice(i * D, ends[-1])
+        np.testing.assert_array_equal(index[part], np.flatnonzero(row))
+        np.testing.assert_array_equal(value[part], row[row != 0])
+        counts = [np.count_nonzero(row[: s * span]) for s in range(BOUNDS)]
+        np.testing.assert_array_equal(ends - i * D, counts)
+
+
+def assert_turned(by_input, block, inputs, exact):
+    """Masks and places of a block of rows and a range of inputs are those of the exact ones."""
+    (mask, places), (first, last), (low, high) = by_input, block, inputs
+    numbers = np.arange(last - first, dtype=np.uint64)
+    bits = (mask[low:high].view(np.uint64)[:, None] >> numbers) & 1 == 1
+    np.testing.assert_array_equal(bits, exact[first:last, low:high].T != 0)
+    assert not mask[:low].any()
+    assert not mask[high:].any()
+    before = np.arange(first, last) * exact.shape[1]
+    before += np.count_nonzero(exact[first:last, :low], axis=1)
+    np.testing.assert_array_equal(places[: last - first], before)
+
+
 def sparse_inputs(rng, N, D, density, stored):
     """Values with empty rows, empty columns and full rows among them; 0 or 1 as ``density``."""
     x = (rng.integers(1, 256, (N, D)) * (rng.random((N, D)) < density)).astype(stored)
@@ -290,16 +316,8 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     exact = x[rows].astype(dtype)
     if stored == "uint8":
         exact /= np.dtype(dtype).type(255)
-    entries = index, value, bounds = gathered(x, rows, kind, dtype)
-    span = -(-D // SPANS)
-    for i in range(B):
-        ends = bounds[i * BOUNDS : (i + 1) * BOUNDS]
-        part = slice(i * D, ends[-1])
-        np.testing.assert_array_equal(index[part], np.flatnonzero(exact[i]))
-        np.testing.assert_array_equal(value[part], exact[i][exact[i] != 0])
-        counts = [np.count_nonzero(exact[i, : s * span]) for s in range(BOUNDS)]
-        np.testing.assert_array_equal(ends - i * D, counts)
-
+    entries = _, value, _ = gathered(x, rows, kind, dtype)
+    assert_gathered(entries, exact)
     W, columns = rng.normal(size=(D, H)).astype(dtype), columns_of(dtype)
     panels = in_panels(W, dtype)
     n, width = len(panels), len(panels) * columns
@@ -318,15 +336,8 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     check_close("product", np.append(product, 1), np.append(exact @ W, 1), bound)
 
     blocks = [(first, min(first + MASK_ROWS, B)) for first in range(0, B, MASK_ROWS)]
-    for (first, last), (low, high) in itertools.product(blocks, cuts(D, cut % D)):
-        mask, places = turned(entries, (first, last), (low, high), D)
-        numbers = np.arange(last - first, dtype=np.uint64)
-        bits = (mask[low:high].view(np.uint64)[:, None] >> numbers) & 1 == 1
-        np.testing.assert_array_equal(bits, exact[first:last, low:high].T != 0)
-        assert not mask[:low].any()
-        assert not mask[high:].any()
-        before = np.arange(first, last) * D + np.count_nonzero(exact[first:last, :low], axis=1)
-        np.testing.assert_array_equal(places[: last - first], before)
+    for block, inputs in itertools.product(blocks, cuts(D, cut % D)):
+        assert_turned(turned(entries, block, inputs, D), block, inputs, exact)
     delta = rng.normal(size=(B, width)).astype(dtype)
     reference = exact.T @ delta[:, :H]
     for alpha, accumulate in ((1.0, False), (-0.5, True)):
