@@ -26,6 +26,7 @@ from fusedmlp.staging import (
     prepare_state,
 )
 from fusedmlp_numba import steps
+from fusedmlp_numba.barrier import FAILED
 from fusedmlp_numba.buffers import Buffers
 from fusedmlp_numba.layers import OPTIMIZER_KERNELS
 from fusedmlp_numba.layout import pack, unpack
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
     from fusedmlp_numba.sources import Source
-
-FORWARD_ROWS: Final = 128
-"""Rows that forward and evaluate take at a time, or the batch size where that is larger."""
 
 WORKER_FLOPS: Final = 2.0**20
 """Work of one step that is worth another worker: some ten microseconds, a few barriers."""
@@ -92,10 +90,10 @@ class NumbaEngine(Engine):
         self.seed = seed
         self._threads = threads
 
-        self._rows = max(batch_size, FORWARD_ROWS)
+        room = max(batch_size, steps.FORWARD_ROWS * threads)
         rules = _rules(network, optimizer, objective, seed)
         slots = len(optimizer.slots)
-        self._buffers = Buffers(network, dtype, self._rows, slots, threads, rules)
+        self._buffers = Buffers(network, dtype, room, slots, threads, rules)
         self._form = network.n_inputs, network.n_outputs, network.output, str(dtype)
         forward = sum(2 * fan_in * fan_out for fan_in, fan_out in network.layer_shapes)
         self._flops_per_row = {
@@ -105,7 +103,7 @@ class NumbaEngine(Engine):
             steps.FORWARD: forward,
         }
         self._inputs, self._few_rows = Description(), FewRows(self._form)
-        self._row_numbers = _read_only(np.arange(self._rows))
+        self._row_numbers = _read_only(np.arange(room))
         self._no_outputs, self._no_sums = np.empty((0, 0), dtype), np.empty((0, 3))
         self._step = 0
         self._compile_seconds = 0.0
@@ -158,14 +156,14 @@ class NumbaEngine(Engine):
             source, _ = describe(HostData(inputs, None, None), self._form)
             data.write(source)
         order, rest = self._row_numbers[:n_rows], (*UNTRAINED, self._no_sums)
-        self._call(steps.FORWARD, data, order, self._rows, rest, outputs)
+        self._call(steps.FORWARD, data, order, steps.FORWARD_ROWS, rest, outputs)
         return outputs
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
         own = self._own(data, labelled=True)
         rows = np.arange(own.rows) if rows is None else check_rows(rows, own.rows)
-        return self._run(steps.EVALUATE, own, rows, self._rows)
+        return self._run(steps.EVALUATE, own, rows, steps.FORWARD_ROWS)
 
     def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
@@ -210,7 +208,7 @@ class NumbaEngine(Engine):
         batch: int,
         schedule: tuple[Float64Vector, Float64Array] = UNTRAINED,
     ) -> Sums:
-        """Do a task with every batch of ``order``; return the batches' sums."""
+        """Do a task with every batch of ``order``; return the sums of every ``batch`` rows."""
         sums = np.empty((-(-len(order) // batch), 3))
         lr, corrections = schedule
         rest = _read_only(lr), corrections, sums
@@ -227,8 +225,14 @@ class NumbaEngine(Engine):
         rest: tuple[Float64Vector, Float64Array, Float64Array],
         outputs: FloatArray,
     ) -> None:
-        """Run the compiled code, on as many workers as it is worth; see steps.py."""
+        """Run the compiled code, on as many workers as it is worth; see steps.py.
+
+        Where nothing is trained, each of them takes ``batch`` rows at a time.
+        """
         self._buffers.reserve(data.source)
+        workers = self._workers(task, len(order), batch)
+        if task in (steps.EVALUATE, steps.FORWARD):
+            batch *= workers
         arguments = (
             self._buffers.plan_address,
             data.address,
@@ -239,7 +243,6 @@ class NumbaEngine(Engine):
             *rest,
             outputs,
         )
-        workers = self._workers(task, len(order), batch)
         if workers > 1:
             self._buffers.sync[:] = 0
         self._start(arguments, workers)
@@ -274,7 +277,7 @@ class NumbaEngine(Engine):
                 self._entry(*arguments, worker, workers)
             except BaseException as error:  # noqa: BLE001 - raised again by the calling thread
                 failures.append(error)
-                sync[steps.FAILED] = 1
+                sync[FAILED] = 1
 
         threads = [threading.Thread(target=work, args=(n,)) for n in range(1, workers)]
         started = []
@@ -284,7 +287,7 @@ class NumbaEngine(Engine):
                 started.append(thread)
             work(0)
         except BaseException:
-            sync[steps.FAILED] = 1
+            sync[FAILED] = 1
             raise
         finally:
             for thread in started:
@@ -296,6 +299,8 @@ class NumbaEngine(Engine):
         flops = self._flops_per_row[task]
         if flops * rows < CALL_FLOPS:
             return 1
+        if task in (steps.EVALUATE, steps.FORWARD):
+            batch *= self._threads
         return max(1, min(self._threads, int(flops * min(rows, batch) / WORKER_FLOPS)))
 
     def _corrections(self, n_steps: int) -> Float64Array:

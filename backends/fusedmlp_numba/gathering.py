@@ -44,15 +44,10 @@ places, and one after the other each would wait for the memory."""
 
 
 @kernel
-def gather(
-    plan: Plan,
-    source: Source,
-    rows: IntArray,
-    side: int,
-    worker: int,
-    workers: int,
+def gather_share(
+    plan: Plan, source: Source, rows: IntArray, side: int, worker: int, workers: int
 ) -> None:
-    """Bring a worker's share of the batch's inputs into x, or into lists of nonzero entries.
+    """Gather a worker's share of a batch's inputs.
 
     Where each worker has lists of its own, its share is all: what another core has written takes
     longer to fetch than to gather, the longer the farther that core is.
@@ -60,13 +55,26 @@ def gather(
     first, last = share(len(rows), worker, workers)
     if source.sparse and plan.entry_copies > 1:
         first, last = 0, len(rows)
+    gather(plan, source, rows, first, last, entry_place(plan, side, worker))
+
+
+@kernel
+def gather(
+    plan: Plan,
+    source: Source,
+    rows: IntArray,
+    first: int,
+    last: int,
+    place: int,
+) -> None:
+    """Bring rows first to last of the batch into x, or into a place's lists of nonzero entries."""
     stop = min(first + FETCHED_ROWS, last)
     fetch_inputs(plan, source, rows[first:stop])
     while first < last:
         following = min(stop + FETCHED_ROWS, last)
         fetch_inputs(plan, source, rows[stop:following])
         if source.sparse:
-            gather_sparse(plan, source, rows, entry_place(plan, side, worker), first, stop)
+            gather_sparse(plan, source, rows, place, first, stop)
         else:
             gather_dense_rows(plan, source, rows, first, stop)
         first, stop = stop, following

@@ -100,16 +100,17 @@ def forward_layer(
     side: int,
     step: int,
     training: bool,
+    apart: bool,
     worker: int,
     workers: int,
 ) -> None:
     """Compute a worker's share of a[l + 1] = f(a[l]·W[l] + b[l]), or of the last product.
 
-    The last bias is left to the output kernels.
+    Its share is cut by rows if ``apart``. The last bias is left to the output kernels.
     """
     layer, hidden = layer_at(plan, number), number < plan.depth - 1
     theta, out = reals(plan, plan.theta), reals(plan, layer.a)
-    if not hidden and by_rows(plan, workers):
+    if apart or (not hidden and by_rows(plan, workers)):
         rows, panels = share(batch, worker, workers), (0, layer.panels)
     else:
         rows, panels = shares(batch, layer.panels, worker, workers)

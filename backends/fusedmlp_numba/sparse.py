@@ -32,6 +32,9 @@ PRODUCT_BYTES: Final = 256
 """Bytes of a row of W that the product reads at a time, in as many panels as that is: together with
 SPANS, what keeps the weights in the L1 cache."""
 
+PRODUCT_ROWS: Final = 64
+"""Rows of X that the product takes through all of W at a time: their entries stay in L2."""
+
 
 @kernel
 def gather_dense(
@@ -173,24 +176,23 @@ def gather_product(
     A product with a zero input is left out: 0·∞ counts as 0 here.
     """
     stay_small()
-    if rows[0] >= rows[1]:
-        return
     step = min(max(PRODUCT_BYTES // (columns * value.itemsize), 1), GATHER_PANELS)
-    for p in range(panels[0], panels[1], step):
-        for s in range(SPANS):
-            gather_tiles(
-                min(step, panels[1] - p),
-                rows[1] - rows[0],
-                value,
-                index,
-                row_bounds,
-                rows[0] * BOUNDS + s,
-                BOUNDS,
-                W,
-                w + p * D * columns,
-                D * columns,
-                C,
-                c + rows[0] * c_row + p * columns,
-                c_row,
-                s > 0,
-            )
+    for first in range(rows[0], rows[1], PRODUCT_ROWS):
+        for p in range(panels[0], panels[1], step):
+            for s in range(SPANS):
+                gather_tiles(
+                    min(step, panels[1] - p),
+                    min(PRODUCT_ROWS, rows[1] - first),
+                    value,
+                    index,
+                    row_bounds,
+                    first * BOUNDS + s,
+                    BOUNDS,
+                    W,
+                    w + p * D * columns,
+                    D * columns,
+                    C,
+                    c + first * c_row + p * columns,
+                    c_row,
+                    s > 0,
+                )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from fusedmlp_numba.barrier import barrier
 from fusedmlp_numba.caching import STAMP, Entry, kernel
-from fusedmlp_numba.gathering import gather, pack_data
-from fusedmlp_numba.intrinsics import atomic_add, atomic_load, yield_processor
+from fusedmlp_numba.gathering import gather, gather_share, pack_data
 from fusedmlp_numba.layers import (
     forward_layer,
     gradient_layer,
@@ -25,44 +25,25 @@ from fusedmlp_numba.layers import (
 )
 from fusedmlp_numba.layout import PLANS
 from fusedmlp_numba.narrow import narrow_gradients
-from fusedmlp_numba.shares import alone, by_rows, layer_at
+from fusedmlp_numba.shares import alone, by_rows, entry_place, layer_at, share
 from fusedmlp_numba.sources import SOURCE
-from fusedmlp_numba.views import FLOATS, INTS, reals, record, vector
+from fusedmlp_numba.views import FLOATS, reals, record, vector
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, IntArray
     from fusedmlp_numba.layout import Plan
     from fusedmlp_numba.sources import Source
 
-ARRIVED, ROUND, FAILED = 0, 8, 16
-"""The barrier's counters in ``sync``, a cache line apart."""
-
-SPINS: Final = 2000
-"""Reads of the barrier before a waiting worker offers its processor: some microseconds."""
-
 TRAIN, GRADIENTS, EVALUATE, FORWARD, PACK = range(5)
 """What a call does: a pass over batches; or, the last, pack a dense data set's rows."""
 
+FORWARD_ROWS: Final = 64
+"""Rows that EVALUATE and FORWARD take for each worker at a time: what is read and written of them
+stays in L2. They are summed by so many, too, whatever the number of workers."""
 
-@kernel
-def barrier(plan: Plan, workers: int) -> bool:
-    """Wait for all workers; False where one has failed, and the others should leave."""
-    if workers == 1:
-        return True
-    sync = vector(plan.sync, INTS)
-    current = atomic_load(sync, ROUND)
-    if atomic_add(sync, ARRIVED, 1) == workers - 1:
-        atomic_add(sync, ARRIVED, -workers)
-        atomic_add(sync, ROUND, 1)
-        return True
-    spins = 0
-    while atomic_load(sync, ROUND) == current:
-        spins += 1
-        if spins > SPINS:
-            if atomic_load(sync, FAILED) != 0:
-                return False
-            yield_processor()
-    return True
+APART_ROWS: Final = 32
+"""Rows for each worker from which on each takes its own through all layers: for fewer, reading all
+weights would weigh more than what nobody has to wait for."""
 
 
 @kernel
@@ -104,35 +85,47 @@ def forward_pass(
         transpose(plan, worker, workers)
     last = plan.depth - 1
     for number in range(last):
-        forward_layer(plan, source, number, batch, side, step, training, worker, workers)
+        forward_layer(plan, source, number, batch, side, step, training, False, worker, workers)
         if not barrier(plan, workers):
             return False
-    forward_layer(plan, source, last, batch, side, step, training, worker, workers)
+    forward_layer(plan, source, last, batch, side, step, training, False, worker, workers)
     return by_rows(plan, workers) or barrier(plan, workers)
 
 
 @kernel
-def sum_rows(plan: Plan, batch: int, weight: float, sums: Float64Vector) -> None:
-    """Write a batch's loss, correct and weight sums."""
+def sum_rows(plan: Plan, source: Source, rows: IntArray, each: int, sums: Float64Array) -> None:
+    """Write the loss, correct and weight sums of every ``each`` rows of a batch."""
     losses, hits = vector(plan.row_loss, FLOATS), vector(plan.row_correct, FLOATS)
-    loss, correct = 0.0, 0.0
-    for i in range(batch):
-        loss += losses[i]
-        correct += hits[i]
-    sums[0], sums[1], sums[2] = loss, correct, weight
+    for part in range(len(sums)):
+        first, last = part * each, min((part + 1) * each, len(rows))
+        loss, correct = 0.0, 0.0
+        for i in range(first, last):
+            loss += losses[i]
+            correct += hits[i]
+        weight = batch_weight(plan, source, rows[first:last])
+        sums[part, 0], sums[part, 1], sums[part, 2] = loss, correct, weight
 
 
 @kernel
 def delta_pass(
-    plan: Plan, source: Source, rows: IntArray, sums: Float64Vector, worker: int, workers: int
+    plan: Plan,
+    source: Source,
+    rows: IntArray,
+    each: int,
+    sums: Float64Array,
+    worker: int,
+    workers: int,
 ) -> bool:
-    """Turn the last product into delta[L] and the sums; False where a worker has failed."""
-    weight = batch_weight(plan, source, rows)
-    output_delta(plan, source, rows, delta_scale(plan, weight), worker, workers)
+    """Turn the last product into delta[L] and, for every ``each`` rows, the sums.
+
+    False where a worker has failed.
+    """
+    scale = delta_scale(plan, batch_weight(plan, source, rows))
+    output_delta(plan, source, rows, scale, worker, workers)
     if not barrier(plan, workers):
         return False
     if worker == 0:
-        sum_rows(plan, len(rows), weight, sums)
+        sum_rows(plan, source, rows, each, sums)
     return True
 
 
@@ -183,18 +176,17 @@ def narrow_step(
     lr: float,
     corrections: Float64Vector,
     training: bool,
-    sums: Float64Vector,
+    sums: Float64Array,
 ) -> None:
     """Do a whole step of a narrow network."""
-    weight = batch_weight(plan, source, rows)
-    narrow_gradients(plan, source, rows, delta_scale(plan, weight))
-    sum_rows(plan, len(rows), weight, sums)
+    narrow_gradients(plan, source, rows, delta_scale(plan, batch_weight(plan, source, rows)))
+    sum_rows(plan, source, rows, len(rows), sums)
     if training:
         update_all(plan, lr, corrections)
 
 
 @kernel
-def runs_on(plan: Plan, source: Source, training: bool, workers: int) -> bool:
+def runs_on(plan: Plan, source: Source, workers: int) -> bool:
     """Whether a worker may begin a step while others are still in the one before.
 
     After the barrier behind delta[L], a worker then uses and changes nothing but its own units of
@@ -202,8 +194,7 @@ def runs_on(plan: Plan, source: Source, training: bool, workers: int) -> bool:
     sparse batch is gathered before that barrier.
     """
     return (
-        training
-        and source.sparse
+        source.sparse
         and plan.depth > 1
         and alone(plan, workers)
         and layer_at(plan, 1).panels < workers
@@ -220,7 +211,7 @@ def inputs_ready(
     worker: int,
     workers: int,
 ) -> bool:
-    """Gather a batch's inputs and wait for all of them; False where a worker has failed.
+    """Gather a step's inputs and wait for all of them; False where a worker has failed.
 
     A sparse batch was gathered in the step before, beside the one then in use.
     """
@@ -229,8 +220,63 @@ def inputs_ready(
     if number == 0 or not source.sparse:
         if number > 0 and not barrier(plan, workers):
             return False
-        gather(plan, source, rows, number % 2, worker, workers)
+        gather_share(plan, source, rows, number % 2, worker, workers)
     return barrier(plan, workers)
+
+
+@kernel
+def forward_apart(
+    plan: Plan, source: Source, rows: IntArray, number: int, worker: int, workers: int
+) -> bool:
+    """Gather a batch and compute its outputs, each worker its own rows; False where one has failed.
+
+    Nobody needs what others have computed; but the batch before may have been cut elsewhere, and
+    its losses are one worker's to sum.
+    """
+    if number > 0 and not barrier(plan, workers):
+        return False
+    first, last = share(len(rows), worker, workers)
+    gather(plan, source, rows, first, last, entry_place(plan, 0, worker))
+    for layer in range(plan.depth):
+        forward_layer(plan, source, layer, len(rows), 0, 0, False, True, worker, workers)
+    return True
+
+
+@kernel
+def forward_together(
+    plan: Plan, source: Source, rows: IntArray, number: int, worker: int, workers: int
+) -> bool:
+    """Gather a batch and compute its outputs, all together; False where a worker has failed."""
+    if number > 0 and not barrier(plan, workers):
+        return False
+    gather_share(plan, source, rows, 0, worker, workers)
+    if not barrier(plan, workers):
+        return False
+    return forward_pass(plan, source, len(rows), 0, 0, False, worker, workers)
+
+
+@kernel
+def untrained_step(
+    plan: Plan,
+    source: Source,
+    task: int,
+    rows: IntArray,
+    number: int,
+    sums: Float64Array,
+    outputs: FloatArray,
+    worker: int,
+    workers: int,
+) -> bool:
+    """Evaluate or predict a batch; False where a worker has failed."""
+    if len(rows) >= APART_ROWS * workers:
+        done = forward_apart(plan, source, rows, number, worker, workers)
+    else:
+        done = forward_together(plan, source, rows, number, worker, workers)
+    if done and task == FORWARD:
+        write_outputs(plan, outputs, worker, workers)
+    elif done:
+        done = delta_pass(plan, source, rows, FORWARD_ROWS, sums, worker, workers)
+    return done
 
 
 @kernel
@@ -244,7 +290,7 @@ def batch_step(
     step: int,
     lr: float,
     corrections: Float64Vector,
-    sums: Float64Vector,
+    sums: Float64Array,
     outputs: FloatArray,
     worker: int,
     workers: int,
@@ -258,28 +304,28 @@ def batch_step(
     lr, corrections, sums, outputs
         This batch's part of what ``run`` gets.
     """
-    training, side = task in (TRAIN, GRADIENTS), number % 2
-    if training and plan.narrow != 0 and not source.sparse:
+    if task in (EVALUATE, FORWARD):
+        return untrained_step(plan, source, task, rows, number, sums, outputs, worker, workers)
+    side = number % 2
+    if plan.narrow != 0 and not source.sparse:
         if worker == 0:
             narrow_step(plan, source, rows, lr, corrections, task == TRAIN, sums)
         return True
-    overlap = runs_on(plan, source, training, workers)
+    overlap = runs_on(plan, source, workers)
     if not inputs_ready(plan, source, rows, number, overlap, worker, workers):
         return False
-    if not forward_pass(plan, source, len(rows), side, step, training, worker, workers):
+    if not forward_pass(plan, source, len(rows), side, step, True, worker, workers):
         return False
     if overlap:
-        gather(plan, source, upcoming, 1 - side, worker, workers)
-    if task == FORWARD:
-        write_outputs(plan, outputs, worker, workers)
-    elif not delta_pass(plan, source, rows, sums, worker, workers):
+        gather_share(plan, source, upcoming, 1 - side, worker, workers)
+    if not delta_pass(plan, source, rows, len(rows), sums, worker, workers):
         return False
-    if training and not backward_pass(
+    if not backward_pass(
         plan, source, len(rows), side, lr, corrections, task == TRAIN, worker, workers
     ):
         return False
     if source.sparse and not overlap:
-        gather(plan, source, upcoming, 1 - side, worker, workers)
+        gather_share(plan, source, upcoming, 1 - side, worker, workers)
     return True
 
 
@@ -309,7 +355,8 @@ def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
             (n_batches,), and (n_batches, 3) of Adam's 1 − β₁ᵗ, 1 − β₂ᵗ and ε; one row is enough
             for tasks that do not train.
         sums
-            (n_batches, 3) loss, correct and weight sums; worker 0 writes them.
+            Loss, correct and weight sums, (n_batches, 3) or, for EVALUATE, one row for every
+            FORWARD_ROWS rows; worker 0 writes them.
         outputs
             (n, K), written by FORWARD.
         """
@@ -318,13 +365,14 @@ def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
         if task == PACK:
             pack_data(plan, source, len(order), worker, workers)
             return
+        parts = workers if task == EVALUATE else 1
         for start in range(0, len(order), batch):
             stop, number = start + batch, start // batch
             t = min(number, len(lr) - 1)
             if not batch_step(
                 plan, source, task, order[start:stop], order[stop : stop + batch], number,
-                first_step + number, lr[t], corrections[t], sums[number], outputs[start:stop],
-                worker, workers,
+                first_step + number, lr[t], corrections[t],
+                sums[number * parts : (number + 1) * parts], outputs[start:stop], worker, workers,
             ):  # fmt: skip
                 return
 

@@ -219,6 +219,27 @@ def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, path):
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("sizes", [(40, 70, 33, 5), (5, 3, 100, 2), (30, 150, 7)])
+@pytest.mark.parametrize("batch_size", [8, 400])
+def test_rows_apart_and_together_have_the_same_bits(sizes, batch_size, path):
+    """Whole rounds of rows, a rest that is cut elsewhere, and one too small to be cut by rows."""
+    task = problem(sizes, dropout=0.2, rows=300, weighted=True)
+    results = []
+    for threads in (1, 2, 3, 5):
+        built, data = engine(NumbaBackend(threads=threads), task, batch_size=batch_size)
+        for rows in (None, order(300)[: 2 * steps.FORWARD_ROWS + 1], order(300)[:20]):
+            found = built.evaluate(data, rows)
+            assert len(found.losses) == -(-(300 if rows is None else len(rows))
+                                          // steps.FORWARD_ROWS)  # fmt: skip
+            results.append((threads, found.losses.tobytes(), found.correct.tobytes(),
+                            found.weights.tobytes()))  # fmt: skip
+        results.append((threads, built.forward(task.x).tobytes()))
+    first = [each[1:] for each in results if each[0] == 1]
+    for threads in (2, 3, 5):
+        assert [each[1:] for each in results if each[0] == threads] == first
+
+
 def test_slices_of_an_epoch_give_the_bits_of_the_whole(path):
     task = problem((21, 18, 5), dropout=0.3, storage="uint8")
     rows, lr = order(37, 2), np.linspace(0.1, 0.2, 10)
