@@ -32,7 +32,7 @@ PRODUCT_BYTES: Final = 256
 """Bytes of a row of W that the product reads at a time, in as many panels as that is: together with
 SPANS, what keeps the weights in the L1 cache."""
 
-PRODUCT_ROWS: Final = 64
+PRODUCT_ROWS: Final = 256
 """Rows of X that the product takes through all of W at a time: their entries stay in L2."""
 
 
