@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
     from fusedmlp_numba.sources import Source
 
+MOST_PARTS: Final = 16
+"""FORWARD_ROWS that forward and evaluate take at a time at most, for as many workers: room for them
+is kept in every layer."""
+
 WORKER_FLOPS: Final = 2.0**20
 """Work of one step that is worth another worker: some ten microseconds, a few barriers."""
 
@@ -90,7 +94,8 @@ class NumbaEngine(Engine):
         self.seed = seed
         self._threads = threads
 
-        room = max(batch_size, steps.FORWARD_ROWS * threads)
+        self._parts = min(threads, MOST_PARTS)
+        room = max(batch_size, steps.FORWARD_ROWS * self._parts)
         rules = _rules(network, optimizer, objective, seed)
         slots = len(optimizer.slots)
         self._buffers = Buffers(network, dtype, room, slots, threads, rules)
@@ -227,12 +232,12 @@ class NumbaEngine(Engine):
     ) -> None:
         """Run the compiled code, on as many workers as it is worth; see steps.py.
 
-        Where nothing is trained, each of them takes ``batch`` rows at a time.
+        Where nothing is trained, each of up to MOST_PARTS takes ``batch`` rows at a time.
         """
         self._buffers.reserve(data.source)
         workers = self._workers(task, len(order), batch)
         if task in (steps.EVALUATE, steps.FORWARD):
-            batch *= workers
+            batch *= min(workers, self._parts)
         arguments = (
             self._buffers.plan_address,
             data.address,
@@ -300,7 +305,7 @@ class NumbaEngine(Engine):
         if flops * rows < CALL_FLOPS:
             return 1
         if task in (steps.EVALUATE, steps.FORWARD):
-            batch *= self._threads
+            batch *= self._parts
         return max(1, min(self._threads, int(flops * min(rows, batch) / WORKER_FLOPS)))
 
     def _corrections(self, n_steps: int) -> Float64Array:

@@ -365,7 +365,7 @@ def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
         if task == PACK:
             pack_data(plan, source, len(order), worker, workers)
             return
-        parts = workers if task == EVALUATE else 1
+        parts = batch // FORWARD_ROWS if task == EVALUATE else 1
         for start in range(0, len(order), batch):
             stop, number = start + batch, start // batch
             t = min(number, len(lr) - 1)

@@ -221,9 +221,10 @@ def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, path):
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("sizes", [(40, 70, 33, 5), (5, 3, 100, 2), (30, 150, 7)])
-@pytest.mark.parametrize("batch_size", [8, 400])
-def test_rows_apart_and_together_have_the_same_bits(sizes, batch_size, path):
+@pytest.mark.parametrize(("batch_size", "parts"), [(8, 16), (400, 16), (8, 2)])
+def test_rows_apart_and_together_have_the_same_bits(sizes, batch_size, parts, path, monkeypatch):
     """Whole rounds of rows, a rest that is cut elsewhere, and one too small to be cut by rows."""
+    monkeypatch.setattr(engine_module, "MOST_PARTS", parts)
     task = problem(sizes, dropout=0.2, rows=300, weighted=True)
     results = []
     for threads in (1, 2, 3, 5):
