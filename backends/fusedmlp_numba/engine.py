@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from fusedmlp_numba.sources import Source
 
 MOST_PARTS: Final = 16
-"""FORWARD_ROWS that forward and evaluate take at a time at most, for as many workers: room for them
-is kept in every layer."""
+"""How many times FORWARD_ROWS forward and evaluate take at most at a time, one for each worker:
+every layer has room for all of them."""
 
 WORKER_FLOPS: Final = 2.0**20
 """Work of one step that is worth another worker: some ten microseconds, a few barriers."""

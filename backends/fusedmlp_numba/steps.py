@@ -94,7 +94,13 @@ def forward_pass(
 
 @kernel
 def sum_rows(plan: Plan, source: Source, rows: IntArray, each: int, sums: Float64Array) -> None:
-    """Write the loss, correct and weight sums of every ``each`` rows of a batch."""
+    """Write the loss, correct and weight sums of every ``each`` rows of a batch.
+
+    Parameters
+    ----------
+    sums
+        (parts, 3), a row for every ``each`` of the batch's rows.
+    """
     losses, hits = vector(plan.row_loss, FLOATS), vector(plan.row_correct, FLOATS)
     for part in range(len(sums)):
         first, last = part * each, min((part + 1) * each, len(rows))
@@ -116,7 +122,7 @@ def delta_pass(
     worker: int,
     workers: int,
 ) -> bool:
-    """Turn the last product into delta[L] and, for every ``each`` rows, the sums.
+    """Turn the last product into delta[L], and sum as :func:`sum_rows` does.
 
     False where a worker has failed.
     """

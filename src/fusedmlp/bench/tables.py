@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fusedmlp.bench.compare import Change
     from fusedmlp.bench.document import Document, TaskEntries
     from fusedmlp.bench.summary import Record
+    from fusedmlp.report.page import Mark
 
 NOTICED_SPREAD: Final = 0.5
 """Spread of rounds that a quiet machine does not have."""
@@ -152,10 +153,12 @@ def comparison(found: Sequence[Change], threshold: float) -> Table:
         Column("ratio", is_number=True),
         Column("verdict"),
     ]
-    rows, marks = [], []
+    verdict_marks: dict[str, Mark] = {"slower": "bad", "held": "good"}
+    rows: list[list[str]] = []
+    marks: list[Mark] = []
     for each in found:
         verdict = each.verdict(threshold)
-        marks.append({"slower": "bad", "held": "good"}.get(verdict, ""))
+        marks.append(verdict_marks.get(verdict, ""))
         rows.append(
             [
                 each.task,
@@ -167,7 +170,7 @@ def comparison(found: Sequence[Change], threshold: float) -> Table:
                 verdict,
             ]
         )
-    return Table(columns, rows, marks)  # type: ignore[arg-type] # the three marks
+    return Table(columns, rows, marks)
 
 
 def notes(document: Document) -> list[str]:

@@ -24,7 +24,7 @@ import traceback
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +101,7 @@ class Worker:
         from fusedmlp.bench import material, runner
         from fusedmlp.bench.tasks import Task
 
-        task = Task.from_dict(command["task"])  # type: ignore[arg-type] # it is what to_dict wrote
+        task = Task.from_dict(cast("Mapping[str, object]", command["task"]))
         self._runner = runner.limit_runner(self._peer, task)
         if self._runner is None:
             data = material.read(Path(str(command["material"])))
