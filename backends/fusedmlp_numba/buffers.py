@@ -111,7 +111,7 @@ class Buffers:
         self._units, self._parameters = int(sizes.sum()), network.n_parameters
         self._narrow = self._floats(0)
         if is_narrow(network):
-            self._narrow = self._floats((self._units + self._parameters) * self.shape.columns)
+            self._narrow = self._floats((self._units + 1 + self._parameters) * self.shape.columns)
         self._x = self._floats(0)
         self._reserve_entries(0)
         self._describe()

@@ -33,6 +33,8 @@ SHIFTER_32, SHIFTER_64 = 1.5 * 2.0**23, 1.5 * 2.0**52
 """A number so large that adding it rounds to whole numbers, which then stand in its last bits."""
 MANTISSA_32, MANTISSA_64 = 23, 52
 """Bits below the exponent's."""
+BELOW_32, BELOW_64 = 2**MANTISSA_32 - 1, 2**MANTISSA_64 - 1
+"""All of these bits."""
 LOWEST_32, HIGHEST_32 = -127 * math.log(2), 128 * math.log(2)
 LOWEST_64, HIGHEST_64 = -1023 * math.log(2), 1024 * math.log(2)
 TANH_IS_ONE: Final = 40.0
@@ -112,7 +114,7 @@ def log(x: Vector) -> Vector:
     above = bits(x) + (bits(like(1.0, x)) - start)
     whole = fitted(WHOLE_32, WHOLE_64, x)
     n = from_bits((above >> mantissa) | bits(whole)) - (whole + fitted(127.0, 1023.0, x))
-    f = from_bits((above & fitted(2**MANTISSA_32 - 1, 2**MANTISSA_64 - 1, start)) + start) - 1.0
+    f = from_bits((above & fitted(BELOW_32, BELOW_64, start)) + start) - 1.0
     return choose(x < math.inf, log_near_one(f, n), x)
 
 

@@ -14,20 +14,19 @@ from fusedmlp_numba.kernels import gather_rows
 from fusedmlp_numba.packing import count_nonzero, gather_packed, pack_rows
 from fusedmlp_numba.runs import prefetch
 from fusedmlp_numba.shares import entry_place, layer_at, share
-from fusedmlp_numba.sources import CSR, DOUBLE, PACKED, PACKED_PIXELS, PIXELS, SINGLE
+from fusedmlp_numba.sources import CSR, DENSE, PACKED
 from fusedmlp_numba.sparse import BOUNDS, gather_csr, gather_dense
 from fusedmlp_numba.tiles import CACHE_LINE
 from fusedmlp_numba.views import (
     BYTES,
     COUNTS,
-    FLOATS,
     INTS,
     SHORTS,
-    SINGLES,
     WORDS,
     matrix,
+    part,
     reals,
-    table,
+    tail,
     vector,
 )
 
@@ -69,10 +68,10 @@ def gather(
 ) -> None:
     """Bring rows first to last of the batch into x, or into a place's lists of nonzero entries."""
     stop = min(first + FETCHED_ROWS, last)
-    fetch_inputs(plan, source, rows[first:stop])
+    fetch_inputs(plan, source, part(rows, first, stop))
     while first < last:
         following = min(stop + FETCHED_ROWS, last)
-        fetch_inputs(plan, source, rows[stop:following])
+        fetch_inputs(plan, source, part(rows, stop, following))
         if source.sparse:
             gather_sparse(plan, source, rows, place, first, stop)
         else:
@@ -86,7 +85,7 @@ def fetch_inputs(plan: Plan, source: Source, rows: IntArray) -> None:
     values, indices = vector(source.x, BYTES), vector(source.indices, BYTES)
     starts = vector(source.indptr, INTS)
     for row in rows:
-        if source.kind == PACKED or source.kind == PACKED_PIXELS:
+        if source.kind == PACKED:
             for n in range(starts[row], starts[row + 1], CACHE_LINE):
                 prefetch(values, n)
             continue
@@ -105,13 +104,7 @@ def gather_dense_rows(plan: Plan, source: Source, rows: IntArray, first: int, la
     """Copy rows first to last of the batch into x."""
     layer = layer_at(plan, 0)
     x = matrix(plan, layer.below, first, last, layer.below_stride)
-    mine = rows[first:last]
-    if source.kind == PIXELS:
-        gather_rows(table(source.x, BYTES, layer.D), mine, x, True)
-    elif source.kind == SINGLE:
-        gather_rows(table(source.x, SINGLES, layer.D), mine, x, False)
-    else:
-        gather_rows(table(source.x, FLOATS, layer.D), mine, x, False)
+    gather_rows(vector(source.x, BYTES), source.element, layer.D, part(rows, first, last), x)
 
 
 @kernel
@@ -119,33 +112,21 @@ def gather_sparse(
     plan: Plan, source: Source, rows: IntArray, place: int, first: int, last: int
 ) -> None:
     """List the nonzero inputs of rows first to last of the batch, whatever they are stored as."""
-    D, room = layer_at(plan, 0).D, source.capacity
-    index = vector(plan.entry_index, COUNTS)[place * plan.room :]
-    value = reals(plan, plan.entry_value)[place * plan.room :]
-    bounds = vector(plan.entry_bounds, INTS)[place * plan.rows * BOUNDS :]
-    if source.kind == PIXELS:
-        pixels = table(source.x, BYTES, D)
-        gather_dense(pixels, rows, True, first, last, room, index, value, bounds)
-        return
-    if source.kind == SINGLE:
-        singles = table(source.x, SINGLES, D)
-        gather_dense(singles, rows, False, first, last, room, index, value, bounds)
-        return
-    if source.kind == DOUBLE:
-        doubles = table(source.x, FLOATS, D)
-        gather_dense(doubles, rows, False, first, last, room, index, value, bounds)
-        return
-    starts, real = vector(source.indptr, INTS), reals(plan, source.x)
-    if source.kind == CSR:
-        columns = vector(source.indices, WORDS)
+    D, room, stored = layer_at(plan, 0).D, source.capacity, vector(source.x, BYTES)
+    index = tail(vector(plan.entry_index, COUNTS), place * plan.room)
+    value = tail(reals(plan, plan.entry_value), place * plan.room)
+    bounds = tail(vector(plan.entry_bounds, INTS), place * plan.rows * BOUNDS)
+    starts, element = vector(source.indptr, INTS), source.element
+    if source.kind == DENSE:
+        gather_dense(stored, element, D, rows, first, last, room, index, value, bounds)
+    elif source.kind == CSR:
+        columns, real = vector(source.indices, WORDS), reals(plan, source.x)
         gather_csr(starts, columns, real, rows, first, last, D, room, index, value, bounds)
-        return
-    places = vector(source.x, SHORTS)
-    if source.kind == PACKED:
-        gather_packed(starts, places, real, rows, False, first, last, room, index, value, bounds)
     else:
-        x8 = vector(source.x, BYTES)
-        gather_packed(starts, places, x8, rows, True, first, last, room, index, value, bounds)
+        places = vector(source.x, SHORTS)
+        gather_packed(
+            starts, places, stored, element, rows, first, last, room, index, value, bounds
+        )
 
 
 @kernel
@@ -153,21 +134,12 @@ def pack_data(plan: Plan, source: Source, rows: int, worker: int, workers: int) 
     """Count the nonzero inputs of a worker's share of a dense data set, or pack them."""
     first, last = share(rows, worker, workers)
     D, counts = layer_at(plan, 0).D, vector(source.counts, INTS)
-    pixels, singles = table(source.x, BYTES, D), table(source.x, SINGLES, D)
-    doubles = table(source.x, FLOATS, D)
+    stored, element = vector(source.x, BYTES), source.element
     if source.packed == 0:
-        if source.kind == PIXELS:
-            count_nonzero(pixels, first, last, D, counts)
-        elif source.kind == SINGLE:
-            count_nonzero(singles, first, last, D, counts)
-        else:
-            count_nonzero(doubles, first, last, D, counts)
-        return
-    starts, places = vector(source.indptr, INTS), vector(source.packed, SHORTS)
-    small, real = vector(source.packed, BYTES), reals(plan, source.packed)
-    if source.kind == PIXELS:
-        pack_rows(pixels, first, last, D, counts, starts, places, small)
-    elif source.kind == SINGLE:
-        pack_rows(singles, first, last, D, counts, starts, places, real)
+        count_nonzero(stored, element, first, last, D, counts)
     else:
-        pack_rows(doubles, first, last, D, counts, starts, places, real)
+        pack_rows(
+            stored, element, first, last, D, counts, vector(source.indptr, INTS),
+            vector(source.packed, SHORTS), vector(source.packed, BYTES),
+            reals(plan, source.packed),
+        )  # fmt: skip

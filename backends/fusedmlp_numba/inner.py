@@ -1,9 +1,11 @@
-"""How Numba compiles a kernel: only as a part of what calls it.
+"""How Numba compiles a kernel: once, as a part of what calls it, and no more than it needs.
 
 Numba turns every function into machine code of its own, optimised, and then once more inside each
 of its callers, up to the function that Python calls: five levels here, most of them never run.
 This compiler stops after LLVM's intermediate code. A kernel is optimised and translated once, with
-the entry that it ends up in, which takes a third of the time and gives the same code.
+the entry that it ends up in, which takes a third of the time and gives the same code. Numba would
+also compile a kernel anew for each constant that it is called with, and goes through passes for
+what no kernel has: see :func:`any_value` and :data:`NEEDLESS`.
 
 The only file that needs knowledge of Numba's compiler (``numba.core``, which may change between
 its versions: everything used is named in the imports). What is compiled so cannot be called from
@@ -19,6 +21,7 @@ from typing import Any
 
 import numba
 from llvmlite import binding as untyped_binding
+from numba import types
 from numba.core import codegen as untyped_codegen
 from numba.core import compiler as untyped_compiler
 from numba.core import compiler_machinery as untyped_machinery
@@ -30,6 +33,30 @@ binding: Any = untyped_binding
 dynfunc: Any = vars(numba)["_dynfunc"]
 machinery: Any = untyped_machinery
 passes: Any = untyped_passes
+
+
+NEEDLESS = frozenset(
+    (
+        "AnnotateTypes",  # for reports that nobody asks for
+        "DeadBranchPrune",  # LLVM does it too
+        "DumpParforDiagnostics",
+        "FindLiterallyCalls",
+        "InlineClosureLikes",
+        "InlineInlinables",
+        "InlineOverloads",
+        "LiteralPropagationSubPipelinePass",
+        "LiteralUnroll",
+        "MakeFunctionToJitFunction",
+        "NoPythonSupportedFeatureValidation",
+        "NopythonRewrites",  # of expressions with whole arrays
+        "RewriteDynamicRaises",
+        "RewriteSemanticConstants",
+        "WithLifting",
+    )
+)
+"""Numba's passes that find nothing in a kernel: no closures, no ``with``, no ``literal_unroll``, no
+expressions with whole arrays, nothing raised. After each pass Numba analyses the function anew.
+Names rather than classes, so that a version of Numba without one of them does no harm."""
 
 
 class _Part(codegen.JITCodeLibrary):
@@ -97,12 +124,31 @@ class KernelCompiler(compiler.Compiler):
     """Numba's compiler with that last pass; for ``njit(pipeline_class=...)``."""
 
     def define_pipelines(self) -> list[Any]:
-        """Return Numba's own pipelines, with the last pass exchanged."""
+        """Return Numba's own pipelines, with the last pass exchanged, and without the needless."""
         pipelines: list[Any] = super().define_pipelines()
         for pipeline in pipelines:
             pipeline.passes = [
                 (_Lowering if each is passes.NativeLowering else each, description)
                 for each, description in pipeline.passes
+                if each.__name__ not in NEEDLESS
             ]
             pipeline.finalize()
         return pipelines
+
+
+def any_value(dispatcher: Any) -> Any:
+    """Have a kernel compiled for its arguments' types, whatever their values.
+
+    Numba gives constants types of their own: for callers that pass ``True``, ``False`` and a
+    variable, it would compile the same function three times.
+    """
+    of_types = dispatcher.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return of_types(
+            tuple(map(types.unliteral, args)),
+            {name: types.unliteral(kind) for name, kind in kws.items()},
+        )
+
+    dispatcher.get_call_template = get_call_template
+    return dispatcher

@@ -34,13 +34,14 @@ from fusedmlp_numba.outputs import (
     softmax_cross_entropy,
     squared_error,
 )
+from fusedmlp_numba.stored import read_run
 from fusedmlp_numba.updates import adam, momentum, nesterov, sgd
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from fusedmlp.types import DenseInputs, FloatArray, IntArray
+    from fusedmlp.types import FloatArray, IntArray
 
 __all__ = [
     "EXP_OUTPUT",
@@ -80,28 +81,23 @@ enough to seldom visit the sums in memory."""
 
 
 @kernel
-def gather_rows(x: DenseInputs, rows: IntArray, out: FloatArray, pixels: bool) -> None:
+def gather_rows(
+    stored: npt.NDArray[np.uint8], element: int, D: int, rows: IntArray, out: FloatArray
+) -> None:
     """Out = x[rows] in out's dtype; pixels become x / 255.
 
     Parameters
     ----------
-    x
-        (N, D) stored inputs.
+    stored
+        The memory of x (N, D), whose elements are of type ``element`` of stored.py.
     rows
         (B,) row numbers.
     out
         (B, ≥ D).
-    pixels
-        Whether x is ``uint8``.
     """
+    width, most = out.shape[1], like(PIXEL_MAX, out)
     for i in range(len(rows)):
-        source, target = x[rows[i]], out[i]
-        if pixels:
-            for j in range(len(source)):
-                target[j] = like(source[j], target) / like(PIXEL_MAX, target)
-        else:
-            for j in range(len(source)):
-                target[j] = source[j]
+        read_run(out, i * width, stored, element, rows[i] * D, D, most)
 
 
 @inlined

@@ -16,7 +16,7 @@ The formulas are in elementary.py and in the files of kernels. Nothing here chec
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from llvmlite import ir
 from numba import types
@@ -27,7 +27,7 @@ from numba.extending import models as untyped_models
 from numba.extending import register_model as untyped_register_model
 from numba.extending import type_callable as untyped_type_callable
 
-from fusedmlp_numba.caching import KERNEL_OPTIONS, njit
+from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import VECTOR_BYTES, intrinsic, panel_columns
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def inlined(function: Function) -> Function:
 
     A call would pass them through memory, which takes longer than most such kernels.
     """
-    options = {**KERNEL_OPTIONS, "forceinline": True}
-    return cast("Function", njit(**options)(function))
+    return kernel(function, inline=True)
 
 
 class Lanes(types.Type):

@@ -64,8 +64,10 @@ from fusedmlp_numba.views import (
     FLOATS,
     INTS,
     matrix,
+    part,
     reals,
     table,
+    tail,
     vector,
 )
 
@@ -117,23 +119,23 @@ def forward_layer(
     if number == 0 and source.sparse:
         place = entry_place(plan, side, worker)
         gather_product(
-            vector(plan.entry_index, COUNTS)[place * plan.room :],
-            reals(plan, plan.entry_value)[place * plan.room :],
-            vector(plan.entry_bounds, INTS)[place * plan.rows * BOUNDS :],
+            tail(vector(plan.entry_index, COUNTS), place * plan.room),
+            tail(reals(plan, plan.entry_value), place * plan.room),
+            tail(vector(plan.entry_bounds, INTS), place * plan.rows * BOUNDS),
             theta, layer.weights, layer.D, out, 0, layer.stride, rows, panels, plan.columns,
         )  # fmt: skip
     else:
         multiply(
-            reals(plan, layer.below), 0, layer.below_stride, theta[layer.weights :], 0, layer.D,
+            reals(plan, layer.below), 0, layer.below_stride, tail(theta, layer.weights), 0, layer.D,
             out, 0, layer.stride, rows, panels, plan.columns, 1.0, False,
         )  # fmt: skip
     if not hidden:
         return
     first, last = panels[0] * plan.columns, panels[1] * plan.columns
     a = matrix(plan, layer.a, rows[0], rows[1], layer.stride)
-    bias_activation(a, theta[layer.bias :], plan.hidden, first, last)
+    bias_activation(a, tail(theta, layer.bias), plan.hidden, first, last)
     if training and plan.keep < 1.0:
-        kept = table(layer.kept, BYTES, layer.stride)[rows[0] : rows[1]]
+        kept = part(table(layer.kept, BYTES, layer.stride), rows[0], rows[1])
         dropout_mask(
             kept, a, 1.0 / plan.keep, plan.seed, np.uint64(step), np.uint64(number),
             plan.threshold, first, last, rows[0],
@@ -148,14 +150,14 @@ def output_delta(
     layer = layer_at(plan, plan.depth - 1)
     first, last = share(len(rows), worker, workers)
     z = matrix(plan, layer.a, first, last, layer.stride)
-    b = reals(plan, plan.theta)[layer.bias : layer.bias + layer.H]
+    b = part(reals(plan, plan.theta), layer.bias, layer.bias + layer.H)
     labels = vector(source.labels, INTS)
     targets = matrix(plan, source.targets, 0, ENDLESS, layer.H)
-    w = reals(plan, source.sample_weight)[: ENDLESS * source.weighted]
-    losses = vector(plan.row_loss, FLOATS)[first:last]
-    correct = vector(plan.row_correct, FLOATS)[first:last]
-    chosen = rows[first:last]
-    room = reals(plan, plan.scratch)[worker * plan.scratch_size :]
+    w = part(reals(plan, source.sample_weight), 0, ENDLESS * source.weighted)
+    losses = part(vector(plan.row_loss, FLOATS), first, last)
+    correct = part(vector(plan.row_correct, FLOATS), first, last)
+    chosen = part(rows, first, last)
+    room = tail(reals(plan, plan.scratch), worker * plan.scratch_size)
     if plan.output == SOFTMAX_OUTPUT:
         softmax_cross_entropy(z, b, labels, w, chosen, scale, losses, correct, room)
     elif plan.output == SIGMOID_OUTPUT:
@@ -172,9 +174,9 @@ def write_outputs(plan: Plan, out: FloatArray, worker: int, workers: int) -> Non
     layer = layer_at(plan, plan.depth - 1)
     first, last = share(len(out), worker, workers)
     z = matrix(plan, layer.a, first, last, layer.stride)
-    b = reals(plan, plan.theta)[layer.bias : layer.bias + layer.H]
-    room = reals(plan, plan.scratch)[worker * plan.scratch_size :]
-    output_activation(z, b, plan.output, out[first:last], room)
+    b = part(reals(plan, plan.theta), layer.bias, layer.bias + layer.H)
+    room = tail(reals(plan, plan.scratch), worker * plan.scratch_size)
+    output_activation(z, b, plan.output, part(out, first, last), room)
 
 
 @kernel
@@ -190,7 +192,7 @@ def hand_down(plan: Plan, number: int, batch: int, worker: int, workers: int) ->
     hidden_delta(
         matrix(plan, place, rows[0], rows[1], stride),
         matrix(plan, under.a, rows[0], rows[1], under.stride),
-        table(under.kept, BYTES, under.stride)[rows[0] : rows[1]],
+        part(table(under.kept, BYTES, under.stride), rows[0], rows[1]),
         plan.hidden, plan.keep, panels[0] * plan.columns, panels[1] * plan.columns,
     )  # fmt: skip
 
@@ -226,7 +228,7 @@ def gradient_layer(
         first, last = panels[0] * columns, panels[1] * columns
         place, stride = delta_place(plan, number, worker, workers)
         delta = matrix(plan, place, 0, batch, stride)
-        column_sums(delta, reals(plan, plan.gradient)[layer.bias :], first, last)
+        column_sums(delta, tail(reals(plan, plan.gradient), layer.bias), first, last)
         if training:
             update(plan, layer.bias + first, layer.bias + last, lr, corrections, 0.0)
 
@@ -252,16 +254,16 @@ def sparse_gradient(
 ) -> None:
     """Compute rows and panels of dW[0] from the batch's entries; update, in training."""
     layer, descend = layer_at(plan, 0), descends(plan, training)
-    masks = vector(plan.masks, INTS)[worker * plan.mask_room :][: layer.D]
-    places = vector(plan.mask_places, INTS)[worker * 2 * MASK_ROWS :]
+    masks = part(tail(vector(plan.masks, INTS), worker * plan.mask_room), 0, layer.D)
+    places = tail(vector(plan.mask_places, INTS), worker * 2 * MASK_ROWS)
     at, stride = delta_place(plan, 0, worker, workers)
     delta, place = reals(plan, at), entry_place(plan, side, worker)
-    value = reals(plan, plan.entry_value)[place * plan.room :]
+    value = tail(reals(plan, plan.entry_value), place * plan.room)
     for start in range(0, batch, MASK_ROWS):
         stop = min(start + MASK_ROWS, batch)
         mask_entries(
-            vector(plan.entry_index, COUNTS)[place * plan.room :],
-            vector(plan.entry_bounds, INTS)[place * plan.rows * BOUNDS :],
+            tail(vector(plan.entry_index, COUNTS), place * plan.room),
+            tail(vector(plan.entry_bounds, INTS), place * plan.rows * BOUNDS),
             start, stop, rows, masks, places,
         )  # fmt: skip
         # Nothing follows on sums that go straight into the weights: delta stays in the L1 cache.
@@ -298,7 +300,7 @@ def dense_gradient(
     # may be a layer behind. Too few panels to cut are read where they lie.
     packed = layer.panels >= workers
     first_panel = worker * ((plan.most_panels + workers - 1) // workers) - panels[0]
-    right = reals(plan, plan.right)[first_panel * batch * columns * packed :]
+    right = tail(reals(plan, plan.right), first_panel * batch * columns * packed)
     if packed:
         pack_panels(delta, 0, stride, batch, right, panels, columns)
     height = block_rows(batch)
@@ -331,8 +333,8 @@ def finish(
         start = layer.weights + (p * layer.D + rows[0]) * plan.columns
         stop = layer.weights + (p * layer.D + rows[1]) * plan.columns
         if plan.l2 != 0.0:
-            gradient = reals(plan, plan.gradient)[start:stop]
-            W = reals(plan, plan.theta)[start:stop]
+            gradient = part(reals(plan, plan.gradient), start, stop)
+            W = part(reals(plan, plan.theta), start, stop)
             l2 = like(plan.l2, W)
             for i in range(len(W)):
                 gradient[i] += l2 * W[i]
@@ -345,17 +347,20 @@ def update(
     plan: Plan, start: int, stop: int, lr: float, corrections: Float64Vector, decay: float
 ) -> None:
     """Take one optimizer step with a stretch of the flat parameters."""
-    theta, gradient = reals(plan, plan.theta)[start:stop], reals(plan, plan.gradient)[start:stop]
+    theta, gradient = (
+        part(reals(plan, plan.theta), start, stop),
+        part(reals(plan, plan.gradient), start, stop),
+    )
     if plan.optimizer == SGD:
         sgd(theta, gradient, lr)
         return
-    first = reals(plan, plan.first)[start:stop]
+    first = part(reals(plan, plan.first), start, stop)
     if plan.optimizer == MOMENTUM:
         momentum(theta, gradient, first, lr, plan.momentum)
     elif plan.optimizer == NESTEROV:
         nesterov(theta, gradient, first, lr, plan.momentum)
     else:
-        second = reals(plan, plan.second)[start:stop]
+        second = part(reals(plan, plan.second), start, stop)
         adam(
             theta, gradient, first, second, lr, plan.beta1, plan.beta2, corrections[2],
             corrections, decay,

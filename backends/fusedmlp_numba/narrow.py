@@ -15,9 +15,7 @@ from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like
 from fusedmlp_numba.kernels import PIXEL_MAX, activated, derived
 from fusedmlp_numba.lanes import (
-    Vector,
     choose,
-    inlined,
     lane_numbers,
     lanes_in,
     load,
@@ -26,7 +24,6 @@ from fusedmlp_numba.lanes import (
     spread,
     store,
     sum_of,
-    to_lanes,
 )
 from fusedmlp_numba.outputs import (
     EXP_OUTPUT,
@@ -38,8 +35,19 @@ from fusedmlp_numba.outputs import (
     squared_rows,
 )
 from fusedmlp_numba.shares import layer_at
-from fusedmlp_numba.sources import PIXELS, SINGLE
-from fusedmlp_numba.views import BYTES, ENDLESS, FLOATS, INTS, SINGLES, matrix, reals, vector
+from fusedmlp_numba.stored import PIXELS, SINGLE
+from fusedmlp_numba.views import (
+    BYTES,
+    ENDLESS,
+    FLOATS,
+    INTS,
+    SINGLES,
+    matrix,
+    part,
+    reals,
+    tail,
+    vector,
+)
 
 if TYPE_CHECKING:
     from fusedmlp.network import Network
@@ -61,7 +69,7 @@ def narrow_gradients(plan: Plan, source: Source, rows: IntArray, scale: float) -
     """Fill the gradients and the row losses for a batch; delta is times ``scale``."""
     L, a = plan.depth, reals(plan, plan.narrow)
     lanes, zero = lanes_in(a), spread(like(0.0, a))
-    sums = a[plan.units * lanes :]
+    sums = tail(a, (plan.units + 1) * lanes)
     for p in range(plan.parameters):
         store(sums, p * lanes, zero)
     for i in range(0, len(rows), lanes):
@@ -70,9 +78,9 @@ def narrow_gradients(plan: Plan, source: Source, rows: IntArray, scale: float) -
         at = 0
         for number in range(L):
             at = forward(plan, number, at)
-        weight = output_rows(plan, source, rows, i, a[at * lanes :])
+        output_rows(plan, source, rows, i, scale, tail(a, at * lanes))
         # Lanes beyond the last row repeat it, and must not count.
-        factor = to_lanes(weight * scale, zero)
+        factor = load(a, (at + layer_at(plan, L - 1).H) * lanes)
         factor = choose(lane_numbers(zero) < like(count, zero), factor, zero)
         for k in range(layer_at(plan, L - 1).H):
             store(a, (at + k) * lanes, load(a, (at + k) * lanes) * factor)
@@ -80,11 +88,11 @@ def narrow_gradients(plan: Plan, source: Source, rows: IntArray, scale: float) -
         for number in range(L - 1, -1, -1):
             layer = layer_at(plan, number)
             base -= (layer.D + 1) * layer.H
-            at = backward(plan, number, at, sums[base * lanes :])
+            at = backward(plan, number, at, tail(sums, base * lanes))
     base = 0
     for number in range(L):
         layer = layer_at(plan, number)
-        write_gradient(plan, number, sums[base * lanes :])
+        write_gradient(plan, number, tail(sums, base * lanes))
         base += (layer.D + 1) * layer.H
 
 
@@ -116,10 +124,10 @@ def inputs(plan: Plan, source: Source, rows: IntArray, i: int, count: int) -> No
     pixels, singles = vector(source.x, BYTES), vector(source.x, SINGLES)
     doubles = vector(source.x, FLOATS)
     for d in range(D):
-        if source.kind == PIXELS:
+        if source.element == PIXELS:
             x = load_chosen(pixels, d, D, rows, i, count, zero) / like(PIXEL_MAX, zero)
             store(a, d * lanes, x)
-        elif source.kind == SINGLE:
+        elif source.element == SINGLE:
             store(a, d * lanes, load_chosen(singles, d, D, rows, i, count, zero))
         else:
             store(a, d * lanes, load_chosen(doubles, d, D, rows, i, count, zero))
@@ -142,22 +150,25 @@ def forward(plan: Plan, number: int, at: int) -> int:
     return at + layer.D
 
 
-@inlined
-def output_rows(plan: Plan, source: Source, rows: IntArray, i: int, logits: FloatArray) -> Vector:
-    """Turn the logits of some rows into ŷ − y, note their losses and hits, return their weights."""
+@kernel
+def output_rows(
+    plan: Plan, source: Source, rows: IntArray, i: int, scale: float, logits: FloatArray
+) -> None:
+    """Turn the logits of some rows into ŷ − y and their weights; note their losses and hits."""
     K = layer_at(plan, plan.depth - 1).H
     labels = vector(source.labels, INTS)
     targets = matrix(plan, source.targets, 0, ENDLESS, K)
-    w = reals(plan, source.sample_weight)[: ENDLESS * source.weighted]
+    w = part(reals(plan, source.sample_weight), 0, ENDLESS * source.weighted)
     losses, correct = vector(plan.row_loss, FLOATS), vector(plan.row_correct, FLOATS)
-    losses, correct = losses[: len(rows)], correct[: len(rows)]
+    losses, correct = part(losses, 0, len(rows)), part(correct, 0, len(rows))
     if plan.output == SOFTMAX_OUTPUT:
-        return softmax_rows(logits, K, labels, w, rows, i, losses, correct)
-    if plan.output == SIGMOID_OUTPUT:
-        return sigmoid_rows(logits, K, targets, w, rows, i, losses, correct)
-    if plan.output == EXP_OUTPUT:
-        return poisson_rows(logits, K, targets, w, rows, i, losses, correct)
-    return squared_rows(logits, K, targets, w, rows, i, losses, correct)
+        softmax_rows(logits, K, labels, w, rows, i, scale, losses, correct)
+    elif plan.output == SIGMOID_OUTPUT:
+        sigmoid_rows(logits, K, targets, w, rows, i, scale, losses, correct)
+    elif plan.output == EXP_OUTPUT:
+        poisson_rows(logits, K, targets, w, rows, i, scale, losses, correct)
+    else:
+        squared_rows(logits, K, targets, w, rows, i, scale, losses, correct)
 
 
 @kernel

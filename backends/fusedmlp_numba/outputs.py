@@ -15,7 +15,7 @@ from fusedmlp.backend import EXP_OVERFLOWS, MAX_ROW_LOSS
 from fusedmlp.network import OUTPUTS
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.elementary import exp, log, log_1p
-from fusedmlp_numba.intrinsics import like
+from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.lanes import (
     Vector,
     choose,
@@ -32,6 +32,7 @@ from fusedmlp_numba.lanes import (
     store_first,
     to_lanes,
 )
+from fusedmlp_numba.views import tail
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray, IntArray
@@ -42,8 +43,8 @@ EXP_OUTPUT: Final = OUTPUTS.index("exp")
 
 
 def scratch_size(K: int, itemsize: int) -> int:
-    """Elements of ``scratch`` that a worker's kernels need: a vector for each output."""
-    return K * lanes_of(itemsize)
+    """Elements of ``scratch`` that a worker's kernels need: a vector for each output, and one."""
+    return (K + 1) * lanes_of(itemsize)
 
 
 @kernel
@@ -81,11 +82,11 @@ def softmax_cross_entropy(
     """
     for i in range(0, len(rows), lanes_in(z)):
         read_columns(z, b, scratch, i)
-        weight = softmax_rows(scratch, len(b), y, w, rows, i, losses, correct)
-        write_columns(scratch, len(b), to_lanes(weight * scale, z), z, i)
+        softmax_rows(scratch, len(b), y, w, rows, i, scale, losses, correct)
+        write_columns(scratch, len(b), z, i)
 
 
-@inlined
+@kernel
 def softmax_rows(
     scratch: FloatArray,
     K: int,
@@ -93,10 +94,12 @@ def softmax_rows(
     w: FloatArray,
     rows: IntArray,
     i: int,
+    scale: float,
     losses: Float64Vector,
     correct: Float64Vector,
-) -> Vector:
-    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; return :func:`weigh`'s."""
+) -> None:
+    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; see :func:`weigh`."""
+    stay_small()
     lanes, zero = lanes_in(scratch), spread(like(0.0, scratch))
     label = load_chosen(y, 0, 1, rows, i, len(rows) - i, zero)
     m, best, z_y = like(-math.inf, zero), zero, zero
@@ -110,7 +113,7 @@ def softmax_rows(
         hit = choose(label == like(k, zero), like(1.0, zero), zero)
         store(scratch, k * lanes, load(scratch, k * lanes) / total - hit)
     loss = to_lanes(log(total), losses) + (to_lanes(m, losses) - to_lanes(z_y, losses))
-    return weigh(loss, best == label, w, rows, i, losses, correct)
+    weigh(loss, best == label, w, rows, i, scale, losses, correct, tail(scratch, K * lanes))
 
 
 @inlined
@@ -157,11 +160,11 @@ def sigmoid_cross_entropy(
     """
     for i in range(0, len(rows), lanes_in(z)):
         read_columns(z, b, scratch, i)
-        weight = sigmoid_rows(scratch, len(b), y, w, rows, i, losses, correct)
-        write_columns(scratch, len(b), to_lanes(weight * scale, z), z, i)
+        sigmoid_rows(scratch, len(b), y, w, rows, i, scale, losses, correct)
+        write_columns(scratch, len(b), z, i)
 
 
-@inlined
+@kernel
 def sigmoid_rows(
     scratch: FloatArray,
     K: int,
@@ -169,10 +172,12 @@ def sigmoid_rows(
     w: FloatArray,
     rows: IntArray,
     i: int,
+    scale: float,
     losses: Float64Vector,
     correct: Float64Vector,
-) -> Vector:
-    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; return :func:`weigh`'s."""
+) -> None:
+    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; see :func:`weigh`."""
+    stay_small()
     lanes, zero = lanes_in(scratch), spread(like(0.0, scratch))
     one = like(1.0, zero)
     loss, right = to_lanes(zero, losses), zero == zero
@@ -186,7 +191,7 @@ def sigmoid_rows(
         loss = loss + (to_lanes(linear, losses) + to_lanes(log_1p(power), losses))
         share = choose(logit < zero, power, one) / (power + one)
         store(scratch, k * lanes, share - label)
-    return weigh(loss, right, w, rows, i, losses, correct)
+    weigh(loss, right, w, rows, i, scale, losses, correct, tail(scratch, K * lanes))
 
 
 @kernel
@@ -220,11 +225,11 @@ def squared_error(
     """
     for i in range(0, len(rows), lanes_in(z)):
         read_columns(z, b, scratch, i)
-        weight = squared_rows(scratch, len(b), y, w, rows, i, losses, correct)
-        write_columns(scratch, len(b), to_lanes(weight * scale, z), z, i)
+        squared_rows(scratch, len(b), y, w, rows, i, scale, losses, correct)
+        write_columns(scratch, len(b), z, i)
 
 
-@inlined
+@kernel
 def squared_rows(
     scratch: FloatArray,
     K: int,
@@ -232,10 +237,12 @@ def squared_rows(
     w: FloatArray,
     rows: IntArray,
     i: int,
+    scale: float,
     losses: Float64Vector,
     correct: Float64Vector,
-) -> Vector:
-    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; return :func:`weigh`'s."""
+) -> None:
+    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; see :func:`weigh`."""
+    stay_small()
     lanes, zero = lanes_in(scratch), spread(like(0.0, scratch))
     loss = to_lanes(zero, losses)
     for k in range(K):
@@ -243,7 +250,7 @@ def squared_rows(
         wide = to_lanes(error, losses)
         loss = loss + wide * wide
         store(scratch, k * lanes, error)
-    return weigh(loss * 0.5, zero > zero, w, rows, i, losses, correct)
+    weigh(loss * 0.5, zero > zero, w, rows, i, scale, losses, correct, tail(scratch, K * lanes))
 
 
 @kernel
@@ -280,11 +287,11 @@ def poisson_deviance(
     """
     for i in range(0, len(rows), lanes_in(z)):
         read_columns(z, b, scratch, i)
-        weight = poisson_rows(scratch, len(b), y, w, rows, i, losses, correct)
-        write_columns(scratch, len(b), to_lanes(weight * scale, z), z, i)
+        poisson_rows(scratch, len(b), y, w, rows, i, scale, losses, correct)
+        write_columns(scratch, len(b), z, i)
 
 
-@inlined
+@kernel
 def poisson_rows(
     scratch: FloatArray,
     K: int,
@@ -292,10 +299,12 @@ def poisson_rows(
     w: FloatArray,
     rows: IntArray,
     i: int,
+    scale: float,
     losses: Float64Vector,
     correct: Float64Vector,
-) -> Vector:
-    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; return :func:`weigh`'s."""
+) -> None:
+    """Turn logits, K vectors of the rows from the i-th on, into ŷ − y; see :func:`weigh`."""
+    stay_small()
     lanes, zero = lanes_in(scratch), spread(like(0.0, scratch))
     loss = to_lanes(zero, losses)
     none, one = like(0.0, loss), like(1.0, loss)
@@ -309,7 +318,7 @@ def poisson_rows(
         z = choose(z > most, most, z)
         log_count = log(choose(count > none, count, one))
         loss = loss + (exp(z) - count - count * (z - log_count))
-    return weigh(loss, zero > zero, w, rows, i, losses, correct)
+    weigh(loss, zero > zero, w, rows, i, scale, losses, correct, tail(scratch, K * lanes))
 
 
 @inlined
@@ -319,10 +328,12 @@ def weigh(
     w: FloatArray,
     rows: IntArray,
     i: int,
+    scale: float,
     losses: Float64Vector,
     correct: Float64Vector,
-) -> Vector:
-    """Write capped, weighted losses and hits of the rows from the i-th on; return the weights."""
+    factor: FloatArray,
+) -> None:
+    """Write capped, weighted losses and hits of the rows from the i-th on; and factor ← w·scale."""
     weight = like(1.0, loss)
     if len(w) > 0:
         weight = load_chosen(w, 0, 1, rows, i, len(rows) - i, loss)
@@ -330,22 +341,25 @@ def weigh(
     capped = choose(loss > MAX_ROW_LOSS, like(MAX_ROW_LOSS, loss), loss)
     store_first(losses, i, capped * weight, len(rows) - i)
     store_first(correct, i, choose(right, weight, like(0.0, weight)), len(rows) - i)
-    return weight
+    store(factor, 0, to_lanes(weight * scale, factor))
 
 
-@inlined
+@kernel
 def read_columns(z: FloatArray, b: FloatArray, scratch: FloatArray, i: int) -> None:
     """Put the logits z + b of the rows from the i-th on into ``scratch``, a vector for each."""
+    stay_small()
     stride, lanes = z.shape[1], lanes_in(z)
     for k in range(len(b)):
         logit = load_column(z, i * stride + k, stride, len(z) - i) + b[k]
         store(scratch, k * lanes, logit)
 
 
-@inlined
-def write_columns(scratch: FloatArray, K: int, factor: Vector, out: FloatArray, i: int) -> None:
-    """Write K vectors of ``scratch``, times ``factor``, to the rows of out from the i-th on."""
+@kernel
+def write_columns(scratch: FloatArray, K: int, out: FloatArray, i: int) -> None:
+    """Write K vectors of ``scratch``, times the one behind them, to out's rows from the i-th on."""
+    stay_small()
     stride, lanes = out.shape[1], lanes_in(out)
+    factor = load(scratch, K * lanes)
     for k in range(K):
         column = load(scratch, k * lanes) * factor
         store_column(out, i * stride + k, stride, column, len(out) - i)
@@ -382,4 +396,5 @@ def output_activation(
                 store(scratch, k * lanes, exp(logit))
         if output == SOFTMAX_OUTPUT:
             factor = 1.0 / exponentials(scratch, K, m)
-        write_columns(scratch, K, factor, out, i)
+        store(scratch, K * lanes, factor)
+        write_columns(scratch, K, out, i)

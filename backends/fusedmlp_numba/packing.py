@@ -19,13 +19,14 @@ import numpy as np
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.kernels import PIXEL_MAX
-from fusedmlp_numba.runs import MASK_LANES, convert_run, count_bits, get, nonzero_mask, put
+from fusedmlp_numba.runs import convert_run, count_bits, get, put
 from fusedmlp_numba.sparse import BOUNDS, SPANS, list_nonzero, lower_bound, span_start
+from fusedmlp_numba.stored import MASK_LANES, PIXELS, nonzero_mask, read_run, take
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from fusedmlp.types import DenseInputs, FloatArray, IntArray
+    from fusedmlp.types import FloatArray, IntArray
 
 PLACE_BYTES: Final = 2
 """Bytes of an input's number."""
@@ -56,46 +57,60 @@ def _value_place(start: int, count: int, itemsize: int) -> int:
 
 
 @kernel
-def count_nonzero(x: DenseInputs, first: int, last: int, D: int, counts: IntArray) -> None:
-    """Count the nonzero inputs of rows first to last of x (N, D), into counts (N,)."""
+def count_nonzero(
+    stored: npt.NDArray[np.uint8], element: int, first: int, last: int, D: int, counts: IntArray
+) -> None:
+    """Count the nonzero inputs of rows first to last of x (N, D), into counts (N,).
+
+    Parameters
+    ----------
+    stored
+        The memory of x, whose elements are of type ``element`` of stored.py.
+    """
     stay_small()
-    whole = D // MASK_LANES * MASK_LANES
     for i in range(first, last):
         count = 0
-        for j in range(0, whole, MASK_LANES):
-            count += count_bits(nonzero_mask(x, i * D + j))
-        for j in range(whole, D):
-            if get(x, i * D + j) != 0:
-                count += 1
+        for j in range(0, D, MASK_LANES):
+            at, lanes = i * D + j, min(D - j, MASK_LANES)
+            count += count_bits(nonzero_mask(stored, element, at, lanes))
         put(counts, i, count)
 
 
 @kernel
 def pack_rows(
-    x: DenseInputs,
+    stored: npt.NDArray[np.uint8],
+    element: int,
     first: int,
     last: int,
     D: int,
     counts: IntArray,
     starts: IntArray,
     places: npt.NDArray[np.uint16],
-    values: npt.NDArray[np.generic],
+    pixels: npt.NDArray[np.uint8],
+    values: FloatArray,
 ) -> None:
     """Pack rows first to last of x (N, D).
 
     Parameters
     ----------
+    stored
+        The memory of x, whose elements are of type ``element`` of stored.py.
     counts, starts
         (N,) entries of each row, and (N + 1,) bytes where its packed row begins.
-    places, values
-        The memory of packed rows, as numbers of two bytes and as values.
+    places, pixels, values
+        The memory of packed rows: as numbers of two bytes, as pixels, and as the engine's floats.
     """
     stay_small()
     for i in range(first, last):
         header, count = get(starts, i) // PLACE_BYTES, get(counts, i)
-        at = header + SPANS
-        value = _value_place(get(starts, i), count, values.itemsize)
-        list_nonzero(x, i * D, D, places, at, values, value)
+        at, source = header + SPANS, i * D
+        list_nonzero(stored, element, source, D, places, at)
+        if element == PIXELS:
+            value = _value_place(get(starts, i), count, 1)
+            take(pixels, value, stored, element, source, places, at, count)
+        else:
+            value = _value_place(get(starts, i), count, values.itemsize)
+            take(values, value, stored, element, source, places, at, count)
         for s in range(SPANS):
             end = lower_bound(places, at, at + count, span_start(s + 1, D))
             put(places, header + s, end - at)
@@ -105,9 +120,9 @@ def pack_rows(
 def gather_packed(
     starts: IntArray,
     places: npt.NDArray[np.uint16],
-    values: DenseInputs,
+    packed: npt.NDArray[np.uint8],
+    element: int,
     rows: IntArray,
-    pixels: bool,
     first: int,
     last: int,
     capacity: int,
@@ -118,9 +133,16 @@ def gather_packed(
     """Copy the entries of rows first to last of the batch; pixels become x / 255.
 
     Results as in :func:`~fusedmlp_numba.sparse.gather_csr`.
+
+    Parameters
+    ----------
+    places, packed
+        The memory of packed rows, as numbers of two bytes and as bytes.
+    element
+        The type of their values, of stored.py: pixels, or the engine's floats.
     """
     stay_small()
-    divisor = like(PIXEL_MAX if pixels else 1, value)
+    itemsize, most = 1 if element == PIXELS else value.itemsize, like(PIXEL_MAX, value)
     for i in range(first, last):
         begin, start = get(starts, rows[i]), i * capacity
         header = begin // PLACE_BYTES
@@ -129,5 +151,5 @@ def gather_packed(
             put(row_bounds, i * BOUNDS + s + 1, start + get(places, header + s))
         count = get(places, header + SPANS - 1)
         convert_run(index, start, places, header + SPANS, count, 1)
-        source = _value_place(begin, count, values.itemsize)
-        convert_run(value, start, values, source, count, divisor)
+        source = _value_place(begin, count, itemsize)
+        read_run(value, start, packed, element, source, count, most)

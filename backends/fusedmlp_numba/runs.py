@@ -1,4 +1,4 @@
-"""Runs of memory, by elements or vectors: read, convert, search, prefetch. LLVM by hand.
+"""Runs of memory, by elements or vectors: read, convert, prefetch. LLVM by hand.
 
 What the sparse kernels need beside tiles: no products here, and nothing that checks bounds.
 """
@@ -7,7 +7,7 @@ What the sparse kernels need beside tiles: no products here, and nothing that ch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba import types
@@ -17,14 +17,11 @@ from fusedmlp_numba.intrinsics import VECTOR_BYTES, data_of, intrinsic
 from fusedmlp_numba.tiles import emitted_loop, prefetch_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fusedmlp_numba.intrinsics import Emit
 
 cgutils: Any = untyped_cgutils
-
-MASK_LANES: Final = 64
-"""Inputs that :func:`nonzero_mask` looks at."""
 
 
 @intrinsic
@@ -55,32 +52,37 @@ def convert_run(
                 kind = ir.VectorType(pointer.type.pointee, lanes)
                 places.append(builder.bitcast(place, kind.as_pointer()))
             value = builder.load(places[1], align=source_kind.bitwidth // 8)
-            value = _converted(builder, value, source_kind, target_kind, places[0].type.pointee)
+            value = converted(builder, value, source_kind, target_kind, places[0].type.pointee)
             if isinstance(target_kind, types.Float):
-                many = _splat(builder, divisor, lanes)
-                value = builder.fdiv(value, many)
+                value = builder.fdiv(value, splat(builder, divisor, lanes))
             builder.store(value, places[0], align=target_kind.bitwidth // 8)
 
-        whole = builder.and_(count, count.type(-lanes))
-        for first, last, step in ((count.type(0), whole, lanes), (whole, count, 1)):
-            with (
-                builder.if_then(builder.icmp_signed("<", first, last)),
-                emitted_loop(builder, first, last, count.type(step)) as (n,),
-            ):
-                convert(n, step)
+        in_vectors(builder, count, lanes, convert)
         return context.get_dummy_value()
 
     return signature, emit
 
 
-def _splat(builder: Any, value: Any, lanes: int) -> Any:
+def in_vectors(builder: Any, count: Any, lanes: int, emit: Callable[[Any, int], None]) -> None:
+    """Emit loops over n from 0 to count, in whole vectors first and then one by one."""
+    whole = builder.and_(count, count.type(-lanes))
+    for first, last, step in ((count.type(0), whole, lanes), (whole, count, 1)):
+        with (
+            builder.if_then(builder.icmp_signed("<", first, last)),
+            emitted_loop(builder, first, last, count.type(step)) as (n,),
+        ):
+            emit(n, step)
+
+
+def splat(builder: Any, value: Any, lanes: int) -> Any:
+    """Give a number to every lane."""
     lane = ir.IntType(32)
     empty = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     mask = ir.Constant(ir.VectorType(lane, lanes), [0] * lanes)
     return builder.shuffle_vector(builder.insert_element(empty, value, lane(0)), empty, mask)
 
 
-def _converted(builder: Any, value: Any, source: Any, target: Any, kind: Any) -> Any:
+def converted(builder: Any, value: Any, source: Any, target: Any, kind: Any) -> Any:
     """Convert lanes of Numba's type ``source`` to ``target``, which LLVM calls ``kind``."""
     if isinstance(source, types.Float):
         if source.bitwidth == target.bitwidth:
@@ -104,27 +106,6 @@ def prefetch(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), emit
-
-
-@intrinsic
-def nonzero_mask(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
-    """Bit n is whether element ``at + n`` is not 0, for MASK_LANES elements; NaN is not."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        element = signature.args[0].dtype
-        data = data_of(context, builder, signature.args[0], arguments[0])
-        pointer = builder.gep(data, [arguments[1]])
-        kind = ir.VectorType(context.get_data_type(element), MASK_LANES)
-        place = builder.bitcast(pointer, kind.as_pointer())
-        values = builder.load(place, align=element.bitwidth // 8)
-        zero = ir.Constant(kind, None)
-        if isinstance(element, types.Float):
-            truth = builder.fcmp_unordered("!=", values, zero)
-        else:
-            truth = builder.icmp_unsigned("!=", values, zero)
-        return builder.zext(builder.bitcast(truth, ir.IntType(MASK_LANES)), ir.IntType(64))
-
-    return types.int64(array, types.intp), emit
 
 
 @intrinsic

@@ -17,6 +17,7 @@ from fusedmlp.backend import Data
 from fusedmlp.staging import HostData, is_sparse
 from fusedmlp_numba.layout import address, aligned, record_dtype
 from fusedmlp_numba.packing import HEADER_BYTES, MOST_INPUTS, packed_bytes
+from fusedmlp_numba.stored import ELEMENTS, PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +26,9 @@ if TYPE_CHECKING:
 
     from fusedmlp.types import DenseInputs, Inputs, IntArray
 
-PIXELS, SINGLE, DOUBLE, CSR, PACKED, PACKED_PIXELS = range(6)
-"""Kinds of a Source: (N, D) of uint8, float32 or float64; CSR of the engine's type with int32
-indices; rows as packing.py packs them, of the engine's type; and of uint8."""
-
-DENSE_KINDS: Final = {
-    np.dtype(np.uint8): PIXELS,
-    np.dtype(np.float32): SINGLE,
-    np.dtype(np.float64): DOUBLE,
-}
+DENSE, CSR, PACKED = range(3)
+"""Kinds of a Source: (N, D) elements; CSR of the engine's type with int32 indices; rows as
+packing.py packs them, of pixels or of the engine's type."""
 
 SPARSE_DENSITY: Final = 0.3
 """Share of nonzero inputs below which the first layer skips zeros: the sparse sums reach about a
@@ -56,6 +51,8 @@ class Source(NamedTuple):
     ----------
     kind
         One of the kinds above.
+    element
+        The type of its values, of stored.py.
     sparse
         Whether the first layer works on nonzero inputs only.
     capacity
@@ -77,6 +74,7 @@ class Source(NamedTuple):
     """
 
     kind: int
+    element: int
     sparse: bool
     capacity: int
     x: int
@@ -199,9 +197,10 @@ def describe(host: HostData, form: Form) -> tuple[Source, tuple[object, ...]]:
         capacity = max(1, int(np.diff(x.indptr).max(initial=0)))
     else:
         values = x
-        kind = DENSE_KINDS[x.dtype]
+        kind = DENSE
     source = Source(
         kind=kind,
+        element=ELEMENTS[values.dtype],
         sparse=bool(sparse),
         capacity=capacity,
         x=address(values),
@@ -228,15 +227,14 @@ def pack(
     into memory; or where x is too wide.
     """
     rows, D = x.shape
-    pixels = source.kind == PIXELS
-    itemsize = 1 if pixels else np.dtype(form[-1]).itemsize
+    dtype = np.dtype(np.uint8 if source.element == PIXELS else form[-1])
     most = min(x.nbytes, MAPPED_COPY_BYTES) if _is_mapped(x) else x.nbytes
     if D > MOST_INPUTS or rows * (HEADER_BYTES + 8) > most:
         return None
     counts, starts = np.zeros(rows, np.int64), np.zeros(rows + 1, np.int64)
     source = source._replace(counts=address(counts))
     run(source, rows)
-    np.cumsum(packed_bytes(counts, itemsize), out=starts[1:])
+    np.cumsum(packed_bytes(counts, dtype.itemsize), out=starts[1:])
     needed = int(starts[-1])
     if needed + starts.nbytes > most:
         return None
@@ -244,7 +242,8 @@ def pack(
     source = source._replace(indptr=address(starts), packed=address(places))
     run(source, rows)
     packed = source._replace(
-        kind=PACKED_PIXELS if pixels else PACKED,
+        kind=PACKED,
+        element=ELEMENTS[dtype],
         capacity=max(1, int(counts.max())),
         x=address(places),
         counts=0,

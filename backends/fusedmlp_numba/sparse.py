@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.kernels import PIXEL_MAX
-from fusedmlp_numba.runs import MASK_LANES, convert_run, get, lowest_bit, nonzero_mask, put
+from fusedmlp_numba.runs import convert_run, get, lowest_bit, put
+from fusedmlp_numba.stored import MASK_LANES, PIXELS, nonzero_mask, take
 from fusedmlp_numba.tiles import GATHER_PANELS, gather_tiles
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from fusedmlp.types import DenseInputs, FloatArray, IntArray
+    from fusedmlp.types import FloatArray, IntArray
 
 SPANS: Final = 4
 """Stretches into which a sparse row's inputs are cut: the weights of one stay in the L1 cache."""
@@ -38,9 +39,10 @@ PRODUCT_ROWS: Final = 256
 
 @kernel
 def gather_dense(
-    x: DenseInputs,
+    stored: npt.NDArray[np.uint8],
+    element: int,
+    D: int,
     rows: IntArray,
-    pixels: bool,
     first: int,
     last: int,
     capacity: int,
@@ -51,48 +53,41 @@ def gather_dense(
     """List the nonzero inputs of rows first to last of the batch; pixels become x / 255.
 
     Results as in :func:`gather_csr`.
+
+    Parameters
+    ----------
+    stored
+        The memory of x (N, D), whose elements are of type ``element`` of stored.py.
     """
     stay_small()
-    D = x.shape[1]
-    divisor = like(PIXEL_MAX if pixels else 1, value)
     for i in range(first, last):
-        start = i * capacity
-        count = list_nonzero(x, rows[i] * D, D, index, start, value, start)
-        if pixels:
-            convert_run(value, start, value, start, count, divisor)
+        start, source = i * capacity, rows[i] * D
+        count = list_nonzero(stored, element, source, D, index, start)
+        take(value, start, stored, element, source, index, start, count)
+        if element == PIXELS:
+            convert_run(value, start, value, start, count, like(PIXEL_MAX, value))
         _write_bounds(index, start, start + count, D, row_bounds, i)
 
 
 @kernel
 def list_nonzero(
-    x: DenseInputs,
+    stored: npt.NDArray[np.uint8],
+    element: int,
     source: int,
     D: int,
     index: npt.NDArray[np.generic],
     at: int,
-    value: npt.NDArray[np.generic],
-    value_at: int,
 ) -> int:
-    """List the nonzero ones of D inputs from ``x[source]`` on; return how many.
-
-    Their numbers go to ``index[at]`` and on, their values to ``value[value_at]`` and on.
-    """
+    """List which of D inputs from ``source`` on are not 0, to ``index[at]`` and on; how many."""
     stay_small()
-    whole, n = D // MASK_LANES * MASK_LANES, 0
-    for j in range(0, whole, MASK_LANES):
-        mask = nonzero_mask(x, source + j)
+    n = at
+    for j in range(0, D, MASK_LANES):
+        mask = nonzero_mask(stored, element, source + j, min(D - j, MASK_LANES))
         while mask != 0:
-            k = j + lowest_bit(mask)
+            put(index, n, j + lowest_bit(mask))
             mask &= mask - 1
-            put(index, at + n, k)
-            put(value, value_at + n, get(x, source + k))
             n += 1
-    for j in range(whole, D):
-        if get(x, source + j) != 0:
-            put(index, at + n, j)
-            put(value, value_at + n, get(x, source + j))
-            n += 1
-    return n
+    return n - at
 
 
 @kernel

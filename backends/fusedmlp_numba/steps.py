@@ -27,7 +27,7 @@ from fusedmlp_numba.layout import PLANS
 from fusedmlp_numba.narrow import narrow_gradients
 from fusedmlp_numba.shares import alone, by_rows, entry_place, layer_at, share
 from fusedmlp_numba.sources import SOURCE
-from fusedmlp_numba.views import FLOATS, reals, record, vector
+from fusedmlp_numba.views import FLOATS, part, reals, record, vector
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, IntArray
@@ -102,14 +102,14 @@ def sum_rows(plan: Plan, source: Source, rows: IntArray, each: int, sums: Float6
         (parts, 3), a row for every ``each`` of the batch's rows.
     """
     losses, hits = vector(plan.row_loss, FLOATS), vector(plan.row_correct, FLOATS)
-    for part in range(len(sums)):
-        first, last = part * each, min((part + 1) * each, len(rows))
+    for n in range(len(sums)):
+        first, last = n * each, min((n + 1) * each, len(rows))
         loss, correct = 0.0, 0.0
         for i in range(first, last):
             loss += losses[i]
             correct += hits[i]
-        weight = batch_weight(plan, source, rows[first:last])
-        sums[part, 0], sums[part, 1], sums[part, 2] = loss, correct, weight
+        weight = batch_weight(plan, source, part(rows, first, last))
+        sums[n, 0], sums[n, 1], sums[n, 2] = loss, correct, weight
 
 
 @kernel
@@ -310,7 +310,7 @@ def batch_step(
     lr, corrections, sums, outputs
         This batch's part of what ``run`` gets.
     """
-    if task in (EVALUATE, FORWARD):
+    if task != TRAIN and task != GRADIENTS:
         return untrained_step(plan, source, task, rows, number, sums, outputs, worker, workers)
     side = number % 2
     if plan.narrow != 0 and not source.sparse:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numba import types
+from numba.core import cgutils as untyped_cgutils
 from numba.np import arrayobj as untyped_arrayobj
 
 from fusedmlp_numba.intrinsics import intrinsic
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fusedmlp_numba.intrinsics import Emit
 
 arrayobj: Any = untyped_arrayobj
+cgutils: Any = untyped_cgutils
 
 BYTES, SHORTS = np.dtype(np.uint8), np.dtype(np.uint16)
 WORDS, COUNTS, INTS = np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64)
@@ -126,3 +128,38 @@ def matrix(
 
     word = types.intp
     return kind(plan, word, word, word, word), emit
+
+
+def _moved(context: Any, builder: Any, kind: Any, value: Any, first: Any, last: Any) -> Any:
+    """View a C-ordered array from ``first`` to ``last`` of its first dimension."""
+    array = context.make_array(kind)(context, builder, value)
+    strides = cgutils.unpack_tuple(builder, array.strides, kind.ndim)
+    shape = cgutils.unpack_tuple(builder, array.shape, kind.ndim)
+    offset = builder.mul(first, strides[0])
+    data = builder.gep(builder.bitcast(array.data, cgutils.voidptr_t), [offset])
+    array.data = builder.bitcast(data, array.data.type)
+    array.shape = cgutils.pack_array(builder, [builder.sub(last, first), *shape[1:]])
+    return array._getvalue()  # noqa: SLF001 - as Numba's own code generators do
+
+
+@intrinsic
+def part(typingctx: Any, array: Any, first: Any, last: Any) -> tuple[Any, Emit]:
+    """array[first:last] where 0 ≤ first ≤ last ≤ len(array): no code for all else."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        return _moved(context, builder, array, *arguments)
+
+    return array(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def tail(typingctx: Any, array: Any, first: Any) -> tuple[Any, Emit]:
+    """array[first:] where 0 ≤ first ≤ len(array)."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+        value, first = arguments
+        last = context.make_array(array)(context, builder, value)
+        last = cgutils.unpack_tuple(builder, last.shape, array.ndim)[0]
+        return _moved(context, builder, array, value, first, last)
+
+    return array(array, types.intp), emit

@@ -22,6 +22,7 @@ from fusedmlp_numba import kernels
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.lanes import lanes_of
 from fusedmlp_numpy import kernels as twins
+from kernel_inputs import as_stored
 
 DTYPES = ("float32", "float64")
 
@@ -68,7 +69,7 @@ def test_gather_rows_equals(dtype, B, D, stored, seed):
     x = rng.integers(0, 256, (B + 3, D)).astype(stored)
     rows = rng.integers(0, B + 3, B)
     mine, theirs = np.empty((B, D), dtype), np.empty((B, D), dtype)
-    run(kernels.gather_rows, x, rows, mine, stored == "uint8")
+    run(kernels.gather_rows, *as_stored(x), D, rows, mine)
     twins.gather_rows(x, rows, theirs)
     np.testing.assert_array_equal(mine, theirs)
 
@@ -77,7 +78,7 @@ def test_all_pixels_equal_numpy():
     x = np.arange(256, dtype=np.uint8).reshape(1, -1)
     for dtype in DTYPES:
         out = np.empty((1, 256), dtype)
-        run(kernels.gather_rows, x, np.zeros(1, np.int64), out, True)
+        run(kernels.gather_rows, *as_stored(x), 256, np.zeros(1, np.int64), out)
         np.testing.assert_array_equal(out, x / np.dtype(dtype).type(255))
 
 

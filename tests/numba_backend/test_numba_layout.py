@@ -23,6 +23,7 @@ from fusedmlp_numba.layout import (
     unpack,
 )
 from fusedmlp_numba.packing import HEADER_BYTES
+from fusedmlp_numba.stored import ELEMENTS
 
 DTYPES = ("float32", "float64")
 
@@ -84,7 +85,7 @@ def test_packed_rows(stored, dtype, monkeypatch):
     data = staged(x, dtype)
     kept = np.dtype("uint8" if stored == "uint8" else dtype)
     source = data.description.source
-    assert source.kind == (sources.PACKED_PIXELS if stored == "uint8" else sources.PACKED)
+    assert (source.kind, source.element) == (sources.PACKED, ELEMENTS[kept])
     assert source.capacity == 70
     starts, memory = data.arrays[:2]
     assert len(memory) == starts[-1]
@@ -123,7 +124,7 @@ def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
     mapped = np.load(path, mmap_mode="r")
 
     def is_packed(x):
-        return staged(x, "float32").description.source.kind == sources.PACKED_PIXELS
+        return staged(x, "float32").description.source.kind == sources.PACKED
 
     needed = 41 * 8 + 40 * 16
     for bound, fits in ((needed, True), (needed - 1, False), (40 * 16 - 1, False)):
@@ -135,7 +136,7 @@ def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
 
 
 def test_inputs_too_many_for_packed_rows():
-    for D, kind in ((65535, sources.PACKED), (65536, sources.SINGLE)):
+    for D, kind in ((65535, sources.PACKED), (65536, sources.DENSE)):
         x = np.zeros((3, D), np.float32)
         x[:, -1] = 2
         assert staged(x, "float32").description.source.kind == kind

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import itertools
 import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,10 @@ from fusedmlp_numba import masks, packing, products, sparse
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.intrinsics import panel_columns
 from fusedmlp_numba.masks import MASK_ROWS
-from fusedmlp_numba.runs import MASK_LANES
 from fusedmlp_numba.sparse import BOUNDS, SPANS
+from fusedmlp_numba.stored import ELEMENTS, MASK_LANES
 from fusedmlp_numba.tiles import TILE_ROWS
+from kernel_inputs import as_stored
 
 DTYPES = ("float32", "float64")
 GUARD = 64
@@ -215,20 +217,21 @@ def test_transpose_panels(dtype, D, H, cut, seed):
 
 
 def packed_rows(x, dtype):
-    """All of x, packed: (starts, places, values)."""
+    """All of x, packed: (starts, places, memory); values are pixels, or of ``dtype``."""
     N, D = x.shape
     count_cells, counts = guarded(N, np.int64)
     for first, last in cuts(N, N // 3):
-        run(packing.count_nonzero, x, first, last, D, counts)
-    sizes = packing.packed_bytes(counts, np.dtype(dtype).itemsize)
+        run(packing.count_nonzero, *as_stored(x), first, last, D, counts)
+    sizes = packing.packed_bytes(counts, 1 if x.dtype == np.uint8 else np.dtype(dtype).itemsize)
     starts = np.append(0, np.cumsum(sizes))
     packed_cells, memory = guarded(starts[-1] // packing.ALIGNMENT, np.int64)
-    places, values = memory.view(np.uint16), memory.view(dtype)
+    places, pixels, values = (memory.view(kind) for kind in (np.uint16, np.uint8, dtype))
     for first, last in cuts(N, N // 2):
-        run(packing.pack_rows, x, first, last, D, counts, starts, places, values)
+        run(packing.pack_rows, *as_stored(x), first, last, D, counts, starts, places, pixels,
+            values)  # fmt: skip
     for cells in (count_cells, packed_cells):
         assert_guards(cells)
-    return starts, places, values
+    return starts, places, pixels
 
 
 def gathered(x, rows, kind, dtype):
@@ -240,16 +243,17 @@ def gathered(x, rows, kind, dtype):
     pixels = x.dtype == np.uint8
     csr = scipy.sparse.csr_array(x.astype(dtype) / np.dtype(dtype).type(255 if pixels else 1))
     indptr, indices = csr.indptr.astype(np.int64), csr.indices.astype(np.int32)
-    starts, places, packed = packed_rows(x, x.dtype if pixels else dtype)
+    packed = packed_rows(x, dtype)
+    element = ELEMENTS[np.dtype("uint8" if pixels else dtype)]
     for first, last in cuts(B, B // 2):
         if kind == "dense":
-            run(sparse.gather_dense, x, rows, pixels, first, last, D, index, value, bounds)
+            run(sparse.gather_dense, *as_stored(x), D, rows, first, last, D, index, value, bounds)
         elif kind == "csr":
             run(sparse.gather_csr, indptr, indices, csr.data, rows, first, last, D, D, index,
                 value, bounds)  # fmt: skip
         else:
-            run(packing.gather_packed, starts, places, packed, rows, pixels, first, last, D, index,
-                value, bounds)  # fmt: skip
+            run(packing.gather_packed, *packed, element, rows, first, last, D, index, value,
+                bounds)  # fmt: skip
     for cells in (index_cells, value_cells, bound_cells):
         assert_guards(cells)
     return index, value, bounds
@@ -414,17 +418,17 @@ def touch_the_ends():
             csr = scipy.sparse.csr_array(x)
             index, value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
             bounds = end(np.empty(M * BOUNDS, np.int64))
-            run(sparse.gather_dense, x, rows, True, 0, M, K, index, value, bounds)
+            run(sparse.gather_dense, *as_stored(x), K, rows, 0, M, K, index, value, bounds)
             run(sparse.gather_csr, end(csr.indptr.astype(np.int64)),
                 end(csr.indices.astype(np.int32)), end(csr.data.astype(dtype)), rows, 0, M, K, K,
                 index, value, bounds)  # fmt: skip
             counts = end(np.full(M, K))
-            run(packing.count_nonzero, x, 0, M, K, counts)
+            run(packing.count_nonzero, *as_stored(x), 0, M, K, counts)
             starts = np.append(0, np.cumsum(packing.packed_bytes(counts, x.itemsize)))
             memory = end(np.empty(starts[-1] // packing.ALIGNMENT, np.int64))
-            packed = starts, memory.view(np.uint16), memory.view(stored)
-            run(packing.pack_rows, x, 0, M, K, counts, *packed)
-            run(packing.gather_packed, *packed, rows, stored == "uint8", 0, M, K, index, value,
+            packed = starts, memory.view(np.uint16), memory.view(np.uint8)
+            run(packing.pack_rows, *as_stored(x), 0, M, K, counts, *packed, memory.view(dtype))
+            run(packing.gather_packed, *packed, ELEMENTS[x.dtype], rows, 0, M, K, index, value,
                 bounds)  # fmt: skip
         run(sparse.gather_product, index, value, bounds, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
@@ -440,6 +444,6 @@ def test_nothing_beyond_the_ends_is_touched():
     code = "import test_numba_products; test_numba_products.touch_the_ends(); print('alive')"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
-        timeout=250, check=False,
+        timeout=250, check=False, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (0, "alive\n"), result.stderr
