@@ -109,7 +109,8 @@ class NumbaEngine(Engine):
         }
         self._inputs, self._few_rows = Description(), FewRows(self._form)
         self._row_numbers = _read_only(np.arange(room))
-        self._no_outputs, self._no_sums = np.empty((0, 0), dtype), np.empty((0, 3))
+        self._no_outputs = np.empty((0, 0), dtype)
+        self._unsummed = *UNTRAINED, np.empty((0, 3))
         self._step = 0
         self._compile_seconds = 0.0
         self._entry, self._apply = steps.ENTRIES[dtype]
@@ -160,8 +161,8 @@ class NumbaEngine(Engine):
             data = self._inputs
             source, _ = describe(HostData(inputs, None, None), self._form)
             data.write(source)
-        order, rest = self._row_numbers[:n_rows], (*UNTRAINED, self._no_sums)
-        self._call(steps.FORWARD, data, order, steps.FORWARD_ROWS, rest, outputs)
+        order = self._row_numbers[:n_rows]
+        self._call(steps.FORWARD, data, order, steps.FORWARD_ROWS, self._unsummed, outputs)
         return outputs
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
@@ -261,7 +262,7 @@ class NumbaEngine(Engine):
         data.write(source)
         arguments = (
             self._buffers.plan_address, data.address, steps.PACK,
-            _read_only(np.arange(rows)), 1, 0, *UNTRAINED, self._no_sums, self._no_outputs,
+            _read_only(np.arange(rows)), 1, 0, *self._unsummed, self._no_outputs,
         )  # fmt: skip
         workers = int(rows * self.network.n_inputs / WORKER_INPUTS)
         self._start(arguments, max(1, min(self._threads, workers)))
@@ -322,7 +323,7 @@ class NumbaEngine(Engine):
         """
         self._compile_seconds += self._entry.compile(
             self._buffers.plan_address, self._inputs.address, steps.FORWARD, self._row_numbers,
-            1, 0, *UNTRAINED, self._no_sums, self._no_outputs, 0, 1,
+            1, 0, *self._unsummed, self._no_outputs, 0, 1,
         )  # fmt: skip
 
     def _own(self, data: Data, *, labelled: bool) -> NumbaData:

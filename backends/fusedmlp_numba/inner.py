@@ -21,7 +21,7 @@ from typing import Any
 
 import numba
 from llvmlite import binding as untyped_binding
-from numba import types
+from numba import types as untyped_types
 from numba.core import codegen as untyped_codegen
 from numba.core import compiler as untyped_compiler
 from numba.core import compiler_machinery as untyped_machinery
@@ -33,6 +33,7 @@ binding: Any = untyped_binding
 dynfunc: Any = vars(numba)["_dynfunc"]
 machinery: Any = untyped_machinery
 passes: Any = untyped_passes
+types: Any = untyped_types
 
 
 NEEDLESS = frozenset(

@@ -37,30 +37,44 @@ def convert_run(
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         target, at, source, start, count, divisor = arguments
-        target_kind, source_kind = signature.args[0].dtype, signature.args[2].dtype
-        divisor = context.cast(builder, divisor, signature.args[5], target_kind)
+        kinds = signature.args[0].dtype, signature.args[2].dtype
+        divisor = context.cast(builder, divisor, signature.args[5], kinds[0])
         target, source = (
             builder.gep(data_of(context, builder, signature.args[i], value), [offset])
             for i, value, offset in ((0, target, at), (2, source, start))
         )
-        lanes = VECTOR_BYTES // (target_kind.bitwidth // 8)
-
-        def convert(n: Any, lanes: int) -> None:
-            places = []
-            for pointer in (target, source):
-                place = builder.gep(pointer, [n])
-                kind = ir.VectorType(pointer.type.pointee, lanes)
-                places.append(builder.bitcast(place, kind.as_pointer()))
-            value = builder.load(places[1], align=source_kind.bitwidth // 8)
-            value = converted(builder, value, source_kind, target_kind, places[0].type.pointee)
-            if isinstance(target_kind, types.Float):
-                value = builder.fdiv(value, splat(builder, divisor, lanes))
-            builder.store(value, places[0], align=target_kind.bitwidth // 8)
-
-        in_vectors(builder, count, lanes, convert)
+        divided = divisor if isinstance(kinds[0], types.Float) else None
+        copy_elements(builder, (target, kinds[0]), (source, kinds[1]), count, divided)
         return context.get_dummy_value()
 
     return signature, emit
+
+
+def copy_elements(
+    builder: Any,
+    target: tuple[Any, Any],
+    source: tuple[Any, Any],
+    count: Any,
+    divisor: Any,
+) -> None:
+    """Emit target[:count] = source[:count] / divisor; not divided where that is None.
+
+    ``target`` and ``source`` are pointers, each with Numba's type of its elements.
+    """
+
+    def copy(n: Any, lanes: int) -> None:
+        (to, kind), (start, stored) = target, source
+        places = []
+        for pointer in (to, start):
+            many = ir.VectorType(pointer.type.pointee, lanes)
+            places.append(builder.bitcast(builder.gep(pointer, [n]), many.as_pointer()))
+        value = builder.load(places[1], align=stored.bitwidth // 8)
+        value = converted(builder, value, stored, kind, places[0].type.pointee)
+        if divisor is not None:
+            value = builder.fdiv(value, splat(builder, divisor, lanes))
+        builder.store(value, places[0], align=kind.bitwidth // 8)
+
+    in_vectors(builder, count, VECTOR_BYTES // (target[1].bitwidth // 8), copy)
 
 
 def in_vectors(builder: Any, count: Any, lanes: int, emit: Callable[[Any, int], None]) -> None:

@@ -153,7 +153,8 @@ class FewRows:
             room = self._rooms[x.dtype] = self._described(x.dtype)
         rows, (dense, sparse) = room
         rows[: len(x)] = x
-        return sparse if density(x) < SPARSE_DENSITY else dense
+        # For one row every weight is read once, zeros or not: there is nothing to find out.
+        return sparse if len(x) == 1 or density(x) < SPARSE_DENSITY else dense
 
     def _described(
         self, dtype: np.dtype[np.generic]

@@ -17,8 +17,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped_cgutils
 
-from fusedmlp_numba.intrinsics import VECTOR_BYTES, data_of, intrinsic
-from fusedmlp_numba.runs import converted, in_vectors, splat
+from fusedmlp_numba.intrinsics import data_of, intrinsic
+from fusedmlp_numba.runs import converted, copy_elements, in_vectors
 from fusedmlp_numba.tiles import emitted_loop
 
 if TYPE_CHECKING:
@@ -156,23 +156,11 @@ def read_run(
         target, at, stored, element, start, count, most = arguments
         kind = signature.args[0].dtype
         target = builder.gep(data_of(context, builder, signature.args[0], target), [at])
-        lanes = VECTOR_BYTES // (kind.bitwidth // 8)
 
         def copy(memory: Any, own: Any) -> None:
-            first = builder.gep(memory, [start])
-
-            def convert(n: Any, lanes: int) -> None:
-                places = []
-                for pointer in (target, first):
-                    many = ir.VectorType(pointer.type.pointee, lanes)
-                    places.append(builder.bitcast(builder.gep(pointer, [n]), many.as_pointer()))
-                value = builder.load(places[1], align=own.bitwidth // 8)
-                value = converted(builder, value, own, kind, places[0].type.pointee)
-                if isinstance(own, types.Integer):
-                    value = builder.fdiv(value, splat(builder, most, lanes))
-                builder.store(value, places[0], align=kind.bitwidth // 8)
-
-            in_vectors(builder, count, lanes, convert)
+            source = builder.gep(memory, [start])
+            divisor = most if isinstance(own, types.Integer) else None
+            copy_elements(builder, (target, kind), (source, own), count, divisor)
 
         memory = data_of(context, builder, signature.args[2], stored)
         _for_each(context, builder, memory, element, copy)

@@ -6,6 +6,7 @@ entry that compiles fastest; its formula is in a callee in another file.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -170,6 +171,48 @@ def test_an_entrys_kernels_are_its_own():
     assert out.tolist() == [0.0, 4.0]
     numba.njit(**OPTIONS)(enter)(out)
     assert out.tolist() == [0.0, 8.0]
+
+
+def test_a_constant_is_of_the_same_type_as_a_variable():
+    """Numba alone would compile ``write`` three times here."""
+
+    @kernel
+    def write(out, place, doubled):
+        out[place] = 2.0 * place if doubled else 1.0 * place
+
+    def enter(out):
+        write(out, 1, True)
+        write(out, 2, False)
+        write(out, doubled=len(out) == 4, place=3)
+
+    out = np.zeros(4)
+    Entry(enter)(out)
+    assert out.tolist() == [0.0, 2.0, 2.0, 6.0]
+    assert len(write.signatures) == 1
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_is_collected_again_after_compiling(collecting, monkeypatch):
+    seen = []
+
+    def fail(*_):
+        seen.append(gc.isenabled())
+        raise OSError(28, "No space left on device")
+
+    def wrong(out):
+        out.nothing_of_the_kind()
+
+    monkeypatch.setattr(FullDisk, "compile", fail)
+    entry, was = Entry(wrong), gc.isenabled()
+    entry._dispatcher = FullDisk()
+    try:
+        (gc.enable if collecting else gc.disable)()
+        with pytest.raises(Exception, match="nothing_of_the_kind"):
+            entry.compile(np.zeros(1))
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if was else gc.disable)()
+    assert seen == [False]
 
 
 def test_no_fastmath():
