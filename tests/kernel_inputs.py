@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedmlp_numba.stored import ELEMENTS
+from fusedmlp_numba.sizes import ELEMENTS
 
 
 def as_stored(x):

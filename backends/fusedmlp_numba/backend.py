@@ -1,7 +1,9 @@
-"""Finding and building the Numba engine. Numba is imported when a backend is built, not before."""
+"""Finding and building the Numba engine. Numba is imported where something must be compiled."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -43,25 +45,29 @@ class NumbaBackend(Backend):
     def probe(cls) -> Availability:
         """See :meth:`fusedmlp.backend.Backend.probe`.
 
-        Imports Numba and has LLVM describe this CPU. That is where an unsuited NumPy, a missing
-        library or an unknown CPU shows; compiling a function besides takes half a second more,
-        and exercises nothing else of the machine.
+        Has LLVM describe this CPU, and imports Numba where an engine would: that is where an
+        unsuited NumPy, a missing library or an unknown CPU shows. Compiled code on disk needs no
+        Numba, whose import takes as long as all else of a prediction.
         """
         try:
-            import numba
+            version = _version("numba")
             from llvmlite import binding
+
+            from fusedmlp_numba.engine import RUN
 
             binding.initialize_native_target()
             binding.Target.from_default_triple().create_target_machine(
                 cpu=binding.get_host_cpu_name()
             )
+            if not any(native.is_on_disk() for native in RUN.values()):
+                import numba as _  # noqa: F401
         except ModuleNotFoundError as error:
             if error.name in ("numba", "llvmlite"):
                 return Availability("missing", f"{error.name} is not installed", INSTALL)
             return _broken(error)
         except Exception as error:  # noqa: BLE001 - a probe never raises, whatever a loader does
             return _broken(error)
-        return Availability("usable", f"Numba {numba.__version__}")
+        return Availability("usable", f"Numba {version}")
 
     @classmethod
     def preference(cls, workload: Workload) -> Preference:
@@ -70,15 +76,12 @@ class NumbaBackend(Backend):
 
     def device(self) -> Device:
         """See :meth:`fusedmlp.backend.Backend.device`."""
-        import llvmlite
-        import numba
+        from fusedmlp_numba.host import VECTOR_BYTES, cpu_name
 
-        from fusedmlp_numba.intrinsics import VECTOR_BYTES
-
-        facts = {
-            "numba": numba.__version__,
-            "llvm": llvmlite.__version__,
-            "cpu": _cpu_name(),
+        facts: dict[str, str | int | float | bool | None] = {
+            "numba": _version("numba"),
+            "llvm": _version("llvmlite"),
+            "cpu": cpu_name(),
             "vector_bits": 8 * VECTOR_BYTES,
             "cpus": os.cpu_count(),
             "threads": self._threads,
@@ -132,10 +135,11 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _cpu_name() -> str:
-    from llvmlite import binding
-
-    return str(binding.get_host_cpu_name())
+def _version(library: str) -> str:
+    """Return an installed library's version, without importing it."""
+    if importlib.util.find_spec(library) is None:
+        raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+    return importlib.metadata.version(library)
 
 
 def _broken(error: Exception) -> Availability:

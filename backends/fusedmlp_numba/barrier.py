@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import atomic_add, atomic_load, yield_processor
+from fusedmlp_numba.sizes import ARRIVED, FAILED, ROUND
 from fusedmlp_numba.views import INTS, vector
 
 if TYPE_CHECKING:
     from fusedmlp_numba.layout import Plan
-
-ARRIVED, ROUND, FAILED = 0, 8, 16
-"""The barrier's counters in ``sync``, a cache line apart."""
 
 SPINS: Final = 2000
 """Reads of the barrier before a waiting worker offers its processor: some microseconds."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from fusedmlp_numba.kernels import scratch_size
 from fusedmlp_numba.layout import (
     ALIGNMENT,
     LAYER,
@@ -23,10 +22,7 @@ from fusedmlp_numba.layout import (
     row_stride,
     shape_of,
 )
-from fusedmlp_numba.masks import MASK_ROWS
-from fusedmlp_numba.narrow import is_narrow
-from fusedmlp_numba.products import BLOCK
-from fusedmlp_numba.sparse import BOUNDS
+from fusedmlp_numba.sizes import BLOCK, BOUNDS, MASK_ROWS, is_narrow, scratch_size
 
 if TYPE_CHECKING:
     from fusedmlp.network import Network

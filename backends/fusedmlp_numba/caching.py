@@ -1,30 +1,24 @@
 """How functions are compiled, and when compiled code on disk may be used again.
 
-Numba looks at the file of the function that it loads, and not at the functions called from there
-(numba#3588): edit a callee in another file, and yesterday's machine code runs. Therefore only the
-few functions that Python calls, the *entries*, are kept on disk, and each is a closure over
-:data:`STAMP`, a hash of all sources of this package and of fusedmlp.strict, which is compiled here:
-closure values are part of the key under which Numba files compiled code. Numba itself adds its
-version and the CPU.
-
-The folder is Numba's choice: ``NUMBA_CACHE_DIR``, else ``__pycache__``, else the user's cache.
-A folder that cannot be written, and a file that cannot be read, cost time and nothing else.
+What runs an engine is compiled to an object file, which is native.py's from then on. Strict mode's
+functions take arrays, and are called and kept on disk by Numba. That looks at the file of the
+function that it loads, and not at the functions called from there (numba#3588): edit a callee in
+another file, and yesterday's machine code runs. Therefore only the few functions that Python calls,
+the *entries*, are kept on disk, and each is a closure over :data:`STAMP`: closure values are part
+of the key under which Numba files compiled code. Numba itself adds its version and the CPU.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import numba
 
-from fusedmlp import strict
-from fusedmlp.backend import MAX_ROW_LOSS
 from fusedmlp_numba.inner import EntryCompiler, KernelCompiler, any_value
+from fusedmlp_numba.native import STAMP, Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +43,9 @@ KERNEL_OPTIONS: Final = {
 """Kernels allocate nothing and are not called from Python: leaving out reference counts and the
 wrappers for other callers halves the time to compile."""
 
+NATIVE_OPTIONS: Final = {**KERNEL_OPTIONS, "pipeline_class": EntryCompiler}
+"""For what native.py calls: Python is not involved, nor is Numba."""
+
 
 njit = cast("Callable[..., Callable[..., Dispatcher]]", numba.njit)
 typeof = cast("Callable[[object], object]", numba.typeof)
@@ -67,21 +64,6 @@ def kernel(function: Function, *, inline: bool = False) -> Function:
     return cast("Function", any_value(njit(**options)(function)))
 
 
-def _stamp() -> str | None:
-    """Hash of everything that compiled code depends on; None where there are no sources to read."""
-    digest = hashlib.sha256(repr(MAX_ROW_LOSS).encode())
-    own, shared = sorted(Path(__file__).parent.glob("*.py")), Path(strict.__file__)
-    try:
-        for source in (*own, shared):
-            digest.update(source.read_bytes())
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
-STAMP: Final = _stamp()
-
-
 @contextmanager
 def _no_collections() -> Iterator[None]:
     """Pause Python's search for cycles: what a compiler builds stays, and is searched for nothing.
@@ -97,8 +79,30 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
+def object_code(
+    function: Callable[..., None], arguments: tuple[type[int] | type[float], ...]
+) -> Code:
+    """Compile a function of numbers for :class:`~fusedmlp_numba.native.Native`.
+
+    Parameters
+    ----------
+    function
+        An entry, which calls kernels and returns nothing.
+    arguments
+        The type of each argument: int64 for ``int``, float64 for ``float``.
+    """
+    kinds = {int: numba.types.int64, float: numba.types.float64}
+    dispatcher = njit(**NATIVE_OPTIONS)(function)
+    with _no_collections():
+        dispatcher.compile(tuple(kinds[each] for each in arguments))
+    (result,) = dispatcher.overloads.values()
+    return Code(result.fndesc.llvm_func_name, result.library.object_file())
+
+
 class Entry:
     """A compiled function for Python to call; compiled ahead, for one signature after another.
+
+    For functions of arrays, which Numba loads and calls: those of strict mode.
 
     Parameters
     ----------

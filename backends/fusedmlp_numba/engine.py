@@ -1,4 +1,4 @@
-"""The Numba engine: owns the buffers, and hands whole calls to the compiled code in steps.py.
+"""The Numba engine: owns the buffers, and hands whole calls to the compiled code of steps.py.
 
 Nothing is computed here but layouts and argument checks. Worker threads live for one call: they
 run the same compiled function as the calling thread, without the GIL, and meet at a barrier in
@@ -8,8 +8,9 @@ threads at once, and a process may fork between calls.
 
 from __future__ import annotations
 
+import functools
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -25,11 +26,21 @@ from fusedmlp.staging import (
     prepare_inputs,
     prepare_state,
 )
-from fusedmlp_numba import steps
-from fusedmlp_numba.barrier import FAILED
 from fusedmlp_numba.buffers import Buffers
-from fusedmlp_numba.layers import OPTIMIZER_KERNELS
-from fusedmlp_numba.layout import pack, unpack
+from fusedmlp_numba.layout import CALL, PLANS, Call, address, as_record, pack, unpack
+from fusedmlp_numba.native import Code, Native
+from fusedmlp_numba.sizes import (
+    APPLY_ARGUMENTS,
+    EVALUATE,
+    FAILED,
+    FORWARD,
+    FORWARD_ROWS,
+    GRADIENTS,
+    OPTIMIZER_KERNELS,
+    PACK,
+    RUN_ARGUMENTS,
+    TRAIN,
+)
 from fusedmlp_numba.sources import (
     FEW_ROWS,
     Description,
@@ -44,7 +55,15 @@ if TYPE_CHECKING:
 
     from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
-    from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp.types import (
+        DenseInputs,
+        Float64Array,
+        Float64Vector,
+        FloatArray,
+        FloatDtype,
+        Inputs,
+        IntArray,
+    )
     from fusedmlp_numba.sources import Source
 
 MOST_PARTS: Final = 16
@@ -61,15 +80,34 @@ CALL_FLOPS: Final = 2.0**27
 """Work of one call that is worth starting threads, which takes some hundred microseconds."""
 
 
-def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """View an array, mapped or not, as plain and read-only: one type for the compiled code."""
-    view = array.view(np.ndarray)
-    view.flags.writeable = False
-    return view
+Schedule: TypeAlias = "tuple[Float64Vector, Float64Array]"
+"""Learning rates (n,) of batches, and Adam's scalars (n, 3)."""
+
+UNTRAINED: Final[Schedule] = np.zeros(1), np.ones((1, 3))
+"""The schedule of calls that do not update."""
 
 
-UNTRAINED: Final = _read_only(np.zeros(1)), np.ones((1, 3))
-"""Learning rate and Adam's scalars for calls that do not update."""
+def _run_code(dtype: FloatDtype) -> Code:
+    from fusedmlp_numba import steps  # with Numba, a second
+
+    return steps.run(dtype)
+
+
+def _apply_code(dtype: FloatDtype) -> Code:
+    from fusedmlp_numba import steps
+
+    return steps.apply(dtype)
+
+
+RUN: Final = {
+    dtype: Native(f"run_{dtype}", RUN_ARGUMENTS, functools.partial(_run_code, dtype))
+    for dtype in PLANS
+}
+APPLY: Final = {
+    dtype: Native(f"apply_{dtype}", APPLY_ARGUMENTS, functools.partial(_apply_code, dtype))
+    for dtype in PLANS
+}
+"""The functions of steps.py for each floating type."""
 
 
 class NumbaEngine(Engine):
@@ -95,26 +133,29 @@ class NumbaEngine(Engine):
         self._threads = threads
 
         self._parts = min(threads, MOST_PARTS)
-        room = max(batch_size, steps.FORWARD_ROWS * self._parts)
+        room = max(batch_size, FORWARD_ROWS * self._parts)
         rules = _rules(network, optimizer, objective, seed)
         slots = len(optimizer.slots)
         self._buffers = Buffers(network, dtype, room, slots, threads, rules)
         self._form = network.n_inputs, network.n_outputs, network.output, str(dtype)
         forward = sum(2 * fan_in * fan_out for fan_in, fan_out in network.layer_shapes)
         self._flops_per_row = {
-            steps.TRAIN: network.flops_per_row,
-            steps.GRADIENTS: network.flops_per_row,
-            steps.EVALUATE: forward,
-            steps.FORWARD: forward,
+            TRAIN: network.flops_per_row,
+            GRADIENTS: network.flops_per_row,
+            EVALUATE: forward,
+            FORWARD: forward,
         }
         self._inputs, self._few_rows = Description(), FewRows(self._form)
-        self._row_numbers = _read_only(np.arange(room))
-        self._no_outputs = np.empty((0, 0), dtype)
-        self._unsummed = *UNTRAINED, np.empty((0, 3))
+        self._row_numbers = self._few_numbers = np.arange(room)
         self._step = 0
-        self._compile_seconds = 0.0
-        self._entry, self._apply = steps.ENTRIES[dtype]
-        self._compile()
+        self._few_outputs = np.zeros((FEW_ROWS, network.n_outputs), dtype)
+        self._few_call = self._call(
+            FORWARD, self._few_numbers, FORWARD_ROWS, outputs=self._few_outputs
+        )
+        self._few_count = self._few_call["rows"]
+        self._few_address = address(self._few_call)
+        self._compile_seconds = RUN[dtype].compile()
+        self._entry = RUN[dtype].function
 
     @property
     def compile_seconds(self) -> float:
@@ -152,24 +193,31 @@ class NumbaEngine(Engine):
         """See :meth:`fusedmlp.backend.Engine.forward`."""
         inputs = prepare_inputs(x, self.network, self.dtype)
         n_rows = inputs.shape[0]
+        if n_rows <= FEW_ROWS and isinstance(inputs, np.ndarray):
+            return self._forward_few(inputs)
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         if len(self._row_numbers) < n_rows:
-            self._row_numbers = _read_only(np.arange(n_rows))
-        if n_rows <= FEW_ROWS and isinstance(inputs, np.ndarray):
-            data = self._few_rows.copy(inputs)
-        else:
-            data = self._inputs
-            source, _ = describe(HostData(inputs, None, None), self._form)
-            data.write(source)
-        order = self._row_numbers[:n_rows]
-        self._call(steps.FORWARD, data, order, steps.FORWARD_ROWS, self._unsummed, outputs)
+            self._row_numbers = np.arange(n_rows)
+        source, _ = describe(HostData(inputs, None, None), self._form)
+        self._inputs.write(source)
+        self._do(FORWARD, self._inputs, self._row_numbers[:n_rows], FORWARD_ROWS, outputs=outputs)
         return outputs
+
+    def _forward_few(self, inputs: DenseInputs) -> FloatArray:
+        """Compute outputs of a few rows: copying both is faster than to describe where they lie."""
+        n_rows = len(inputs)
+        data = self._few_rows.copy(inputs)
+        self._few_count[0] = n_rows
+        self._buffers.reserve(data.source)
+        workers = self._workers(FORWARD, n_rows, FORWARD_ROWS)
+        self._start(data, self._few_address, workers)
+        return self._few_outputs[:n_rows].copy()
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
         own = self._own(data, labelled=True)
         rows = np.arange(own.rows) if rows is None else check_rows(rows, own.rows)
-        return self._run(steps.EVALUATE, own, rows, steps.FORWARD_ROWS)
+        return self._run(EVALUATE, own, rows, FORWARD_ROWS)
 
     def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
@@ -179,7 +227,7 @@ class NumbaEngine(Engine):
             raise InvalidInputError(
                 f"{len(rows)} rows are more than the engine's batch size {self.batch_size}"
             )
-        sums = self._run(steps.GRADIENTS, own, rows, self.batch_size)
+        sums = self._run(GRADIENTS, own, rows, self.batch_size)
         return sums, unpack(self._buffers.gradient, self._buffers.shape)
 
     def apply_gradients(self, gradients: Parameters, lr: float) -> None:
@@ -188,9 +236,8 @@ class NumbaEngine(Engine):
         (rate,) = check_rates([lr], 1)
         pack(gradients, self._buffers.shape, self._buffers.gradient)
         (corrections,) = self._corrections(1)
-        arguments = self._buffers.plan_address, float(rate), corrections
-        self._compile_seconds += self._apply.compile(*arguments)
-        self._apply(*arguments)
+        self._compile_seconds += APPLY[self.dtype].compile()
+        APPLY[self.dtype].function(self._buffers.plan_address, float(rate), address(corrections))
         self._step += 1
 
     def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
@@ -199,7 +246,7 @@ class NumbaEngine(Engine):
         order = check_rows(order, own.rows)
         n_batches = -(-len(order) // self.batch_size)
         schedule = check_rates(lr, n_batches), self._corrections(n_batches)
-        sums = self._run(steps.TRAIN, own, order, self.batch_size, schedule)
+        sums = self._run(TRAIN, own, order, self.batch_size, schedule)
         self._step += n_batches
         return sums
 
@@ -212,24 +259,23 @@ class NumbaEngine(Engine):
         data: NumbaData,
         order: IntArray,
         batch: int,
-        schedule: tuple[Float64Vector, Float64Array] = UNTRAINED,
+        schedule: Schedule = UNTRAINED,
     ) -> Sums:
         """Do a task with every batch of ``order``; return the sums of every ``batch`` rows."""
         sums = np.empty((-(-len(order) // batch), 3))
-        lr, corrections = schedule
-        rest = _read_only(lr), corrections, sums
-        self._call(task, data.description, _read_only(order), batch, rest, self._no_outputs)
+        self._do(task, data.description, order, batch, schedule, sums)
         losses, correct, weights = sums.T.copy()
         return Sums(losses, correct, weights)
 
-    def _call(
+    def _do(
         self,
         task: int,
         data: Description,
         order: IntArray,
         batch: int,
-        rest: tuple[Float64Vector, Float64Array, Float64Array],
-        outputs: FloatArray,
+        schedule: Schedule = UNTRAINED,
+        sums: Float64Array | None = None,
+        outputs: FloatArray | None = None,
     ) -> None:
         """Run the compiled code, on as many workers as it is worth; see steps.py.
 
@@ -237,43 +283,59 @@ class NumbaEngine(Engine):
         """
         self._buffers.reserve(data.source)
         workers = self._workers(task, len(order), batch)
-        if task in (steps.EVALUATE, steps.FORWARD):
+        if task in (EVALUATE, FORWARD):
             batch *= min(workers, self._parts)
-        arguments = (
-            self._buffers.plan_address,
-            data.address,
-            task,
-            order,
-            batch,
-            self._step,
-            *rest,
-            outputs,
+        call = self._call(task, order, batch, schedule, sums, outputs)
+        self._start(data, address(call), workers)
+
+    def _call(
+        self,
+        task: int,
+        order: IntArray,
+        batch: int,
+        schedule: Schedule = UNTRAINED,
+        sums: Float64Array | None = None,
+        outputs: FloatArray | None = None,
+    ) -> npt.NDArray[np.void]:
+        """Describe a call; the arrays must live until it is over."""
+        lr, corrections = schedule
+        call = Call(
+            task=task,
+            order=address(order),
+            rows=len(order),
+            batch=batch,
+            first_step=self._step,
+            lr=address(lr),
+            corrections=address(corrections),
+            rates=len(lr),
+            sums=address(sums),
+            parts=0 if sums is None else len(sums),
+            outputs=address(outputs),
         )
-        if workers > 1:
-            self._buffers.sync[:] = 0
-        self._start(arguments, workers)
+        return as_record(call, CALL)
 
     def _pack(self, source: Source, rows: int) -> None:
         """Count a dense data set's nonzero inputs, or pack them: see gathering.pack_data.
 
         Nobody waits at a barrier here, so that data may be staged while another thread trains.
         """
-        data = Description()
+        data, order = Description(), np.arange(rows)
         data.write(source)
-        arguments = (
-            self._buffers.plan_address, data.address, steps.PACK,
-            _read_only(np.arange(rows)), 1, 0, *self._unsummed, self._no_outputs,
-        )  # fmt: skip
+        call = self._call(PACK, order, 1)
         workers = int(rows * self.network.n_inputs / WORKER_INPUTS)
-        self._start(arguments, max(1, min(self._threads, workers)))
+        self._start(data, address(call), max(1, min(self._threads, workers)), meet=False)
 
-    def _start(self, arguments: tuple[object, ...], workers: int) -> None:
+    def _start(self, data: Description, call: int, workers: int, *, meet: bool = True) -> None:
+        """Run a described call; where workers ``meet``, their barrier is made ready."""
+        arguments = self._buffers.plan_address, data.address, call
         if workers == 1:
             self._entry(*arguments, 0, 1)
-        else:
-            self._run_workers(arguments, workers)
+            return
+        if meet:
+            self._buffers.sync[:] = 0
+        self._run_workers(arguments, workers)
 
-    def _run_workers(self, arguments: tuple[object, ...], workers: int) -> None:
+    def _run_workers(self, arguments: tuple[int, int, int], workers: int) -> None:
         """Run the compiled code once per worker: the first on this thread, the rest on new ones."""
         failures: list[BaseException] = []
         sync = self._buffers.sync
@@ -305,7 +367,7 @@ class NumbaEngine(Engine):
         flops = self._flops_per_row[task]
         if flops * rows < CALL_FLOPS:
             return 1
-        if task in (steps.EVALUATE, steps.FORWARD):
+        if task in (EVALUATE, FORWARD):
             batch *= self._parts
         return max(1, min(self._threads, int(flops * min(rows, batch) / WORKER_FLOPS)))
 
@@ -315,16 +377,6 @@ class NumbaEngine(Engine):
             return np.ones((n_steps, 3))
         corrections = self.optimizer.bias_corrections(self._step, n_steps)
         return np.column_stack([corrections, self.optimizer.epsilons(self._step, n_steps)])
-
-    def _compile(self) -> None:
-        """Compile, or load from disk, what all calls run: its types do not depend on the data.
-
-        Only :meth:`apply_gradients` has code of its own, compiled by its first call.
-        """
-        self._compile_seconds += self._entry.compile(
-            self._buffers.plan_address, self._inputs.address, steps.FORWARD, self._row_numbers,
-            1, 0, *self._unsummed, self._no_outputs, 0, 1,
-        )  # fmt: skip
 
     def _own(self, data: Data, *, labelled: bool) -> NumbaData:
         if not isinstance(data, NumbaData):

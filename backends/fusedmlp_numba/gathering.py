@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp_numba.caching import kernel
+from fusedmlp_numba.host import CACHE_LINE
 from fusedmlp_numba.kernels import gather_rows
 from fusedmlp_numba.packing import count_nonzero, gather_packed, pack_rows
 from fusedmlp_numba.runs import prefetch
 from fusedmlp_numba.shares import entry_place, layer_at, share
-from fusedmlp_numba.sources import CSR, DENSE, PACKED
-from fusedmlp_numba.sparse import BOUNDS, gather_csr, gather_dense
-from fusedmlp_numba.tiles import CACHE_LINE
+from fusedmlp_numba.sizes import BOUNDS, CSR, DENSE, PACKED
+from fusedmlp_numba.sparse import gather_csr, gather_dense
 from fusedmlp_numba.views import (
     BYTES,
     COUNTS,

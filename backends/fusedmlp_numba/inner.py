@@ -71,7 +71,7 @@ class _Part(codegen.JITCodeLibrary):
         self._finalized = True
 
 
-class _Whole(codegen.JITCodeLibrary):
+class Whole(codegen.JITCodeLibrary):
     """An entry with all kernels that it calls, under names that nothing else has.
 
     Numba would leave the kernels' names as they are, and visible. They begin anew in every
@@ -87,6 +87,11 @@ class _Whole(codegen.JITCodeLibrary):
                 function.name = f"{self.name}.{token}.{n}"
                 function.linkage = "internal"
         super()._optimize_final_module()
+
+    def object_file(self) -> bytes:
+        """Return the machine code."""
+        binary: bytes = self._get_compiled_object()
+        return binary
 
 
 @machinery.register_pass(mutates_CFG=True, analysis_only=False)
@@ -116,7 +121,7 @@ class EntryCompiler(compiler.Compiler):
 
     def compile_extra(self, function: Any) -> Any:
         """Compile into a library of our own."""
-        self.state.library = _Whole(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.library = Whole(self.state.targetctx.codegen(), function.__qualname__)
         self.state.library.enable_object_caching()
         return super().compile_extra(function)
 

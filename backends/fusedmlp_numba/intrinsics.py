@@ -1,4 +1,4 @@
-"""What Numba cannot say in Python, and all of this package needs: the host, atomics. LLVM by hand.
+"""What Numba cannot say in Python, and all of this package needs: types, atomics. LLVM by hand.
 
 LLVM's instructions are written here, in lanes.py (vectors as values), in tiles.py (tiles of
 products) and in views.py (arrays over addresses), and nowhere else. Each intrinsic's docstring
@@ -15,13 +15,11 @@ hashes this file for that reason.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from llvmlite import ir
-from numba import config as untyped_config
 from numba import types
 from numba.core import cgutils as untyped_cgutils
-from numba.core import codegen as untyped_codegen
 from numba.extending import intrinsic as untyped_intrinsic
 
 if TYPE_CHECKING:
@@ -31,33 +29,11 @@ if TYPE_CHECKING:
     """Numba's code generator: (context, builder, signature, arguments) → value."""
 
 cgutils: Any = untyped_cgutils
-codegen: Any = untyped_codegen
-config: Any = untyped_config
-
-_FEATURES: Final = frozenset(
-    str(config.CPU_FEATURES or codegen.get_host_cpu_features()).split(",")
-    if config.CPU_NAME != "generic"
-    else ()
-)
-"""What Numba will compile for: the host, or what the user's NUMBA_CPU_* variables say."""
-
-VECTOR_BYTES: Final = (
-    64 if "+avx512f" in _FEATURES else 32 if {"+avx2", "+fma"} <= _FEATURES else 16
-)
-"""Bytes of a vector register: AVX-512, AVX2, and SSE2 or NEON."""
-
-VECTORS: Final = 2
-"""Vector registers side by side in a panel."""
 
 
 def intrinsic(emitter: Callable[..., tuple[Any, Emit]]) -> Callable[..., Any]:
     """Register an intrinsic: for its callers a function of values, without ``typingctx``."""
     return cast("Callable[..., Any]", untyped_intrinsic(emitter))
-
-
-def panel_columns(itemsize: int) -> int:
-    """Columns of a panel for a floating type of ``itemsize`` bytes."""
-    return VECTORS * VECTOR_BYTES // itemsize
 
 
 def data_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:

@@ -29,7 +29,6 @@ from fusedmlp_numba.outputs import (
     SOFTMAX_OUTPUT,
     output_activation,
     poisson_deviance,
-    scratch_size,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
     squared_error,
@@ -62,7 +61,6 @@ __all__ = [
     "output_activation",
     "philox4x32",
     "poisson_deviance",
-    "scratch_size",
     "sgd",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
@@ -89,7 +87,7 @@ def gather_rows(
     Parameters
     ----------
     stored
-        The memory of x (N, D), whose elements are of type ``element`` of stored.py.
+        The memory of x (N, D), whose elements are of type ``element`` of sizes.py.
     rows
         (B,) row numbers.
     out

@@ -28,7 +28,8 @@ from numba.extending import register_model as untyped_register_model
 from numba.extending import type_callable as untyped_type_callable
 
 from fusedmlp_numba.caching import kernel
-from fusedmlp_numba.intrinsics import VECTOR_BYTES, intrinsic, panel_columns
+from fusedmlp_numba.host import VECTOR_BYTES, panel_columns
+from fusedmlp_numba.intrinsics import intrinsic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ in products.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,14 +33,8 @@ from fusedmlp_numba.kernels import (
     softmax_cross_entropy,
     squared_error,
 )
-from fusedmlp_numba.masks import (
-    GRADIENT_INPUTS,
-    MASK_ROWS,
-    gather_gradient,
-    mask_entries,
-)
+from fusedmlp_numba.masks import GRADIENT_INPUTS, gather_gradient, mask_entries
 from fusedmlp_numba.products import (
-    BLOCK,
     block_rows,
     multiply,
     multiply_transposed,
@@ -56,7 +50,8 @@ from fusedmlp_numba.shares import (
     shares,
     unit_rows,
 )
-from fusedmlp_numba.sparse import BOUNDS, gather_product
+from fusedmlp_numba.sizes import BLOCK, BOUNDS, MASK_ROWS, MOMENTUM, NESTEROV, SGD
+from fusedmlp_numba.sparse import gather_product
 from fusedmlp_numba.views import (
     BYTES,
     COUNTS,
@@ -75,9 +70,6 @@ if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray, IntArray
     from fusedmlp_numba.layout import Layer, Plan
     from fusedmlp_numba.sources import Source
-
-OPTIMIZER_KERNELS: Final = ("sgd", "momentum", "nesterov", "adam")
-SGD, MOMENTUM, NESTEROV = range(3)
 
 
 @kernel

@@ -6,7 +6,7 @@ each panel (D, columns) contiguous, then the bias, both filled up with zeros to 
 filling is computed along and never read by a real column. Activations are (B, width) rows with
 the width filled up likewise.
 
-Compiled code reads two kinds of records, Plan and Layer. Each is written here once, as a
+Compiled code reads three kinds of records here, Plan, Layer and Call. Each is written once, as a
 NamedTuple: its annotations are the static types, and :func:`record_dtype` makes the compiled
 code's structured dtype of them. Addresses are those of arrays that the engine keeps alive. Nothing
 is computed here.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, get_type_hints
 import numpy as np
 
 from fusedmlp.network import Parameters
-from fusedmlp_numba.intrinsics import panel_columns
+from fusedmlp_numba.host import panel_columns
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -148,6 +148,42 @@ class Plan(NamedTuple):
     decay: float
 
 
+class Call(NamedTuple):
+    """What compiled code is to do, with an engine and a data set; unused addresses are 0.
+
+    Parameters
+    ----------
+    task
+        TRAIN, … of sizes.py.
+    order, rows
+        Address of row numbers (rows,), which are taken ``batch`` at a time.
+    batch
+        Rows of a batch.
+    first_step
+        Steps that the optimizer took before.
+    lr, corrections, rates
+        Addresses of learning rates (rates,), and of Adam's 1 − β₁ᵗ, 1 − β₂ᵗ and ε (rates, 3), of
+        each batch, the last again for all that follow; one is enough for tasks that do not train.
+    sums, parts
+        Address of loss, correct and weight sums (parts, 3), one row for each batch or, for
+        EVALUATE, for every FORWARD_ROWS rows; worker 0 writes them.
+    outputs
+        Address of the outputs (rows, K) that FORWARD writes.
+    """
+
+    task: int
+    order: int
+    rows: int
+    batch: int
+    first_step: int
+    lr: int
+    corrections: int
+    rates: int
+    sums: int
+    parts: int
+    outputs: int
+
+
 FIELDS: Final = {int: np.int64, bool: np.bool_, float: np.float64, np.uint64: np.uint64}
 """Types of a record's fields, by their annotation."""
 
@@ -162,6 +198,7 @@ def record_dtype(kind: type[tuple[object, ...]], unit: FloatDtype = "float64") -
 
 
 LAYER: Final = record_dtype(Layer)
+CALL: Final = record_dtype(Call)
 PLANS: Final = {dtype: record_dtype(Plan, dtype) for dtype in ("float32", "float64")}
 
 

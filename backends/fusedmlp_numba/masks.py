@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.runs import get, put
-from fusedmlp_numba.sparse import BOUNDS, SPANS, lower_bound
+from fusedmlp_numba.sizes import BOUNDS, MASK_ROWS, SPANS
+from fusedmlp_numba.sparse import lower_bound
 from fusedmlp_numba.tiles import GATHER_PANELS, masked_tiles
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.types import FloatArray, IntArray
-
-MASK_ROWS: Final = 64
-"""Rows whose entries are turned round together: the bits of a word."""
 
 GRADIENT_INPUTS: Final = 32
 """Inputs whose gradient is worth finishing before the optimizer takes it: it is still in the cache.

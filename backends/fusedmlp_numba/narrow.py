@@ -9,7 +9,7 @@ the batch by lanes first. One worker does it all. No dropout, and no sparse inpu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like
@@ -35,7 +35,7 @@ from fusedmlp_numba.outputs import (
     squared_rows,
 )
 from fusedmlp_numba.shares import layer_at
-from fusedmlp_numba.stored import PIXELS, SINGLE
+from fusedmlp_numba.sizes import PIXELS, SINGLE
 from fusedmlp_numba.views import (
     BYTES,
     ENDLESS,
@@ -50,18 +50,9 @@ from fusedmlp_numba.views import (
 )
 
 if TYPE_CHECKING:
-    from fusedmlp.network import Network
     from fusedmlp.types import FloatArray, IntArray
     from fusedmlp_numba.layout import Layer, Plan
     from fusedmlp_numba.sources import Source
-
-MOST_UNITS: Final = 8
-"""Units of a layer, and inputs, up to which this is faster than panels."""
-
-
-def is_narrow(network: Network) -> bool:
-    """Whether the engine trains a network in this way, where its inputs are not sparse."""
-    return max(network.sizes) <= MOST_UNITS and network.dropout == 0.0
 
 
 @kernel

@@ -21,7 +21,6 @@ from fusedmlp_numba.lanes import (
     choose,
     inlined,
     lanes_in,
-    lanes_of,
     load,
     load_chosen,
     load_column,
@@ -40,11 +39,6 @@ if TYPE_CHECKING:
 SOFTMAX_OUTPUT: Final = OUTPUTS.index("softmax")
 SIGMOID_OUTPUT: Final = OUTPUTS.index("sigmoid")
 EXP_OUTPUT: Final = OUTPUTS.index("exp")
-
-
-def scratch_size(K: int, itemsize: int) -> int:
-    """Elements of ``scratch`` that a worker's kernels need: a vector for each output, and one."""
-    return (K + 1) * lanes_of(itemsize)
 
 
 @kernel
@@ -78,7 +72,7 @@ def softmax_cross_entropy(
     losses, correct
         (B,) wᵢ·lossᵢ, and wᵢ where the largest logit (the first, on a tie) is y's.
     scratch
-        Work space of :func:`scratch_size`.
+        Work space of :func:`~fusedmlp_numba.sizes.scratch_size`.
     """
     for i in range(0, len(rows), lanes_in(z)):
         read_columns(z, b, scratch, i)
@@ -380,7 +374,7 @@ def output_activation(
     out
         (B, K).
     scratch
-        Work space of :func:`scratch_size`.
+        Work space of :func:`~fusedmlp_numba.sizes.scratch_size`.
     """
     K, lanes = len(b), lanes_in(z)
     zero = spread(like(0.0, z))

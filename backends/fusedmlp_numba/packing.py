@@ -6,48 +6,27 @@ up first, which takes longer than to read the row.
 
 A packed row is SPANS whole numbers of two bytes, how many of its entries lie before the end of each
 part of the inputs (sparse.py); its entries' inputs, of two bytes each; and their values, from the
-next multiple of their size on. It begins at a multiple of ALIGNMENT bytes. Which data sets are
-packed is for sources.py to decide.
+next multiple of their size on. It begins at a multiple of PACKED_ALIGNMENT bytes. Which data sets
+are packed is for sources.py to decide.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.kernels import PIXEL_MAX
 from fusedmlp_numba.runs import convert_run, count_bits, get, put
-from fusedmlp_numba.sparse import BOUNDS, SPANS, list_nonzero, lower_bound, span_start
-from fusedmlp_numba.stored import MASK_LANES, PIXELS, nonzero_mask, read_run, take
+from fusedmlp_numba.sizes import BOUNDS, HEADER_BYTES, PIXELS, PLACE_BYTES, SPANS
+from fusedmlp_numba.sparse import list_nonzero, lower_bound, span_start
+from fusedmlp_numba.stored import MASK_LANES, nonzero_mask, read_run, take
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from fusedmlp.types import FloatArray, IntArray
-
-PLACE_BYTES: Final = 2
-"""Bytes of an input's number."""
-
-MOST_INPUTS: Final = int(np.iinfo(np.uint16).max)
-"""Inputs, and so entries, that have such a number."""
-
-HEADER_BYTES: Final = PLACE_BYTES * SPANS
-
-ALIGNMENT: Final = 8
-
-
-def packed_bytes(counts: IntArray, itemsize: int) -> IntArray:
-    """Bytes (N,) of packed rows with so many entries each (N,), of ``itemsize`` bytes a value."""
-    places = HEADER_BYTES + PLACE_BYTES * counts
-    used = _up(places, itemsize) + itemsize * counts
-    return _up(used, ALIGNMENT)
-
-
-def _up(n: IntArray, multiple: int) -> IntArray:
-    return -(-n // multiple) * multiple
 
 
 @kernel
@@ -65,7 +44,7 @@ def count_nonzero(
     Parameters
     ----------
     stored
-        The memory of x, whose elements are of type ``element`` of stored.py.
+        The memory of x, whose elements are of type ``element`` of sizes.py.
     """
     stay_small()
     for i in range(first, last):
@@ -94,7 +73,7 @@ def pack_rows(
     Parameters
     ----------
     stored
-        The memory of x, whose elements are of type ``element`` of stored.py.
+        The memory of x, whose elements are of type ``element`` of sizes.py.
     counts, starts
         (N,) entries of each row, and (N + 1,) bytes where its packed row begins.
     places, pixels, values
@@ -139,7 +118,7 @@ def gather_packed(
     places, packed
         The memory of packed rows, as numbers of two bytes and as bytes.
     element
-        The type of their values, of stored.py: pixels, or the engine's floats.
+        The type of their values, of sizes.py: pixels, or the engine's floats.
     """
     stay_small()
     itemsize, most = 1 if element == PIXELS else value.itemsize, like(PIXEL_MAX, value)

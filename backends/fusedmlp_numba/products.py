@@ -14,8 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp_numba.caching import kernel
-from fusedmlp_numba.intrinsics import VECTORS, like, stay_small
+from fusedmlp_numba.host import VECTORS
+from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.runs import convert_run
+from fusedmlp_numba.sizes import BLOCK
 from fusedmlp_numba.tiles import (
     TILE_ROWS,
     copy_column,
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
 
 DEPTH: Final = 1024
 """Most terms summed in one go: a panel of the right operand then stays in the L1 or L2 cache."""
-
-BLOCK: Final = 2**16
-"""Elements of the left operand in one block: a share of the L2 cache."""
 
 PACKING_PANELS: Final = 4
 """Up to so many panels, reading the left operand where it lies is faster than packing it."""

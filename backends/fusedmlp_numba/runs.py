@@ -13,7 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped_cgutils
 
-from fusedmlp_numba.intrinsics import VECTOR_BYTES, data_of, intrinsic
+from fusedmlp_numba.host import VECTOR_BYTES
+from fusedmlp_numba.intrinsics import data_of, intrinsic
 from fusedmlp_numba.tiles import emitted_loop, prefetch_line
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp_numba.caching import kernel
+from fusedmlp_numba.host import CACHE_LINE
 from fusedmlp_numba.layout import LAYER
-from fusedmlp_numba.tiles import CACHE_LINE
 from fusedmlp_numba.views import record
 
 if TYPE_CHECKING:

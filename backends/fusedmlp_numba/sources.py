@@ -16,8 +16,16 @@ import numpy as np
 from fusedmlp.backend import Data
 from fusedmlp.staging import HostData, is_sparse
 from fusedmlp_numba.layout import address, aligned, record_dtype
-from fusedmlp_numba.packing import HEADER_BYTES, MOST_INPUTS, packed_bytes
-from fusedmlp_numba.stored import ELEMENTS, PIXELS
+from fusedmlp_numba.sizes import (
+    CSR,
+    DENSE,
+    ELEMENTS,
+    HEADER_BYTES,
+    MOST_INPUTS,
+    PACKED,
+    PIXELS,
+    packed_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +33,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.types import DenseInputs, Inputs, IntArray
-
-DENSE, CSR, PACKED = range(3)
-"""Kinds of a Source: (N, D) elements; CSR of the engine's type with int32 indices; rows as
-packing.py packs them, of pixels or of the engine's type."""
 
 SPARSE_DENSITY: Final = 0.3
 """Share of nonzero inputs below which the first layer skips zeros: the sparse sums reach about a
@@ -49,10 +53,8 @@ class Source(NamedTuple):
 
     Parameters
     ----------
-    kind
-        One of the kinds above.
-    element
-        The type of its values, of stored.py.
+    kind, element
+        How it is stored, and the type of its values: numbers of sizes.py.
     sparse
         Whether the first layer works on nonzero inputs only.
     capacity

@@ -14,7 +14,8 @@ from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.kernels import PIXEL_MAX
 from fusedmlp_numba.runs import convert_run, get, lowest_bit, put
-from fusedmlp_numba.stored import MASK_LANES, PIXELS, nonzero_mask, take
+from fusedmlp_numba.sizes import BOUNDS, PIXELS, SPANS
+from fusedmlp_numba.stored import MASK_LANES, nonzero_mask, take
 from fusedmlp_numba.tiles import GATHER_PANELS, gather_tiles
 
 if TYPE_CHECKING:
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.types import FloatArray, IntArray
-
-SPANS: Final = 4
-"""Stretches into which a sparse row's inputs are cut: the weights of one stay in the L1 cache."""
-
-BOUNDS: Final = SPANS + 1
-"""Numbers that say where in its entries a row's stretches begin and end."""
 
 PRODUCT_BYTES: Final = 256
 """Bytes of a row of W that the product reads at a time, in as many panels as that is: together with
@@ -57,7 +52,7 @@ def gather_dense(
     Parameters
     ----------
     stored
-        The memory of x (N, D), whose elements are of type ``element`` of stored.py.
+        The memory of x (N, D), whose elements are of type ``element`` of sizes.py.
     """
     stay_small()
     for i in range(first, last):

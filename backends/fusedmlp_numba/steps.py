@@ -2,7 +2,7 @@
 
 Each pass strings together the parts of layers.py. Every worker runs the same passes, and meets the
 others at a barrier wherever it needs their results; where it needs none, it goes on. At the end
-stand the entries, the two functions that Python calls (see caching.py).
+stand the entries, the two functions that Python calls (see native.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.barrier import barrier
-from fusedmlp_numba.caching import STAMP, Entry, kernel
+from fusedmlp_numba.caching import kernel, object_code
 from fusedmlp_numba.gathering import gather, gather_share, pack_data
 from fusedmlp_numba.layers import (
     forward_layer,
@@ -23,23 +23,29 @@ from fusedmlp_numba.layers import (
     update,
     write_outputs,
 )
-from fusedmlp_numba.layout import PLANS
+from fusedmlp_numba.layout import CALL, PLANS
 from fusedmlp_numba.narrow import narrow_gradients
 from fusedmlp_numba.shares import alone, by_rows, entry_place, layer_at, share
+from fusedmlp_numba.sizes import (
+    APPLY_ARGUMENTS,
+    EVALUATE,
+    FORWARD,
+    FORWARD_ROWS,
+    GRADIENTS,
+    PACK,
+    RUN_ARGUMENTS,
+    TRAIN,
+)
 from fusedmlp_numba.sources import SOURCE
-from fusedmlp_numba.views import FLOATS, part, reals, record, vector
+from fusedmlp_numba.views import FLOATS, INTS, matrix, part, reals, record, table, vector
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusedmlp.types import Float64Array, Float64Vector, FloatArray, FloatDtype, IntArray
     from fusedmlp_numba.layout import Plan
+    from fusedmlp_numba.native import Code
     from fusedmlp_numba.sources import Source
-
-TRAIN, GRADIENTS, EVALUATE, FORWARD, PACK = range(5)
-"""What a call does: a pass over batches; or, the last, pack a dense data set's rows."""
-
-FORWARD_ROWS: Final = 64
-"""Rows that EVALUATE and FORWARD take for each worker at a time: what is read and written of them
-stays in L2. They are summed by so many, too, whatever the number of workers."""
 
 APART_ROWS: Final = 32
 """Rows for each worker from which on each takes its own through all layers: for fewer, reading all
@@ -335,62 +341,56 @@ def batch_step(
     return True
 
 
-def entries(dtype: FloatDtype, stamp: str | None) -> tuple[Entry, Entry]:
-    """Build the functions that Python calls; ``stamp`` ties their cached code to the sources."""
+def run(dtype: FloatDtype) -> Code:
+    """Compile the function that does a whole call, one worker's part of it.
+
+    Of the numbers RUN_ARGUMENTS: the addresses of a Plan, of a Source and of a Call, the worker
+    and how many there are.
+    """
     engine = PLANS[dtype]
 
     def run(
-        plan_address: int,
-        source_address: int,
-        task: int,
-        order: IntArray,
-        batch: int,
-        first_step: int,
-        lr: Float64Vector,
-        corrections: Float64Array,
-        sums: Float64Array,
-        outputs: FloatArray,
-        worker: int,
-        workers: int,
+        plan_address: int, source_address: int, call_address: int, worker: int, workers: int
     ) -> None:
-        """Do ``task`` with every batch of ``order``, or PACK all rows: one worker's part.
-
-        Parameters
-        ----------
-        lr, corrections
-            (n_batches,), and (n_batches, 3) of Adam's 1 − β₁ᵗ, 1 − β₂ᵗ and ε; one row is enough
-            for tasks that do not train.
-        sums
-            Loss, correct and weight sums, (n_batches, 3) or, for EVALUATE, one row for every
-            FORWARD_ROWS rows; worker 0 writes them.
-        outputs
-            (n, K), written by FORWARD.
-        """
-        stamp  # noqa: B018 - a closure value, and so a part of the cache's key
         plan, source = record(plan_address, engine), record(source_address, SOURCE)
-        if task == PACK:
-            pack_data(plan, source, len(order), worker, workers)
+        call = record(call_address, CALL)
+        if call.task == PACK:
+            pack_data(plan, source, call.rows, worker, workers)
             return
-        parts = batch // FORWARD_ROWS if task == EVALUATE else 1
-        for start in range(0, len(order), batch):
-            stop, number = start + batch, start // batch
-            t = min(number, len(lr) - 1)
+        order, sums = vector(call.order, INTS), table(call.sums, FLOATS, 3)
+        lr, corrections = vector(call.lr, FLOATS), table(call.corrections, FLOATS, 3)
+        each = call.batch // FORWARD_ROWS if call.task == EVALUATE else 1
+        K = layer_at(plan, plan.depth - 1).H
+        for start in range(0, call.rows, call.batch):
+            number, stop = start // call.batch, min(start + call.batch, call.rows)
+            following = min(stop + call.batch, call.rows)
+            t, first = min(number, call.rates - 1), number * each
             if not batch_step(
-                plan, source, task, order[start:stop], order[stop : stop + batch], number,
-                first_step + number, lr[t], corrections[t],
-                sums[number * parts : (number + 1) * parts], outputs[start:stop], worker, workers,
+                plan, source, call.task, part(order, start, stop), part(order, stop, following),
+                number, call.first_step + number, lr[t], corrections[t],
+                part(sums, first, min(first + each, call.parts)),
+                matrix(plan, call.outputs, start, stop, K), worker, workers,
             ):  # fmt: skip
                 return
 
-    def apply(plan_address: int, lr: float, corrections: Float64Vector) -> None:
-        stamp  # noqa: B018 - as above
-        update_all(record(plan_address, engine), lr, corrections)
-
-    for function in (run, apply):
-        # Numba's names for compiled code, in memory and on disk, come from this one.
-        function.__qualname__ = f"{function.__name__}_{dtype}"
-    return Entry(run), Entry(apply)
+    return object_code(named(run, dtype), RUN_ARGUMENTS)
 
 
-ENTRIES: Final = {dtype: entries(dtype, STAMP) for dtype in ("float32", "float64")}
-"""``run`` and ``apply``, for each floating type."""
+def apply(dtype: FloatDtype) -> Code:
+    """Compile the function that takes one step along the gradients in the buffers.
+
+    Of the numbers APPLY_ARGUMENTS: a Plan's address, the learning rate, and the address of Adam's
+    three scalars, as in a Call.
+    """
+    engine = PLANS[dtype]
+
+    def apply(plan_address: int, lr: float, corrections: int) -> None:
+        update_all(record(plan_address, engine), lr, part(vector(corrections, FLOATS), 0, 3))
+
+    return object_code(named(apply, dtype), APPLY_ARGUMENTS)
+
+
+def named(function: Callable[..., None], dtype: FloatDtype) -> Callable[..., None]:
+    """Name a function by its floating type too: Numba's names for compiled code come from there."""
+    function.__qualname__ = f"{function.__name__}_{dtype}"
+    return function

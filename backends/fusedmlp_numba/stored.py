@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped_cgutils
 
 from fusedmlp_numba.intrinsics import data_of, intrinsic
 from fusedmlp_numba.runs import converted, copy_elements, in_vectors
+from fusedmlp_numba.sizes import DOUBLE, PIXELS, SINGLE
 from fusedmlp_numba.tiles import emitted_loop
 
 if TYPE_CHECKING:
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from fusedmlp_numba.intrinsics import Emit
 
 cgutils: Any = untyped_cgutils
-
-PIXELS, SINGLE, DOUBLE = range(3)
-"""Elements: uint8, float32 and float64."""
-
-ELEMENTS: Final = {
-    np.dtype(np.uint8): PIXELS,
-    np.dtype(np.float32): SINGLE,
-    np.dtype(np.float64): DOUBLE,
-}
 
 _TYPES: Final = {PIXELS: types.uint8, SINGLE: types.float32, DOUBLE: types.float64}
 

@@ -24,8 +24,9 @@ from numba import types
 from fusedmlp import strict
 from fusedmlp.backend import EXP_OVERFLOWS, MAX_ROW_LOSS
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
-from fusedmlp_numba.caching import STAMP, Entry, kernel
+from fusedmlp_numba.caching import Entry, kernel
 from fusedmlp_numba.dropout import philox4x32
+from fusedmlp_numba.native import STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped_cgutils
 
-from fusedmlp_numba.intrinsics import VECTOR_BYTES, VECTORS, data_of, intrinsic
+from fusedmlp_numba.host import CACHE_LINE, VECTOR_BYTES, VECTORS
+from fusedmlp_numba.intrinsics import data_of, intrinsic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,8 +51,6 @@ makes one row of one panel as slow as four."""
 
 GATHER_PANELS: Final = 4
 """Panels that a sparse row sums at once: eight independent chains hide the latency of FMA."""
-
-CACHE_LINE: Final = 64
 
 
 class _Vectors:

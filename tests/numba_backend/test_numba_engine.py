@@ -16,10 +16,10 @@ from fusedmlp.backend import State, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_numba import NumbaBackend, buffers, sources, steps
+from fusedmlp_numba import NumbaBackend, buffers, sources
 from fusedmlp_numba import engine as engine_module
 from fusedmlp_numba.backend import usable_cpus
-from fusedmlp_numba.masks import MASK_ROWS
+from fusedmlp_numba.sizes import FORWARD, FORWARD_ROWS, MASK_ROWS, TRAIN
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem
 
@@ -229,10 +229,10 @@ def test_rows_apart_and_together_have_the_same_bits(sizes, batch_size, parts, pa
     results = []
     for threads in (1, 2, 3, 5):
         built, data = engine(NumbaBackend(threads=threads), task, batch_size=batch_size)
-        for rows in (None, order(300)[: 2 * steps.FORWARD_ROWS + 1], order(300)[:20]):
+        for rows in (None, order(300)[: 2 * FORWARD_ROWS + 1], order(300)[:20]):
             found = built.evaluate(data, rows)
             assert len(found.losses) == -(-(300 if rows is None else len(rows))
-                                          // steps.FORWARD_ROWS)  # fmt: skip
+                                          // FORWARD_ROWS)  # fmt: skip
             results.append((threads, found.losses.tobytes(), found.correct.tobytes(),
                             found.weights.tobytes()))  # fmt: skip
         results.append((threads, built.forward(task.x).tobytes()))
@@ -466,12 +466,12 @@ def test_training_after_a_fork():
 
 def test_small_problems_use_one_worker():
     small, _ = engine(NumbaBackend(threads=64), problem((2, 5, 2)))
-    assert small._workers(steps.TRAIN, 200, 200) == 1
+    assert small._workers(TRAIN, 200, 200) == 1
     large, _ = engine(NumbaBackend(threads=3), problem((200, 256, 10), rows=8), batch_size=64)
-    assert large._workers(steps.TRAIN, 10**4, 64) == 3
+    assert large._workers(TRAIN, 10**4, 64) == 3
     # The forward pass is a third of the work, and starting threads takes as long as ever.
-    assert large._workers(steps.TRAIN, 1000, 1000) == 3
-    assert large._workers(steps.FORWARD, 1000, 1000) == 1
+    assert large._workers(TRAIN, 1000, 1000) == 3
+    assert large._workers(FORWARD, 1000, 1000) == 1
 
 
 class TestBackend:

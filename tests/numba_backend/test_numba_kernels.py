@@ -21,6 +21,7 @@ from fusedmlp.tolerance import check_close, kernel_bound
 from fusedmlp_numba import kernels
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.lanes import lanes_of
+from fusedmlp_numba.sizes import scratch_size
 from fusedmlp_numpy import kernels as twins
 from kernel_inputs import as_stored
 
@@ -202,7 +203,7 @@ def both_losses(output, z, b, y, w, rows, scale=1.0):
     mine[:, :K] = z
     losses, correct = np.empty(len(z)), np.empty(len(z))
     weights = np.empty(0, dtype) if w is None else w
-    scratch = np.empty(kernels.scratch_size(K, z.itemsize), dtype)
+    scratch = np.empty(scratch_size(K, z.itemsize), dtype)
     run(compiled, mine, b, y, weights, rows, scale, losses, correct, scratch)
     assert (mine[:, K:] == 7).all()
     theirs = z.copy()
@@ -269,7 +270,7 @@ def test_no_bit_of_a_loss_depends_on_how_rows_are_cut(output, dtype):
     B, K, cut = 37, 5, 11
     rng = np.random.default_rng(0)
     z, b, y = draw((B, K), dtype, 0), draw(K, dtype, 1), targets(output, rng, B, K, dtype)
-    w, scratch = rng.random(B).astype(dtype), np.empty(kernels.scratch_size(K, 8) * 2, dtype)
+    w, scratch = rng.random(B).astype(dtype), np.empty(scratch_size(K, 8) * 2, dtype)
     results = []
     for parts in ([(0, B)], [(0, cut), (cut, B)]):
         delta, losses, correct, out = z.copy(), np.empty(B), np.empty(B), np.empty((B, K), dtype)
@@ -289,7 +290,7 @@ def test_nothing_is_written_beyond_the_last_row(output, dtype):
         z, out = np.full((B + 1, K), 0.5, dtype), np.full((B + 1, K), 0.5, dtype)
         losses, correct = np.full(B + 1, 0.5), np.full(B + 1, 0.5)
         y = targets(output, np.random.default_rng(0), B, K, dtype)
-        scratch, b = np.empty(kernels.scratch_size(K, z.itemsize), dtype), np.zeros(K, dtype)
+        scratch, b = np.empty(scratch_size(K, z.itemsize), dtype), np.zeros(K, dtype)
         number = OUTPUTS.index(output)
         run(kernels.output_activation, z[:B], b, number, out[:B], scratch)
         run(LOSSES[output][0], z[:B], b, y, np.empty(0, dtype), np.arange(B), 1.0,
@@ -307,7 +308,7 @@ def test_nan_in_any_logit_or_row_spoils_that_row_alone(dtype):
             z = draw((B, K), dtype, 1)
             z[k + 3, k] = np.nan
             losses, correct = np.empty(B), np.empty(B)
-            scratch = np.empty(kernels.scratch_size(K, z.itemsize), dtype)
+            scratch = np.empty(scratch_size(K, z.itemsize), dtype)
             run(LOSSES[output][0], z, np.zeros(K, dtype), y, np.empty(0, dtype), np.arange(B),
                 1.0, losses, correct, scratch)  # fmt: skip
             np.testing.assert_array_equal(np.flatnonzero(np.isnan(losses)), [k + 3])
@@ -327,7 +328,7 @@ def test_the_first_of_equal_logits_is_the_prediction(right):
 def test_output_activation(dtype, B, K, output, seed):
     z, b = draw((B, K), dtype, seed, 10.0), draw(K, dtype, seed + 1)
     mine, theirs = np.empty((B, K), dtype), z + b
-    scratch = np.empty(kernels.scratch_size(K, z.itemsize), dtype)
+    scratch = np.empty(scratch_size(K, z.itemsize), dtype)
     run(kernels.output_activation, z, b, OUTPUTS.index(output), mine, scratch)
     twins.output_activation(theirs, output)
     check_close(output, mine, theirs, kernel_bound(dtype, K))

@@ -22,8 +22,7 @@ from fusedmlp_numba.layout import (
     shape_of,
     unpack,
 )
-from fusedmlp_numba.packing import HEADER_BYTES
-from fusedmlp_numba.stored import ELEMENTS
+from fusedmlp_numba.sizes import DENSE, ELEMENTS, HEADER_BYTES, PACKED
 
 DTYPES = ("float32", "float64")
 
@@ -85,7 +84,7 @@ def test_packed_rows(stored, dtype, monkeypatch):
     data = staged(x, dtype)
     kept = np.dtype("uint8" if stored == "uint8" else dtype)
     source = data.description.source
-    assert (source.kind, source.element) == (sources.PACKED, ELEMENTS[kept])
+    assert (source.kind, source.element) == (PACKED, ELEMENTS[kept])
     assert source.capacity == 70
     starts, memory = data.arrays[:2]
     assert len(memory) == starts[-1]
@@ -113,7 +112,7 @@ def test_packing_leaves_the_barrier_to_whoever_trains(monkeypatch):
     built = NumbaBackend(threads=2).compile(network, SGD(), Objective(), **options)
     built._buffers.sync[:] = 5
     x = np.zeros((40, 70), np.float32)
-    assert built.stage(x).description.source.kind == sources.PACKED
+    assert built.stage(x).description.source.kind == PACKED
     assert (built._buffers.sync == 5).all()
 
 
@@ -124,7 +123,7 @@ def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
     mapped = np.load(path, mmap_mode="r")
 
     def is_packed(x):
-        return staged(x, "float32").description.source.kind == sources.PACKED
+        return staged(x, "float32").description.source.kind == PACKED
 
     needed = 41 * 8 + 40 * 16
     for bound, fits in ((needed, True), (needed - 1, False), (40 * 16 - 1, False)):
@@ -136,7 +135,7 @@ def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
 
 
 def test_inputs_too_many_for_packed_rows():
-    for D, kind in ((65535, sources.PACKED), (65536, sources.DENSE)):
+    for D, kind in ((65535, PACKED), (65536, DENSE)):
         x = np.zeros((3, D), np.float32)
         x[:, -1] = 2
         assert staged(x, "float32").description.source.kind == kind

@@ -21,10 +21,17 @@ from hypothesis import strategies as st
 from fusedmlp.tolerance import check_close, kernel_bound
 from fusedmlp_numba import masks, packing, products, sparse
 from fusedmlp_numba.caching import OPTIONS
-from fusedmlp_numba.intrinsics import panel_columns
-from fusedmlp_numba.masks import MASK_ROWS
-from fusedmlp_numba.sparse import BOUNDS, SPANS
-from fusedmlp_numba.stored import ELEMENTS, MASK_LANES
+from fusedmlp_numba.host import panel_columns
+from fusedmlp_numba.sizes import (
+    BLOCK,
+    BOUNDS,
+    ELEMENTS,
+    MASK_ROWS,
+    PACKED_ALIGNMENT,
+    SPANS,
+    packed_bytes,
+)
+from fusedmlp_numba.stored import MASK_LANES
 from fusedmlp_numba.tiles import TILE_ROWS
 from kernel_inputs import as_stored
 
@@ -153,7 +160,7 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, seed):
     else:
         right, steps = flat, (n * columns, columns)
     before = rng.normal(size=n * M * columns).astype(dtype)
-    left_cells, left = guarded(products.BLOCK, dtype)
+    left_cells, left = guarded(BLOCK, dtype)
     results = []
     for rows, parts in ((cuts(M, 0), cuts(n, 0)), (cuts(M, cut % M), cuts(n, cut % n))):
         cells, C = guarded(n * M * columns, dtype)
@@ -178,8 +185,8 @@ def test_multiply_transposed_over_a_long_batch(dtype, N):
     columns, panels = columns_of(dtype), in_panels(B, dtype)
     n = len(panels)
     assert run(products.block_rows, K) % TILE_ROWS == 0
-    assert run(products.block_rows, K) * run(products.chunk, K) <= products.BLOCK
-    left, results = np.empty(products.BLOCK, dtype), []
+    assert run(products.block_rows, K) * run(products.chunk, K) <= BLOCK
+    left, results = np.empty(BLOCK, dtype), []
     for parts in ([(0, n)], [(p, p + 1) for p in range(n)]):
         C = np.zeros(M * columns * n, dtype)
         for p in parts:
@@ -222,9 +229,9 @@ def packed_rows(x, dtype):
     count_cells, counts = guarded(N, np.int64)
     for first, last in cuts(N, N // 3):
         run(packing.count_nonzero, *as_stored(x), first, last, D, counts)
-    sizes = packing.packed_bytes(counts, 1 if x.dtype == np.uint8 else np.dtype(dtype).itemsize)
+    sizes = packed_bytes(counts, 1 if x.dtype == np.uint8 else np.dtype(dtype).itemsize)
     starts = np.append(0, np.cumsum(sizes))
-    packed_cells, memory = guarded(starts[-1] // packing.ALIGNMENT, np.int64)
+    packed_cells, memory = guarded(starts[-1] // PACKED_ALIGNMENT, np.int64)
     places, pixels, values = (memory.view(kind) for kind in (np.uint16, np.uint8, dtype))
     for first, last in cuts(N, N // 2):
         run(packing.pack_rows, *as_stored(x), first, last, D, counts, starts, places, pixels,
@@ -403,11 +410,11 @@ def touch_the_ends():
         columns = columns_of(dtype)
         n = -(-N // columns)
         A, B = end(rng.normal(size=M * K).astype(dtype)), end(np.ones(n * K * columns, dtype))
-        left, square = end(np.empty(products.BLOCK, dtype)), end(np.ones(n * M * columns, dtype))
+        left, square = end(np.empty(BLOCK, dtype)), end(np.ones(n * M * columns, dtype))
         for update in ((1.0, False), (1.0, True)):
             run(products.multiply, A, 0, K, B, 0, K, square, 0, n * columns, (0, M), (0, n),
                 columns, *update)  # fmt: skip
-            scratch = products.BLOCK - -(-M // TILE_ROWS) * TILE_ROWS * K
+            scratch = BLOCK - -(-M // TILE_ROWS) * TILE_ROWS * K
             run(products.multiply_transposed, A, 0, M, B, 0, n * columns, columns, K, square, 0,
                 M, (0, M), (0, n), columns, left, scratch, *update)  # fmt: skip
         run(products.pack_panels, B, 0, n * columns, K, end(B), (0, n), columns)
@@ -424,8 +431,8 @@ def touch_the_ends():
                 index, value, bounds)  # fmt: skip
             counts = end(np.full(M, K))
             run(packing.count_nonzero, *as_stored(x), 0, M, K, counts)
-            starts = np.append(0, np.cumsum(packing.packed_bytes(counts, x.itemsize)))
-            memory = end(np.empty(starts[-1] // packing.ALIGNMENT, np.int64))
+            starts = np.append(0, np.cumsum(packed_bytes(counts, x.itemsize)))
+            memory = end(np.empty(starts[-1] // PACKED_ALIGNMENT, np.int64))
             packed = starts, memory.view(np.uint16), memory.view(np.uint8)
             run(packing.pack_rows, *as_stored(x), 0, M, K, counts, *packed, memory.view(dtype))
             run(packing.gather_packed, *packed, ELEMENTS[x.dtype], rows, 0, M, K, index, value,

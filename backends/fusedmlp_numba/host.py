@@ -1,0 +1,56 @@
+"""The processor that kernels are compiled for: the host, or what Numba's variables say.
+
+LLVM is asked, and Numba is not imported: whether compiled code on disk is for this machine must be
+known before anybody needs a compiler.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from llvmlite import binding as untyped_binding
+
+binding: Any = untyped_binding
+
+
+def cpu_name() -> str:
+    """LLVM's name of the processor; ``NUMBA_CPU_NAME`` says another."""
+    return os.environ.get("NUMBA_CPU_NAME") or str(binding.get_host_cpu_name())
+
+
+def cpu_features() -> str:
+    """LLVM's list of what it has, ``+avx2,-avx512f,…``; ``NUMBA_CPU_FEATURES`` says another."""
+    asked = os.environ.get("NUMBA_CPU_FEATURES")
+    if asked or cpu_name() == "generic":
+        return asked or ""
+    try:
+        features = binding.get_host_cpu_features()
+    except RuntimeError:  # LLVM does not know this host
+        return ""
+    if os.environ.get("NUMBA_ENABLE_AVX") == "0":
+        features = type(features)({k: v and not k.startswith("avx") for k, v in features.items()})
+    return str(features.flatten())
+
+
+def _vector_bytes(features: frozenset[str]) -> int:
+    if "+avx512f" in features:
+        return 64
+    return 32 if {"+avx2", "+fma"} <= features else 16
+
+
+VECTOR_BYTES: Final = _vector_bytes(
+    frozenset(cpu_features().split(",")) if cpu_name() != "generic" else frozenset()
+)
+"""Bytes of a vector register: AVX-512, AVX2, and SSE2 or NEON."""
+
+VECTORS: Final = 2
+"""Vector registers side by side in a panel."""
+
+CACHE_LINE: Final = 64
+"""Bytes that processors load and store together."""
+
+
+def panel_columns(itemsize: int) -> int:
+    """Columns of a panel for a floating type of ``itemsize`` bytes."""
+    return VECTORS * VECTOR_BYTES // itemsize
