@@ -148,6 +148,7 @@ class NumbaEngine(Engine):
         self._inputs, self._few_rows = Description(), FewRows(self._form)
         self._row_numbers = self._few_numbers = np.arange(room)
         self._step = 0
+        # A call for few rows is described once: only how many there are changes.
         self._few_outputs = np.zeros((FEW_ROWS, network.n_outputs), dtype)
         self._few_call = self._call(
             FORWARD, self._few_numbers, FORWARD_ROWS, outputs=self._few_outputs

@@ -482,6 +482,14 @@ class TestBackend:
         )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
+    def test_needs_no_numba_where_code_is_on_disk(self):
+        engine(NumbaBackend(), problem((2, 5, 2)))
+        code = (
+            "import sys; from fusedmlp_numba import NumbaBackend; NumbaBackend().device();"
+            "sys.exit('numba' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
     def test_probe_device_and_preference(self):
         assert NumbaBackend.probe().state == "usable"
         assert NumbaBackend(threads=3).device().facts["threads"] == 3
