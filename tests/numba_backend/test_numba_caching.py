@@ -16,6 +16,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from llvmlite import binding
 
 import fusedmlp_numba
 from fusedmlp_numba import native, strict_kernels
@@ -95,14 +96,16 @@ def test_a_changed_callee_is_compiled_again(copied):
     assert len(files(package, "o")) == 1
 
 
-def test_code_for_another_processor_is_another_file(copied):
+def test_other_processors_and_settings_have_files_of_their_own(copied):
     package, run = copied
-    other = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-    assert run(**other) == (0.75, 0)
-    assert run() == (0.75, 0)
-    assert run(**other) == (0.75, 1)
-    assert run() == (0.75, 1)
-    assert len(files(package, "o")) == 2
+    generic = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_OPT": "3"}
+    kinds = [generic, {**generic, "NUMBA_OPT": "1"}]
+    if binding.get_host_cpu_name() != "generic":
+        kinds.append({**generic, "NUMBA_CPU_NAME": binding.get_host_cpu_name()})
+    for found in (0, 1):
+        for kind in kinds:
+            assert run(**kind) == (0.75, found)
+    assert len(files(package, "o")) == len(kinds)
 
 
 @pytest.mark.parametrize("order", ["float32,float64", "float64,float32"])
