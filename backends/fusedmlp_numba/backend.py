@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -60,7 +61,7 @@ class NumbaBackend(Backend):
                 cpu=binding.get_host_cpu_name()
             )
             if not any(native.is_on_disk() for native in RUN.values()):
-                import numba as _  # noqa: F401
+                importlib.import_module("numba")
         except ModuleNotFoundError as error:
             if error.name in ("numba", "llvmlite"):
                 return Availability("missing", f"{error.name} is not installed", INSTALL)
