@@ -46,9 +46,10 @@ class NumbaBackend(Backend):
     def probe(cls) -> Availability:
         """See :meth:`fusedmlp.backend.Backend.probe`.
 
-        Has LLVM describe this CPU, and imports Numba where an engine would: that is where an
-        unsuited NumPy, a missing library or an unknown CPU shows. Compiled code on disk needs no
-        Numba, whose import takes as long as all else of a prediction.
+        Has LLVM describe this CPU, and imports Numba unless compiled code is on disk, for either
+        type: that is where an unsuited NumPy, a missing library or an unknown CPU shows. Such code
+        needs no Numba, whose import takes as long as all else of a prediction; where it is broken
+        none the less, that shows when something must be compiled.
         """
         try:
             version = _version("numba")

@@ -5,7 +5,7 @@ products) and in views.py (arrays over addresses), and nowhere else. Each intrin
 gives its meaning as Python would write it; kernels use them as plain functions. No formula and no
 loop is here, and nothing here checks bounds.
 
-Hazard: Numba caches what calls an intrinsic without looking at the intrinsic's body. caching.py
+Hazard: Numba caches what calls an intrinsic without looking at the intrinsic's body. native.py
 hashes this file for that reason.
 """
 

@@ -12,6 +12,7 @@ cannot be written, and a file that is damaged, cost time and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -35,8 +36,11 @@ if TYPE_CHECKING:
 
 binding: Any = untyped_binding
 
-SETTINGS: Final = ("NUMBA_OPT", "NUMBA_LOOP_VECTORIZE", "NUMBA_SLP_VECTORIZE", "NUMBA_DEBUGINFO")
+SETTINGS: Final = ("NUMBA_OPT", "NUMBA_LOOP_VECTORIZE", "NUMBA_SLP_VECTORIZE", "NUMBA_BOUNDSCHECK")
 """Numba's variables that change what it compiles, beside those of host.py."""
+
+NORMAL: Final = (0, -2)
+"""What Numba's functions return where they raise nothing; -2 says that the result is None."""
 
 DIGITS: Final = 16
 """Hexadecimal digits of each hash in a file's name."""
@@ -114,8 +118,10 @@ def write(name: str, code: Code) -> None:
         except (OSError, StorageError):
             continue
         for other in folder.glob(_file_name(name, "*")):
-            if other != path:
-                other.unlink(missing_ok=True)
+            # One that cannot be removed takes room and does no harm.
+            with contextlib.suppress(OSError):
+                if other != path:
+                    other.unlink()
         return
 
 
@@ -177,9 +183,19 @@ class Native:
         self._engine.finalize_object()
         address = self._engine.get_function_address(code.symbol)
         # Numba's functions take two addresses first: where to write what they return, which is
-        # nothing here, and what they raise, which none of ours does.
+        # nothing here, and what they raise.
         kinds = [ctypes.c_int64 if each is int else ctypes.c_double for each in self._arguments]
         prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)
         self._results = (ctypes.c_void_p * 2)()
         place = ctypes.addressof(self._results)
-        return functools.partial(prototype(address), place, place + ctypes.sizeof(ctypes.c_void_p))
+        function: Any = prototype(address)
+        function.errcheck = self._check
+        return functools.partial(function, place, place + ctypes.sizeof(ctypes.c_void_p))
+
+    def _check(self, status: int, _function: object, _arguments: object) -> None:
+        """Raise where the compiled code did: no kernel should, and none may do so unheard."""
+        if status not in NORMAL:
+            raise RuntimeError(
+                f"compiled code of {self._name} ended with status {status}, not one of {NORMAL}: "
+                "please report this, it is a fault of fusedmlp"
+            )

@@ -364,6 +364,7 @@ def run(dtype: FloatDtype) -> Code:
         for start in range(0, call.rows, call.batch):
             number, stop = start // call.batch, min(start + call.batch, call.rows)
             following = min(stop + call.batch, call.rows)
+            # What a task does not use, of sums and outputs, is a view that nobody reads.
             t, first = min(number, call.rates - 1), number * each
             if not batch_step(
                 plan, source, call.task, part(order, start, stop), part(order, stop, following),

@@ -51,6 +51,10 @@ def _array(
         itemsize=itemsize,
         meminfo=None,
     )
+    return _value(array)
+
+
+def _value(array: Any) -> Any:
     return array._getvalue()  # noqa: SLF001 - as Numba's own code generators do
 
 
@@ -139,7 +143,7 @@ def _moved(context: Any, builder: Any, kind: Any, value: Any, first: Any, last: 
     data = builder.gep(builder.bitcast(array.data, cgutils.voidptr_t), [offset])
     array.data = builder.bitcast(data, array.data.type)
     array.shape = cgutils.pack_array(builder, [builder.sub(last, first), *shape[1:]])
-    return array._getvalue()  # noqa: SLF001 - as Numba's own code generators do
+    return _value(array)
 
 
 @intrinsic

@@ -175,6 +175,19 @@ def test_a_function_of_numbers(tmp_path, monkeypatch):
     assert built == [1]
 
 
+def test_compiled_code_that_raises_is_heard(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+
+    def enter(number):
+        if number > 1:
+            raise ValueError
+
+    entry = Native("raising", (int,), lambda: object_code(enter, (int,)))
+    entry.function(1)
+    with pytest.raises(RuntimeError, match="raising ended with status"):
+        entry.function(2)
+
+
 class FullDisk:
     """A dispatcher whose code cannot be written."""
 
