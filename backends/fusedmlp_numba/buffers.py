@@ -17,7 +17,6 @@ from fusedmlp_numba.layout import (
     Plan,
     address,
     aligned,
-    as_record,
     parameter_count,
     row_stride,
     shape_of,
@@ -57,7 +56,7 @@ class Buffers:
     sync
         The barrier's three counters, a cache line apart.
     plan_address
-        Address of the record for compiled code.
+        Address of the record for compiled code, always the same.
     """
 
     def __init__(
@@ -110,6 +109,9 @@ class Buffers:
             self._narrow = self._floats((self._units + 1 + self._parameters) * self.shape.columns)
         self._x = self._floats(0)
         self._reserve_entries(0)
+        self._layers = np.zeros(len(network.layer_shapes), LAYER)
+        self._plan = np.zeros(1, PLANS[dtype])
+        self.plan_address = address(self._plan)
         self._describe()
 
     def reserve(self, source: Source) -> None:
@@ -135,7 +137,7 @@ class Buffers:
         self._entry_value = self._floats(places * room)
 
     def _describe(self) -> None:
-        """Write the records anew."""
+        """Write the records anew, where they are: described calls have the Plan's address."""
         shape, strides = self.shape, self._strides
         below = [self._x, *self._a]
         above = [*self._a, self._delta[-1]]
@@ -158,7 +160,7 @@ class Buffers:
             )
             for n in range(len(shape.weights))
         ]
-        self._layers = np.array(layers, LAYER)
+        self._layers[:] = layers
         slots = [*map(address, self.slots), 0, 0]
         plan = Plan(
             unit=1.0,
@@ -192,8 +194,7 @@ class Buffers:
             sync=address(self.sync),
             **self._rules,
         )
-        self._plan = as_record(plan, PLANS[self._dtype])
-        self.plan_address = address(self._plan)
+        self._plan[0] = plan
 
     def _floats(self, n: int) -> FloatArray:
         return cast("FloatArray", aligned(n, self._dtype))

@@ -8,6 +8,7 @@ threads at once, and a process may fork between calls.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -27,6 +28,7 @@ from fusedmlp.staging import (
     prepare_state,
 )
 from fusedmlp_numba.buffers import Buffers
+from fusedmlp_numba.fewrows import FEW_ROWS, FewCall, FewRows
 from fusedmlp_numba.layout import CALL, PLANS, Call, address, as_record, pack, unpack
 from fusedmlp_numba.native import Code, Native
 from fusedmlp_numba.sizes import (
@@ -41,14 +43,7 @@ from fusedmlp_numba.sizes import (
     RUN_ARGUMENTS,
     TRAIN,
 )
-from fusedmlp_numba.sources import (
-    FEW_ROWS,
-    Description,
-    FewRows,
-    NumbaData,
-    describe,
-    stage,
-)
+from fusedmlp_numba.sources import Description, NumbaData, describe, stage
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,7 +51,6 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import (
-        DenseInputs,
         Float64Array,
         Float64Vector,
         FloatArray,
@@ -64,6 +58,7 @@ if TYPE_CHECKING:
         Inputs,
         IntArray,
     )
+    from fusedmlp_numba.fewrows import Place
     from fusedmlp_numba.sources import Source
 
 MOST_PARTS: Final = 16
@@ -79,6 +74,9 @@ WORKER_INPUTS: Final = 2**22
 CALL_FLOPS: Final = 2.0**27
 """Work of one call that is worth starting threads, which takes some hundred microseconds."""
 
+
+FIRST: Final = ctypes.c_int64(0)
+"""The first worker's number: what is of C's type already costs nothing to convert."""
 
 Schedule: TypeAlias = "tuple[Float64Vector, Float64Array]"
 """Learning rates (n,) of batches, and Adam's scalars (n, 3)."""
@@ -145,16 +143,9 @@ class NumbaEngine(Engine):
             EVALUATE: forward,
             FORWARD: forward,
         }
-        self._inputs, self._few_rows = Description(), FewRows(self._form)
-        self._row_numbers = self._few_numbers = np.arange(room)
+        self._inputs, self._row_numbers = Description(), np.arange(room)
+        self._few_rows = FewRows(self._form, self._few_call)
         self._step = 0
-        # A call for few rows is described once: only how many there are changes.
-        self._few_outputs = np.zeros((FEW_ROWS, network.n_outputs), dtype)
-        self._few_call = self._call(
-            FORWARD, self._few_numbers, FORWARD_ROWS, outputs=self._few_outputs
-        )
-        self._few_count = self._few_call["rows"]
-        self._few_address = address(self._few_call)
         self._compile_seconds = RUN[dtype].compile()
         self._entry = RUN[dtype].function
 
@@ -192,10 +183,13 @@ class NumbaEngine(Engine):
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`."""
+        place = self._few_rows.take(x)
+        if place is not None:
+            return self._forward_few(place)
         inputs = prepare_inputs(x, self.network, self.dtype)
         n_rows = inputs.shape[0]
         if n_rows <= FEW_ROWS and isinstance(inputs, np.ndarray):
-            return self._forward_few(inputs)
+            return self._forward_few(self._few_rows.copy(inputs))
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         if len(self._row_numbers) < n_rows:
             self._row_numbers = np.arange(n_rows)
@@ -204,15 +198,18 @@ class NumbaEngine(Engine):
         self._do(FORWARD, self._inputs, self._row_numbers[:n_rows], FORWARD_ROWS, outputs=outputs)
         return outputs
 
-    def _forward_few(self, inputs: DenseInputs) -> FloatArray:
-        """Compute outputs of a few rows: copying both is faster than to describe where they lie."""
-        n_rows = len(inputs)
-        data = self._few_rows.copy(inputs)
-        self._few_count[0] = n_rows
-        self._buffers.reserve(data.source)
-        workers = self._workers(FORWARD, n_rows, FORWARD_ROWS)
-        self._start(data, self._few_address, workers)
-        return self._few_outputs[:n_rows].copy()
+    def _forward_few(self, place: Place) -> FloatArray:
+        call = place.call()
+        self._start(call.address, call.workers)
+        return place.outputs.copy()
+
+    def _few_call(self, source: Source, order: IntArray, outputs: FloatArray) -> FewCall:
+        """Describe the call that predicts a few rows, and make room for them."""
+        inputs, workers = Description(), self._workers(FORWARD, len(order), FORWARD_ROWS)
+        inputs.write(source)
+        self._buffers.reserve(source)
+        record = self._call(FORWARD, inputs, order, FORWARD_ROWS, workers, outputs=outputs)
+        return FewCall(record, ctypes.c_int64(address(record)), workers, inputs)
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
@@ -286,21 +283,26 @@ class NumbaEngine(Engine):
         workers = self._workers(task, len(order), batch)
         if task in (EVALUATE, FORWARD):
             batch *= min(workers, self._parts)
-        call = self._call(task, order, batch, schedule, sums, outputs)
-        self._start(data, address(call), workers)
+        call = self._call(task, data, order, batch, workers, schedule, sums, outputs)
+        self._start(address(call), workers)
 
     def _call(
         self,
         task: int,
+        data: Description,
         order: IntArray,
         batch: int,
+        workers: int,
         schedule: Schedule = UNTRAINED,
         sums: Float64Array | None = None,
         outputs: FloatArray | None = None,
     ) -> npt.NDArray[np.void]:
-        """Describe a call; the arrays must live until it is over."""
+        """Describe a call; data and arrays must live until it is over."""
         lr, corrections = schedule
         call = Call(
+            plan=self._buffers.plan_address,
+            source=data.address,
+            workers=workers,
             task=task,
             order=address(order),
             rows=len(order),
@@ -322,28 +324,27 @@ class NumbaEngine(Engine):
         """
         data, order = Description(), np.arange(rows)
         data.write(source)
-        call = self._call(PACK, order, 1)
-        workers = int(rows * self.network.n_inputs / WORKER_INPUTS)
-        self._start(data, address(call), max(1, min(self._threads, workers)), meet=False)
+        workers = max(1, min(self._threads, int(rows * self.network.n_inputs / WORKER_INPUTS)))
+        call = self._call(PACK, data, order, 1, workers)
+        self._start(address(call), workers, meet=False)
 
-    def _start(self, data: Description, call: int, workers: int, *, meet: bool = True) -> None:
-        """Run a described call; where workers ``meet``, their barrier is made ready."""
-        arguments = self._buffers.plan_address, data.address, call
+    def _start(self, call: int | ctypes.c_int64, workers: int, *, meet: bool = True) -> None:
+        """Run the call at an address; where its workers ``meet``, their barrier is made ready."""
         if workers == 1:
-            self._entry(*arguments, 0, 1)
+            self._entry(call, FIRST)
             return
         if meet:
             self._buffers.sync[:] = 0
-        self._run_workers(arguments, workers)
+        self._run_workers(call, workers)
 
-    def _run_workers(self, arguments: tuple[int, int, int], workers: int) -> None:
+    def _run_workers(self, call: int | ctypes.c_int64, workers: int) -> None:
         """Run the compiled code once per worker: the first on this thread, the rest on new ones."""
         failures: list[BaseException] = []
         sync = self._buffers.sync
 
         def work(worker: int) -> None:
             try:
-                self._entry(*arguments, worker, workers)
+                self._entry(call, worker)
             except BaseException as error:  # noqa: BLE001 - raised again by the calling thread
                 failures.append(error)
                 sync[FAILED] = 1

@@ -149,10 +149,14 @@ class Plan(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What compiled code is to do, with an engine and a data set; unused addresses are 0.
+    """What compiled code is to do; unused addresses are 0.
 
     Parameters
     ----------
+    plan, source
+        Addresses of the engine's Plan, and of the data set's Source.
+    workers
+        How many call the code for this.
     task
         TRAIN, … of sizes.py.
     order, rows
@@ -171,6 +175,9 @@ class Call(NamedTuple):
         Address of the outputs (rows, K) that FORWARD writes.
     """
 
+    plan: int
+    source: int
+    workers: int
     task: int
     order: int
     rows: int

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TRAIN, GRADIENTS, EVALUATE, FORWARD, PACK = range(5)
 """What a call does: a pass over batches; or, the last, pack a dense data set's rows."""
 
-RUN_ARGUMENTS: Final = (int, int, int, int, int)
+RUN_ARGUMENTS: Final = (int, int)
 APPLY_ARGUMENTS: Final = (int, float, int)
 """Types of the arguments of the two functions of steps.py that Python calls."""
 

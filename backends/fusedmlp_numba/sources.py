@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -40,9 +40,6 @@ third of the dense product's rate."""
 
 SAMPLED_ROWS: Final = 1024
 """Rows that the density is measured on, evenly spaced."""
-
-FEW_ROWS: Final = 16
-"""Rows that are copied to be computed with: a microsecond or two, half of what describing takes."""
 
 MAPPED_COPY_BYTES: Final = 64 * 2**20
 """Most memory for the nonzero entries of inputs that are mapped from a file; MNIST needs 28 MB."""
@@ -133,42 +130,6 @@ class NumbaData(Data):
     form: Form
 
 
-class FewRows:
-    """Room for a few rows of dense inputs, described once: copying these is faster than describing.
-
-    Parameters
-    ----------
-    form
-        The engine's.
-    """
-
-    def __init__(self, form: Form) -> None:
-        self._form = form
-        self._rooms: dict[
-            np.dtype[np.generic], tuple[DenseInputs, tuple[Description, Description]]
-        ] = {}
-
-    def copy(self, x: DenseInputs) -> Description:
-        """Copy at most FEW_ROWS checked rows; the description holds until the next ones come."""
-        room = self._rooms.get(x.dtype)
-        if room is None:
-            room = self._rooms[x.dtype] = self._described(x.dtype)
-        rows, (dense, sparse) = room
-        rows[: len(x)] = x
-        # For one row every weight is read once, zeros or not: there is nothing to find out.
-        return sparse if len(x) == 1 or density(x) < SPARSE_DENSITY else dense
-
-    def _described(
-        self, dtype: np.dtype[np.generic]
-    ) -> tuple[DenseInputs, tuple[Description, Description]]:
-        rows = cast("DenseInputs", np.zeros((FEW_ROWS, self._form[0]), dtype))
-        source, _ = describe(HostData(rows, None, None), self._form)
-        dense, sparse = Description(), Description()
-        dense.write(source._replace(sparse=False))
-        sparse.write(source._replace(sparse=True))
-        return rows, (dense, sparse)
-
-
 Run: TypeAlias = "Callable[[Source, int], None]"
 """Has compiled code count the nonzero inputs of a dense data set of so many rows, or pack them."""
 
@@ -192,7 +153,7 @@ def describe(host: HostData, form: Form) -> tuple[Source, tuple[object, ...]]:
     n_inputs, _, output, dtype = form
     indptr: npt.NDArray[Any] | None = None
     indices: npt.NDArray[Any] | None = None
-    sparse, capacity = density(x) < SPARSE_DENSITY, n_inputs
+    sparse, capacity = mostly_zeros(x), n_inputs
     if is_sparse(x):
         sparse, kind, values = True, CSR, np.ascontiguousarray(x.data, dtype)
         indptr = np.ascontiguousarray(x.indptr, np.int64)
@@ -204,7 +165,7 @@ def describe(host: HostData, form: Form) -> tuple[Source, tuple[object, ...]]:
     source = Source(
         kind=kind,
         element=ELEMENTS[values.dtype],
-        sparse=bool(sparse),
+        sparse=sparse,
         capacity=capacity,
         x=address(values),
         indptr=address(indptr),
@@ -255,15 +216,17 @@ def pack(
     return packed, (starts, places)
 
 
-def density(x: Inputs) -> float:
-    """Share of nonzero inputs, over evenly spaced rows; 0 where there is no row."""
+def mostly_zeros(x: Inputs) -> bool:
+    """Whether to skip zeros: by the share of nonzero inputs, over evenly spaced rows."""
     rows = int(x.shape[0])
     if rows == 0:
-        return 0.0
+        return True
     if is_sparse(x):
-        return float(x.nnz / (rows * x.shape[1]))
-    sample = x if rows <= SAMPLED_ROWS else x[:: -(-rows // SAMPLED_ROWS)]
-    return np.count_nonzero(sample.astype(bool)) / sample.size  # faster than on numbers
+        share = x.nnz / (rows * x.shape[1])
+    else:
+        sample = x if rows <= SAMPLED_ROWS else x[:: -(-rows // SAMPLED_ROWS)]
+        share = np.count_nonzero(sample.astype(bool)) / sample.size  # faster than on numbers
+    return bool(share < SPARSE_DENSITY)
 
 
 def _is_mapped(x: npt.NDArray[np.generic]) -> bool:

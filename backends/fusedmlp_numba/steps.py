@@ -344,16 +344,14 @@ def batch_step(
 def run(dtype: FloatDtype) -> Code:
     """Compile the function that does a whole call, one worker's part of it.
 
-    Of the numbers RUN_ARGUMENTS: the addresses of a Plan, of a Source and of a Call, the worker
-    and how many there are.
+    Of the numbers RUN_ARGUMENTS: the address of a Call, and the worker.
     """
     engine = PLANS[dtype]
 
-    def run(
-        plan_address: int, source_address: int, call_address: int, worker: int, workers: int
-    ) -> None:
-        plan, source = record(plan_address, engine), record(source_address, SOURCE)
+    def run(call_address: int, worker: int) -> None:
         call = record(call_address, CALL)
+        plan, source = record(call.plan, engine), record(call.source, SOURCE)
+        workers = call.workers
         if call.task == PACK:
             pack_data(plan, source, call.rows, worker, workers)
             return

@@ -176,7 +176,8 @@ class MLP:
             x has another width or type, or holds NaN or infinite values.
         """
         with self._engine_lock:
-            return self._inference_engine().forward(x)
+            engine = self._engine or self._inference_engine()
+            return engine.forward(x)
 
     def predict_proba(self, x: Inputs) -> FloatArray:
         """Probabilities (N, K): of each class for softmax, of each label for sigmoid outputs."""

@@ -1,0 +1,140 @@
+"""Calls for a few rows of dense inputs, described once for each number of rows and type.
+
+One row takes less time to compute than its description takes to write. So the inputs are copied to
+where they are expected, and all that was told of earlier ones holds: their shape and type need not
+be checked again either. Nothing is computed here but whether values are finite.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+
+from fusedmlp.staging import HostData
+from fusedmlp_numba.sources import describe, mostly_zeros
+
+if TYPE_CHECKING:
+    import ctypes
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from fusedmlp.types import DenseInputs, FloatArray, IntArray
+    from fusedmlp_numba.sources import Description, Form, Source
+
+FEW_ROWS: Final = 16
+"""Rows that are copied to be computed with: a microsecond or two, half of what describing takes."""
+
+SMALL: Final = 2.0**-64
+"""Of finite numbers, no sum of so small a part overflows, which NumPy would warn of. A dot product
+is the fastest sum that it has."""
+
+
+class FewCall(NamedTuple):
+    """A call that compiled code is ready to begin.
+
+    Parameters
+    ----------
+    record, address
+        The Call, and where it is.
+    workers
+        How many it is for.
+    inputs
+        What it is told of them.
+    """
+
+    record: npt.NDArray[np.void]
+    address: ctypes.c_int64
+    workers: int
+    inputs: Description
+
+
+Describe: TypeAlias = "Callable[[Source, IntArray, FloatArray], FewCall]"
+"""Describes the call that predicts rows of these numbers, and where it puts the outputs."""
+
+
+class Place(NamedTuple):
+    """Where so many rows of a type go, and the ways to take them.
+
+    Parameters
+    ----------
+    inputs, outputs
+        (n, D) and (n, K).
+    real
+        The inputs as (n * D,), and as many times SMALL; None where all values are finite.
+    sparse, dense
+        For inputs with many zeros, and with few. For one row they are the same: every weight is
+        read once, zeros or not.
+    """
+
+    inputs: DenseInputs
+    outputs: FloatArray
+    real: tuple[FloatArray, FloatArray] | None
+    sparse: FewCall
+    dense: FewCall
+
+    def call(self) -> FewCall:
+        """Return the better way for the inputs that were copied last."""
+        if self.sparse is self.dense or mostly_zeros(self.inputs):
+            return self.sparse
+        return self.dense
+
+
+class FewRows:
+    """Places for at most FEW_ROWS rows of an engine.
+
+    Parameters
+    ----------
+    form
+        The engine's.
+    call
+        Has the engine describe a call, and make room for it.
+    """
+
+    def __init__(self, form: Form, call: Describe) -> None:
+        self._form = form
+        self._call = call
+        self._numbers = np.arange(FEW_ROWS)
+        self._places: dict[tuple[np.dtype[Any], tuple[int, ...]], Place] = {}
+
+    def take(self, x: object) -> Place | None:
+        """Copy rows as they come from a user; None where they must be looked at more closely."""
+        if type(x) is not np.ndarray:
+            return None
+        place = self._places.get((x.dtype, x.shape))
+        if place is None:
+            return None
+        place.inputs[...] = x
+        if place.real is None:
+            return place
+        values, small = place.real
+        try:
+            return place if math.isfinite(values.dot(small)) else None
+        except (FloatingPointError, RuntimeWarning):
+            return None  # ∞ − ∞, where NumPy is told to raise
+
+    def copy(self, inputs: DenseInputs) -> Place:
+        """Copy rows that are checked."""
+        key = inputs.dtype, inputs.shape
+        if key not in self._places:
+            self._places[key] = self._place(inputs)
+        place = self._places[key]
+        place.inputs[...] = inputs
+        return place
+
+    def _place(self, like: DenseInputs) -> Place:
+        n_rows = len(like)
+        inputs = np.zeros(like.shape, like.dtype)
+        outputs = np.zeros((n_rows, self._form[1]), self._form[3])
+        source, _ = describe(HostData(inputs, None, None), self._form)
+        order = self._numbers[:n_rows]
+        sparse = dense = self._call(source._replace(sparse=True), order, outputs)
+        if n_rows > 1:
+            dense = self._call(source._replace(sparse=False), order, outputs)
+        real = None
+        if inputs.dtype.kind == "f":
+            values = inputs.reshape(-1)
+            real = values, np.full_like(values, SMALL)
+        return Place(inputs, outputs, real, sparse, dense)

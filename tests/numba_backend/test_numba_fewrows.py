@@ -1,0 +1,133 @@
+"""Predictions of a few rows, whose places are described once: what of a call may not outlive it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fusedmlp.errors import InvalidInputError
+from fusedmlp_numba import NumbaBackend, sources
+from fusedmlp_numba.fewrows import FEW_ROWS
+from problems import engine, order, problem
+
+DTYPES = ("float32", "float64")
+D, K = 9, 5
+
+
+@pytest.fixture(params=["dense", "sparse"])
+def path(request, monkeypatch):
+    """The first layer's path, whatever the data's density."""
+    monkeypatch.setattr(sources, "SPARSE_DENSITY", float(request.param == "sparse") * 2)
+    return request.param
+
+
+@pytest.fixture
+def rows():
+    return problem((D, 18, K), "relu", rows=40)
+
+
+def pixels(x):
+    return (255 * np.abs(x) / np.abs(x).max()).astype(np.uint8)
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows_are_forgotten_before_the_next_ones(rows, dtype):
+    built, _ = engine(NumbaBackend(), rows, dtype=dtype)
+    for x in (rows.x.astype(np.float32), pixels(rows.x), rows.x.astype(np.float64)):
+        many = built.forward(x)
+        for _again in range(2):
+            for first, last in ((0, 16), (16, 17), (17, 20), (20, 37), (37, 40), (3, 3)):
+                few = built.forward(x[first:last])
+                np.testing.assert_array_equal(few, many[first:last])
+
+
+def test_outputs_are_the_callers_own(rows):
+    built, _ = engine(NumbaBackend(), rows)
+    first = built.forward(rows.x[:1])
+    kept = first.copy()
+    assert (built.forward(rows.x[1:2]) != kept).any()
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, FEW_ROWS])
+def test_every_value_is_checked_each_time(rows, n_rows):
+    built, _ = engine(NumbaBackend(), rows)
+    expected = built.forward(rows.x[:n_rows])
+    for value in (np.nan, np.inf, -np.inf):
+        wrong = rows.x[:n_rows].copy()
+        wrong[-1, -1] = value
+        with pytest.raises(InvalidInputError, match=rf"x\[{n_rows - 1}, {D - 1}\] is {value}"):
+            built.forward(wrong)
+        np.testing.assert_array_equal(built.forward(rows.x[:n_rows]), expected)
+
+
+def test_shapes_and_types_are_checked_after_others_have_passed(rows):
+    built, _ = engine(NumbaBackend(), rows)
+    built.forward(rows.x[:1])
+    for wrong in (rows.x[0], rows.x[:1, :-1], rows.x[:1, None]):
+        with pytest.raises(InvalidInputError, match="x has"):
+            built.forward(wrong)
+    with pytest.raises(InvalidInputError, match="dtype complex128"):
+        built.forward(rows.x[:1].astype(complex))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_largest_numbers_are_no_infinite_inputs(rows, dtype):
+    built, _ = engine(NumbaBackend(), rows, dtype="float32")
+    x = np.full((2, D), np.finfo(dtype).max, dtype)
+    with np.errstate(all="ignore"):
+        expected = built.forward(np.resize(x, (FEW_ROWS + 1, D)))[:2]
+    for _again in range(2):
+        np.testing.assert_array_equal(built.forward(x), expected)
+
+
+def test_infinities_that_cancel_are_refused_whatever_numpy_does_then(rows):
+    built, _ = engine(NumbaBackend(), rows)
+    built.forward(rows.x[:1])
+    x = rows.x[:1].copy()
+    x[0, :2] = np.inf, -np.inf
+    for reaction in ("ignore", "warn", "raise"):  # warnings raise in tests
+        with np.errstate(all=reaction), pytest.raises(InvalidInputError, match=r"x\[0, 0\] is inf"):
+            built.forward(x)
+
+
+def test_rows_however_they_lie_and_what_holds_them(rows, tmp_path):
+    built, _ = engine(NumbaBackend(), rows)
+    expected = built.forward(rows.x)[::4][:4]
+    x = rows.x[::4][:4]
+    file = np.memmap(tmp_path / "x", np.float64, "w+", shape=x.shape)
+    file[:] = x
+    swapped = x.astype(x.dtype.newbyteorder())
+    for _again in range(2):
+        for same in (
+            x,
+            np.asfortranarray(x),
+            x.tolist(),
+            file,
+            swapped,
+            x.astype(object).astype(float),
+        ):
+            np.testing.assert_array_equal(built.forward(same), expected)
+
+
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_places_stay_while_the_room_for_inputs_grows(rows, density, monkeypatch):
+    monkeypatch.setattr(sources, "SPARSE_DENSITY", density * 2)
+    built, data = engine(NumbaBackend(), rows, batch_size=16)
+    before = built.forward(rows.x[:1]), built.forward(rows.x[:2])
+    monkeypatch.setattr(sources, "SPARSE_DENSITY", (1.0 - density) * 2)
+    other = built.stage(rows.x, rows.y)
+    for staged in (data, other):
+        built.train_epoch(staged, order(40), np.zeros(3))
+        np.testing.assert_array_equal(built.forward(rows.x[:1]), before[0])
+        np.testing.assert_array_equal(built.forward(rows.x[:2]), before[1])
+
+
+def test_parameters_are_those_of_now(rows):
+    built, data = engine(NumbaBackend(), rows)
+    before = built.forward(rows.x[:1])
+    built.train_epoch(data, order(40)[:8], np.full(1, 0.5))
+    after = built.forward(rows.x[:1])
+    assert (after != before).any()
+    np.testing.assert_array_equal(after, built.forward(rows.x)[:1])
