@@ -141,10 +141,14 @@ def _section(machine: Machine) -> list[str]:
 
 
 def title(machine: Machine) -> str:
-    """Name a machine, with its vectors: processors of one name may or may not have AVX-512."""
+    """Name a machine, with its model and vectors: processors of one name may differ in both."""
     about = machine.runs[0]["machine"]
     vectors = next((v for f, v in VECTORS.items() if f in about["vector_features"]), "")
-    parts = [about["cpu"], f"{about['cores']} core{'s' * (about['cores'] > 1)}", vectors]
+    cpu = about["cpu"]
+    match about.get("family", "").split():  # vendor, family, model, stepping
+        case [_, family, model, *_]:
+            cpu += f" (family {family}, model {model})"
+    parts = [cpu, f"{about['cores']} core{'s' * (about['cores'] > 1)}", vectors]
     return ", ".join(filter(None, parts))
 
 
