@@ -28,7 +28,7 @@ from fusedmlp.staging import (
     prepare_state,
 )
 from fusedmlp_numba.buffers import Buffers
-from fusedmlp_numba.fewrows import FEW_ROWS, FewCall, FewRows
+from fusedmlp_numba.fewrows import FewCall, FewRows
 from fusedmlp_numba.layout import CALL, PLANS, Call, address, as_record, pack, unpack
 from fusedmlp_numba.native import Code, Native
 from fusedmlp_numba.sizes import (
@@ -187,9 +187,9 @@ class NumbaEngine(Engine):
         if place is not None:
             return self._forward_few(place)
         inputs = prepare_inputs(x, self.network, self.dtype)
-        n_rows = inputs.shape[0]
-        if n_rows <= FEW_ROWS and isinstance(inputs, np.ndarray):
+        if self._few_rows.fits(inputs):
             return self._forward_few(self._few_rows.copy(inputs))
+        n_rows = inputs.shape[0]
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         if len(self._row_numbers) < n_rows:
             self._row_numbers = np.arange(n_rows)

@@ -8,11 +8,12 @@ be checked again either. Nothing is computed here but whether values are finite.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
 from fusedmlp.staging import HostData
+from fusedmlp_numba.sizes import DEPTH
 from fusedmlp_numba.sources import describe, mostly_zeros
 
 if TYPE_CHECKING:
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from fusedmlp.types import DenseInputs, FloatArray, IntArray
+    from fusedmlp.types import DenseInputs, FloatArray, Inputs, IntArray
     from fusedmlp_numba.sources import Description, Form, Source
 
 FEW_ROWS: Final = 16
-"""Rows that are copied to be computed with: a microsecond or two, half of what describing takes."""
+FEW_INPUTS: Final = 2**13
+"""Rows, and numbers in them, that are copied to be computed with: a microsecond or two, half of
+what describing takes. OpenBLAS starts threads for a dot product of more than 10,000 numbers."""
 
 SMALL: Final = 2.0**-64
 """Of finite numbers, no sum of so small a part overflows, which NumPy would warn of. A dot product
@@ -65,8 +68,8 @@ class Place(NamedTuple):
     real
         The inputs as (n * D,), and as many times SMALL; None where all values are finite.
     sparse, dense
-        For inputs with many zeros, and with few. For one row they are the same: every weight is
-        read once, zeros or not.
+        For inputs with many zeros, and with few. For one row they are the same where that changes
+        no bit: every weight is read once, zeros or not.
     """
 
     inputs: DenseInputs
@@ -99,6 +102,12 @@ class FewRows:
         self._numbers = np.arange(FEW_ROWS)
         self._places: dict[tuple[np.dtype[Any], tuple[int, ...]], Place] = {}
 
+    @staticmethod
+    def fits(inputs: Inputs) -> TypeGuard[DenseInputs]:
+        """Whether :meth:`copy` takes them."""
+        small = inputs.shape[0] <= FEW_ROWS and inputs.shape[0] * inputs.shape[1] <= FEW_INPUTS
+        return small and isinstance(inputs, np.ndarray)
+
     def take(self, x: object) -> Place | None:
         """Copy rows as they come from a user; None where they must be looked at more closely."""
         if type(x) is not np.ndarray:
@@ -116,7 +125,7 @@ class FewRows:
             return None  # ∞ − ∞, where NumPy is told to raise
 
     def copy(self, inputs: DenseInputs) -> Place:
-        """Copy rows that are checked."""
+        """Copy rows that are checked, and fit."""
         key = inputs.dtype, inputs.shape
         if key not in self._places:
             self._places[key] = self._place(inputs)
@@ -131,7 +140,7 @@ class FewRows:
         source, _ = describe(HostData(inputs, None, None), self._form)
         order = self._numbers[:n_rows]
         sparse = dense = self._call(source._replace(sparse=True), order, outputs)
-        if n_rows > 1:
+        if n_rows > 1 or like.shape[1] > DEPTH:
             dense = self._call(source._replace(sparse=False), order, outputs)
         real = None
         if inputs.dtype.kind == "f":

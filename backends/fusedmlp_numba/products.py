@@ -17,7 +17,7 @@ from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.host import VECTORS
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.runs import convert_run
-from fusedmlp_numba.sizes import BLOCK
+from fusedmlp_numba.sizes import BLOCK, DEPTH
 from fusedmlp_numba.tiles import (
     TILE_ROWS,
     copy_column,
@@ -28,9 +28,6 @@ from fusedmlp_numba.tiles import (
 
 if TYPE_CHECKING:
     from fusedmlp.types import FloatArray
-
-DEPTH: Final = 1024
-"""Most terms summed in one go: a panel of the right operand then stays in the L1 or L2 cache."""
 
 PACKING_PANELS: Final = 4
 """Up to so many panels, reading the left operand where it lies is faster than packing it."""

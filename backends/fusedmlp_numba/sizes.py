@@ -59,6 +59,10 @@ MASK_ROWS: Final = 64
 BLOCK: Final = 2**16
 """Elements of a product's left operand in one block: a share of the L2 cache."""
 
+DEPTH: Final = 1024
+"""Most terms of a product summed in one go: a panel of the right operand then stays in the L1 or L2
+cache. Up to so many inputs, sums over the nonzero ones have the same bits as sums over all."""
+
 MOST_UNITS: Final = 8
 """Units of a layer, and inputs, up to which narrow.py is faster than panels."""
 

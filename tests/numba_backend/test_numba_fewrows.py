@@ -7,7 +7,8 @@ import pytest
 
 from fusedmlp.errors import InvalidInputError
 from fusedmlp_numba import NumbaBackend, sources
-from fusedmlp_numba.fewrows import FEW_ROWS
+from fusedmlp_numba.fewrows import FEW_INPUTS, FEW_ROWS
+from fusedmlp_numba.sizes import DEPTH
 from problems import engine, order, problem
 
 DTYPES = ("float32", "float64")
@@ -109,6 +110,28 @@ def test_rows_however_they_lie_and_what_holds_them(rows, tmp_path):
             x.astype(object).astype(float),
         ):
             np.testing.assert_array_equal(built.forward(same), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [DEPTH, DEPTH + 1, FEW_INPUTS // 2, FEW_INPUTS // 2 + 1])
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+def test_a_row_has_the_same_bits_alone_and_among_others(zeros, width, dtype):
+    task = problem((width, 18, K), "relu", rows=FEW_ROWS + 4)
+    x = (task.x * (np.random.default_rng(0).random(task.x.shape) >= zeros)).astype(dtype)
+    built, _ = engine(NumbaBackend(), task, dtype=dtype)
+    many = built.forward(x)
+    for n_rows in (1, 2, 1, 3):
+        np.testing.assert_array_equal(built.forward(x[:n_rows]), many[:n_rows])
+
+
+@pytest.mark.parametrize("width", [FEW_INPUTS // 2, FEW_INPUTS // 2 + 1, FEW_INPUTS + 1])
+def test_long_rows_get_no_places(width):
+    task = problem((width, 3, 2), "relu", rows=4)
+    built, _ = engine(NumbaBackend(), task, batch_size=4)
+    for n_rows in (1, 2, 1, 2):
+        built.forward(task.x[:n_rows])
+    held = sum(place.inputs.size for place in built._few_rows._places.values())
+    assert held == width * sum(n for n in (1, 2) if n * width <= FEW_INPUTS)
 
 
 @pytest.mark.parametrize("density", [0.0, 1.0])

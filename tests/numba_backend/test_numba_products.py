@@ -25,6 +25,7 @@ from fusedmlp_numba.host import panel_columns
 from fusedmlp_numba.sizes import (
     BLOCK,
     BOUNDS,
+    DEPTH,
     ELEMENTS,
     MASK_ROWS,
     PACKED_ALIGNMENT,
@@ -119,8 +120,8 @@ def test_multiply(dtype, M, K, N, update, gap, cut, seed):
     np.testing.assert_array_equal(results[0], results[1])
 
 
-@pytest.mark.parametrize("K", [products.DEPTH - 1, products.DEPTH, products.DEPTH + 1,
-                               2 * products.DEPTH + 3])  # fmt: skip
+@pytest.mark.parametrize("K", [DEPTH - 1, DEPTH, DEPTH + 1,
+                               2 * DEPTH + 3])  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_longer_than_a_block_and_blocks_of_rows(dtype, K):
     rng = np.random.default_rng(0)
@@ -180,7 +181,7 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, seed):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_multiply_transposed_over_a_long_batch(dtype, N):
     rng = np.random.default_rng(0)
-    K, M = products.DEPTH + 70, 13
+    K, M = DEPTH + 70, 13
     A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns, panels = columns_of(dtype), in_panels(B, dtype)
     n = len(panels)
@@ -200,11 +201,11 @@ def test_multiply_transposed_over_a_long_batch(dtype, N):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_chunks_cover_the_depth_in_equal_parts(dtype):
-    for depth in (1, products.DEPTH, products.DEPTH + 1, 3 * products.DEPTH - 1):
+    for depth in (1, DEPTH, DEPTH + 1, 3 * DEPTH - 1):
         most = run(products.chunk, depth)
         parts = -(-depth // most)
-        assert most <= products.DEPTH
-        assert parts == -(-depth // products.DEPTH)
+        assert most <= DEPTH
+        assert parts == -(-depth // DEPTH)
         assert depth > (parts - 1) * most
 
 
