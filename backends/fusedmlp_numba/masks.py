@@ -65,7 +65,18 @@ def mask_entries(
             stop = lower_bound(index, start, stop, inputs[1])
         put(places, row - first, start)
         bit = 1 << (row - first)
-        for n in range(start, stop):
+        # Four at a time, of different inputs: all are read before any is written. Where a processor
+        # may not read memory before it knows the addresses of all earlier writes (as a mitigation;
+        # on a Zen 1 for a whole core, by whoever shares it), each write waits for its index.
+        whole = start + (stop - start) // 4 * 4
+        for n in range(start, whole, 4):
+            d0, d1, d2, d3 = get(index, n), get(index, n + 1), get(index, n + 2), get(index, n + 3)
+            m0, m1, m2, m3 = get(masks, d0), get(masks, d1), get(masks, d2), get(masks, d3)
+            put(masks, d0, m0 | bit)
+            put(masks, d1, m1 | bit)
+            put(masks, d2, m2 | bit)
+            put(masks, d3, m3 | bit)
+        for n in range(whole, stop):
             d = get(index, n)
             put(masks, d, get(masks, d) | bit)
 

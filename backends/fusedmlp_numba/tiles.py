@@ -172,6 +172,36 @@ def emitted_loop(
 
 
 @contextlib.contextmanager
+def _emitted_ahead(builder: Any, array: Any, start: Any, stop: Any) -> Iterator[tuple[Any, Any]]:
+    """Emit a loop over n from start to stop, at least one, with n and ``array[n]``.
+
+    The element is loaded one turn ahead, the last turn's own once more. A turn whose addresses
+    follow from an element that is still being loaded keeps its loads waiting in the processor's
+    queue, where those of later turns then find no room: a Zen 1, whose queue has two turns' loads,
+    takes 4.4 ns in place of 3.6 for a sparse entry times eight vectors.
+    """
+    before, one = builder.block, start.type(1)
+    first = builder.load(builder.gep(array, [start]))
+    with emitted_loop(builder, start, stop, one) as (n,):
+        element = builder.phi(first.type)
+        element.add_incoming(first, before)
+        following = builder.add(n, one)
+        ahead = builder.select(builder.icmp_signed("<", following, stop), following, n)
+        upcoming = _pinned(builder, builder.load(builder.gep(array, [ahead])))
+        yield n, element
+        element.add_incoming(upcoming, builder.block)
+
+
+def _pinned(builder: Any, value: Any) -> Any:
+    """Return the value, computed no later than here, by assembly of no instructions.
+
+    LLVM would move a load to where its value is used, here back into the turn that needs it.
+    """
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.asm(kind, "", "=r,0", [value], side_effect=True)
+
+
+@contextlib.contextmanager
 def _emitted_bits(builder: Any, mask: Any) -> Iterator[Any]:
     """Emit a loop over the numbers of a mask's bits, ascending; at least one is set."""
     before, body = builder.block, builder.append_basic_block("bits")
@@ -375,9 +405,14 @@ def gather_tiles(
                         builder.store(v.load(target, place), total)
                 start, stop = builder.load(bound), builder.load(builder.gep(bound, [one]))
                 nonempty = builder.icmp_signed("<", start, stop)
-                with builder.if_then(nonempty), emitted_loop(builder, start, stop, one) as (n,):
-                    index = builder.zext(builder.load(builder.gep(indices, [n])), word)
-                    row = v.panel(builder.mul(index, word(columns)))
+                with (
+                    builder.if_then(nonempty),
+                    _emitted_ahead(builder, indices, start, stop) as (
+                        n,
+                        index,
+                    ),
+                ):
+                    row = v.panel(builder.mul(builder.zext(index, word), word(columns)))
                     vectors = [v.load(panel, place) for panel in right for place in row]
                     v.add_product(sums, builder.load(builder.gep(values, [n])), vectors)
                 for total, place in zip(sums, places, strict=True):
