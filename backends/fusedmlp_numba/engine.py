@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -185,7 +186,9 @@ class NumbaEngine(Engine):
         """See :meth:`fusedmlp.backend.Engine.forward`."""
         place = self._few_rows.take(x)
         if place is not None:
-            return self._forward_few(place)
+            outputs = self._forward_few(place)
+            if not (outputs.size and math.isnan(outputs.item(0))):
+                return outputs
         inputs = prepare_inputs(x, self.network, self.dtype)
         if self._few_rows.fits(inputs):
             return self._forward_few(self._few_rows.copy(inputs))
@@ -209,6 +212,7 @@ class NumbaEngine(Engine):
         inputs.write(source)
         self._buffers.reserve(source)
         record = self._call(FORWARD, inputs, order, FORWARD_ROWS, workers, outputs=outputs)
+        record["checks"] = True
         return FewCall(record, ctypes.c_int64(address(record)), workers, inputs)
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
@@ -314,6 +318,7 @@ class NumbaEngine(Engine):
             sums=address(sums),
             parts=0 if sums is None else len(sums),
             outputs=address(outputs),
+            checks=False,
         )
         return as_record(call, CALL)
 

@@ -2,12 +2,12 @@
 
 One row takes less time to compute than its description takes to write. So the inputs are copied to
 where they are expected, and all that was told of earlier ones holds: their shape and type need not
-be checked again either. Nothing is computed here but whether values are finite.
+be checked again either, and whether values are finite is left to the compiled code that reads them.
+Nothing is computed here.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 FEW_ROWS: Final = 16
 FEW_INPUTS: Final = 2**13
 """Rows, and numbers in them, that are copied to be computed with: a microsecond or two, half of
-what describing takes. OpenBLAS starts threads for a dot product of more than 10,000 numbers."""
-
-SMALL: Final = 2.0**-64
-"""Of finite numbers, no sum of so small a part overflows, which NumPy would warn of. A dot product
-is the fastest sum that it has."""
+what describing takes."""
 
 
 class FewCall(NamedTuple):
@@ -64,9 +60,8 @@ class Place(NamedTuple):
     Parameters
     ----------
     inputs, outputs
-        (n, D) and (n, K).
-    real
-        The inputs as (n * D,), and as many times SMALL; None where all values are finite.
+        (n, D) and (n, K). The first output is NaN where an input is not finite: the others are then
+        not computed.
     sparse, dense
         For inputs with many zeros, and with few. For one row they are the same where that changes
         no bit: every weight is read once, zeros or not.
@@ -74,7 +69,6 @@ class Place(NamedTuple):
 
     inputs: DenseInputs
     outputs: FloatArray
-    real: tuple[FloatArray, FloatArray] | None
     sparse: FewCall
     dense: FewCall
 
@@ -109,20 +103,17 @@ class FewRows:
         return small and isinstance(inputs, np.ndarray)
 
     def take(self, x: object) -> Place | None:
-        """Copy rows as they come from a user; None where they must be looked at more closely."""
+        """Copy rows as they come from a user; None where there is no place for such rows yet.
+
+        Their values are not checked: see :class:`Place`.
+        """
         if type(x) is not np.ndarray:
             return None
         place = self._places.get((x.dtype, x.shape))
         if place is None:
             return None
         place.inputs[...] = x
-        if place.real is None:
-            return place
-        values, small = place.real
-        try:
-            return place if math.isfinite(values.dot(small)) else None
-        except (FloatingPointError, RuntimeWarning):
-            return None  # ∞ − ∞, where NumPy is told to raise
+        return place
 
     def copy(self, inputs: DenseInputs) -> Place:
         """Copy rows that are checked, and fit."""
@@ -142,8 +133,4 @@ class FewRows:
         sparse = dense = self._call(source._replace(sparse=True), order, outputs)
         if n_rows > 1 or like.shape[1] > DEPTH:
             dense = self._call(source._replace(sparse=False), order, outputs)
-        real = None
-        if inputs.dtype.kind == "f":
-            values = inputs.reshape(-1)
-            real = values, np.full_like(values, SMALL)
-        return Place(inputs, outputs, real, sparse, dense)
+        return Place(inputs, outputs, sparse, dense)

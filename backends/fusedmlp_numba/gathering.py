@@ -15,13 +15,15 @@ from fusedmlp_numba.kernels import gather_rows
 from fusedmlp_numba.packing import count_nonzero, gather_packed, pack_rows
 from fusedmlp_numba.runs import prefetch
 from fusedmlp_numba.shares import entry_place, layer_at, share
-from fusedmlp_numba.sizes import BOUNDS, CSR, DENSE, PACKED
+from fusedmlp_numba.sizes import BOUNDS, CSR, DENSE, DOUBLE, PACKED, SINGLE
 from fusedmlp_numba.sparse import gather_csr, gather_dense
 from fusedmlp_numba.views import (
     BYTES,
     COUNTS,
+    FLOATS,
     INTS,
     SHORTS,
+    SINGLES,
     WORDS,
     matrix,
     part,
@@ -77,6 +79,21 @@ def gather(
         else:
             gather_dense_rows(plan, source, rows, first, stop)
         first, stop = stop, following
+
+
+@kernel
+def all_finite(source: Source, count: int) -> bool:
+    """Whether dense inputs, ``count`` numbers in all, are finite: x − x is 0 but for ∞ and NaN."""
+    wrong = False
+    if source.element == SINGLE:
+        singles = vector(source.x, SINGLES)
+        for n in range(count):
+            wrong |= singles[n] - singles[n] != 0
+    elif source.element == DOUBLE:
+        doubles = vector(source.x, FLOATS)
+        for n in range(count):
+            wrong |= doubles[n] - doubles[n] != 0
+    return not wrong
 
 
 @kernel

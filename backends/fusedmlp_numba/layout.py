@@ -173,6 +173,9 @@ class Call(NamedTuple):
         EVALUATE, for every FORWARD_ROWS rows; worker 0 writes them.
     outputs
         Address of the outputs (rows, K) that FORWARD writes.
+    checks
+        Whether dense inputs may hold values that are not finite: then the first output is to be
+        NaN, and nothing else is done.
     """
 
     plan: int
@@ -189,6 +192,7 @@ class Call(NamedTuple):
     sums: int
     parts: int
     outputs: int
+    checks: bool
 
 
 FIELDS: Final = {int: np.int64, bool: np.bool_, float: np.float64, np.uint64: np.uint64}

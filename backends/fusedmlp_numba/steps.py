@@ -13,7 +13,7 @@ import numpy as np
 
 from fusedmlp_numba.barrier import barrier
 from fusedmlp_numba.caching import kernel, object_code
-from fusedmlp_numba.gathering import gather, gather_share, pack_data
+from fusedmlp_numba.gathering import all_finite, gather, gather_share, pack_data
 from fusedmlp_numba.layers import (
     forward_layer,
     gradient_layer,
@@ -359,6 +359,9 @@ def run(dtype: FloatDtype) -> Code:
         lr, corrections = vector(call.lr, FLOATS), table(call.corrections, FLOATS, 3)
         each = call.batch // FORWARD_ROWS if call.task == EVALUATE else 1
         K = layer_at(plan, plan.depth - 1).H
+        if call.checks and not all_finite(source, call.rows * layer_at(plan, 0).D):
+            matrix(plan, call.outputs, 0, 1, K)[0, 0] = np.nan
+            return
         for start in range(0, call.rows, call.batch):
             number, stop = start // call.batch, min(start + call.batch, call.rows)
             following = min(stop + call.batch, call.rows)

@@ -51,16 +51,30 @@ def test_outputs_are_the_callers_own(rows):
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_rows", [1, 3, FEW_ROWS])
-def test_every_value_is_checked_each_time(rows, n_rows):
+def test_every_value_is_checked_each_time(rows, n_rows, dtype):
     built, _ = engine(NumbaBackend(), rows)
-    expected = built.forward(rows.x[:n_rows])
-    for value in (np.nan, np.inf, -np.inf):
-        wrong = rows.x[:n_rows].copy()
-        wrong[-1, -1] = value
-        with pytest.raises(InvalidInputError, match=rf"x\[{n_rows - 1}, {D - 1}\] is {value}"):
-            built.forward(wrong)
-        np.testing.assert_array_equal(built.forward(rows.x[:n_rows]), expected)
+    x = rows.x[:n_rows].astype(dtype)
+    expected = built.forward(x)
+    for i, d in ((0, 0), (n_rows // 2, D // 2), (n_rows - 1, D - 1)):
+        for value in (np.nan, np.inf, -np.inf):
+            wrong = x.copy()
+            wrong[i, d] = value
+            with pytest.raises(InvalidInputError, match=rf"x\[{i}, {d}\] is {value}"):
+                built.forward(wrong)
+            np.testing.assert_array_equal(built.forward(x), expected)
+
+
+def test_outputs_that_are_nan_are_no_fault_of_the_inputs(rows):
+    built, _ = engine(NumbaBackend(), rows)
+    state = built.state()
+    first, last = state.parameters.weights
+    first[...] = np.finfo(np.float32).max
+    last[::2], last[1::2] = 1.0, -1.0
+    built.load(state)
+    for _again in range(2):
+        assert np.isnan(built.forward(1.0 + np.abs(rows.x[:1]))).all()  # inf - inf
 
 
 def test_shapes_and_types_are_checked_after_others_have_passed(rows):
