@@ -70,7 +70,7 @@ def test_outputs_that_are_nan_are_no_fault_of_the_inputs(rows):
     built, _ = engine(NumbaBackend(), rows)
     state = built.state()
     first, last = state.parameters.weights
-    first[...] = np.finfo(np.float32).max
+    first[...] = np.finfo(first.dtype).max
     last[::2], last[1::2] = 1.0, -1.0
     built.load(state)
     for _again in range(2):
