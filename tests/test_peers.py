@@ -180,6 +180,32 @@ def test_figures_are_medians_of_paired_rounds():
     assert figures.verdict(found).ratio == 2.0
 
 
+def test_what_a_control_leaves_out_is_all_that_it_changes():
+    by_name = {task.name: task for task in TASKS}
+    without = entrants.NO_DROPOUT.task_for(by_name["small-dropout"])
+    assert without == replace(by_name["small"], name=without.name)
+    plain = entrants.SGD.task_for(by_name["small-adam"])
+    assert plain == replace(by_name["small"], name=plain.name)
+    assert {without.name, plain.name}.isdisjoint(by_name)  # each has material of its own
+
+
+def test_adam_is_compared_in_its_own_rounds_where_a_run_has_both():
+    def entry(peer, seconds):
+        rounds = [{"seconds": seconds, "samples": 100}]
+        return {"peer": peer, "threads": 1, "status": "measured", "reason": "", "rounds": rounds}
+
+    def of(task, *entries):
+        named = next(each for each in TASKS if each.name == task)
+        return {"task": named.to_dict(), "flops_per_sample": 1, "entries": list(entries)}
+
+    (target,) = (each for each in TARGETS if each.name == "Adam by SGD, `small`")
+    small, adam = of("small", entry(OURS, 1.0)), of("small-adam", entry(OURS, 2.0))
+    assert target.value({"tasks": [small, adam]}) == 0.5
+    adam["entries"].append(entry("fusedmlp-numba-sgd", 1.6))
+    assert target.value({"tasks": [small, adam]}) == 0.8
+    assert target.value({"tasks": [small]}) is None
+
+
 def test_the_page_of_results_is_what_its_documents_say():
     assert results.page(results.machines()) == results.PAGE.read_text("utf-8"), (
         "run `python -m peers page` in benchmarks"

@@ -7,9 +7,34 @@ from typing import TYPE_CHECKING, Final
 
 from fusedmlp.bench.contestants import OURS, PEAK, PEERS, THE_PEAK, Contestant, own
 from fusedmlp.errors import UnknownNameError
+from peers.tasks import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from fusedmlp.bench.tasks import Task
+
+
+def without_dropout(task: Task) -> Task:
+    """Return the task without dropout."""
+    return replace(task, name=f"{task.name}-without", dropout=0.0)
+
+
+def with_sgd(task: Task) -> Task:
+    """Return the task with the optimizer of ``small``."""
+    name = f"{task.name}-by-{SMALL.optimizer}"
+    return replace(task, name=name, optimizer=SMALL.optimizer, lr=SMALL.lr)
+
+
+NO_DROPOUT: Final = replace(
+    own("numba"),
+    name="fusedmlp-numba-no-dropout",
+    only=("small-dropout",),
+    variant=without_dropout,
+)
+SGD: Final = replace(
+    own("numba"), name="fusedmlp-numba-sgd", only=("small-adam",), variant=with_sgd
+)
 
 ALL: Final = (
     THE_PEAK,
@@ -21,7 +46,8 @@ ALL: Final = (
         arguments=("numba",),
         only=("predict-10000", "predict-1"),
     ),
-    replace(own("numba"), name="fusedmlp-numba-no-dropout", only=("small-dropout",), dropout=False),
+    NO_DROPOUT,
+    SGD,
     own("numpy"),
     *PEERS,
 )

@@ -5,7 +5,7 @@ Nothing that is measured is imported here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
@@ -13,7 +13,7 @@ from fusedmlp.bench import machine
 from fusedmlp.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fusedmlp.bench.tasks import Task
 
@@ -41,8 +41,9 @@ class Contestant:
         Variables of its process, besides those that set threads.
     only
         Tasks that it takes part in; empty for all.
-    dropout
-        False for the one that leaves dropout out, to show what dropout costs.
+    variant
+        What it does in place of a task, so that beside it one sees what a part of the task costs;
+        None for the task itself. Its name must be another, since parity is against that task.
     is_slow_to_compile
         In a quick run it takes part in one task only.
     """
@@ -54,7 +55,7 @@ class Contestant:
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     only: tuple[str, ...] = ()
-    dropout: bool = True
+    variant: Callable[[Task], Task] | None = None
     is_slow_to_compile: bool = False
 
     @property
@@ -70,7 +71,7 @@ class Contestant:
 
     def task_for(self, task: Task) -> Task:
         """Return the task as this contestant does it."""
-        return task if self.dropout else replace(task, name=f"{task.name}-without", dropout=0.0)
+        return self.variant(task) if self.variant else task
 
     def absence(self) -> str | None:
         """Say why it cannot take part here, or None."""
@@ -87,7 +88,7 @@ class Options(TypedDict, total=False):
     threads: int
     environment: Mapping[str, str]
     only: tuple[str, ...]
-    dropout: bool
+    variant: Callable[[Task], Task] | None
     is_slow_to_compile: bool
 
 
