@@ -187,6 +187,7 @@ class NumbaEngine(Engine):
         place = self._few_rows.take(x)
         if place is not None:
             outputs = self._forward_few(place)
+            # NaN is an input that is not finite, which is named below, or the network's own result.
             if not (outputs.size and math.isnan(outputs.item(0))):
                 return outputs
         inputs = prepare_inputs(x, self.network, self.dtype)

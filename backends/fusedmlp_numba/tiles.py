@@ -175,10 +175,9 @@ def emitted_loop(
 def _emitted_ahead(builder: Any, array: Any, start: Any, stop: Any) -> Iterator[tuple[Any, Any]]:
     """Emit a loop over n from start to stop, at least one, with n and ``array[n]``.
 
-    The element is loaded one turn ahead, the last turn's own once more. A turn whose addresses
-    follow from an element that is still being loaded keeps its loads waiting in the processor's
-    queue, where those of later turns then find no room: a Zen 1, whose queue has two turns' loads,
-    takes 4.4 ns in place of 3.6 for a sparse entry times eight vectors.
+    The element is loaded one turn ahead, the last turn's own once more. Loads whose addresses
+    follow from an element that is still on its way would wait, most likely in the place of others
+    that need not: a Zen 1 takes 4.4 ns in place of 3.6 for a sparse entry times eight vectors.
     """
     before, one = builder.block, start.type(1)
     first = builder.load(builder.gep(array, [start]))
@@ -407,10 +406,7 @@ def gather_tiles(
                 nonempty = builder.icmp_signed("<", start, stop)
                 with (
                     builder.if_then(nonempty),
-                    _emitted_ahead(builder, indices, start, stop) as (
-                        n,
-                        index,
-                    ),
+                    _emitted_ahead(builder, indices, start, stop) as (n, index),
                 ):
                     row = v.panel(builder.mul(builder.zext(index, word), word(columns)))
                     vectors = [v.load(panel, place) for panel in right for place in row]
