@@ -301,6 +301,27 @@ def test_several_runs_are_shown_as_medians_and_one_by_one(tmp_path):
     assert "run by run |" not in alone
 
 
+def test_several_starts_are_shown_as_medians_and_one_by_one(tmp_path):
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    known = next(each for each in results.machines() if each.startups)
+    for number, seconds in enumerate(([7.0, 9.0], [21.0, 23.0]), 1):
+        document.write(known.runs[0], folder / f"run-{number}.json")
+        start = known.startups[0]
+        for row in start["startup"]:
+            if row["peer"] == OURS:
+                row["cold_first_call_seconds"] = seconds
+        document.write(start, folder / f"startup-{number}.json")
+    text = results.page(results.machines(tmp_path))
+    assert "15.00 s, **missed**" in text.replace("\u00a0", " ")  # in the summary
+    line = [line for line in text.splitlines() if line.startswith("| first call ever |")][1]
+    cells = [cell.strip().replace("\u00a0", " ") for cell in line.split("|")[4:-1]]
+    assert cells == ["15.00 s", "8.00 s", "22.00 s", "**missed**"]
+    table = text.split("### First step and memory")[1].splitlines()
+    row = next(line for line in table if OURS in line)
+    assert "15.00 s" in row.replace("\u00a0", " ")  # the median of all processes
+
+
 def test_headings_stand_after_an_empty_line():
     lines = results.PAGE.read_text("utf-8").splitlines()
     headings = [i for i, line in enumerate(lines) if line.startswith("#")]

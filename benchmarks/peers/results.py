@@ -1,7 +1,7 @@
 """The docs' page of results, written from the measured documents and from nothing else.
 
 Every folder of benchmarks/results that holds ``run-1.json`` is a machine: its runs, and perhaps
-``startup.json``, ``sweep.json`` and ``estimators.json``. ``python -m peers page`` writes
+``startup*.json``, ``sweep.json`` and ``estimators.json``. ``python -m peers page`` writes
 docs/results.md and the pictures; a test compares the page with the documents.
 """
 
@@ -67,7 +67,7 @@ class Machine:
 
     name: str
     runs: list[Document]
-    startup: Document | None
+    startups: list[Document]
     sweep: Document | None
     estimators: dict[str, dict[str, list[float]]]
 
@@ -85,8 +85,8 @@ def _machine(folder: Path) -> Machine:
     runs = [document.read(path) for path in sorted(folder.glob("run-*.json"))]
     path = folder / "estimators.json"
     estimators = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    startup, sweep = optional("startup.json"), optional("sweep.json")
-    return Machine(folder.name, runs, startup, sweep, estimators)
+    startups = [document.read(path) for path in sorted(folder.glob("startup*.json"))]
+    return Machine(folder.name, runs, startups, optional("sweep.json"), estimators)
 
 
 def page(found: Iterable[Machine]) -> str:
@@ -133,8 +133,8 @@ def _section(machine: Machine) -> list[str]:
         lines += ["", *tables.workload(runs, name)]
     if machine.estimators:
         lines += ["", *tables.estimators(machine.estimators)]
-    if machine.startup is not None:
-        lines += ["", *tables.first_steps(machine.startup)]
+    if machine.startups:
+        lines += ["", *tables.first_steps(machine.startups)]
     if machine.sweep is not None:
         lines += ["", *_sweep(machine, machine.sweep)]
     return lines
@@ -175,13 +175,14 @@ def _summary(found: list[Machine]) -> list[str]:
 def _targets(machine: Machine) -> list[str]:
     """Return a line for each target: what every run found, and whether all of them hold."""
     runs = machine.runs
-    numbers = [f"run {n}" for n in range(1, len(runs) + 1)]
+    columns = max(len(runs), len(machine.startups))
+    numbers = [f"run {n}" for n in range(1, columns + 1)]
     titles = ["target", "must", "aim", "median", *numbers, "verdict"]
     lines = ["### Targets, run by run", "", *tables.header(titles, 1)]
     for target in TARGETS:
-        values = _known(target, machine)
+        found, values = _found(target, machine), _known(target, machine)
         median = target.written(statistics.median(values)) if values else ""
-        cells = [target.written(target.value(run)) for run in runs]
+        cells = [target.written(value) for value in found] + [""] * (columns - len(found))
         lines.append(tables.row([*_bounds(target), median, *cells, _verdict(target, values)]))
     return lines
 
@@ -191,12 +192,15 @@ def _bounds(target: Target) -> list[str]:
 
 
 def _known(target: Target, machine: Machine) -> list[float]:
-    """Return what the runs found; what none of them measures may be among the starts."""
-    found = [value for run in machine.runs if (value := target.value(run)) is not None]
-    if not found and machine.startup is not None:
-        start = target.value(machine.startup)
-        found = [] if start is None else [start]
-    return found
+    return [value for value in _found(target, machine) if value is not None]
+
+
+def _found(target: Target, machine: Machine) -> list[float | None]:
+    """Return what each run found; what none of them measures may be among the starts."""
+    runs = [target.value(run) for run in machine.runs]
+    if any(value is not None for value in runs):
+        return runs
+    return [target.value(start) for start in machine.startups]
 
 
 def _verdict(target: Target, values: list[float]) -> str:

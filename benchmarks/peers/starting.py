@@ -25,7 +25,7 @@ from peers.entrants import OWN
 from peers.tasks import SMALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fusedmlp.bench.contestants import Contestant
     from fusedmlp.bench.document import Document
@@ -122,6 +122,18 @@ def cells(row: dict[str, object]) -> list[str]:
     for key in ("first_call_seconds", "since_start_seconds"):
         found += [f"{_median(row, f'{state}_{key}'):.2f} s" for state in ("cold", "warm")]
     return [*found, f"{_median(row, 'warm_memory_bytes') / 1e6:,.0f} MB"]
+
+
+def joined(rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
+    """Join the rows of each peer and number of threads: one that has failed stays so."""
+    found: dict[tuple[object, object], dict[str, object]] = {}
+    for row in rows:
+        own = found.setdefault((row["peer"], row["threads"]), {})
+        for key, value in row.items():
+            known = own.get(key, [])
+            both = isinstance(known, list) and isinstance(value, list)
+            own[key] = [*known, *value] if both else value
+    return list(found.values())
 
 
 def _add(row: dict[str, object], state: str, found: dict[str, float] | str) -> None:

@@ -126,15 +126,16 @@ def estimators(found: dict[str, dict[str, list[float]]]) -> list[str]:
     return lines
 
 
-def first_steps(found: Document) -> list[str]:
-    """Return the table of first steps and memory."""
+def first_steps(found: list[Document]) -> list[str]:
+    """Return the table of first steps and memory, of all processes of all documents."""
     titles = ["peer", "threads", *starting.TITLES]
     note = (
         "Medians over processes. Cold: the compilers' caches on disk are empty; warm: the same "
         "process ran before. Memory is what the warm process takes above its imports."
     )
     lines = ["### First step and memory, `small`", "", note, "", *header(titles, 1)]
-    return lines + [row(list(starting.cells(each))) for each in found["startup"]]
+    joined = starting.joined(each for start in found for each in start["startup"])
+    return lines + [row(list(starting.cells(each))) for each in joined]
 
 
 def header(titles: list[str], left: int) -> list[str]:
