@@ -1,9 +1,8 @@
 """The Numba engine: owns the buffers, and hands whole calls to the compiled code of steps.py.
 
-Nothing is computed here but layouts and argument checks. Worker threads live for one call: they
-run the same compiled function as the calling thread, without the GIL, and meet at a barrier in
-compiled code. There is no pool and no global state, so engines may train in several Python
-threads at once, and a process may fork between calls.
+Nothing is computed here but layouts and argument checks. How many threads a call is worth is
+decided here; workers.py starts them. There is no global state: engines may train in several Python
+threads at once.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -35,7 +33,6 @@ from fusedmlp_numba.native import Code, Native
 from fusedmlp_numba.sizes import (
     APPLY_ARGUMENTS,
     EVALUATE,
-    FAILED,
     FORWARD,
     FORWARD_ROWS,
     GRADIENTS,
@@ -43,10 +40,14 @@ from fusedmlp_numba.sizes import (
     PACK,
     RUN_ARGUMENTS,
     TRAIN,
+    is_narrow,
 )
 from fusedmlp_numba.sources import Description, NumbaData, describe, stage
+from fusedmlp_numba.workers import run_workers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from fusedmlp.network import Network, Objective
@@ -92,6 +93,12 @@ def _run_code(dtype: FloatDtype) -> Code:
     return steps.run(dtype)
 
 
+def _narrow_code(dtype: FloatDtype) -> Code:
+    from fusedmlp_numba import steps
+
+    return steps.run_narrow(dtype)
+
+
 def _apply_code(dtype: FloatDtype) -> Code:
     from fusedmlp_numba import steps
 
@@ -102,11 +109,15 @@ RUN: Final = {
     dtype: Native(f"run_{dtype}", RUN_ARGUMENTS, functools.partial(_run_code, dtype))
     for dtype in PLANS
 }
+NARROW: Final = {
+    dtype: Native(f"narrow_{dtype}", RUN_ARGUMENTS, functools.partial(_narrow_code, dtype))
+    for dtype in PLANS
+}
 APPLY: Final = {
     dtype: Native(f"apply_{dtype}", APPLY_ARGUMENTS, functools.partial(_apply_code, dtype))
     for dtype in PLANS
 }
-"""The functions of steps.py for each floating type."""
+"""The functions of steps.py for each floating type; the last two are compiled when first needed."""
 
 
 class NumbaEngine(Engine):
@@ -149,6 +160,10 @@ class NumbaEngine(Engine):
         self._step = 0
         self._compile_seconds = RUN[dtype].compile()
         self._entry = RUN[dtype].function
+        self._narrow_entry: Callable[..., object] | None = None
+        if is_narrow(network):
+            self._compile_seconds += NARROW[dtype].compile()
+            self._narrow_entry = NARROW[dtype].function
 
     @property
     def compile_seconds(self) -> float:
@@ -285,8 +300,13 @@ class NumbaEngine(Engine):
         Where nothing is trained, each of up to MOST_PARTS takes ``batch`` rows at a time.
         """
         self._buffers.reserve(data.source)
+        trains = task in (TRAIN, GRADIENTS)
+        if trains and self._narrow_entry is not None and not data.source.sparse:
+            call = self._call(task, data, order, batch, 1, schedule, sums)
+            self._narrow_entry(address(call), FIRST)
+            return
         workers = self._workers(task, len(order), batch)
-        if task in (EVALUATE, FORWARD):
+        if not trains:
             batch *= min(workers, self._parts)
         call = self._call(task, data, order, batch, workers, schedule, sums, outputs)
         self._start(address(call), workers)
@@ -341,35 +361,7 @@ class NumbaEngine(Engine):
             return
         if meet:
             self._buffers.sync[:] = 0
-        self._run_workers(call, workers)
-
-    def _run_workers(self, call: int | ctypes.c_int64, workers: int) -> None:
-        """Run the compiled code once per worker: the first on this thread, the rest on new ones."""
-        failures: list[BaseException] = []
-        sync = self._buffers.sync
-
-        def work(worker: int) -> None:
-            try:
-                self._entry(call, worker)
-            except BaseException as error:  # noqa: BLE001 - raised again by the calling thread
-                failures.append(error)
-                sync[FAILED] = 1
-
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(1, workers)]
-        started = []
-        try:
-            for thread in threads:
-                thread.start()
-                started.append(thread)
-            work(0)
-        except BaseException:
-            sync[FAILED] = 1
-            raise
-        finally:
-            for thread in started:
-                thread.join()
-        if failures:
-            raise failures[0]
+        run_workers(functools.partial(self._entry, call), workers, self._buffers.sync)
 
     def _workers(self, task: int, rows: int, batch: int) -> int:
         flops = self._flops_per_row[task]

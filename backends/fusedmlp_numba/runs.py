@@ -15,7 +15,7 @@ from numba.core import cgutils as untyped_cgutils
 
 from fusedmlp_numba.host import VECTOR_BYTES
 from fusedmlp_numba.intrinsics import data_of, intrinsic
-from fusedmlp_numba.tiles import emitted_loop, prefetch_line
+from fusedmlp_numba.loops import emitted_loop, prefetch_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

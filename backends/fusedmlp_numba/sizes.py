@@ -22,7 +22,7 @@ TRAIN, GRADIENTS, EVALUATE, FORWARD, PACK = range(5)
 
 RUN_ARGUMENTS: Final = (int, int)
 APPLY_ARGUMENTS: Final = (int, float, int)
-"""Types of the arguments of the two functions of steps.py that Python calls."""
+"""Types of the arguments of the functions of steps.py that Python calls."""
 
 FORWARD_ROWS: Final = 64
 """Rows that EVALUATE and FORWARD take for each worker at a time: what is read and written of them

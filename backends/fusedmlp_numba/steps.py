@@ -2,7 +2,7 @@
 
 Each pass strings together the parts of layers.py. Every worker runs the same passes, and meets the
 others at a barrier wherever it needs their results; where it needs none, it goes on. At the end
-stand the entries, the two functions that Python calls (see native.py).
+stand the entries, the three functions that Python calls (see native.py).
 """
 
 from __future__ import annotations
@@ -319,10 +319,6 @@ def batch_step(
     if task != TRAIN and task != GRADIENTS:
         return untrained_step(plan, source, task, rows, number, sums, outputs, worker, workers)
     side = number % 2
-    if plan.narrow != 0 and not source.sparse:
-        if worker == 0:
-            narrow_step(plan, source, rows, lr, corrections, task == TRAIN, sums)
-        return True
     overlap = runs_on(plan, source, workers)
     if not inputs_ready(plan, source, rows, number, overlap, worker, workers):
         return False
@@ -376,6 +372,28 @@ def run(dtype: FloatDtype) -> Code:
                 return
 
     return object_code(named(run, dtype), RUN_ARGUMENTS)
+
+
+def run_narrow(dtype: FloatDtype) -> Code:
+    """Compile the function that trains a narrow network on dense inputs, for one worker.
+
+    It takes what that of :func:`run` takes, and is apart since few networks need it.
+    """
+    engine = PLANS[dtype]
+
+    def run_narrow(call_address: int, worker: int) -> None:
+        call = record(call_address, CALL)
+        plan, source = record(call.plan, engine), record(call.source, SOURCE)
+        order, sums = vector(call.order, INTS), table(call.sums, FLOATS, 3)
+        lr, corrections = vector(call.lr, FLOATS), table(call.corrections, FLOATS, 3)
+        for number in range(worker, call.parts):
+            start, t = number * call.batch, min(number, call.rates - 1)
+            narrow_step(
+                plan, source, part(order, start, min(start + call.batch, call.rows)), lr[t],
+                corrections[t], call.task == TRAIN, part(sums, number, number + 1),
+            )  # fmt: skip
+
+    return object_code(named(run_narrow, dtype), RUN_ARGUMENTS)
 
 
 def apply(dtype: FloatDtype) -> Code:

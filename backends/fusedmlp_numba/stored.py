@@ -17,9 +17,9 @@ from numba import types
 from numba.core import cgutils as untyped_cgutils
 
 from fusedmlp_numba.intrinsics import data_of, intrinsic
+from fusedmlp_numba.loops import emitted_loop
 from fusedmlp_numba.runs import converted, copy_elements, in_vectors
 from fusedmlp_numba.sizes import DOUBLE, PIXELS, SINGLE
-from fusedmlp_numba.tiles import emitted_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,7 +19,6 @@ any of it is written.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,9 +28,10 @@ from numba.core import cgutils as untyped_cgutils
 
 from fusedmlp_numba.host import CACHE_LINE, VECTOR_BYTES, VECTORS
 from fusedmlp_numba.intrinsics import data_of, intrinsic
+from fusedmlp_numba.loops import emitted_ahead, emitted_bits, emitted_loop, prefetch_line, switch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fusedmlp_numba.intrinsics import Emit
 
@@ -130,104 +130,6 @@ class _Vectors:
         return self.builder.bitcast(pointer, self.vector.as_pointer())
 
 
-def _switch(builder: Any, number: Any, cases: dict[int, Callable[[], None]]) -> None:
-    """Emit a block for each upper bound, ascending; run the first whose bound is not below."""
-    done = builder.append_basic_block("done")
-    for bound, emit in cases.items():
-        block, other = (builder.append_basic_block(f"{side}{bound}") for side in ("to", "above"))
-        builder.cbranch(builder.icmp_signed("<=", number, number.type(bound)), block, other)
-        builder.position_at_end(block)
-        emit()
-        builder.branch(done)
-        builder.position_at_end(other)
-    builder.branch(done)
-    builder.position_at_end(done)
-
-
-@contextlib.contextmanager
-def emitted_loop(
-    builder: Any, start: Any, stop: Any, step: Any, strides: Sequence[Any] = ()
-) -> Iterator[list[Any]]:
-    """Emit a loop over n from start to stop, at least one, with n and n·stride for each stride.
-
-    LLVM may neither unroll nor vectorise it: the body has enough independent work or little to do
-    altogether, and copies of it take long to compile.
-    """
-    word = start.type
-    before, body = builder.block, builder.append_basic_block("loop")
-    builder.branch(body)
-    builder.position_at_end(body)
-    steps = [step, *strides]
-    variables = [builder.phi(word) for _ in steps]
-    for variable, first in zip(variables, [start, *[word(0)] * len(strides)], strict=True):
-        variable.add_incoming(first, before)
-    yield variables
-    following = [builder.add(n, by) for n, by in zip(variables, steps, strict=True)]
-    for variable, value in zip(variables, following, strict=True):
-        variable.add_incoming(value, builder.block)
-    done = builder.append_basic_block("done")
-    jump = builder.cbranch(builder.icmp_signed("<", following[0], stop), body, done)
-    jump.set_metadata("llvm.loop", _as_written(builder.module))
-    builder.position_at_end(done)
-
-
-@contextlib.contextmanager
-def _emitted_ahead(builder: Any, array: Any, start: Any, stop: Any) -> Iterator[tuple[Any, Any]]:
-    """Emit a loop over n from start to stop, at least one, with n and ``array[n]``.
-
-    The element is loaded one turn ahead, the last turn's own once more. Loads whose addresses
-    follow from an element that is still on its way would wait, most likely in the place of others
-    that need not: a Zen 1 takes 4.4 ns in place of 3.6 for a sparse entry times eight vectors.
-    """
-    before, one = builder.block, start.type(1)
-    first = builder.load(builder.gep(array, [start]))
-    with emitted_loop(builder, start, stop, one) as (n,):
-        element = builder.phi(first.type)
-        element.add_incoming(first, before)
-        following = builder.add(n, one)
-        ahead = builder.select(builder.icmp_signed("<", following, stop), following, n)
-        upcoming = _pinned(builder, builder.load(builder.gep(array, [ahead])))
-        yield n, element
-        element.add_incoming(upcoming, builder.block)
-
-
-def _pinned(builder: Any, value: Any) -> Any:
-    """Return the value, computed no later than here, by assembly of no instructions.
-
-    LLVM would move a load to where its value is used, here back into the turn that needs it.
-    """
-    kind = ir.FunctionType(value.type, [value.type])
-    return builder.asm(kind, "", "=r,0", [value], side_effect=True)
-
-
-@contextlib.contextmanager
-def _emitted_bits(builder: Any, mask: Any) -> Iterator[Any]:
-    """Emit a loop over the numbers of a mask's bits, ascending; at least one is set."""
-    before, body = builder.block, builder.append_basic_block("bits")
-    builder.branch(body)
-    builder.position_at_end(body)
-    left = builder.phi(mask.type)
-    left.add_incoming(mask, before)
-    yield builder.cttz(left, ir.IntType(1)(1))
-    rest = builder.and_(left, builder.sub(left, mask.type(1)))
-    left.add_incoming(rest, builder.block)
-    done = builder.append_basic_block("done")
-    jump = builder.cbranch(builder.icmp_unsigned("!=", rest, mask.type(0)), body, done)
-    jump.set_metadata("llvm.loop", _as_written(builder.module))
-    builder.position_at_end(done)
-
-
-def _as_written(module: Any) -> Any:
-    """Metadata of a loop, which LLVM tells from that of other loops by its pointing at itself."""
-    rules = [
-        module.add_metadata(["llvm.loop.unroll.disable"]),
-        module.add_metadata(["llvm.loop.vectorize.enable", ir.IntType(1)(0)]),
-    ]
-    node = module.add_metadata([*rules, ir.IntType(64)(len(module.metadata))])
-    node.operands = (node, *rules)
-    return node
-
-
 def _clamped(builder: Any, count: Any, most: int) -> list[Any]:
     """0 to most − 1, but from ``count`` on count − 1 again."""
     last = builder.sub(count, count.type(1))
@@ -242,15 +144,7 @@ def _steps(builder: Any, start: Any, step: Any, numbers: Iterable[Any]) -> list[
 def _panel_cases(builder: Any, count: Any, tile: Callable[[int], None]) -> None:
     """Emit ``tile`` for 1 to GATHER_PANELS panels; run that for ``count``."""
     numbers = range(1, GATHER_PANELS + 1)
-    _switch(builder, count, {panels: functools.partial(tile, panels) for panels in numbers})
-
-
-def prefetch_line(builder: Any, pointer: Any, *, write: bool) -> None:
-    """Emit a prefetch of the cache line at a pointer."""
-    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.bitcast(pointer, byte), word(int(write)), word(3), word(1)])
+    switch(builder, count, {panels: functools.partial(tile, panels) for panels in numbers})
 
 
 @intrinsic
@@ -326,7 +220,7 @@ def multiply_tile(
                         v.add_product(sums[i * width + p], factor, panel)
             v.finish([total for panel in sums for total in panel], C, targets, alpha, accumulate)
 
-        _switch(
+        switch(
             builder,
             rows,
             {bound: functools.partial(tile, *shape) for bound, shape in TILES.items()},
@@ -406,7 +300,7 @@ def gather_tiles(
                 nonempty = builder.icmp_signed("<", start, stop)
                 with (
                     builder.if_then(nonempty),
-                    _emitted_ahead(builder, indices, start, stop) as (n, index),
+                    emitted_ahead(builder, indices, start, stop) as (n, index),
                 ):
                     row = v.panel(builder.mul(builder.zext(index, word), word(columns)))
                     vectors = [v.load(panel, place) for panel in right for place in row]
@@ -485,7 +379,7 @@ def masked_tiles(
                 some = builder.icmp_unsigned("!=", mask, mask.type(0))
                 with builder.if_then(builder.or_(some, builder.not_(add))):
                     sums = v.sums(len(columns_at))
-                    with builder.if_then(some), _emitted_bits(builder, mask) as i:
+                    with builder.if_then(some), emitted_bits(builder, mask) as i:
                         next_place = builder.gep(nexts, [i])
                         n = builder.load(next_place)
                         builder.store(builder.add(n, word(1)), next_place)

@@ -37,7 +37,8 @@ from fusedmlp_numba import engine
 assert fusedmlp_numba.__file__.startswith(sys.argv[1])
 network = Network((1, 1), output="identity")
 for dtype in sys.argv[2].split(","):
-    engine.RUN[dtype] = engine.APPLY[dtype]  # nothing is run, and this one is compiled faster
+    # Nothing of these is run, and this one is compiled faster.
+    engine.RUN[dtype] = engine.NARROW[dtype] = engine.APPLY[dtype]
     found = engine.APPLY[dtype].is_on_disk()
     built = engine.NumbaEngine(
         network, SGD(), Objective(), batch_size=1, dtype=dtype, seed=0, threads=1
