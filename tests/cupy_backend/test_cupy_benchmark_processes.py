@@ -105,15 +105,17 @@ parts.all_parts = lambda: {{"device": Part(30, device), "endless": Part(300, end
 gpu.__file__ = __file__
 sys.exit(gpu.main())
 """)
-    # The suite may itself run under nohup, which a child would inherit.
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # The suite may itself run under nohup, or in a script's background, where SIGINT is ignored: a
+    # child would inherit that.
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in (signal.SIGHUP, signal.SIGINT)}
     process = subprocess.Popen(
         [sys.executable, str(script), "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    signal.signal(signal.SIGHUP, before)
+    for each, handler in before.items():
+        signal.signal(each, handler)
     for _ in range(600):
         if ready.exists() and ready.read_text():
             break
