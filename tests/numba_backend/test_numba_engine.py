@@ -160,6 +160,13 @@ def test_narrow_networks(hidden, output, dtype):
         compare(problem(sizes, hidden, output, weighted=True), dtype, objective=Objective(l2=0.1))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_narrow_networks_of_sparse_inputs(dtype):
+    """They go the panels' way."""
+    for sizes in NARROW:
+        compare(problem(sizes, "tanh", storage="csr64", weighted=True), dtype)
+
+
 @pytest.mark.parametrize("storage", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_narrow_networks_train(optimizer, storage, monkeypatch):
