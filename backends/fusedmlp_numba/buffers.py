@@ -21,7 +21,7 @@ from fusedmlp_numba.layout import (
     row_stride,
     shape_of,
 )
-from fusedmlp_numba.sizes import BLOCK, BOUNDS, MASK_ROWS, is_narrow, scratch_size
+from fusedmlp_numba.sizes import BLOCK, BOUNDS, IN_PLACE_ROWS, MASK_ROWS, is_narrow, scratch_size
 
 if TYPE_CHECKING:
     from fusedmlp.network import Network
@@ -121,9 +121,10 @@ class Buffers:
                 return
             self._reserve_entries(self._rows * source.capacity)
         else:
-            if len(self._x):
+            copied = min(self._rows, IN_PLACE_ROWS - 1) if source.in_place else self._rows
+            if len(self._x) >= copied * self._strides[0]:
                 return
-            self._x = self._floats(self._rows * self._strides[0])
+            self._x = self._floats(copied * self._strides[0])
         self._describe()
 
     def _reserve_entries(self, room: int) -> None:

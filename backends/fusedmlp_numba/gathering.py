@@ -14,7 +14,7 @@ from fusedmlp_numba.host import CACHE_LINE
 from fusedmlp_numba.kernels import gather_rows
 from fusedmlp_numba.packing import count_nonzero, gather_packed, pack_rows
 from fusedmlp_numba.runs import prefetch
-from fusedmlp_numba.shares import entry_place, layer_at, share
+from fusedmlp_numba.shares import entry_place, in_place, layer_at, share
 from fusedmlp_numba.sizes import BOUNDS, CSR, DENSE, DOUBLE, PACKED, SINGLE
 from fusedmlp_numba.sparse import gather_csr, gather_dense
 from fusedmlp_numba.views import (
@@ -68,7 +68,12 @@ def gather(
     last: int,
     place: int,
 ) -> None:
-    """Bring rows first to last of the batch into x, or into a place's lists of nonzero entries."""
+    """Bring rows first to last of the batch into x, or into a place's lists of nonzero entries.
+
+    Nothing is to be done where products read them in place.
+    """
+    if in_place(source, len(rows)):
+        return
     stop = min(first + FETCHED_ROWS, last)
     fetch_inputs(plan, source, part(rows, first, stop))
     while first < last:

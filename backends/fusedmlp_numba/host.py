@@ -44,6 +44,11 @@ VECTOR_BYTES: Final = _vector_bytes(
 )
 """Bytes of a vector register: AVX-512, AVX2, and SSE2 or NEON."""
 
+IN_PLACE: Final = VECTOR_BYTES < 64
+"""Whether products can read rows of a data set wherever they lie: each row of a tile (tiles.py)
+then has an address of its own. The 12 rows of AVX-512's tiles would need more of them than there
+are registers for addresses, so rows are copied there."""
+
 VECTORS: Final = 2
 """Vector registers side by side in a panel."""
 

@@ -36,6 +36,7 @@ from fusedmlp_numba.kernels import (
 from fusedmlp_numba.masks import GRADIENT_INPUTS, gather_gradient, mask_entries
 from fusedmlp_numba.products import (
     block_rows,
+    chunk,
     multiply,
     multiply_transposed,
     pack_panels,
@@ -45,6 +46,7 @@ from fusedmlp_numba.shares import (
     by_rows,
     delta_place,
     entry_place,
+    in_place,
     layer_at,
     share,
     shares,
@@ -86,11 +88,22 @@ def transpose(plan: Plan, worker: int, workers: int) -> None:
 
 
 @kernel
+def layer_inputs(
+    plan: Plan, source: Source, number: int, order: IntArray
+) -> tuple[FloatArray, int, IntArray]:
+    """Return a[l], its row stride, and which of its rows are the batch's: empty if the first B."""
+    layer = layer_at(plan, number)
+    if number == 0 and in_place(source, len(order)):
+        return reals(plan, source.x), layer.D, order
+    return reals(plan, layer.below), layer.below_stride, part(order, 0, 0)
+
+
+@kernel
 def forward_layer(
     plan: Plan,
     source: Source,
     number: int,
-    batch: int,
+    order: IntArray,
     side: int,
     step: int,
     training: bool,
@@ -101,8 +114,13 @@ def forward_layer(
     """Compute a worker's share of a[l + 1] = f(a[l]·W[l] + b[l]), or of the last product.
 
     Its share is cut by rows if ``apart``. The last bias is left to the output kernels.
+
+    Parameters
+    ----------
+    order
+        (B,) row numbers of the batch.
     """
-    layer, hidden = layer_at(plan, number), number < plan.depth - 1
+    layer, hidden, batch = layer_at(plan, number), number < plan.depth - 1, len(order)
     theta, out = reals(plan, plan.theta), reals(plan, layer.a)
     if apart or (not hidden and by_rows(plan, workers)):
         rows, panels = share(batch, worker, workers), (0, layer.panels)
@@ -117,8 +135,9 @@ def forward_layer(
             theta, layer.weights, layer.D, out, 0, layer.stride, rows, panels, plan.columns,
         )  # fmt: skip
     else:
+        below, stride, numbers = layer_inputs(plan, source, number, order)
         multiply(
-            reals(plan, layer.below), 0, layer.below_stride, tail(theta, layer.weights), 0, layer.D,
+            below, 0, stride, numbers, tail(theta, layer.weights), 0, layer.D,
             out, 0, layer.stride, rows, panels, plan.columns, 1.0, False,
         )  # fmt: skip
     if not hidden:
@@ -177,8 +196,10 @@ def hand_down(plan: Plan, number: int, batch: int, worker: int, workers: int) ->
     layer, under = layer_at(plan, number), layer_at(plan, number - 1)
     rows, panels = shares(batch, under.panels, worker, workers)
     place, stride = delta_place(plan, number - 1, worker, workers)
+    in_order = part(vector(plan.sync, INTS), 0, 0)  # no numbers: delta is the batch's
     multiply(
-        reals(plan, layer.delta), 0, layer.stride, reals(plan, layer.transposed), 0, layer.H,
+        reals(plan, layer.delta), 0, layer.stride, in_order,
+        reals(plan, layer.transposed), 0, layer.H,
         reals(plan, place), 0, stride, rows, panels, plan.columns, 1.0, False,
     )  # fmt: skip
     hidden_delta(
@@ -194,7 +215,7 @@ def gradient_layer(
     plan: Plan,
     source: Source,
     number: int,
-    batch: int,
+    order: IntArray,
     side: int,
     lr: float,
     corrections: Float64Vector,
@@ -206,7 +227,7 @@ def gradient_layer(
 
     Plain SGD goes straight from the sums in registers into the weights.
     """
-    layer, columns = layer_at(plan, number), plan.columns
+    layer, columns, batch = layer_at(plan, number), plan.columns, len(order)
     rows, panels = shares(layer.D, layer.panels, worker, workers)
     if layer.panels < workers:
         rows = unit_rows(plan, number, worker, workers)
@@ -214,7 +235,7 @@ def gradient_layer(
         sparse_gradient(plan, batch, side, rows, panels, lr, corrections, training, worker, workers)
     else:
         dense_gradient(
-            plan, number, batch, rows, panels, lr, corrections, training, worker, workers
+            plan, source, number, order, rows, panels, lr, corrections, training, worker, workers
         )
     if layer.panels >= workers or worker == 0:
         first, last = panels[0] * columns, panels[1] * columns
@@ -274,8 +295,9 @@ def sparse_gradient(
 @kernel
 def dense_gradient(
     plan: Plan,
+    source: Source,
     number: int,
-    batch: int,
+    order: IntArray,
     rows: tuple[int, int],
     panels: tuple[int, int],
     lr: float,
@@ -286,6 +308,8 @@ def dense_gradient(
 ) -> None:
     """Compute rows and panels of dW[l] as a product; update, in training."""
     layer, columns, descend = layer_at(plan, number), plan.columns, descends(plan, training)
+    below, below_stride, numbers = layer_inputs(plan, source, number, order)
+    batch = len(order)
     place, stride = delta_place(plan, number, worker, workers)
     delta = reals(plan, place)
     # Its own panels are packed by each worker, to a place that is its own in every layer: others
@@ -295,19 +319,21 @@ def dense_gradient(
     right = tail(reals(plan, plan.right), first_panel * batch * columns * packed)
     if packed:
         pack_panels(delta, 0, stride, batch, right, panels, columns)
-    height = block_rows(batch)
-    for first in range(rows[0], rows[1], height):
-        block = first, min(first + height, rows[1])
-        multiply_transposed(
-            reals(plan, layer.below), 0, layer.below_stride,
-            right if packed else delta, 0,
-            columns if packed else stride, batch * columns if packed else columns,
-            batch, reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,
-            block, panels, columns,
-            reals(plan, plan.left), worker * BLOCK, -lr if descend else 1.0, descend,
-        )  # fmt: skip
-        if not descend:
-            finish(plan, layer, block, panels, lr, corrections, training)
+    height, most = block_rows(batch, plan.itemsize), chunk(batch)
+    for k in range(0, batch, most):
+        terms = k, min(k + most, batch)
+        for first in range(rows[0], rows[1], height):
+            block = first, min(first + height, rows[1])
+            multiply_transposed(
+                below, 0, below_stride, numbers,
+                right if packed else delta, 0,
+                columns if packed else stride, batch * columns if packed else columns,
+                reals(plan, plan.theta if descend else plan.gradient), layer.weights, layer.D,
+                terms, block, panels, columns,
+                reals(plan, plan.left), worker * BLOCK, -lr if descend else 1.0, descend,
+            )  # fmt: skip
+            if terms[1] == batch and not descend:
+                finish(plan, layer, block, panels, lr, corrections, training)
 
 
 @kernel

@@ -1,7 +1,7 @@
 """What generated code is made of beside arithmetic: loops, choices, prefetches. LLVM by hand.
 
-The vectors that go through these loops are in tiles.py, runs.py and stored.py; nothing is loaded or
-computed here but what a loop needs to go on.
+The vectors that go through these loops are in vectors.py, runs.py and stored.py; nothing is loaded
+or computed here but what a loop needs to go on.
 """
 
 # ruff: noqa: ANN401 - see intrinsics.py
@@ -15,12 +15,12 @@ from llvmlite import ir
 from numba.core import cgutils as untyped_cgutils
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 cgutils: Any = untyped_cgutils
 
 
-def switch(builder: Any, number: Any, cases: dict[int, Callable[[], None]]) -> None:
+def switch(builder: Any, number: Any, cases: Mapping[int, Callable[[], None]]) -> None:
     """Emit a block for each upper bound, ascending; run the first whose bound is not below."""
     done = builder.append_basic_block("done")
     for bound, emit in cases.items():

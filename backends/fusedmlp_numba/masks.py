@@ -17,7 +17,7 @@ from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.runs import get, put
 from fusedmlp_numba.sizes import BOUNDS, MASK_ROWS, SPANS
 from fusedmlp_numba.sparse import lower_bound
-from fusedmlp_numba.tiles import GATHER_PANELS, masked_tiles
+from fusedmlp_numba.sparse_tiles import GATHER_PANELS, masked_tiles
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,8 @@ workers can share it. Every element is summed in one fixed order whatever the sh
 depends on how the work was cut. Operands are flat arrays with offsets; layout.py says what lies
 where. There are no activations and no layers here.
 
-Hazard: rows that lie a multiple of 4096 bytes apart share one set of the L1 cache and throw each
-other out. layout.py keeps them an odd number of cache lines apart.
+Hazard: rows, or tiles, that lie a multiple of 4096 bytes apart share one set of the L1 cache and
+throw each other out. They are kept an odd number of cache lines apart (``row_stride``).
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp_numba.caching import kernel
 from fusedmlp_numba.host import VECTORS
 from fusedmlp_numba.intrinsics import like, stay_small
+from fusedmlp_numba.layout import row_stride
 from fusedmlp_numba.runs import convert_run
 from fusedmlp_numba.sizes import BLOCK, DEPTH
 from fusedmlp_numba.tiles import (
+    FEW_ROWS,
+    OUTER_TERMS,
     TILE_ROWS,
+    add_outer,
     copy_column,
     copy_panel,
-    multiply_tile,
+    multiply_tiles,
     transpose_tile,
 )
 
 if TYPE_CHECKING:
-    from fusedmlp.types import FloatArray
+    from fusedmlp.types import FloatArray, IntArray
 
 PACKING_PANELS: Final = 4
 """Up to so many panels, reading the left operand where it lies is faster than packing it."""
@@ -43,10 +47,14 @@ def chunk(depth: int) -> int:
     return (depth + parts - 1) // parts
 
 
+tile_stride = kernel(row_stride)
+"""Elements from one packed tile to the next, for a tile's elements and the bytes of each."""
+
+
 @kernel
-def block_rows(depth: int) -> int:
-    """Rows of the left operand in one block: whole tiles."""
-    return max(1, BLOCK // (chunk(depth) * TILE_ROWS)) * TILE_ROWS
+def block_rows(depth: int, itemsize: int) -> int:
+    """Rows of the left operand in one block: whole tiles, which have room when packed."""
+    return max(1, BLOCK // tile_stride(chunk(depth) * TILE_ROWS, itemsize)) * TILE_ROWS
 
 
 @kernel
@@ -58,6 +66,9 @@ def tiles(
     a_row: int,
     a_column: int,
     a_tile: int,
+    numbers: IntArray,
+    number: int,
+    numbered: bool,
     B: FloatArray,
     b: int,
     b_row: int,
@@ -70,7 +81,7 @@ def tiles(
     alpha: float,
     accumulate: bool,
 ) -> None:
-    """C = α·A·B or C += α·A·B, tile by tile; parameters as in :func:`multiply_tile`.
+    """C = α·A·B or C += α·A·B, tile by tile; parameters as in :func:`multiply_tiles`.
 
     The only place with tiles in it, because their code is long. Tile n of A begins at
     ``a + n * a_tile``. One or two rows take more panels at once. Callers write a stride of 1 as
@@ -78,28 +89,31 @@ def tiles(
     """
     stay_small()
     factor = like(alpha, C)
-    group = 1 if rows > 2 else 6 - 2 * rows
+    group = 1 if numbered or rows > FEW_ROWS else 6 - 2 * rows
     for p in range(0, panels, group):
-        for n in range((rows + TILE_ROWS - 1) // TILE_ROWS):
-            multiply_tile(
-                min(TILE_ROWS, rows - n * TILE_ROWS),
-                min(group, panels - p),
-                A,
-                a + n * a_tile,
-                a_row,
-                a_column,
-                B,
-                b + p * b_panel,
-                b_row,
-                b_panel,
-                C,
-                c + n * TILE_ROWS * c_row + p * c_panel,
-                c_row,
-                c_panel,
-                depth,
-                factor,
-                accumulate,
-            )
+        multiply_tiles(
+            rows,
+            min(group, panels - p),
+            A,
+            a,
+            a_row,
+            a_column,
+            a_tile,
+            numbers,
+            number,
+            numbered,
+            B,
+            b + p * b_panel,
+            b_row,
+            b_panel,
+            C,
+            c + p * c_panel,
+            c_row,
+            c_panel,
+            depth,
+            factor,
+            accumulate,
+        )
 
 
 @kernel
@@ -107,6 +121,7 @@ def multiply(
     A: FloatArray,
     a: int,
     a_row: int,
+    numbers: IntArray,
     B: FloatArray,
     b: int,
     depth: int,
@@ -127,23 +142,29 @@ def multiply(
     ----------
     A, a, a_row
         (M, depth) from offset a, rows a_row apart.
+    numbers
+        Which row of A each row is in truth, where that is not its own number; else empty.
     B, b
         Panels (depth, columns) from offset b.
     C, c, c_row
         (M, N) from offset c, rows c_row apart.
     """
     stay_small()
-    height, terms = block_rows(depth), chunk(depth)
+    height, terms = block_rows(depth, A.itemsize), chunk(depth)
+    numbered = len(numbers) > 0
     for i in range(rows[0], rows[1], height):
         for k in range(0, depth, terms):
             tiles(
                 min(height, rows[1] - i),
                 panels[1] - panels[0],
                 A,
-                a + i * a_row + k,
+                a + k if numbered else a + i * a_row + k,
                 a_row,
                 like(1, depth),
-                TILE_ROWS * a_row,
+                0 if numbered else TILE_ROWS * a_row,
+                numbers,
+                i,
+                numbered,
                 B,
                 b + (panels[0] * depth + k) * columns,
                 columns,
@@ -163,14 +184,15 @@ def multiply_transposed(
     A: FloatArray,
     a: int,
     a_row: int,
+    numbers: IntArray,
     B: FloatArray,
     b: int,
     b_row: int,
     b_panel: int,
-    depth: int,
     C: FloatArray,
     c: int,
     height: int,
+    terms: tuple[int, int],
     rows: tuple[int, int],
     panels: tuple[int, int],
     columns: int,
@@ -179,66 +201,102 @@ def multiply_transposed(
     alpha: float,
     accumulate: bool,
 ) -> None:
-    """C = α·Aᵀ·B or C += α·Aᵀ·B with C in panels, for one block of its rows: dW, or a step of SGD.
+    """C = α·Aᵀ·B or C += α·Aᵀ·B with C in panels, for a chunk of the depth and a block of C's rows.
 
-    Sums over chunks of the depth are added to C in their order.
+    That is dW, or a step of SGD. Callers go through the chunks in their order, which is that of the
+    sums, and through the blocks within: a chunk of B is then read by all blocks while it is in the
+    L2 or L3 cache. All chunks but the first add to C.
 
     Parameters
     ----------
     A, a, a_row
         (depth, M) from offset a, rows a_row apart.
+    numbers
+        Which row of A each row is in truth, where that is not its own number; else empty.
     B, b, b_row, b_panel
         Row k of panel p at ``b + k * b_row + p * b_panel``.
     C, c, height
         Panels (height, columns) from offset c.
+    terms
+        Rows of A and B: at most ``chunk(depth)``, and at least one.
     rows
-        At most ``block_rows(depth)`` rows of C.
+        At most ``block_rows(depth, itemsize)`` rows of C.
     left, scratch
         Room for BLOCK elements, at an offset.
     """
     stay_small()
-    first, count, most = rows[0], rows[1] - rows[0], chunk(depth)
-    # Copying A into tiles costs about as much as the sums of a few panels gain by it.
-    packed = panels[1] - panels[0] > PACKING_PANELS
-    for k in range(0, depth, most):
-        terms = min(most, depth - k)
-        source = a + k * a_row + first
-        if packed:
-            pack_tiles(A, source, a_row, count, terms, left, scratch)
-        tiles(
-            count,
-            panels[1] - panels[0],
-            left if packed else A,
-            scratch if packed else source,
-            like(1, depth),
-            TILE_ROWS if packed else a_row,
-            TILE_ROWS * terms if packed else TILE_ROWS,
-            B,
-            b + k * b_row + panels[0] * b_panel,
-            b_row,
-            b_panel,
-            C,
-            c + (panels[0] * height + first) * columns,
-            columns,
-            height * columns,
-            terms,
-            alpha,
-            accumulate or k > 0,
-        )
+    first, count, depth = rows[0], rows[1] - rows[0], terms[1] - terms[0]
+    # Copying A into tiles costs about as much as the sums of a few panels gain by it; but a tile
+    # goes through A's rows by one stride.
+    packed = panels[1] - panels[0] > PACKING_PANELS or len(numbers) > 0
+    source = a + terms[0] * a_row + first
+    if depth <= OUTER_TERMS and len(numbers) == 0:
+        for p in range(panels[0], panels[1]):
+            add_outer(
+                count,
+                A,
+                source,
+                a_row,
+                B,
+                b + terms[0] * b_row + p * b_panel,
+                b_row,
+                C,
+                c + (p * height + first) * columns,
+                depth,
+                like(alpha, C),
+                accumulate or terms[0] > 0,
+            )
+        return
+    stride = tile_stride(TILE_ROWS * depth, A.itemsize)
+    if packed:
+        pack_tiles(A, a + first, a_row, numbers, terms, count, left, scratch, stride)
+    tiles(
+        count,
+        panels[1] - panels[0],
+        left if packed else A,
+        scratch if packed else source,
+        like(1, depth),
+        TILE_ROWS if packed else a_row,
+        stride if packed else TILE_ROWS,
+        numbers,
+        0,
+        False,
+        B,
+        b + terms[0] * b_row + panels[0] * b_panel,
+        b_row,
+        b_panel,
+        C,
+        c + (panels[0] * height + first) * columns,
+        columns,
+        height * columns,
+        depth,
+        alpha,
+        accumulate or terms[0] > 0,
+    )
 
 
 @kernel
 def pack_tiles(
-    A: FloatArray, a: int, a_row: int, rows: int, depth: int, left: FloatArray, scratch: int
+    A: FloatArray,
+    a: int,
+    a_row: int,
+    numbers: IntArray,
+    terms: tuple[int, int],
+    rows: int,
+    left: FloatArray,
+    scratch: int,
+    stride: int,
 ) -> None:
-    """Copy ``rows`` columns of a (depth, M) matrix into tiles (depth, TILE_ROWS); fill the last."""
+    """Copy ``rows`` columns of rows of a matrix into tiles (terms, TILE_ROWS); fill the last."""
     stay_small()
-    whole = rows // TILE_ROWS * TILE_ROWS
-    for k in range(depth):
-        source, target = a + k * a_row, scratch + k * TILE_ROWS
-        for i in range(0, whole, TILE_ROWS):
-            copy_column(left, target + i * depth, A, source + i)
-        convert_run(left, target + whole * depth, A, source + whole, rows - whole, 1)
+    whole = rows // TILE_ROWS
+    for k in range(terms[0], terms[1]):
+        row = numbers[k] if len(numbers) > 0 else k
+        source, target = a + row * a_row, scratch + (k - terms[0]) * TILE_ROWS
+        for n in range(whole):
+            copy_column(left, target + n * stride, A, source + n * TILE_ROWS)
+        last = whole * TILE_ROWS
+        convert_run(left, target + whole * stride, A, source + last, rows - last, 1)
 
 
 @kernel

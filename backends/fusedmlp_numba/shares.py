@@ -9,14 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp_numba.caching import kernel
-from fusedmlp_numba.host import CACHE_LINE
-from fusedmlp_numba.layout import LAYER
+from fusedmlp_numba.layout import LAYER, row_stride
+from fusedmlp_numba.sizes import IN_PLACE_ROWS
 from fusedmlp_numba.views import record
 
 if TYPE_CHECKING:
     from fusedmlp_numba.layout import Layer, Plan
+    from fusedmlp_numba.sources import Source
 
 LAYER_BYTES: Final = LAYER.itemsize
+
+stride_of = kernel(row_stride)
 
 
 @kernel
@@ -46,6 +49,12 @@ def shares(
 def by_rows(plan: Plan, workers: int) -> bool:
     """Whether the last layer's product is cut by rows: as its outputs and their deltas are."""
     return layer_at(plan, plan.depth - 1).panels < 2 * workers
+
+
+@kernel
+def in_place(source: Source, rows: int) -> bool:
+    """Whether the products of a batch of so many rows read its inputs where they lie."""
+    return source.in_place and rows >= IN_PLACE_ROWS
 
 
 @kernel
@@ -80,9 +89,8 @@ def delta_place(plan: Plan, number: int, worker: int, workers: int) -> tuple[int
     layer = layer_at(plan, number)
     if number > 0 or not alone(plan, workers):
         return layer.delta, layer.stride
-    line = CACHE_LINE // plan.itemsize
     columns = (layer.panels + workers - 1) // workers * plan.columns
-    stride = ((columns + line - 1) // line | 1) * line  # as row_stride of layout.py
+    stride = stride_of(columns, plan.itemsize)
     first, _ = share(layer.panels, worker, workers)
     start = worker * plan.rows * stride - first * plan.columns
     return layer.delta + start * plan.itemsize, stride

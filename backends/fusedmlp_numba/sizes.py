@@ -47,6 +47,10 @@ ELEMENTS: Final = {
     np.dtype(np.float64): DOUBLE,
 }
 
+IN_PLACE_ROWS: Final = 64
+"""Rows of a batch from which on products read them where they lie, if they can: of fewer, each has
+so little work that copying them first is faster."""
+
 SPANS: Final = 4
 """Stretches into which a sparse row's inputs are cut: the weights of one stay in the L1 cache."""
 

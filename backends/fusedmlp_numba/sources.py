@@ -15,6 +15,7 @@ import numpy as np
 
 from fusedmlp.backend import Data
 from fusedmlp.staging import HostData, is_sparse
+from fusedmlp_numba.host import IN_PLACE
 from fusedmlp_numba.layout import address, aligned, record_dtype
 from fusedmlp_numba.sizes import (
     CSR,
@@ -54,6 +55,8 @@ class Source(NamedTuple):
         How it is stored, and the type of its values: numbers of sizes.py.
     sparse
         Whether the first layer works on nonzero inputs only.
+    in_place
+        Whether its products can read dense inputs where they lie: they have the engine's type.
     capacity
         Entries that a sparse row may have.
     x
@@ -75,6 +78,7 @@ class Source(NamedTuple):
     kind: int
     element: int
     sparse: bool
+    in_place: bool
     capacity: int
     x: int
     indptr: int
@@ -166,6 +170,7 @@ def describe(host: HostData, form: Form) -> tuple[Source, tuple[object, ...]]:
         kind=kind,
         element=ELEMENTS[values.dtype],
         sparse=sparse,
+        in_place=IN_PLACE and not sparse and values.dtype == np.dtype(dtype),
         capacity=capacity,
         x=address(values),
         indptr=address(indptr),

@@ -15,8 +15,8 @@ from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.kernels import PIXEL_MAX
 from fusedmlp_numba.runs import convert_run, get, lowest_bit, put
 from fusedmlp_numba.sizes import BOUNDS, PIXELS, SPANS
+from fusedmlp_numba.sparse_tiles import GATHER_PANELS, gather_tiles
 from fusedmlp_numba.stored import MASK_LANES, nonzero_mask, take
-from fusedmlp_numba.tiles import GATHER_PANELS, gather_tiles
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,7 +25,7 @@ from fusedmlp_numba.layers import (
 )
 from fusedmlp_numba.layout import CALL, PLANS
 from fusedmlp_numba.narrow import narrow_gradients
-from fusedmlp_numba.shares import alone, by_rows, entry_place, layer_at, share
+from fusedmlp_numba.shares import alone, by_rows, entry_place, in_place, layer_at, share
 from fusedmlp_numba.sizes import (
     APPLY_ARGUMENTS,
     EVALUATE,
@@ -75,7 +75,7 @@ def delta_scale(plan: Plan, weight: float) -> float:
 def forward_pass(
     plan: Plan,
     source: Source,
-    batch: int,
+    order: IntArray,
     side: int,
     step: int,
     training: bool,
@@ -91,10 +91,10 @@ def forward_pass(
         transpose(plan, worker, workers)
     last = plan.depth - 1
     for number in range(last):
-        forward_layer(plan, source, number, batch, side, step, training, False, worker, workers)
+        forward_layer(plan, source, number, order, side, step, training, False, worker, workers)
         if not barrier(plan, workers):
             return False
-    forward_layer(plan, source, last, batch, side, step, training, False, worker, workers)
+    forward_layer(plan, source, last, order, side, step, training, False, worker, workers)
     return by_rows(plan, workers) or barrier(plan, workers)
 
 
@@ -145,7 +145,7 @@ def delta_pass(
 def backward_pass(
     plan: Plan,
     source: Source,
-    batch: int,
+    order: IntArray,
     side: int,
     lr: float,
     corrections: Float64Vector,
@@ -161,9 +161,9 @@ def backward_pass(
     for number in range(plan.depth - 1, -1, -1):
         # From a copy of Wᵀ, because the weights may already change while others need the old.
         if number > 0:
-            hand_down(plan, number, batch, worker, workers)
+            hand_down(plan, number, len(order), worker, workers)
         gradient_layer(
-            plan, source, number, batch, side, lr, corrections, training, worker, workers
+            plan, source, number, order, side, lr, corrections, training, worker, workers
         )
         own = number == 1 and alone(plan, workers)
         if number > 0 and not (own or barrier(plan, workers)):
@@ -198,15 +198,15 @@ def narrow_step(
 
 
 @kernel
-def runs_on(plan: Plan, source: Source, workers: int) -> bool:
+def runs_on(plan: Plan, source: Source, batch: int, workers: int) -> bool:
     """Whether a worker may begin a step while others are still in the one before.
 
     After the barrier behind delta[L], a worker then uses and changes nothing but its own units of
     the first hidden layer: their weights on both sides, a[1] and delta[1]. Its part of a
-    sparse batch is gathered before that barrier.
+    sparse batch is gathered before that barrier, and inputs in place need not be.
     """
     return (
-        source.sparse
+        (source.sparse or in_place(source, batch))
         and plan.depth > 1
         and alone(plan, workers)
         and layer_at(plan, 1).panels < workers
@@ -229,6 +229,8 @@ def inputs_ready(
     """
     if number > 0 and overlap:
         return True
+    if in_place(source, len(rows)):
+        return number == 0 or barrier(plan, workers)
     if number == 0 or not source.sparse:
         if number > 0 and not barrier(plan, workers):
             return False
@@ -250,7 +252,7 @@ def forward_apart(
     first, last = share(len(rows), worker, workers)
     gather(plan, source, rows, first, last, entry_place(plan, 0, worker))
     for layer in range(plan.depth):
-        forward_layer(plan, source, layer, len(rows), 0, 0, False, True, worker, workers)
+        forward_layer(plan, source, layer, rows, 0, 0, False, True, worker, workers)
     return True
 
 
@@ -264,7 +266,7 @@ def forward_together(
     gather_share(plan, source, rows, 0, worker, workers)
     if not barrier(plan, workers):
         return False
-    return forward_pass(plan, source, len(rows), 0, 0, False, worker, workers)
+    return forward_pass(plan, source, rows, 0, 0, False, worker, workers)
 
 
 @kernel
@@ -319,18 +321,16 @@ def batch_step(
     if task != TRAIN and task != GRADIENTS:
         return untrained_step(plan, source, task, rows, number, sums, outputs, worker, workers)
     side = number % 2
-    overlap = runs_on(plan, source, workers)
+    overlap = runs_on(plan, source, len(rows), workers)
     if not inputs_ready(plan, source, rows, number, overlap, worker, workers):
         return False
-    if not forward_pass(plan, source, len(rows), side, step, True, worker, workers):
+    if not forward_pass(plan, source, rows, side, step, True, worker, workers):
         return False
-    if overlap:
+    if overlap and source.sparse:
         gather_share(plan, source, upcoming, 1 - side, worker, workers)
     if not delta_pass(plan, source, rows, len(rows), sums, worker, workers):
         return False
-    if not backward_pass(
-        plan, source, len(rows), side, lr, corrections, task == TRAIN, worker, workers
-    ):
+    if not backward_pass(plan, source, rows, side, lr, corrections, task == TRAIN, worker, workers):
         return False
     if source.sparse and not overlap:
         gather_share(plan, source, upcoming, 1 - side, worker, workers)

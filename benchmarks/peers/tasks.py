@@ -62,6 +62,10 @@ AXES: Final = ("batch", "width", "depth", "density")
 SWEEP_FLOP: Final = 2e9
 """Work in one timed call of the sweep: some tens of milliseconds on a core."""
 
+SWEEP_SECONDS: Final = 0.4
+"""A turn of the sweep, eight stretches of which the median counts. For some 0.1 s after a pause, a
+virtual machine's processors may be slower than the gauge finds them before and after."""
+
 SWEEP_ROWS: Final = 16_384
 
 
@@ -82,4 +86,4 @@ def _sized(task: Task, name: str) -> Task:
     steps = int(SWEEP_FLOP / (task.flops_per_sample * task.batch_size))
     samples = min(max(steps, 4), 1_000) * task.batch_size
     rows = max(min(samples, SWEEP_ROWS), task.batch_size + 1)
-    return replace(task, name=name, rows=rows, samples=samples, seconds=0.1)
+    return replace(task, name=name, rows=rows, samples=samples, seconds=SWEEP_SECONDS)

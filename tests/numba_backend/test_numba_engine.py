@@ -3,6 +3,7 @@ mapped inputs, and the same bits for any number of workers."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
 from fusedmlp_numba import NumbaBackend, buffers, sources
 from fusedmlp_numba import engine as engine_module
 from fusedmlp_numba.backend import usable_cpus
-from fusedmlp_numba.sizes import FORWARD, FORWARD_ROWS, MASK_ROWS, TRAIN
+from fusedmlp_numba.host import IN_PLACE
+from fusedmlp_numba.sizes import DEPTH, FORWARD, FORWARD_ROWS, IN_PLACE_ROWS, MASK_ROWS, TRAIN
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem
 
@@ -106,13 +108,17 @@ def test_fifty_steps(optimizer, dtype, path):
     assert mine.state().step == theirs.state().step == 50
 
 
+@pytest.mark.parametrize("storage", ["uint8", "float64"])
+@pytest.mark.parametrize("batch_size", [2 * MASK_ROWS + 22, DEPTH + 70])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_batches_of_more_rows_than_a_mask_has_bits(optimizer, path):
-    task = problem((21, 18, 5), rows=300, storage="uint8")
-    options = {"steps": 4, "lr": 0.01, "batch_size": 2 * MASK_ROWS + 22}
+def test_batches_of_more_rows_than_a_mask_has_bits_or_a_sum_has_terms(
+    optimizer, batch_size, storage, path
+):
+    task = problem((21, 18, 5), rows=2 * batch_size, storage=storage)
+    options = {"steps": 4, "lr": 0.01, "batch_size": batch_size}
     mine, _, sums = trained(NumbaBackend(), task, optimizer, **options)
     theirs, _, expected = trained(NumpyBackend(), task, optimizer, **options)
-    bound = kernel_bound("float64", 150)
+    bound = kernel_bound("float64", batch_size)
     check_close("losses", sums.losses, expected.losses, bound)
     check_close("parameters", flat(mine.parameters()), flat(theirs.parameters()), bound)
 
@@ -212,6 +218,28 @@ def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, path):
         loss, found = built.loss_and_gradients(data, np.arange(30))
         results.append([*bits(built, sums), flat(found).tobytes(), loss.losses.tobytes(),
                         evaluation.losses.tobytes(), built.forward(task.x).tobytes()])  # fmt: skip
+    assert all(result == results[0] for result in results)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("sizes", [(40, 70, 33, 5), (5, 3, 2), (30, 150, 7)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_inputs_in_place_and_copied_give_the_same_bits(sizes, optimizer, monkeypatch):
+    """Of float32 where they lie, of float64 converted on the way; the epoch's rest is copied."""
+    monkeypatch.setattr(sources, "SPARSE_DENSITY", 0.0)
+    task, results = problem(sizes, rows=3 * IN_PLACE_ROWS + 7, dropout=0.2), []
+    for storage, threads in itertools.product(("float32", "float64"), (1, 2, 5)):
+        built, _ = engine(NumbaBackend(threads=threads), task, optimizer, dtype="float32",
+                          batch_size=IN_PLACE_ROWS)  # fmt: skip
+        x = task.x.astype(np.float32).astype(storage)
+        data = built.stage(x, task.y)
+        assert data.description.source.in_place is (IN_PLACE and storage == "float32")
+        rows = np.concatenate([order(len(x)), order(len(x))[::-1]])
+        sums = built.train_epoch(data, rows, np.full(-(-len(rows) // IN_PLACE_ROWS), 0.05))
+        losses, found = built.loss_and_gradients(data, rows[:IN_PLACE_ROWS])
+        evaluation, outputs = built.evaluate(data), built.forward(x)
+        results.append([*bits(built, sums), flat(found).tobytes(), losses.losses.tobytes(),
+                        evaluation.losses.tobytes(), outputs.tobytes()])  # fmt: skip
     assert all(result == results[0] for result in results)
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from fusedmlp.tolerance import check_close, kernel_bound
 from fusedmlp_numba import masks, packing, products, sparse
 from fusedmlp_numba.caching import OPTIONS
-from fusedmlp_numba.host import panel_columns
+from fusedmlp_numba.host import IN_PLACE, panel_columns
 from fusedmlp_numba.sizes import (
     BLOCK,
     BOUNDS,
@@ -39,9 +39,11 @@ from kernel_inputs import as_stored
 DTYPES = ("float32", "float64")
 GUARD = 64
 
-sizes = st.sampled_from([1, 2, 3, 5, 6, 7, 8, 11, 16, 17, 31, 33, 37, 64, 67, 130])
+sizes = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 17, 31, 33, 37, 64, 67, 130])
 heights = st.integers(1, 2 * TILE_ROWS + 1) | st.just(64)
+numbered = st.booleans() if IN_PLACE else st.just(False)
 updates = st.sampled_from([(1.0, False), (-0.25, False), (1.0, True), (-0.25, True)])
+in_order = np.empty(0, np.int64)
 few = settings(max_examples=30, deadline=None)
 
 
@@ -86,6 +88,16 @@ def cuts(n, at):
     return [(0, at), (at, n)] if 0 < at < n else [(0, n)]
 
 
+def scattered(A, numbered, rng):
+    """A's rows among others, and where they are: in order and alone, or not ``numbered``."""
+    if not numbered:
+        return A, in_order
+    numbers = rng.permutation(2 * len(A))[: len(A)]
+    among = np.full((2 * len(A), A.shape[1]), np.nan, A.dtype)
+    among[numbers] = A
+    return among, numbers
+
+
 def expected_update(before, product, update):
     alpha, accumulate = update
     return before + alpha * product if accumulate else alpha * product
@@ -93,9 +105,9 @@ def expected_update(before, product, update):
 
 @few
 @given(M=heights, K=sizes, N=sizes, update=updates, gap=st.sampled_from([0, 3]),
-       cut=st.integers(0, 130), seed=st.integers(0, 99))  # fmt: skip
+       cut=st.integers(0, 130), numbered=numbered, seed=st.integers(0, 99))  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_multiply(dtype, M, K, N, update, gap, cut, seed):
+def test_multiply(dtype, M, K, N, update, gap, cut, numbered, seed):
     rng = np.random.default_rng(seed)
     A, B = rng.normal(size=(M, K + gap)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns, panels = columns_of(dtype), in_panels(B, dtype)
@@ -103,6 +115,7 @@ def test_multiply(dtype, M, K, N, update, gap, cut, seed):
     # What lies between rows is neither read nor written; nor is C, where it is replaced, read.
     A[:, K:] = np.nan
     before = rng.normal(size=(M, width)).astype(dtype)
+    among, numbers = scattered(A, numbered, rng)
     results = []
     for rows, parts in ((cuts(M, 0), cuts(len(panels), 0)),
                         (cuts(M, cut % M), cuts(len(panels), cut % len(panels)))):  # fmt: skip
@@ -110,8 +123,8 @@ def test_multiply(dtype, M, K, N, update, gap, cut, seed):
         C = flat.reshape(M, width + gap)
         C[:, :width] = before if update[1] else np.nan
         for r, p in itertools.product(rows, parts):
-            run(products.multiply, A.ravel(), 0, K + gap, panels.ravel(), 0, K, flat, 0,
-                width + gap, r, p, columns, *update)  # fmt: skip
+            run(products.multiply, among.ravel(), 0, K + gap, numbers, panels.ravel(), 0, K, flat,
+                0, width + gap, r, p, columns, *update)  # fmt: skip
         assert_guards(cells)
         assert (C[:, width:] == 777).all()
         results.append(C[:, :width].copy())
@@ -130,7 +143,7 @@ def test_sums_longer_than_a_block_and_blocks_of_rows(dtype, K):
     columns, panels = columns_of(dtype), in_panels(B, dtype)
     width = len(panels) * columns
     C, parts = np.zeros((2, M * width), dtype)
-    arguments = A.ravel(), 0, K, panels.ravel(), 0, K
+    arguments = A.ravel(), 0, K, in_order, panels.ravel(), 0, K
     for update in ((0.5, False), (0.5, True)):
         run(products.multiply, *arguments, C, 0, width, (0, M), (0, len(panels)), columns, *update)
         for rows in ((0, 1), (1, 3), (3, 71), (71, M)):
@@ -142,9 +155,9 @@ def test_sums_longer_than_a_block_and_blocks_of_rows(dtype, K):
 
 @few
 @given(M=heights, K=sizes, N=sizes | st.just(300), update=updates, cut=st.integers(0, 130),
-       packed=st.booleans(), seed=st.integers(0, 99))  # fmt: skip
+       packed=st.booleans(), numbered=st.booleans(), seed=st.integers(0, 99))  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_multiply_transposed(dtype, M, K, N, update, cut, packed, seed):
+def test_multiply_transposed(dtype, M, K, N, update, cut, packed, numbered, seed):
     rng = np.random.default_rng(seed)
     A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns = columns_of(dtype)
@@ -162,13 +175,14 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, seed):
         right, steps = flat, (n * columns, columns)
     before = rng.normal(size=n * M * columns).astype(dtype)
     left_cells, left = guarded(BLOCK, dtype)
+    among, numbers = scattered(A, numbered, rng)
     results = []
     for rows, parts in ((cuts(M, 0), cuts(n, 0)), (cuts(M, cut % M), cuts(n, cut % n))):
         cells, C = guarded(n * M * columns, dtype)
         C[:] = before if update[1] else np.nan
         for r, p in itertools.product(rows, parts):
-            run(products.multiply_transposed, A.ravel(), 0, M, right, 0, *steps, K, C, 0, M,
-                r, p, columns, left, 0, *update)  # fmt: skip
+            run(products.multiply_transposed, among.ravel(), 0, M, numbers, right, 0, *steps, C, 0,
+                M, (0, K), r, p, columns, left, 0, *update)  # fmt: skip
         assert_guards(cells)
         assert_guards(left_cells)
         results.append(C.copy())
@@ -184,19 +198,31 @@ def test_multiply_transposed_over_a_long_batch(dtype, N):
     K, M = DEPTH + 70, 13
     A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns, panels = columns_of(dtype), in_panels(B, dtype)
-    n = len(panels)
-    assert run(products.block_rows, K) % TILE_ROWS == 0
-    assert run(products.block_rows, K) * run(products.chunk, K) <= BLOCK
+    n, most = len(panels), run(products.chunk, K)
     left, results = np.empty(BLOCK, dtype), []
     for parts in ([(0, n)], [(p, p + 1) for p in range(n)]):
         C = np.zeros(M * columns * n, dtype)
-        for p in parts:
-            run(products.multiply_transposed, A.ravel(), 0, M, panels.ravel(), 0, columns,
-                K * columns, K, C, 0, M, (0, M), p, columns, left, 0, 1.0, True)  # fmt: skip
+        for first, p in itertools.product(range(0, K, most), parts):
+            run(products.multiply_transposed, A.ravel(), 0, M, in_order, panels.ravel(), 0, columns,
+                K * columns, C, 0, M, (first, min(first + most, K)), (0, M), p, columns, left, 0,
+                1.0, True)  # fmt: skip
         results.append(C)
     check_close("product", from_panels(results[0].reshape(n, M, columns), N), A.T @ B,
                 kernel_bound(dtype, K))  # fmt: skip
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blocks_of_packed_tiles_fit_their_room_and_share_no_cache_sets(dtype):
+    itemsize = np.dtype(dtype).itemsize
+    for depth in (1, 64, DEPTH, DEPTH + 1, 3 * DEPTH - 1):
+        rows, terms = run(products.block_rows, depth, itemsize), run(products.chunk, depth)
+        stride = run(products.tile_stride, TILE_ROWS * terms, itemsize)
+        assert rows % TILE_ROWS == 0
+        assert rows > 0
+        assert TILE_ROWS * terms <= stride
+        assert rows // TILE_ROWS * stride <= BLOCK
+        assert stride * itemsize % 128 == 64  # an odd number of lines
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -413,11 +439,16 @@ def touch_the_ends():
         A, B = end(rng.normal(size=M * K).astype(dtype)), end(np.ones(n * K * columns, dtype))
         left, square = end(np.empty(BLOCK, dtype)), end(np.ones(n * M * columns, dtype))
         for update in ((1.0, False), (1.0, True)):
-            run(products.multiply, A, 0, K, B, 0, K, square, 0, n * columns, (0, M), (0, n),
-                columns, *update)  # fmt: skip
-            scratch = BLOCK - -(-M // TILE_ROWS) * TILE_ROWS * K
-            run(products.multiply_transposed, A, 0, M, B, 0, n * columns, columns, K, square, 0,
-                M, (0, M), (0, n), columns, left, scratch, *update)  # fmt: skip
+            backwards = end(np.arange(M)[::-1].copy())
+            for numbers in (in_order, backwards) if IN_PLACE else (in_order,):
+                run(products.multiply, A, 0, K, numbers, B, 0, K, square, 0, n * columns, (0, M),
+                    (0, n), columns, *update)  # fmt: skip
+            stride = run(products.tile_stride, TILE_ROWS * K, A.itemsize)
+            scratch = BLOCK - (-(-M // TILE_ROWS) - 1) * stride - TILE_ROWS * K
+            for numbers in (in_order, end(np.arange(K)[::-1].copy())):
+                run(products.multiply_transposed, A, 0, M, numbers, B, 0, n * columns, columns,
+                    square, 0, M, (0, K), (0, M), (0, n), columns, left, scratch,
+                    *update)  # fmt: skip
         run(products.pack_panels, B, 0, n * columns, K, end(B), (0, n), columns)
         turned = end(np.empty(-(-K // columns) * N * columns, dtype))
         run(products.transpose_panels, B, 0, K, N, turned, 0, (0, -(-K // columns)), columns)
