@@ -56,9 +56,9 @@ def coverage(session: nox.Session) -> None:
 def targets(session: nox.Session) -> None:
     """Run the Numba engine's tests, compiled for other processors than this one (x86-64 only).
 
-    All on one process for each processor, side by side: so nothing is compiled twice. Where this
-    machine has the same vectors, ``tests`` has run the same code already. The tests of compiled
-    files choose processors themselves.
+    Two processes side by side: each runs all for one processor, so that nothing is compiled twice.
+    Where this machine has the same vectors as one, ``tests`` has run the same code already, and the
+    two share what is left. The tests of compiled files choose processors themselves.
     """
     install(session, "pytest")
     host, processes = session.run("python", "-c", VECTOR_BYTES, silent=True), []
@@ -68,11 +68,14 @@ def targets(session: nox.Session) -> None:
             session.log(f"{name} has the vectors of this machine, for which the tests run anyway")
             continue
         settings = "//".join(f"env:{key}={value}" for key, value in env.items())
-        processes.append(f"--tx=popen//{settings}")
+        processes.append(f"popen//{settings}")
+    if len(processes) == 1:
+        processes = ["--dist=loadfile", f"--tx=2*{processes[0]}"]
+    else:
+        processes = ["--dist=each", *(f"--tx={process}" for process in processes)]
     session.run(
         "pytest",
         "-q",
-        "--dist=each",
         *processes,
         "-m",
         "not slow and not gpu",
