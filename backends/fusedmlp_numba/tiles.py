@@ -88,7 +88,8 @@ def multiply_tiles(
 ) -> tuple[Any, Emit]:
     """Tiles of a product, one below the other, C = α·A·B or C += α·A·B, sums held in registers.
 
-    They are looped over here because a tile of short sums takes little longer than its addresses.
+    They are looped over here because a tile of short sums takes little longer than its addresses,
+    and whole ones are apart from the last because clamped rows make more of these.
     Every element is summed in the order of k, from zero: the result does not depend on how rows
     and columns were cut.
 
@@ -161,8 +162,8 @@ def multiply_tiles(
         rest = builder.sub(rows, builder.mul(whole, height))
 
         def all_tiles(shapes: dict[int, tuple[int, int]], by_number: bool) -> None:
-            def last(rows: int, width: int) -> None:
-                tile(whole, _clamped(builder, rest, rows), width, by_number)
+            def last(most: int, width: int) -> None:
+                tile(whole, _clamped(builder, rest, most), width, by_number)
 
             with (
                 builder.if_then(builder.icmp_signed(">", whole, zero)),
@@ -174,8 +175,8 @@ def multiply_tiles(
                 switch(builder, rest, cases)
 
         if IN_PLACE:
-            with builder.if_else(numbered) as (by_number, in_order):
-                with by_number:
+            with builder.if_else(numbered) as (scattered, in_order):
+                with scattered:
                     all_tiles({n: (n, 1) for n in TILES if n > FEW_ROWS}, by_number=True)
                 with in_order:
                     all_tiles(TILES, by_number=False)
@@ -204,8 +205,8 @@ def add_outer(
 ) -> tuple[Any, Emit]:
     """One panel of a product of few terms, C = α·A·B or C += α·A·B, with all of B in registers.
 
-    A tile would load and store six rows of C for as many terms, one phase after the other; here
-    the processor is at several rows at once. Sums have the same bits as in tiles.
+    A tile loads, sums and stores six rows of C, one phase after the other; here the processor is at
+    several rows at once. Sums have the same bits as in tiles.
 
     Parameters
     ----------
