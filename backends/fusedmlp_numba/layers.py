@@ -91,7 +91,11 @@ def transpose(plan: Plan, worker: int, workers: int) -> None:
 def layer_inputs(
     plan: Plan, source: Source, number: int, order: IntArray
 ) -> tuple[FloatArray, int, IntArray]:
-    """Return a[l], its row stride, and which of its rows are the batch's: empty if the first B."""
+    """Return a[l], its row stride, and which of its rows are the batch's.
+
+    The numbers are (B,), or (0,) where the batch is a[l]'s first B rows. a[0] is (N, D) where it
+    is read in place, all else (B, width).
+    """
     layer = layer_at(plan, number)
     if number == 0 and in_place(source, len(order)):
         return reals(plan, source.x), layer.D, order

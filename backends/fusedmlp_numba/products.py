@@ -287,7 +287,11 @@ def pack_tiles(
     scratch: int,
     stride: int,
 ) -> None:
-    """Copy ``rows`` columns of rows of a matrix into tiles (terms, TILE_ROWS); fill the last."""
+    """Copy columns of a matrix into tiles (depth, TILE_ROWS), ``stride`` apart.
+
+    ``rows`` columns of its rows ``terms``, whose numbers are looked up where there are any. The
+    last tile's other columns are left as they were: no product reads them.
+    """
     stay_small()
     whole = rows // TILE_ROWS
     for k in range(terms[0], terms[1]):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LAYER_BYTES: Final = LAYER.itemsize
 
 stride_of = kernel(row_stride)
+"""Elements from one row to the next, for its width and an element's bytes."""
 
 
 @kernel
