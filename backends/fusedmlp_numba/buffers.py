@@ -89,9 +89,8 @@ class Buffers:
         self._kept = [
             np.zeros(rows * stride if network.dropout else 0, np.uint8) for stride in above
         ]
-        self._transposed = [
-            self._floats(int(H * width)) for H, width in zip(sizes[2:], widths[1:-1], strict=True)
-        ]
+        # One for all layers: by the time that it is needed again, it is still in a cache.
+        self._transposed = self._floats(int(max(sizes[2:] * widths[1:-1], default=0)))
         self._left = self._floats(BLOCK * threads + ALIGNMENT)
         self._most_panels = int(widths[1:].max()) // self.shape.columns
         self._right = self._floats(rows * (self._most_panels + threads) * self.shape.columns)
@@ -142,7 +141,6 @@ class Buffers:
         shape, strides = self.shape, self._strides
         below = [self._x, *self._a]
         above = [*self._a, self._delta[-1]]
-        transposed = [None, *self._transposed]
         layers = [
             Layer(
                 D=int(shape.sizes[n]),
@@ -151,7 +149,6 @@ class Buffers:
                 width=int(shape.widths[n + 1]),
                 weights=int(shape.weights[n]),
                 bias=int(shape.biases[n]),
-                transposed=address(transposed[n]),
                 below=address(below[n]),
                 below_stride=strides[n],
                 a=address(above[n]),
@@ -173,6 +170,7 @@ class Buffers:
             gradient=address(self.gradient),
             first=slots[0],
             second=slots[1],
+            transposed=address(self._transposed),
             left=address(self._left),
             right=address(self._right),
             most_panels=self._most_panels,

@@ -75,16 +75,13 @@ if TYPE_CHECKING:
 
 
 @kernel
-def transpose(plan: Plan, worker: int, workers: int) -> None:
-    """Copy a worker's share of every Wᵀ that the backward pass needs."""
-    theta = reals(plan, plan.theta)
-    for number in range(1, plan.depth):
-        layer = layer_at(plan, number)
-        panels = share(layer_at(plan, number - 1).panels, worker, workers)
-        transpose_panels(
-            theta, layer.weights, layer.D, layer.H, reals(plan, layer.transposed), 0,
-            panels, plan.columns,
-        )  # fmt: skip
+def transpose(plan: Plan, number: int, worker: int, workers: int) -> None:
+    """Copy a worker's share of W[l]ᵀ, for l > 0: its panels are those of the layer below."""
+    layer = layer_at(plan, number)
+    transpose_panels(
+        reals(plan, plan.theta), layer.weights, layer.D, layer.H, reals(plan, plan.transposed), 0,
+        share(layer_at(plan, number - 1).panels, worker, workers), plan.columns,
+    )  # fmt: skip
 
 
 @kernel
@@ -196,14 +193,17 @@ def write_outputs(plan: Plan, out: FloatArray, worker: int, workers: int) -> Non
 
 @kernel
 def hand_down(plan: Plan, number: int, batch: int, worker: int, workers: int) -> None:
-    """Compute a worker's share of delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]), for l > 0."""
+    """Compute a worker's share of delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]), for l > 0.
+
+    W[l]ᵀ is there: the worker's panels of it, or all of it where its share is rows.
+    """
     layer, under = layer_at(plan, number), layer_at(plan, number - 1)
     rows, panels = shares(batch, under.panels, worker, workers)
     place, stride = delta_place(plan, number - 1, worker, workers)
     in_order = part(vector(plan.sync, INTS), 0, 0)  # no numbers: delta is the batch's
     multiply(
         reals(plan, layer.delta), 0, layer.stride, in_order,
-        reals(plan, layer.transposed), 0, layer.H,
+        reals(plan, plan.transposed), 0, layer.H,
         reals(plan, place), 0, stride, rows, panels, plan.columns, 1.0, False,
     )  # fmt: skip
     hidden_delta(

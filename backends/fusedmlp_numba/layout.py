@@ -42,8 +42,6 @@ class Layer(NamedTuple):
         Panels of the outputs, and their columns.
     weights, bias
         Offsets in the flat parameters.
-    transposed
-        Address of Wᵀ in panels; 0 for the first layer, below which no delta is handed.
     below, below_stride
         Address and row length of a[l] (B, D).
     a, delta, kept, stride
@@ -57,7 +55,6 @@ class Layer(NamedTuple):
     width: int
     weights: int
     bias: int
-    transposed: int
     below: int
     below_stride: int
     a: int
@@ -79,6 +76,8 @@ class Plan(NamedTuple):
         Columns of a panel, and bytes of an element.
     theta, gradient, first, second
         Addresses of parameters, gradients, and the optimizer's slots.
+    transposed
+        Address of Wᵀ in panels, one layer's after the other's.
     left, right, most_panels
         Addresses of operands of products, packed: a block for each worker, and the delta in
         panels; and the panels of the widest layer.
@@ -114,6 +113,7 @@ class Plan(NamedTuple):
     gradient: int
     first: int
     second: int
+    transposed: int
     left: int
     right: int
     most_panels: int

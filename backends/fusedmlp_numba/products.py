@@ -336,18 +336,17 @@ def transpose_panels(
     """Write panels (H, columns) of Wᵀ from panels (D, columns) of W; columns beyond D get zeros."""
     stay_small()
     lanes = columns // VECTORS
-    for q in range(panels[0], panels[1]):
-        for h in range(0, H, lanes):
-            source = w + h // columns * D * columns + h % columns
-            target = t + (q * H + h) * columns
-            for d in range(q * columns, min((q + 1) * columns, D), lanes):
+    # In the order of W, which may come from memory, and line by line on both sides.
+    for h in range(0, H, columns):
+        source = w + h * D
+        for d in range(panels[0] * columns, panels[1] * columns, lanes):
+            target = t + (d // columns * H + h) * columns + d % columns
+            for k in range(0, min(columns, H - h), lanes):
                 transpose_tile(
                     W,
-                    source + d * columns,
-                    columns,
+                    source + min(d, D - 1) * columns + k,
                     min(lanes, D - d),
                     out,
-                    target + d - q * columns,
-                    columns,
-                    min(lanes, H - h),
+                    target + k * columns,
+                    min(lanes, H - h - k),
                 )

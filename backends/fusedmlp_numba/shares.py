@@ -65,6 +65,15 @@ def alone(plan: Plan, workers: int) -> bool:
 
 
 @kernel
+def own_units(plan: Plan, workers: int) -> bool:
+    """Whether each worker changes the weights of its own units of the first hidden layer only.
+
+    That is on both sides of them: of the second layer, too few panels are cut by rows.
+    """
+    return alone(plan, workers) and layer_at(plan, 1).panels < workers
+
+
+@kernel
 def unit_rows(plan: Plan, number: int, worker: int, workers: int) -> tuple[int, int]:
     """Return a worker's part of a layer's rows: its own units of the layer below, if any is."""
     D = layer_at(plan, number).D

@@ -25,7 +25,7 @@ from fusedmlp_numba.layers import (
 )
 from fusedmlp_numba.layout import CALL, PLANS
 from fusedmlp_numba.narrow import narrow_gradients
-from fusedmlp_numba.shares import alone, by_rows, entry_place, in_place, layer_at, share
+from fusedmlp_numba.shares import by_rows, entry_place, in_place, layer_at, own_units, share
 from fusedmlp_numba.sizes import (
     APPLY_ARGUMENTS,
     EVALUATE,
@@ -85,10 +85,8 @@ def forward_pass(
     """Fill the activations and the last product for a batch; False where a worker has failed.
 
     Where :func:`~fusedmlp_numba.shares.by_rows` holds, each worker has its own rows of the last
-    product only. In training, Wᵀ is made by the way.
+    product only.
     """
-    if training:
-        transpose(plan, worker, workers)
     last = plan.depth - 1
     for number in range(last):
         forward_layer(plan, source, number, order, side, step, training, False, worker, workers)
@@ -159,16 +157,27 @@ def backward_pass(
     delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]).
     """
     for number in range(plan.depth - 1, -1, -1):
-        # From a copy of Wᵀ, because the weights may already change while others need the old.
-        if number > 0:
-            hand_down(plan, number, len(order), worker, workers)
+        if number > 0 and not delta_below(plan, number, len(order), worker, workers):
+            return False
         gradient_layer(
             plan, source, number, order, side, lr, corrections, training, worker, workers
         )
-        own = number == 1 and alone(plan, workers)
-        if number > 0 and not (own or barrier(plan, workers)):
-            return False
     return True
+
+
+@kernel
+def delta_below(plan: Plan, number: int, batch: int, worker: int, workers: int) -> bool:
+    """Fill delta[l] from delta[l + 1] and W[l], for l > 0; False where a worker has failed.
+
+    W[l] is turned round only now, and its gradient follows at once: it comes into the cache once.
+    """
+    transpose(plan, number, worker, workers)
+    by_panels = layer_at(plan, number - 1).panels >= workers
+    if not (by_panels or barrier(plan, workers)):
+        return False
+    hand_down(plan, number, batch, worker, workers)
+    # Weights that others may still read must not change, nor Wᵀ: the next layer's goes there.
+    return (number == 1 and own_units(plan, workers)) or barrier(plan, workers)
 
 
 @kernel
@@ -205,12 +214,7 @@ def runs_on(plan: Plan, source: Source, batch: int, workers: int) -> bool:
     the first hidden layer: their weights on both sides, a[1] and delta[1]. Its part of a
     sparse batch is gathered before that barrier, and inputs in place need not be.
     """
-    return (
-        (source.sparse or in_place(source, batch))
-        and plan.depth > 1
-        and alone(plan, workers)
-        and layer_at(plan, 1).panels < workers
-    )
+    return (source.sparse or in_place(source, batch)) and own_units(plan, workers)
 
 
 @kernel

@@ -21,13 +21,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
-from llvmlite import ir
 from numba import types
 
 from fusedmlp_numba.host import IN_PLACE, VECTOR_BYTES, VECTORS
 from fusedmlp_numba.intrinsics import data_of, intrinsic
 from fusedmlp_numba.loops import emitted_loop, switch
-from fusedmlp_numba.vectors import Vectors, steps
+from fusedmlp_numba.vectors import Vectors, shuffled, steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +48,10 @@ makes one row of one panel as slow as four."""
 
 OUTER_TERMS: Final = 4
 """Terms of which a panel's rows of B, two registers each, stay in registers beside all else."""
+
+PART_BYTES: Final = 16
+"""Bytes of the parts of a register within which shuffles are cheap: across them, values are put in
+their places by loads."""
 
 FEW_ROWS: Final = 2
 """Up to so many rows, a tile has several panels."""
@@ -290,59 +293,73 @@ def copy_panel(typingctx: Any, target: Any, at: Any, source: Any, start: Any) ->
 
 @intrinsic
 def transpose_tile(
-    typingctx: Any,
-    W: Any,
-    w: Any,
-    w_row: Any,
-    rows: Any,
-    out: Any,
-    t: Any,
-    t_row: Any,
-    columns: Any,
+    typingctx: Any, W: Any, w: Any, rows: Any, out: Any, t: Any, columns: Any
 ) -> tuple[Any, Emit]:
-    """out[t + j * t_row + i] = W[w + i * w_row + j] for a square of one register's lanes a side.
+    """out[t + j * c + i] = W[w + i * c + j] for a square of one register's lanes a side.
 
-    Where ``rows`` or ``columns``, at least 1, are fewer than the lanes: only so many rows of W are
-    read, the lanes of out beyond them become zero; and only so many rows of out are written.
+    ``c`` is the columns of a panel, on both sides. Where ``rows`` or ``columns`` are fewer than the
+    lanes: only so many rows of W are read, at least one, but the lanes of out beyond ``rows``, if
+    need be all, become zero; and only so many rows of out are written, at least one.
     """
     word = types.intp
-    signature = types.void(W, word, word, word, out, word, word, word)
+    signature = types.void(W, word, word, out, word, word)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        W, w, w_row, rows, out, t, t_row, columns = arguments
+        W, w, rows, out, t, columns = arguments
+        kind = signature.args[0].dtype
         W = data_of(context, builder, signature.args[0], W)
-        out = data_of(context, builder, signature.args[4], out)
-        v = Vectors(context, builder, signature.args[0].dtype)
-        square = []
-        for i, at in enumerate(steps(builder, w, w_row, _clamped(builder, rows, v.lanes))):
-            inside = builder.icmp_signed("<", rows.type(i), rows)
-            square.append(builder.select(inside, v.load(W, at), v.zero))
-        # Exchange the off-diagonal quarters of ever larger squares of lanes.
-        side = 1
-        while side < v.lanes:
-            masks = [
-                ir.Constant(
-                    ir.VectorType(ir.IntType(32), v.lanes),
-                    [
-                        lane - side + (0 if half == 0 else side) + v.lanes
-                        if lane & side
-                        else lane + (0 if half == 0 else side)
-                        for lane in range(v.lanes)
-                    ],
+        out = data_of(context, builder, signature.args[3], out)
+        v = Vectors(context, builder, kind)
+        part = Vectors(context, builder, kind, PART_BYTES // v.itemsize)
+        c, side = w.type(VECTORS * v.lanes), w.type(v.lanes)
+
+        def transpose(lines: list[Any], targets: list[Any], inside: list[Any] | None) -> None:
+            """Emit all of it for these rows of W and out; zeros stand for rows not inside."""
+            starts = steps(builder, w, c, lines)
+            square = []
+            for first in range(0, v.lanes, part.lanes):
+                parts = [part.load(W, builder.add(at, w.type(first))) for at in starts]
+                if inside is not None:
+                    parts = [
+                        builder.select(there, value, part.zero)
+                        for there, value in zip(inside, parts, strict=True)
+                    ]
+                joined = [v.joined(parts[i :: part.lanes]) for i in range(part.lanes)]
+                square += _exchanged(builder, joined, v.lanes)
+            # From the last row to the first: one not wanted is overwritten by the last one that is.
+            for value, at in reversed(
+                list(zip(square, steps(builder, t, c, targets), strict=True))
+            ):
+                v.store(value, out, at)
+
+        whole = builder.and_(
+            builder.icmp_signed(">=", rows, side), builder.icmp_signed(">=", columns, side)
+        )
+        numbers = [w.type(i) for i in range(v.lanes)]
+        with builder.if_else(whole) as (square, edge):
+            with square:
+                transpose(numbers, numbers, None)
+            with edge:
+                some = builder.select(builder.icmp_signed(">", rows, w.type(0)), rows, w.type(1))
+                transpose(
+                    _clamped(builder, some, v.lanes),
+                    _clamped(builder, columns, v.lanes),
+                    [builder.icmp_signed("<", i, rows) for i in numbers],
                 )
-                for half in range(2)
-            ]
-            for i in range(v.lanes):
-                if not i & side:
-                    pair = square[i], square[i + side]
-                    square[i], square[i + side] = (
-                        builder.shuffle_vector(*pair, mask) for mask in masks
-                    )
-            side *= 2
-        # From the last row to the first: a row that is not wanted is overwritten by the last one.
-        targets = steps(builder, t, t_row, _clamped(builder, columns, v.lanes))
-        for value, at in reversed(list(zip(square, targets, strict=True))):
-            v.store(value, out, at)
         return context.get_dummy_value()
 
     return signature, emit
+
+
+def _exchanged(builder: Any, square: list[Any], lanes: int) -> list[Any]:
+    """Transpose vectors in every part: exchange off-diagonal quarters of ever larger squares."""
+    square, side = list(square), 1
+    while side < len(square):
+        low = [lane + lanes - side if lane & side else lane for lane in range(lanes)]
+        high = [lane + lanes if lane & side else lane + side for lane in range(lanes)]
+        for i in range(len(square)):
+            if not i & side:
+                pair = square[i], square[i + side]
+                square[i], square[i + side] = (shuffled(builder, *pair, m) for m in (low, high))
+        side *= 2
+    return square

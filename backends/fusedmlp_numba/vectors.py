@@ -21,7 +21,7 @@ from fusedmlp_numba.host import CACHE_LINE, VECTOR_BYTES, VECTORS
 from fusedmlp_numba.loops import prefetch_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 cgutils: Any = untyped_cgutils
 
@@ -48,8 +48,15 @@ class Vectors:
         """Give a number to every lane."""
         lane = ir.IntType(32)
         first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), value, lane(0))
-        mask = ir.Constant(ir.VectorType(lane, self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(first, first, mask)
+        return shuffled(self.builder, first, first, [0] * self.lanes)
+
+    def joined(self, parts: list[Any]) -> Any:
+        """Make one vector of shorter ones, whose number is a power of 2, one behind the other."""
+        while len(parts) > 1:
+            lanes = range(2 * parts[0].type.count)
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [shuffled(self.builder, low, high, lanes) for low, high in pairs]
+        return parts[0]
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         """x·y + z, rounded once where the host can."""
@@ -105,6 +112,12 @@ class Vectors:
     def _pointer(self, base: Any, offset: Any) -> Any:
         pointer = self.builder.gep(base, [offset])
         return self.builder.bitcast(pointer, self.vector.as_pointer())
+
+
+def shuffled(builder: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
+    """Make a vector of lanes of x and, numbered on from there, of y."""
+    kind = ir.VectorType(ir.IntType(32), len(lanes))
+    return builder.shuffle_vector(x, y, ir.Constant(kind, list(lanes)))
 
 
 def steps(builder: Any, start: Any, step: Any, numbers: Iterable[Any]) -> list[Any]:
