@@ -1,10 +1,10 @@
 """What Numba cannot say in Python, and all of this package needs: types, atomics. LLVM by hand.
 
-LLVM's instructions are written here, in lanes.py (vectors as values), tiles.py, sparse_tiles.py,
-vectors.py and loops.py (tiles of products), runs.py and stored.py (stretches of memory) and
-views.py (arrays over addresses), and nowhere else. Each intrinsic's docstring gives its meaning as
-Python would write it; kernels use them as plain functions. No formula and no loop is here, and
-nothing here checks bounds.
+LLVM's instructions are written here, in lanes.py (vectors as values), tiles.py, copies.py,
+sparse_tiles.py, vectors.py and loops.py (tiles of products), runs.py and stored.py (stretches of
+memory) and views.py (arrays over addresses), and nowhere else. Each intrinsic's docstring gives its
+meaning as Python would write it; kernels use them as plain functions. No formula and no loop is
+here, and nothing here checks bounds.
 
 Hazard: Numba caches what calls an intrinsic without looking at the intrinsic's body. native.py
 hashes all files of this package for that reason.

@@ -14,21 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp_numba.caching import kernel
+from fusedmlp_numba.copies import copy_column, copy_panel, transpose_tile
 from fusedmlp_numba.host import VECTORS
 from fusedmlp_numba.intrinsics import like, stay_small
 from fusedmlp_numba.layout import row_stride
 from fusedmlp_numba.runs import convert_run
 from fusedmlp_numba.sizes import BLOCK, DEPTH
-from fusedmlp_numba.tiles import (
-    FEW_ROWS,
-    OUTER_TERMS,
-    TILE_ROWS,
-    add_outer,
-    copy_column,
-    copy_panel,
-    multiply_tiles,
-    transpose_tile,
-)
+from fusedmlp_numba.tiles import FEW_ROWS, OUTER_TERMS, TILE_ROWS, add_outer, multiply_tiles
 
 if TYPE_CHECKING:
     from fusedmlp.types import FloatArray, IntArray

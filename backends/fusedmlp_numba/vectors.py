@@ -123,3 +123,10 @@ def shuffled(builder: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
 def steps(builder: Any, start: Any, step: Any, numbers: Iterable[Any]) -> list[Any]:
     """Return start + n·step for each n."""
     return [builder.add(start, builder.mul(n, step)) for n in numbers]
+
+
+def clamped(builder: Any, count: Any, most: int) -> list[Any]:
+    """0 to most − 1, but from ``count`` on count − 1 again."""
+    last = builder.sub(count, count.type(1))
+    numbers = [count.type(n) for n in range(most)]
+    return [builder.select(builder.icmp_signed("<", n, last), n, last) for n in numbers]
