@@ -20,9 +20,8 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 COVERAGE_FLOOR = 90
 
-PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
-"""A process for each core; whole files, because fixtures that compile are theirs. In the order of
-their names: xdist's own leaves files of few tests to the end, which here are the longest."""
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+"""A process for each core; whole files, because fixtures that compile are theirs."""
 
 TARGETS = {"generic": "", "haswell": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt"}
 """Processors, with their features, that the Numba engine is also compiled for: 16-byte vectors, and
