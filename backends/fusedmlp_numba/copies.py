@@ -104,8 +104,8 @@ def transpose_tile(
             builder.icmp_signed(">=", rows, side), builder.icmp_signed(">=", columns, side)
         )
         numbers = [w.type(i) for i in range(v.lanes)]
-        with builder.if_else(whole) as (square, edge):
-            with square:
+        with builder.if_else(whole) as (inner, edge):
+            with inner:
                 transpose(numbers, numbers, None)
             with edge:
                 some = builder.select(builder.icmp_signed(">", rows, w.type(0)), rows, w.type(1))

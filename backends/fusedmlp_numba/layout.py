@@ -77,7 +77,7 @@ class Plan(NamedTuple):
     theta, gradient, first, second
         Addresses of parameters, gradients, and the optimizer's slots.
     transposed
-        Address of Wᵀ in panels, one layer's after the other's.
+        Address of W[l]ᵀ (H, D) in panels, of one layer at a time.
     left, right, most_panels
         Addresses of operands of products, packed: a block for each worker, and the delta in
         panels; and the panels of the widest layer.
