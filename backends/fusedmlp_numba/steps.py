@@ -169,7 +169,8 @@ def backward_pass(
 def delta_below(plan: Plan, number: int, batch: int, worker: int, workers: int) -> bool:
     """Fill delta[l] from delta[l + 1] and W[l], for l > 0; False where a worker has failed.
 
-    W[l] is turned round only now, and its gradient follows at once: it comes into the cache once.
+    W[l] (H, K) is transposed only now, and its gradient follows at once, so that the whole pass
+    brings it into the cache once.
     """
     transpose(plan, number, worker, workers)
     by_panels = layer_at(plan, number - 1).panels >= workers
