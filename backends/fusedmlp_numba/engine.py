@@ -42,7 +42,14 @@ from fusedmlp_numba.sizes import (
     TRAIN,
     is_narrow,
 )
-from fusedmlp_numba.sources import Description, NumbaData, describe, stage
+from fusedmlp_numba.sources import (
+    FINDING_AGAIN,
+    Description,
+    NumbaData,
+    describe,
+    skips_zeros,
+    stage,
+)
 from fusedmlp_numba.workers import run_workers
 
 if TYPE_CHECKING:
@@ -147,6 +154,7 @@ class NumbaEngine(Engine):
         rules = _rules(network, optimizer, objective, seed)
         slots = len(optimizer.slots)
         self._buffers = Buffers(network, dtype, room, slots, threads, rules)
+        self._first_units = int(self._buffers.shape.widths[1])
         self._form = network.n_inputs, network.n_outputs, network.output, str(dtype)
         forward = sum(2 * fan_in * fan_out for fan_in, fan_out in network.layer_shapes)
         self._flops_per_row = {
@@ -156,7 +164,7 @@ class NumbaEngine(Engine):
             FORWARD: forward,
         }
         self._inputs, self._row_numbers = Description(), np.arange(room)
-        self._few_rows = FewRows(self._form, self._few_call)
+        self._few_rows = FewRows(self._form, self._first_units, self._few_call)
         self._step = 0
         self._compile_seconds = RUN[dtype].compile()
         self._entry = RUN[dtype].function
@@ -195,7 +203,7 @@ class NumbaEngine(Engine):
     ) -> NumbaData:
         """See :meth:`fusedmlp.backend.Engine.stage`."""
         host = prepare(x, y, sample_weight, self.network, self.dtype)
-        return stage(host, self._form, self._pack)
+        return stage(host, self._form, self._first_units, self._pack)
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`."""
@@ -212,7 +220,8 @@ class NumbaEngine(Engine):
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         if len(self._row_numbers) < n_rows:
             self._row_numbers = np.arange(n_rows)
-        source, _ = describe(HostData(inputs, None, None), self._form)
+        sparse = skips_zeros(inputs, self._first_units, FINDING_AGAIN)
+        source, _ = describe(HostData(inputs, None, None), self._form, sparse=sparse)
         self._inputs.write(source)
         self._do(FORWARD, self._inputs, self._row_numbers[:n_rows], FORWARD_ROWS, outputs=outputs)
         return outputs

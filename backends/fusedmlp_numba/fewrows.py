@@ -14,7 +14,7 @@ import numpy as np
 
 from fusedmlp.staging import HostData
 from fusedmlp_numba.sizes import DEPTH
-from fusedmlp_numba.sources import describe, mostly_zeros
+from fusedmlp_numba.sources import FINDING_AGAIN, describe, skips_zeros
 
 if TYPE_CHECKING:
     import ctypes
@@ -65,16 +65,19 @@ class Place(NamedTuple):
     sparse, dense
         For inputs with many zeros, and with few. For one row they are the same where that changes
         no bit: every weight is read once, zeros or not.
+    units
+        Of the first layer, with the empty ones of its last panel.
     """
 
     inputs: DenseInputs
     outputs: FloatArray
     sparse: FewCall
     dense: FewCall
+    units: int
 
     def call(self) -> FewCall:
         """Return the better way for the inputs that were copied last."""
-        if self.sparse is self.dense or mostly_zeros(self.inputs):
+        if self.sparse is self.dense or skips_zeros(self.inputs, self.units, FINDING_AGAIN):
             return self.sparse
         return self.dense
 
@@ -84,14 +87,15 @@ class FewRows:
 
     Parameters
     ----------
-    form
-        The engine's.
+    form, units
+        The engine's, and those of its first layer, with the empty ones of its last panel.
     call
         Has the engine describe a call, and make room for it.
     """
 
-    def __init__(self, form: Form, call: Describe) -> None:
+    def __init__(self, form: Form, units: int, call: Describe) -> None:
         self._form = form
+        self._units = units
         self._call = call
         self._numbers = np.arange(FEW_ROWS)
         self._places: dict[tuple[np.dtype[Any], tuple[int, ...]], Place] = {}
@@ -128,9 +132,9 @@ class FewRows:
         n_rows = len(like)
         inputs = np.zeros(like.shape, like.dtype)
         outputs = np.zeros((n_rows, self._form[1]), self._form[3])
-        source, _ = describe(HostData(inputs, None, None), self._form)
+        source, _ = describe(HostData(inputs, None, None), self._form, sparse=True)
         order = self._numbers[:n_rows]
-        sparse = dense = self._call(source._replace(sparse=True), order, outputs)
+        sparse = dense = self._call(source, order, outputs)
         if n_rows > 1 or like.shape[1] > DEPTH:
             dense = self._call(source._replace(sparse=False), order, outputs)
-        return Place(inputs, outputs, sparse, dense)
+        return Place(inputs, outputs, sparse, dense, self._units)

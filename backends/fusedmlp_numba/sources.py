@@ -35,9 +35,15 @@ if TYPE_CHECKING:
 
     from fusedmlp.types import DenseInputs, Inputs, IntArray
 
-SPARSE_DENSITY: Final = 0.3
-"""Share of nonzero inputs below which the first layer skips zeros: the sparse sums reach about a
-third of the dense product's rate."""
+SPARSE_RATE: Final = 0.55
+"""Rate of sums over nonzero inputs by that of the dense product, for each unit: the more units, the
+nearer is this share of nonzero inputs to the one where both ways take as long."""
+
+FINDING_ONCE: Final = 16
+FINDING_AGAIN: Final = 40
+"""Units whose sums take as long as finding a nonzero input: once for a product and its gradient,
+most often in packed rows; or for a product alone, in rows as they come. How these three numbers
+were found is in docs/account.md, under Zeros."""
 
 SAMPLED_ROWS: Final = 1024
 """Rows that the density is measured on, evenly spaced."""
@@ -138,9 +144,9 @@ Run: TypeAlias = "Callable[[Source, int], None]"
 """Has compiled code count the nonzero inputs of a dense data set of so many rows, or pack them."""
 
 
-def stage(host: HostData, form: Form, run: Run) -> NumbaData:
+def stage(host: HostData, form: Form, units: int, run: Run) -> NumbaData:
     """Describe checked data for many calls; nonzero entries are packed once, not in every batch."""
-    source, arrays = describe(host, form)
+    source, arrays = describe(host, form, sparse=skips_zeros(host.x, units, FINDING_ONCE))
     if source.sparse and isinstance(host.x, np.ndarray):
         packed = pack(host.x, source, form, run)
         if packed is not None:
@@ -151,15 +157,15 @@ def stage(host: HostData, form: Form, run: Run) -> NumbaData:
     return NumbaData(description, arrays, host.rows, host.y is not None, form)
 
 
-def describe(host: HostData, form: Form) -> tuple[Source, tuple[object, ...]]:
+def describe(host: HostData, form: Form, *, sparse: bool) -> tuple[Source, tuple[object, ...]]:
     """Return what is told of a data set, and the arrays that this points to."""
     x, y, w = host.x, host.y, host.sample_weight
     n_inputs, _, output, dtype = form
     indptr: npt.NDArray[Any] | None = None
     indices: npt.NDArray[Any] | None = None
-    sparse, capacity = mostly_zeros(x), n_inputs
+    capacity = n_inputs
     if is_sparse(x):
-        sparse, kind, values = True, CSR, np.ascontiguousarray(x.data, dtype)
+        kind, values = CSR, np.ascontiguousarray(x.data, dtype)
         indptr = np.ascontiguousarray(x.indptr, np.int64)
         indices = np.ascontiguousarray(x.indices, np.int32)
         capacity = max(1, int(np.diff(x.indptr).max(initial=0)))
@@ -221,17 +227,17 @@ def pack(
     return packed, (starts, places)
 
 
-def mostly_zeros(x: Inputs) -> bool:
-    """Whether to skip zeros: by the share of nonzero inputs, over evenly spaced rows."""
-    rows = int(x.shape[0])
-    if rows == 0:
+def skips_zeros(x: Inputs, units: int, finding: int) -> bool:
+    """Whether the first layer skips zeros: by the share of nonzero inputs in evenly spaced rows.
+
+    ``units`` are those of the layer, with the empty ones that fill its last panel, and ``finding``
+    is one of the numbers above. CSR has no zeros to read.
+    """
+    if is_sparse(x) or x.size == 0:
         return True
-    if is_sparse(x):
-        share = x.nnz / (rows * x.shape[1])
-    else:
-        sample = x if rows <= SAMPLED_ROWS else x[:: -(-rows // SAMPLED_ROWS)]
-        share = np.count_nonzero(sample.astype(bool)) / sample.size  # faster than on numbers
-    return bool(share < SPARSE_DENSITY)
+    sample = x if len(x) <= SAMPLED_ROWS else x[:: -(-len(x) // SAMPLED_ROWS)]
+    share = np.count_nonzero(sample.astype(bool)) / sample.size  # faster than on numbers
+    return bool(share * (units + finding) < SPARSE_RATE * units)
 
 
 def _is_mapped(x: npt.NDArray[np.generic]) -> bool:

@@ -56,7 +56,7 @@ def quick(task: Task) -> Task:
 BATCHES: Final = (1, 4, 16, 64, 256, 1_024, 4_096, 8_192)
 WIDTHS: Final = (16, 64, 256, 1_024, 4_096)
 DEPTHS: Final = (1, 2, 4, 8)
-DENSITIES: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1.0)
+DENSITIES: Final = (0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 AXES: Final = ("batch", "width", "depth", "density")
 
 SWEEP_FLOP: Final = 2e9

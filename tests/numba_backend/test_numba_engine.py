@@ -39,7 +39,7 @@ def eager(monkeypatch):
 @pytest.fixture(params=["dense", "sparse"])
 def path(request, monkeypatch):
     """The first layer's path, whatever the data's density."""
-    monkeypatch.setattr(sources, "SPARSE_DENSITY", float(request.param == "sparse") * 2)
+    monkeypatch.setattr(sources, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
     return request.param
 
 
@@ -177,7 +177,7 @@ def test_narrow_networks_of_sparse_inputs(dtype):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_narrow_networks_train(optimizer, storage, monkeypatch):
     """Batches that are no multiple of a vector, and the panels' way as another opinion."""
-    monkeypatch.setattr(sources, "SPARSE_DENSITY", 0.0)
+    monkeypatch.setattr(sources, "SPARSE_RATE", 0.0)
     task = problem((2, 5, 2), "tanh", rows=103, weighted=True, storage=storage)
     options = {"steps": 40, "lr": 0.01, "batch_size": 37, "objective": Objective(l2=0.01)}
     mine, data, sums = trained(NumbaBackend(), task, optimizer, **options)
@@ -226,7 +226,7 @@ def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, path):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_inputs_in_place_and_copied_give_the_same_bits(sizes, optimizer, monkeypatch):
     """Of float32 where they lie, of float64 converted on the way; the epoch's rest is copied."""
-    monkeypatch.setattr(sources, "SPARSE_DENSITY", 0.0)
+    monkeypatch.setattr(sources, "SPARSE_RATE", 0.0)
     task, results = problem(sizes, rows=3 * IN_PLACE_ROWS + 7, dropout=0.2), []
     for storage, threads in itertools.product(("float32", "float64"), (1, 2, 5)):
         built, _ = engine(NumbaBackend(threads=threads), task, optimizer, dtype="float32",
@@ -283,6 +283,21 @@ def test_measured_density_chooses_the_path():
         x = (rng.integers(1, 256, (60, 50)) * (rng.random((60, 50)) < density)).astype(np.uint8)
         assert built.stage(x).description.source.sparse is kind
     assert built.stage(scipy.sparse.csr_array(np.ones((60, 50)))).description.source.sparse
+
+
+def test_the_more_units_the_denser_the_inputs_of_which_zeros_are_skipped():
+    """And in training, where an entry is found once for two products, rather than in forward."""
+    x = (np.random.default_rng(0).random((60, 50)) < 0.4).astype(np.float32)
+    assert not x.all()
+    chosen = {}
+    for units in (16, 80, 1024):
+        built, _ = engine(NumbaBackend(), problem((50, units, 3)))
+        built.forward(x)
+        chosen[units] = (
+            built.stage(x).description.source.sparse,
+            built._inputs.source.sparse,
+        )
+    assert chosen == {16: (False, False), 80: (True, False), 1024: (True, True)}
 
 
 def test_mapped_and_read_only_inputs(tmp_path, path):

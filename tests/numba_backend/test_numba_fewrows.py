@@ -18,7 +18,7 @@ D, K = 9, 5
 @pytest.fixture(params=["dense", "sparse"])
 def path(request, monkeypatch):
     """The first layer's path, whatever the data's density."""
-    monkeypatch.setattr(sources, "SPARSE_DENSITY", float(request.param == "sparse") * 2)
+    monkeypatch.setattr(sources, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
     return request.param
 
 
@@ -148,12 +148,12 @@ def test_long_rows_get_no_places(width):
     assert held == width * sum(n for n in (1, 2) if n * width <= FEW_INPUTS)
 
 
-@pytest.mark.parametrize("density", [0.0, 1.0])
-def test_places_stay_while_the_room_for_inputs_grows(rows, density, monkeypatch):
-    monkeypatch.setattr(sources, "SPARSE_DENSITY", density * 2)
+@pytest.mark.parametrize("rates", [(0.0, np.inf), (np.inf, 0.0)])
+def test_places_stay_while_the_room_for_inputs_grows(rows, rates, monkeypatch):
+    monkeypatch.setattr(sources, "SPARSE_RATE", rates[0])
     built, data = engine(NumbaBackend(), rows, batch_size=16)
     before = built.forward(rows.x[:1]), built.forward(rows.x[:2])
-    monkeypatch.setattr(sources, "SPARSE_DENSITY", (1.0 - density) * 2)
+    monkeypatch.setattr(sources, "SPARSE_RATE", rates[1])
     other = built.stage(rows.x, rows.y)
     for staged in (data, other):
         built.train_epoch(staged, order(40), np.zeros(3))
