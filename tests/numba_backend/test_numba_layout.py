@@ -68,7 +68,7 @@ def test_layout_there_and_back(dtype, layers):
 
 
 def staged(x, dtype):
-    network = Network((x.shape[1], 4, 3), output="identity")
+    network = Network((x.shape[1], 40, 3), output="identity")
     options = {"batch_size": 8, "dtype": dtype, "seed": 0}
     built = NumbaBackend(threads=3).compile(network, SGD(), Objective(), **options)
     return built.stage(x)
