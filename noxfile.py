@@ -27,6 +27,9 @@ TARGETS = {"generic": "", "haswell": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+m
 """Processors, with their features, that the Numba engine is also compiled for: 16-byte vectors, and
 AVX2 with FMA."""
 
+TESTS_PROGRAMS = (ROOT / ".nox" / "tests" / "bin", ROOT / ".nox" / "tests" / "Scripts")
+"""Where the environment of ``tests`` has its programs, on Windows the latter."""
+
 VECTOR_BYTES = "from fusedmlp_numba import host; print(host.VECTOR_BYTES)"
 """Prints the width of the vectors that the engine is compiled for."""
 
@@ -52,19 +55,23 @@ def coverage(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, "--cov", floor, *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def targets(session: nox.Session) -> None:
     """Run the Numba engine's tests, compiled for other processors than this one (x86-64 only).
 
+    In the environment of ``tests``, which must be there: half a gigabyte need not be there twice.
     Two processes side by side: each runs all for one processor, so that nothing is compiled twice.
     Where this machine has the same vectors as one, ``tests`` has run the same code already, and the
     two share what is left. The tests of compiled files choose processors themselves.
     """
-    install(session, "pytest")
-    host, processes = session.run("python", "-c", VECTOR_BYTES, silent=True), []
+    python = shutil.which("python", path=os.pathsep.join(map(str, TESTS_PROGRAMS)))
+    if python is None:
+        session.error(f"no environment in {ROOT / '.nox' / 'tests'}: nox --install-only -s tests")
+    vectors = python, "-c", VECTOR_BYTES
+    host, processes = session.run(*vectors, silent=True), []
     for name, features in TARGETS.items():
         env = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
-        if session.run("python", "-c", VECTOR_BYTES, env=env, silent=True) == host:
+        if session.run(*vectors, env=env, silent=True) == host:
             session.log(f"{name} has the vectors of this machine, for which the tests run anyway")
             continue
         settings = "//".join(f"env:{key}={value}" for key, value in env.items())
@@ -74,6 +81,8 @@ def targets(session: nox.Session) -> None:
     else:
         processes = ["--dist=each", *(f"--tx={process}" for process in processes)]
     session.run(
+        python,
+        "-m",
         "pytest",
         "-q",
         *processes,
