@@ -15,8 +15,8 @@ from fusedmlp import MLP, Callback, Trainer, load_dataset, make_optimizer, make_
 if TYPE_CHECKING:
     import numpy as np
 
-    from fusedmlp.history import EpochRecord
-    from fusedmlp.run import Run
+    from fusedmlp.training.history import EpochRecord
+    from fusedmlp.training.loop import TrainingLoop
 
 EPOCHS = 60
 """Enough for every bound that is asked for, by far."""
@@ -29,10 +29,10 @@ class StopAt(Callback):
         self._x, self._y, self._bound = x, y, bound
         self.accuracies: list[float] = []
 
-    def on_train_begin(self, run: Run) -> None:
+    def on_train_begin(self, run: TrainingLoop) -> None:
         self._data = run.engine.stage(self._x, self._y)
 
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: TrainingLoop, record: EpochRecord) -> None:
         self.accuracies.append(run.engine.evaluate(self._data).accuracy)
         if self.accuracies[-1] >= self._bound:
             run.stop("the accuracy is reached")

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fusedmlp.backend import Backend, Engine, State, Sums
+from fusedmlp.backend import Backend, BatchMetrics, Engine, State
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import OUTPUTS, Network, Objective, Parameters
 from fusedmlp.registry import backend_class, known_backends
@@ -114,7 +114,7 @@ def test_a_sliced_epoch_has_the_same_bits(backend, dtype):
     for cuts in ([0, 10], [0, 1, 4, 9, 10]):
         built, data = engine(backend, task, "adam", dtype=dtype)
         parts = [built.train_epoch(data, rows[a * 8 : b * 8], lr[a:b]) for a, b in pairwise(cuts)]
-        results.append((Sums.joined(parts), flat(built.parameters())))
+        results.append((BatchMetrics.joined(parts), flat(built.parameters())))
     (whole, parameters), (sliced, parameters_sliced) = results
     np.testing.assert_array_equal(whole.losses, sliced.losses)
     np.testing.assert_array_equal(parameters, parameters_sliced)

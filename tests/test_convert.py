@@ -12,8 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fusedmlp.sklearn
 from fusedmlp import MLP
-from fusedmlp.convert import from_sklearn, from_state_dict, to_state_dict
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.io.convert import from_sklearn, from_state_dict, to_state_dict
 from fusedmlp.network import HIDDEN_ACTIVATIONS
 
 X = np.random.default_rng(0).normal(size=(40, 6))

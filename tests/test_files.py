@@ -13,13 +13,13 @@ import pytest
 
 from fusedmlp import MLP
 from fusedmlp.backend import State
-from fusedmlp.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from fusedmlp.errors import FileFormatError, StorageError
-from fusedmlp.files import MODEL_KIND, MODEL_VERSION, load_model, write_arrays
-from fusedmlp.history import EpochRecord, History
+from fusedmlp.io.atomic import check_writable, sweep, write_atomically
+from fusedmlp.io.model_files import MODEL_KIND, MODEL_VERSION, load_model, write_arrays
 from fusedmlp.network import Network
 from fusedmlp.optimizers import SGD
-from fusedmlp.storage import check_writable, sweep, write_atomically
+from fusedmlp.training.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from fusedmlp.training.history import EpochRecord, History
 from problems import flat, start
 from stored import parts
 

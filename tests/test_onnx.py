@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fusedmlp import MLP
 from fusedmlp.errors import InvalidInputError, StorageError
+from fusedmlp.io.onnx import OPSET, export
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
-from fusedmlp.onnx import OPSET, export
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 
 onnx = pytest.importorskip("onnx")

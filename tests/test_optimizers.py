@@ -10,7 +10,7 @@ import pytest
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.network import Parameters
 from fusedmlp.optimizers import SGD, Adam, make_optimizer
-from fusedmlp.schedules import (
+from fusedmlp.training.schedules import (
     SCHEDULES,
     Adaptive,
     Cosine,

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from bits import assert_same_bits, everything
 from fusedmlp import MLP, Objective, Trainer, load_dataset, make_optimizer, make_schedule, strict
 from fusedmlp.backend import Backend, Preference, Workload
-from fusedmlp.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fusedmlp.errors import BackendUnavailableError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network
+from fusedmlp.reference.arithmetic import CONSTANTS, LN2
 from fusedmlp.registry import Selection, backend_class, create, select, strict_backends
-from fusedmlp.strict import CONSTANTS, LN2
 from fusedmlp.tolerance import check_close, trajectory_bound
+from fusedmlp.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fusedmlp_numba import strict_kernels
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numpy import strict as numpy_strict

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from fusedmlp import MLP, SGD, Adam, Callback, EarlyStopping, HistoryWriter, Objective, Trainer
-from fusedmlp.callbacks import EpochPrinter
-from fusedmlp.checkpoint import load_checkpoint
 from fusedmlp.errors import DivergedError, InvalidInputError, StorageError
-from fusedmlp.history import EpochRecord
 from fusedmlp.registry import backend_class
-from fusedmlp.schedules import SCHEDULES, Cosine, make_schedule
 from fusedmlp.tolerance import check_close, trajectory_bound
-from fusedmlp.trainer import class_weights
+from fusedmlp.training.callbacks import EpochPrinter
+from fusedmlp.training.checkpoint import load_checkpoint
+from fusedmlp.training.history import EpochRecord
+from fusedmlp.training.schedules import SCHEDULES, Cosine, make_schedule
+from fusedmlp.training.trainer import class_weights
 from problems import flat, problem
 
 TASK = problem((6, 8, 3), rows=50, storage="float32", seed=4)
@@ -37,7 +37,7 @@ class Recorder(Callback):
     def on_train_begin(self, run):
         self.calls.append(("begin", run.steps_per_epoch))
 
-    def on_rows_done(self, run, rows):
+    def on_progress(self, run, rows):
         self.calls.append(("rows", rows))
 
     def on_epoch_end(self, run, record):
@@ -300,7 +300,7 @@ def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path):
     path = tmp_path / "checkpoint"
 
     class InterruptMidEpoch(Callback):
-        def on_rows_done(self, run, rows):
+        def on_progress(self, run, rows):
             if len(run.history) == 2:
                 raise KeyboardInterrupt
 

@@ -1,7 +1,7 @@
 """Inputs that are on the device already: checked there, used where they lie, not read by the host.
 
-The rules and the words are :mod:`fusedmlp.staging`'s. An array of a stored dtype in C order is not
-copied: who gives it must not overwrite it while it is staged.
+The rules and messages are those of :mod:`fusedmlp.validation`. An array of a stored dtype in C
+order is not copied: the caller must not overwrite it while it is staged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fusedmlp.staging import STORED_DTYPES, check_input_dtype, check_input_shape, non_finite
+from fusedmlp.validation import STORED_DTYPES, check_input_dtype, check_input_shape, non_finite
 from fusedmlp_cupy.kernels import SUM_THREADS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def adopt_inputs(
     Raises
     ------
     InvalidInputError
-        As :func:`fusedmlp.staging.prepare_inputs` does; or the array lies on another device.
+        As :func:`fusedmlp.validation.prepare_inputs` does; or the array lies on another device.
     DeviceMemoryError
         A conversion needs more memory than the device has.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.backend import Sums
+from fusedmlp.backend import BatchMetrics
 from fusedmlp_cupy import kernels
 from fusedmlp_cupy.kernels import Batch, Dropout, Targets
 from fusedmlp_cupy.streaming import Chunks
@@ -95,16 +95,16 @@ class Call:
         """Return the masks of a hidden layer."""
         return self.dropout[layer] if self.dropout else None
 
-    def finish(self, program: Program) -> Sums:
+    def finish(self, program: Program) -> BatchMetrics:
         """Sum the rows' losses batch by batch and read the sums: the one wait of a call."""
         n_batches = self.sums.shape[1]
         kernels.batch_sums(program, self.targets, self.n, self.size, self.sums)
         losses, correct = self.buffers.device.download(self.sums)
         if self.targets.weights is not None:
-            return Sums(losses, correct, self.buffers.device.download(self.targets.weights))
+            return BatchMetrics(losses, correct, self.buffers.device.download(self.targets.weights))
         counts = np.full(n_batches, self.size, np.float64)
         counts[-1] = self.n - (n_batches - 1) * self.size
-        return Sums(losses, correct, counts)
+        return BatchMetrics(losses, correct, counts)
 
 
 def begin(

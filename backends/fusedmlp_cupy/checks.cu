@@ -1,4 +1,4 @@
-// Checks of arrays that are on the device already: what fusedmlp/staging.py does on the host.
+// Checks of arrays that are on the device already: what fusedmlp/validation.py does on the host.
 //
 // A program of its own, compiled when the first such array comes in, and no part of training. Like
 // kernels.cu it includes nothing, strides over the grid, and uses no atomics.

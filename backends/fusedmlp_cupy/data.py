@@ -1,7 +1,7 @@
 """Data sets on the device: what :meth:`CupyEngine.stage` keeps.
 
 Inputs keep their storage: uint8 pixels stay uint8, CSR stays CSR, floats keep their width; the
-gather kernels convert a batch at a time. Nothing is checked here: see :mod:`fusedmlp.staging`.
+gather kernels convert a batch at a time. Nothing is checked here: see :mod:`fusedmlp.validation`.
 Dense inputs that do not fit into the device's free memory stay on the host: see streaming.py.
 """
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.backend import Data
-from fusedmlp.staging import is_sparse
+from fusedmlp.validation import is_sparse
 from fusedmlp_cupy.streaming import fits
 
 if TYPE_CHECKING:
-    from fusedmlp.staging import HostData
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
     from fusedmlp.types import Inputs as HostInputs
+    from fusedmlp.validation import HostData
     from fusedmlp_cupy.device import CupyDevice
     from fusedmlp_cupy.kernels import Inputs
     from fusedmlp_cupy.programs import DeviceArray

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from fusedmlp.backend import Data, Engine, State, Sums
+from fusedmlp.backend import BatchMetrics, Data, Engine, State
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import on_device
-from fusedmlp.staging import (
+from fusedmlp.reference.arithmetic import evaluation_rows
+from fusedmlp.validation import (
     check_rates,
     check_rows,
     check_rows_exist,
@@ -29,7 +30,6 @@ from fusedmlp.staging import (
     prepare_targets,
     prepare_weights,
 )
-from fusedmlp.strict import evaluation_rows
 from fusedmlp_cupy import kernels, products
 from fusedmlp_cupy.adopting import adopt_inputs
 from fusedmlp_cupy.buffers import Buffers
@@ -66,7 +66,7 @@ class CupyEngine(Engine):
     Parameters
     ----------
     strict
-        Use the arithmetic of :mod:`fusedmlp.strict`, launch by launch.
+        Use the arithmetic of :mod:`fusedmlp.reference.arithmetic`, launch by launch.
     launching
         How steps are to be run, and where the engine says how they are; kernel by kernel where
         None.
@@ -250,7 +250,7 @@ class CupyEngine(Engine):
             self._device.synchronize()  # the caller may go on in a stream of its own
         return cast("FloatArray", outputs)  # in all that a caller does with it
 
-    def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
+    def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
         own = self._own(data)
         rows = None if rows is None else check_rows(rows, own.rows)
@@ -262,7 +262,7 @@ class CupyEngine(Engine):
                 self._passes.compare(a, batch, call)
             return call.finish(self._program)
 
-    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
+    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
         own = self._own(data)
         rows = check_rows(rows, own.rows)
@@ -295,7 +295,7 @@ class CupyEngine(Engine):
             self._updates.take_step(rates_there, Batch(None, 0, 0, 0), l2=0.0)
         self._step += 1
 
-    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
+    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.train_epoch`."""
         own = self._own(data)
         order = check_rows(order, own.rows)

@@ -1,8 +1,8 @@
-// Strict mode's GPU kernels: those of kernels.cu by name and argument, in fusedmlp/strict.py's order.
+// Strict mode's GPU kernels: those of kernels.cu by name and argument, in fusedmlp/reference/arithmetic.py's order.
 //
 // One thread computes a whole element, or a whole row of the outputs, or a whole batch's sum, in the
 // order in which it is written here; nothing is shared between threads, and no block has a barrier.
-// common.cu stands before this file, and between them the constants of fusedmlp.strict, written by
+// common.cu stands before this file, and between them the constants of fusedmlp.reference.arithmetic, written by
 // strict.py for both floating types. Grids and blocks are those of kernels.cu.
 //
 // Hazard: two things that a compiler may do to floats on a GPU would change the bits. It fuses a
@@ -74,7 +74,7 @@ __device__ bool less(T a, T b) { return wide(a) < wide(b); }
 template <typename T>
 __device__ bool is_nan(T a) { return wide(a) != wide(a); }
 
-// --------------------------------------------------- the elementary functions of fusedmlp/strict.py
+// --------------------------------------------------- the elementary functions of fusedmlp/reference/arithmetic.py
 // Name by name and line by line; c holds the Constants of T. Whole numbers wrap, as NumPy's do, where
 // x is NaN.
 
@@ -177,7 +177,7 @@ __device__ T log_1p(T x, const Constants<T>& c)
     return log_near_one(f, small ? c.zero : c.one, c);
 }
 
-// y (n,) = a function of x (n,), by its number: for comparisons with fusedmlp/strict.py only.
+// y (n,) = a function of x (n,), by its number: for comparisons with fusedmlp/reference/arithmetic.py only.
 KERNEL elementary(const real* x, int64 n, int function, real* y)
 {
     const Constants<real> c = constants((real)0);

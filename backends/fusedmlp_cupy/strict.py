@@ -1,4 +1,4 @@
-"""The constants of :mod:`fusedmlp.strict` as CUDA source, bit for bit; strict.cu stands behind it.
+"""The constants of :mod:`fusedmlp.reference.arithmetic` as CUDA source, put before strict.cu.
 
 Written from the one table there, so that no number is transcribed. The functions that use them are
 transcriptions, in strict.cu, and a test compares them. No kernel is launched here.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedmlp.strict import CONSTANTS, Constants
+from fusedmlp.reference.arithmetic import CONSTANTS, Constants
 
 TYPES = {"float32": ("float", "f"), "float64": ("double", "")}
 """C++'s name of a floating type, and the suffix of its literals."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from fusedmlp.backend import Data, Engine, State, Sums, keep_threshold
+from fusedmlp.backend import BatchMetrics, Data, Engine, State, keep_threshold
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Parameters
 from fusedmlp.optimizers import SGD
-from fusedmlp.staging import (
+from fusedmlp.validation import (
     HostData,
     check_rates,
     check_rows,
@@ -240,13 +240,13 @@ class NumbaEngine(Engine):
         record["checks"] = True
         return FewCall(record, ctypes.c_int64(address(record)), workers, inputs)
 
-    def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
+    def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
         own = self._own(data, labelled=True)
         rows = np.arange(own.rows) if rows is None else check_rows(rows, own.rows)
         return self._run(EVALUATE, own, rows, FORWARD_ROWS)
 
-    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
+    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
         own = self._own(data, labelled=True)
         rows = check_rows(rows, own.rows)
@@ -267,7 +267,7 @@ class NumbaEngine(Engine):
         APPLY[self.dtype].function(self._buffers.plan_address, float(rate), address(corrections))
         self._step += 1
 
-    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
+    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.train_epoch`."""
         own = self._own(data, labelled=True)
         order = check_rows(order, own.rows)
@@ -287,12 +287,12 @@ class NumbaEngine(Engine):
         order: IntArray,
         batch: int,
         schedule: Schedule = UNTRAINED,
-    ) -> Sums:
+    ) -> BatchMetrics:
         """Do a task with every batch of ``order``; return the sums of every ``batch`` rows."""
         sums = np.empty((-(-len(order) // batch), 3))
         self._do(task, data.description, order, batch, schedule, sums)
         losses, correct, weights = sums.T.copy()
-        return Sums(losses, correct, weights)
+        return BatchMetrics(losses, correct, weights)
 
     def _do(
         self,

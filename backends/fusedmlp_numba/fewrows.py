@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
-from fusedmlp.staging import HostData
+from fusedmlp.validation import HostData
 from fusedmlp_numba.sizes import DEPTH
 from fusedmlp_numba.sources import FINDING_AGAIN, describe, skips_zeros
 

@@ -3,8 +3,8 @@
 What Numba makes of an entry is an ordinary object file. LLVM's linker loads one in some
 milliseconds; Numba takes a second, and 60 MB, for its own import and for tables of what it can
 compile. So Numba is imported only where something must be compiled (caching.py), which a file's
-name tells: it has a hash of all sources of this package and of fusedmlp.strict, and one of the
-machine and of the compiler's version and settings.
+name tells: it has a hash of all sources of this package and of fusedmlp.reference.arithmetic, and
+one of the machine and of the compiler's version and settings.
 
 Files lie in ``NUMBA_CACHE_DIR``, else in ``__pycache__``, else in the user's cache. A folder that
 cannot be written, and a file that is damaged, cost time and nothing else.
@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from llvmlite import binding as untyped_binding
 
-from fusedmlp import strict
 from fusedmlp.backend import MAX_ROW_LOSS
 from fusedmlp.errors import StorageError
-from fusedmlp.storage import write_atomically
+from fusedmlp.io.atomic import write_atomically
+from fusedmlp.reference import arithmetic as strict
 from fusedmlp_numba.host import cpu_features, cpu_name
 
 if TYPE_CHECKING:

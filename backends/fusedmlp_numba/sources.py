@@ -2,7 +2,7 @@
 
 Inputs stay as the user holds them (pixels, floats, CSR), except that the nonzero entries of dense
 inputs with many zeros are packed once (packing.py) where that is worth it. Checks are in
-``fusedmlp.staging``; nothing is computed with the data here.
+``fusedmlp.validation``; nothing is computed with the data here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 
 from fusedmlp.backend import Data
-from fusedmlp.staging import HostData, is_sparse
+from fusedmlp.validation import HostData, is_sparse
 from fusedmlp_numba.host import IN_PLACE
 from fusedmlp_numba.layout import address, aligned, record_dtype
 from fusedmlp_numba.sizes import (

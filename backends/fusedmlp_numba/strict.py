@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fusedmlp.backend import Data, Engine, State, Sums, keep_threshold
+from fusedmlp.backend import BatchMetrics, Data, Engine, State, keep_threshold
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Parameters, zeros
 from fusedmlp.optimizers import SGD
-from fusedmlp.staging import (
+from fusedmlp.reference.arithmetic import CONSTANTS, evaluation_rows
+from fusedmlp.validation import (
     HostData,
     check_rates,
     check_rows,
@@ -24,7 +25,6 @@ from fusedmlp.staging import (
     prepare_inputs,
     prepare_state,
 )
-from fusedmlp.strict import CONSTANTS, evaluation_rows
 from fusedmlp_numba import strict_kernels as kernels
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class StrictData(Data):
 
 
 class StrictEngine(Engine):
-    """One network in host memory, with the arithmetic of :mod:`fusedmlp.strict`."""
+    """One network in host memory, with the arithmetic of :mod:`fusedmlp.reference.arithmetic`."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class StrictEngine(Engine):
             outputs[start:stop] = a[-1]
         return outputs
 
-    def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
+    def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
         host = self._own(data)
         rows = np.arange(host.rows) if rows is None else check_rows(rows, host.rows)
@@ -143,7 +143,7 @@ class StrictEngine(Engine):
             parts.append(self._output_delta(a[-1], host, rows[start:stop]))
         return _sums(parts)
 
-    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
+    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
         host = self._own(data)
         rows = check_rows(rows, host.rows)
@@ -160,7 +160,7 @@ class StrictEngine(Engine):
         self._gradients = gradients.copy(self.dtype)
         self._update(float(rate))
 
-    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
+    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.train_epoch`."""
         host = self._own(data)
         order = check_rows(order, host.rows)
@@ -319,6 +319,6 @@ def gather_rows(x: Inputs, rows: IntArray, out: FloatArray) -> None:
         out[...] = x[rows]
 
 
-def _sums(parts: list[Float64Vector]) -> Sums:
+def _sums(parts: list[Float64Vector]) -> BatchMetrics:
     losses, correct, weights = np.array(parts).T.copy()
-    return Sums(losses, correct, weights)
+    return BatchMetrics(losses, correct, weights)

@@ -1,7 +1,8 @@
-"""Strict mode's kernels: plain loops over numbers, in the order that fusedmlp.strict states.
+"""Strict mode's kernels: loops over numbers, in the order of fusedmlp.reference.arithmetic.
 
 Names and formulas are those of the NumPy backend's kernels. Nothing here is fused, tiled, threaded
-or written in vectors, and the elementary functions are :mod:`fusedmlp.strict`'s own source.
+or written in vectors; the elementary functions are compiled from the source of
+:mod:`fusedmlp.reference.arithmetic`.
 
 Hazard: LLVM keeps to the order that is written, and to one rounding for each operation, only
 because nothing here is compiled with ``fastmath``: with it, and with its flags ``contract`` and
@@ -21,9 +22,9 @@ import numpy as np
 from numba import extending as untyped_extending
 from numba import types
 
-from fusedmlp import strict
 from fusedmlp.backend import EXP_OVERFLOWS, MAX_ROW_LOSS
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp.reference import arithmetic as strict
 from fusedmlp_numba.caching import Entry, kernel
 from fusedmlp_numba.dropout import philox4x32
 from fusedmlp_numba.native import STAMP
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from fusedmlp.strict import Constants
+    from fusedmlp.reference.arithmetic import Constants
     from fusedmlp.types import Float64Vector, FloatArray, IntArray
 
     OfNumbers: TypeAlias = Callable[[float | np.floating, Constants], float]

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from fusedmlp.backend import Data, Engine, State, Sums
+from fusedmlp.backend import BatchMetrics, Data, Engine, State
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import Parameters, zeros
 from fusedmlp.optimizers import SGD
-from fusedmlp.staging import (
+from fusedmlp.reference.arithmetic import evaluation_rows
+from fusedmlp.validation import (
     HostData,
     check_rates,
     check_rows,
@@ -25,7 +26,6 @@ from fusedmlp.staging import (
     prepare_inputs,
     prepare_state,
 )
-from fusedmlp.strict import evaluation_rows
 from fusedmlp_numpy import kernels
 from fusedmlp_numpy import strict as strict_kernels
 
@@ -90,7 +90,7 @@ class NumpyData(Data):
 
 
 class NumpyEngine(Engine):
-    """One network in host memory; ``strict`` means the arithmetic of :mod:`fusedmlp.strict`."""
+    """One network in host memory; ``strict`` selects :mod:`fusedmlp.reference.arithmetic`."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class NumpyEngine(Engine):
                 outputs[start:stop] = a[-1]
         return outputs
 
-    def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
+    def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
         host = self._own(data, labelled=True)
         rows = np.arange(host.rows) if rows is None else check_rows(rows, host.rows)
@@ -180,7 +180,7 @@ class NumpyEngine(Engine):
                 parts.append(self._output_delta(a[-1], host, rows[start:stop]))
         return _sums(parts)
 
-    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
+    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
         host = self._own(data, labelled=True)
         rows = check_rows(rows, host.rows)
@@ -200,7 +200,7 @@ class NumpyEngine(Engine):
         with self._arithmetic():
             self._update(float(rate))
 
-    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
+    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.train_epoch`."""
         host = self._own(data, labelled=True)
         order = check_rows(order, host.rows)
@@ -352,6 +352,6 @@ class NumpyEngine(Engine):
                     yield
 
 
-def _sums(parts: list[tuple[float, float, float]]) -> Sums:
+def _sums(parts: list[tuple[float, float, float]]) -> BatchMetrics:
     losses, correct, weights = np.array(parts, dtype=np.float64).T.copy()
-    return Sums(losses, correct, weights)
+    return BatchMetrics(losses, correct, weights)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from fusedmlp.backend import EXP_OVERFLOWS, MAX_ROW_LOSS, keep_threshold
-from fusedmlp.staging import is_sparse
+from fusedmlp.validation import is_sparse
 
 if TYPE_CHECKING:
     import numpy.typing as npt

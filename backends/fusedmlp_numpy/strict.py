@@ -3,7 +3,7 @@
 Names and formulas are those of kernels.py, and every kernel that is not here is strict as it is:
 NumPy rounds each +, −, ×, ÷ and √ of an array by itself. Hazard: of its other functions, ``matmul``
 and ``einsum`` are the BLAS's or fuse, ``sum`` adds in pairs, ``exp`` and ``log`` differ between
-processors. The order of everything here is stated in :mod:`fusedmlp.strict`.
+processors. The order of everything here is stated in :mod:`fusedmlp.reference.arithmetic`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.backend import EXP_OVERFLOWS, MAX_ROW_LOSS
-from fusedmlp.strict import CONSTANTS, Constants, choose, exp, log, log_1p, logistic, tanh
+from fusedmlp.reference.arithmetic import (
+    CONSTANTS,
+    Constants,
+    choose,
+    exp,
+    log,
+    log_1p,
+    logistic,
+    tanh,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -8,13 +8,9 @@ from importlib.metadata import version as _version
 
 from fusedmlp.backend import Backend as Backend
 from fusedmlp.backend import Engine as Engine
-from fusedmlp.callbacks import Callback as Callback
-from fusedmlp.callbacks import HistoryWriter as HistoryWriter
 from fusedmlp.datasets import Dataset as Dataset
 from fusedmlp.datasets import load_dataset as load_dataset
-from fusedmlp.early_stopping import EarlyStopping as EarlyStopping
 from fusedmlp.errors import FusedMLPError as FusedMLPError
-from fusedmlp.history import History as History
 from fusedmlp.model import MLP as MLP
 from fusedmlp.model import Metrics as Metrics
 from fusedmlp.network import Network as Network
@@ -24,8 +20,12 @@ from fusedmlp.optimizers import SGD as SGD
 from fusedmlp.optimizers import Adam as Adam
 from fusedmlp.optimizers import make_optimizer as make_optimizer
 from fusedmlp.registry import availability as availability
-from fusedmlp.schedules import make_schedule as make_schedule
-from fusedmlp.trainer import Trainer as Trainer
+from fusedmlp.training.callbacks import Callback as Callback
+from fusedmlp.training.callbacks import HistoryWriter as HistoryWriter
+from fusedmlp.training.early_stopping import EarlyStopping as EarlyStopping
+from fusedmlp.training.history import History as History
+from fusedmlp.training.schedules import make_schedule as make_schedule
+from fusedmlp.training.trainer import Trainer as Trainer
 
 try:
     __version__ = _version("fusedmlp")

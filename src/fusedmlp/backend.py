@@ -15,7 +15,7 @@ Rules for every engine
   sum to 0 has the gradient of the L2 penalty alone.
 - The same inputs give the same bits in every run, and for every number of threads unless the
   backend says that its ``bits_depend_on_threads``.
-- A non-finite loss does not raise: it comes back in :class:`Sums`, and the trainer stops.
+- A non-finite loss does not raise: it comes back in :class:`BatchMetrics`, and the trainer stops.
 
 Dropout masks
 -------------
@@ -111,7 +111,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class BatchMetrics:
     """Loss and accuracy over consecutive batches, one entry a batch: each array (n_batches,).
 
     Parameters
@@ -149,7 +149,7 @@ class Sums:
         return float(sums.sum()) / weight if weight else 0.0
 
     @classmethod
-    def joined(cls, parts: list[Sums]) -> Sums:
+    def joined(cls, parts: list[BatchMetrics]) -> BatchMetrics:
         """Concatenate; the result does not depend on how the batches were cut into parts."""
         return cls(
             np.concatenate([part.losses for part in parts]),
@@ -258,7 +258,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
+    def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         """Loss and accuracy of labelled data without dropout; the engine chooses the batches.
 
         Parameters
@@ -268,7 +268,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
+    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         """Loss of one batch, and the gradient of its objective, with this step's dropout.
 
         Parameters
@@ -287,7 +287,7 @@ class Engine(ABC):
         """Take one optimizer step with the given gradients."""
 
     @abstractmethod
-    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
+    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
         """Train on every batch of ``order`` in one call, without host work per batch.
 
         Parameters
@@ -317,8 +317,8 @@ class Backend(ABC):
     threads
         CPU threads to use at most; None for all that the process may use.
     strict
-        Build engines with the arithmetic of :mod:`fusedmlp.strict`, whose bits are the same on
-        every backend that has it. A backend without it need not have the parameter.
+        Build engines that compute as :mod:`fusedmlp.reference.arithmetic` states, with the same
+        bits on every backend that has it. A backend without it need not have the parameter.
 
     Attributes
     ----------

@@ -14,8 +14,8 @@ import numpy as np
 
 from fusedmlp.backend import Backend, State, Workload
 from fusedmlp.errors import InvalidInputError, UnknownNameError
-from fusedmlp.files import ModelFile, load_model, save_model
 from fusedmlp.interop import device_of
+from fusedmlp.io.model_files import ModelFile, load_model, save_model
 from fusedmlp.network import Network, Objective, initialise
 from fusedmlp.optimizers import SGD
 from fusedmlp.registry import Selection, create, parse, select
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from fusedmlp.backend import Engine, Sums
-    from fusedmlp.history import History
+    from fusedmlp.backend import BatchMetrics, Engine
     from fusedmlp.network import HiddenActivation, Initialisation, Output, Parameters
+    from fusedmlp.training.history import History
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 DTYPES: Final = ("float32", "float64")
@@ -66,7 +66,7 @@ class MLP:
     threads
         CPU threads at most; None for all that the process may use.
     strict
-        Compute with the arithmetic of :mod:`fusedmlp.strict`: slowly, and with the same bits on
+        Compute as :mod:`fusedmlp.reference.arithmetic` states: slowly, and with the same bits on
         NumPy, Numba and CuPy. Of a built backend, False asks nothing: it is strict or not.
 
     Attributes
@@ -220,7 +220,7 @@ class MLP:
             engine = self._inference_engine()
             return self.metrics(engine.evaluate(engine.stage(x, y, sample_weight)))
 
-    def metrics(self, sums: Sums) -> Metrics:
+    def metrics(self, sums: BatchMetrics) -> Metrics:
         """Turn an engine's sums into means."""
         return Metrics(sums.loss, None if self.network.predicts_values else sums.accuracy)
 

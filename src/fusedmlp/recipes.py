@@ -21,17 +21,17 @@ from fusedmlp.network import (
     Reduction,
 )
 from fusedmlp.optimizers import make_optimizer
-from fusedmlp.schedules import make_schedule
-from fusedmlp.trainer import Trainer
+from fusedmlp.training.schedules import make_schedule
+from fusedmlp.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from fusedmlp.backend import Backend
-    from fusedmlp.callbacks import Callback
     from fusedmlp.datasets import Dataset, Task
     from fusedmlp.optimizers import Optimizer
+    from fusedmlp.training.callbacks import Callback
     from fusedmlp.types import FloatDtype
 
 OUTPUT_OF_TASK: Final[dict[Task, Output]] = {
@@ -70,7 +70,7 @@ class Recipe:
     optimizer, lr, schedule
         Names, and the base learning rate.
     batch_size, epochs, validation, rows_per_epoch
-        See :class:`fusedmlp.trainer.Trainer`.
+        See :class:`fusedmlp.training.trainer.Trainer`.
     l2, reduction
         See :class:`fusedmlp.network.Objective`.
     init, dtype

@@ -23,9 +23,9 @@ from fusedmlp.recipes import (
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Backend
-    from fusedmlp.callbacks import Callback
     from fusedmlp.datasets import Dataset
     from fusedmlp.recipes import Recipe
+    from fusedmlp.training.callbacks import Callback
 
 CALL: Final = 1_000
 """Iterations handed to the engine at a time: they take microseconds each."""

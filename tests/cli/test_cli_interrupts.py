@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from clihelp import contents, parameters
 
-from fusedmlp.checkpoint import load_checkpoint
 from fusedmlp.errors import ExitCode
+from fusedmlp.training.checkpoint import load_checkpoint
 
 LONG = ("--dataset", "digits", "--hidden", "64", "--schedule", "constant", "--threads", "1")
 

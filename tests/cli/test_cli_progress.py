@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from fusedmlp import MLP, Trainer, load_dataset
-from fusedmlp.callbacks import Callback
 from fusedmlp.cli import console
 from fusedmlp.cli.progress import TrainingLines, TrainingTable, duration, is_shown, loss_text, view
+from fusedmlp.training.callbacks import Callback
 
 
 def screen(*, terminal):

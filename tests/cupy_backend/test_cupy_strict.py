@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bits import assert_same_bits, everything
-from fusedmlp import strict
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
+from fusedmlp.reference import arithmetic as strict
+from fusedmlp.reference.arithmetic import CONSTANTS
 from fusedmlp.registry import backend_class
-from fusedmlp.strict import CONSTANTS
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.kernels import STRICT_KERNELS

@@ -14,8 +14,8 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from fusedmlp.callbacks import Callback, EpochPrinter, HistoryWriter
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor, callbacks
+from fusedmlp.training.callbacks import Callback, EpochPrinter, HistoryWriter
 
 IRIS = load_iris(return_X_y=True)
 SOLVERS = ("sgd", "adam", "lbfgs")
@@ -36,7 +36,7 @@ class Recorder(Callback):
         self.said.append("begin")
         self.rows, self.steps = run.rows, run.steps_per_epoch
 
-    def on_rows_done(self, run, rows):
+    def on_progress(self, run, rows):
         self.said.append(rows)
 
     def on_epoch_end(self, run, record):

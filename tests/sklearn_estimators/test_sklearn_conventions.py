@@ -24,8 +24,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fusedmlp import MLP, SGD, Adam, Trainer
 from fusedmlp.registry import backend_class
-from fusedmlp.schedules import Step, make_schedule
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
+from fusedmlp.training.schedules import Step, make_schedule
 
 IRIS = load_iris(return_X_y=True)
 

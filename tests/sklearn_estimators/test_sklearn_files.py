@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits, load_iris, make_multilabel_classificat
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
-from fusedmlp.files import write_arrays
-from fusedmlp.onnx import export
+from fusedmlp.io.model_files import write_arrays
+from fusedmlp.io.onnx import export
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 from fusedmlp.sklearn.files import ESTIMATOR_VERSION
 from stored import parts

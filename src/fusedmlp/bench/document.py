@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NotRequired, TypedDict, cast
 
 from fusedmlp.bench import machine
 from fusedmlp.errors import FileFormatError, StorageError
-from fusedmlp.storage import write_atomically
+from fusedmlp.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

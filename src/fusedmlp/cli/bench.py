@@ -162,7 +162,7 @@ def bench(
     from fusedmlp.bench.tables import failures
     from fusedmlp.cli.choosing import named_or_usable
     from fusedmlp.cli.settings import DataRequest
-    from fusedmlp.storage import write_atomically
+    from fusedmlp.io.atomic import write_atomically
 
     named = tuple(_words(peer, "peer")) if peer is not None else ()
     request = Request(

@@ -17,7 +17,7 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS
 from fusedmlp.optimizers import OPTIMIZERS
 from fusedmlp.recipes import MNIST_REPAIRED, SPLITS
 from fusedmlp.registry import AUTO, ENVIRONMENT_VARIABLE
-from fusedmlp.schedules import SCHEDULES
+from fusedmlp.training.schedules import SCHEDULES
 
 DATA_VARIABLE = "FUSEDMLP_DATA"
 

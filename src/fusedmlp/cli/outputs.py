@@ -10,7 +10,7 @@ from typing import Final
 
 from fusedmlp.cli.settings import SETTINGS_NAME
 from fusedmlp.errors import InvalidInputError, StorageError
-from fusedmlp.storage import check_writable
+from fusedmlp.io.atomic import check_writable
 
 RUNS: Final = "runs"
 MODEL_NAME: Final = "model.safetensors"

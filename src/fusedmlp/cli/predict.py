@@ -113,13 +113,13 @@ def _check_output(output: Path) -> None:
         )
     if output.exists():
         raise InvalidInputError(f"--output {output} exists: remove it, or name another file")
-    from fusedmlp.storage import check_writable
+    from fusedmlp.io.atomic import check_writable
 
     check_writable(output.parent)
 
 
 def _write(output: Path, mlp: "MLP", answers: "npt.NDArray[np.generic]", *, proba: bool) -> None:
-    from fusedmlp.storage import write_atomically
+    from fusedmlp.io.atomic import write_atomically
 
     if output.suffix.lower() == ".csv":
         content = as_csv(mlp, answers, proba=proba).encode()

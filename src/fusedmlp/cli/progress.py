@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from fusedmlp.callbacks import Callback, EpochPrinter
 from fusedmlp.cli.console import note
+from fusedmlp.training.callbacks import Callback, EpochPrinter
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fusedmlp.callbacks import RunView
-    from fusedmlp.history import EpochRecord
+    from fusedmlp.training.callbacks import TrainingView
+    from fusedmlp.training.history import EpochRecord
 
 ALL_EPOCHS_UP_TO: Final = 50
 """Longer trainings show only some of their epochs."""
@@ -43,7 +43,7 @@ class View(Callback):
         """Stop showing it, if training has not begun."""
         self._waiting.stop()
 
-    def on_train_begin(self, run: RunView) -> None:
+    def on_train_begin(self, run: TrainingView) -> None:
         """Stop showing it."""
         self._waiting.stop()
 
@@ -69,7 +69,7 @@ class TrainingLines(View):
         super().__init__(console)
         self._printer = EpochPrinter(lambda line: note(line, console))
 
-    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Print the epoch's line if it is among those shown."""
         if is_shown(record.epoch, run.epochs):
             self._printer.on_epoch_end(run, record)
@@ -93,7 +93,7 @@ class TrainingTable(View):
         self._began = 0.0
         self._epochs_before = 0
 
-    def on_train_begin(self, run: RunView) -> None:
+    def on_train_begin(self, run: TrainingView) -> None:
         """Print the table's head and start the bar."""
         super().on_train_begin(run)
         self._began, self._epochs_before = time.monotonic(), len(run.history)
@@ -103,11 +103,11 @@ class TrainingTable(View):
             self._update(run, 0)
             self._progress.start()
 
-    def on_rows_done(self, run: RunView, rows: int) -> None:
+    def on_progress(self, run: TrainingView, rows: int) -> None:
         """Move the bar."""
         self._update(run, rows)
 
-    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Add the epoch to the table."""
         if is_shown(record.epoch, run.epochs):
             self._progress.console.print(self._line(run, record), soft_wrap=True)
@@ -118,7 +118,7 @@ class TrainingTable(View):
         super().__exit__(*error)
         self._progress.stop()
 
-    def _update(self, run: RunView, rows: int) -> None:
+    def _update(self, run: TrainingView, rows: int) -> None:
         epochs, finished = run.epochs, len(run.history)
         share_done = finished - self._epochs_before + rows / run.rows
         left = ""
@@ -136,7 +136,7 @@ class TrainingTable(View):
         )
 
     @staticmethod
-    def _head(run: RunView) -> tuple[str, str]:
+    def _head(run: TrainingView) -> tuple[str, str]:
         has_accuracy = not run.engine.network.predicts_values
         has_validation = run.validated
         names = f"{'loss':>10}" + (f"{'accuracy':>10}" if has_accuracy else "")
@@ -149,7 +149,7 @@ class TrainingTable(View):
         return groups, f"{columns}{'samples/s':>13}"
 
     @staticmethod
-    def _line(run: RunView, record: EpochRecord) -> str:
+    def _line(run: TrainingView, record: EpochRecord) -> str:
         def pair(loss: float, accuracy: float | None) -> str:
             return f"{loss_text(loss):>10}" + ("" if accuracy is None else f"{accuracy:>10.4f}")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
+from fusedmlp.io.atomic import write_atomically
 from fusedmlp.recipes import Recipe
-from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import typer
 
 from fusedmlp.backend import Workload
-from fusedmlp.callbacks import Callback, HistoryWriter
-from fusedmlp.checkpoint import load_checkpoint
 from fusedmlp.cli import console
 from fusedmlp.cli.choosing import chosen_backend, describe, is_named
 from fusedmlp.cli.outputs import OutputFolder, existing_folder, new_folder
 from fusedmlp.cli.progress import duration, loss_text, view
 from fusedmlp.cli.settings import Settings
 from fusedmlp.errors import ExitCode, FusedMLPError, StorageError
+from fusedmlp.io.atomic import check_writable, sweep
 from fusedmlp.network import Network
 from fusedmlp.recipes import MNIST_REPAIRED
-from fusedmlp.storage import check_writable, sweep
+from fusedmlp.training.callbacks import Callback, HistoryWriter
+from fusedmlp.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fusedmlp.backend import Backend
-    from fusedmlp.callbacks import RunView
     from fusedmlp.datasets import Dataset
-    from fusedmlp.history import History
     from fusedmlp.model import MLP
     from fusedmlp.registry import Selection
+    from fusedmlp.training.callbacks import TrainingView
+    from fusedmlp.training.history import History
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Bookkeeper(Callback):
         self._folder = folder
         self.compile_seconds = 0.0
 
-    def on_train_begin(self, run: RunView) -> None:
+    def on_train_begin(self, run: TrainingView) -> None:
         """Write the settings: all checks have passed."""
         self._settings.save(self._folder.path)
 
-    def on_train_end(self, run: RunView) -> None:
+    def on_train_end(self, run: TrainingView) -> None:
         """Remember what only the engine knows."""
         self.compile_seconds = run.engine.compile_seconds
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fusedmlp.datasets.reading import reading
 from fusedmlp.errors import DataUnavailableError
-from fusedmlp.storage import sweep, write_atomically
+from fusedmlp.io.atomic import sweep, write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ from fusedmlp.model import MLP, Metrics
 from fusedmlp.optimizers import SGD
 from fusedmlp.recipes import OUTPUT_OF_TASK
 from fusedmlp.tolerance import accuracy_bound
-from fusedmlp.trainer import Trainer
+from fusedmlp.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

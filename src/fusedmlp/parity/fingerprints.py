@@ -18,7 +18,7 @@ from fusedmlp.parity.masks import dropout_masks
 from fusedmlp.parity.witness import Witness, digest
 from fusedmlp.recipes import OUTPUT_OF_TASK
 from fusedmlp.registry import backend_class, create
-from fusedmlp.trainer import Trainer
+from fusedmlp.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -24,7 +24,7 @@ from fusedmlp.tolerance import kernel_bound
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from fusedmlp.backend import Backend, Engine, Sums
+    from fusedmlp.backend import Backend, BatchMetrics, Engine
     from fusedmlp.network import HiddenActivation, Output
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.parity.comparison import Comparison
@@ -263,7 +263,7 @@ def _no_targets(network: Network) -> IntArray | Float64Vector:
     )
 
 
-def _sums(name: str, sums: Sums, bound: float) -> list[Part]:
+def _sums(name: str, sums: BatchMetrics, bound: float) -> list[Part]:
     """Loss, rows predicted right and weights. Where nothing is right, one more row is counted."""
     right = np.array([sums.correct.sum() + 1.0, sums.weights.sum() + 1.0])
     return [

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from fusedmlp.backend import Availability, Data, Device, Preference, State, Sums, Workload
+    from fusedmlp.backend import (
+        Availability,
+        BatchMetrics,
+        Data,
+        Device,
+        Preference,
+        State,
+        Workload,
+    )
     from fusedmlp.network import Network, Objective, Parameters
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
@@ -132,16 +140,16 @@ class _WitnessEngine(Engine):
     def forward(self, x: Inputs) -> FloatArray:
         return self._inner.forward(x)
 
-    def evaluate(self, data: Data, rows: IntArray | None = None) -> Sums:
+    def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         return self._inner.evaluate(data, rows)
 
-    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[Sums, Parameters]:
+    def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         return self._inner.loss_and_gradients(data, rows)
 
     def apply_gradients(self, gradients: Parameters, lr: float) -> None:
         self._inner.apply_gradients(gradients, lr)
 
-    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> Sums:
+    def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
         self._witness.saw_order(order)
         return self._inner.train_epoch(data, order, lr)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
+from fusedmlp.io.atomic import write_atomically
 from fusedmlp.report.page import check_report_installed
-from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

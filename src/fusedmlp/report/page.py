@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from fusedmlp.errors import MissingDependencyError
-from fusedmlp.storage import write_atomically
+from fusedmlp.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,16 +1,16 @@
 """Who is told of a fit: our own callbacks and, from scikit-learn 1.9 on, scikit-learn's.
 
-Ours are those of :mod:`fusedmlp.callbacks`, the parameter ``callbacks``. scikit-learn's are set by
-its own ``set_callbacks``: to them a fit is a task, and its epochs or iterations are subtasks. What
-they are told of is decided in base.py and lbfgs.py.
+Ours are those of :mod:`fusedmlp.training.callbacks`, the parameter ``callbacks``. scikit-learn's
+are set by its own ``set_callbacks``: to them a fit is a task, and its epochs or iterations are
+subtasks. base.py and lbfgs.py decide when each is called.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fusedmlp.callbacks import Callback
-from fusedmlp.history import EpochRecord, History
+from fusedmlp.training.callbacks import Callback
+from fusedmlp.training.history import EpochRecord, History
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def checked(callbacks: Sequence[object] | None) -> tuple[Callback, ...]:
     for callback in callbacks or ():
         if not isinstance(callback, Callback):
             raise TypeError(
-                f"callbacks holds {callback!r}, which is not a fusedmlp.callbacks.Callback; "
+                f"callbacks holds {callback!r}, which is not a fusedmlp.Callback; "
                 "scikit-learn's are given to set_callbacks()"
             )
     return tuple(callback for callback in callbacks or () if isinstance(callback, Callback))
@@ -105,7 +105,7 @@ class Tasks:
 
 
 class Fit:
-    """A fit by epochs, as our callbacks see it: see :class:`fusedmlp.callbacks.RunView`."""
+    """A fit by epochs: a :class:`fusedmlp.training.callbacks.TrainingView` for our callbacks."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Fit:
     def rows_done(self, rows: int) -> None:
         """Tell how far the running epoch is."""
         for callback in self._callbacks:
-            callback.on_rows_done(self, rows)
+            callback.on_progress(self, rows)
 
     def epoch_ended(self, record: EpochRecord) -> None:
         """Tell what the epoch came to."""

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from sklearn.utils import Tags
 
-    from fusedmlp.backend import Backend, Engine, Sums
-    from fusedmlp.callbacks import Callback
-    from fusedmlp.schedules import Schedule
+    from fusedmlp.backend import Backend, BatchMetrics, Engine
     from fusedmlp.sklearn.stochastic import HeldOut
+    from fusedmlp.training.callbacks import Callback
+    from fusedmlp.training.schedules import Schedule
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 
@@ -50,9 +50,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ``balanced`` or a weight for each label; multiplies the sample weights.
     learning_rate
         Also ``step``, ``exponential``, ``cosine``, ``inverse-scaling`` and ``one-cycle``, or an
-        object of :mod:`fusedmlp.schedules`: planned for ``max_iter`` epochs, for ``adam`` too.
+        object of :mod:`fusedmlp.training.schedules`: planned for ``max_iter`` epochs, also for
+        ``adam``.
     callbacks
-        Objects of :class:`fusedmlp.callbacks.Callback`, told of the epochs of ``fit``.
+        Objects of :class:`fusedmlp.training.callbacks.Callback`, told of the epochs of ``fit``.
         ``set_callbacks`` takes those of scikit-learn, such as its ``ProgressBar``.
 
     Attributes
@@ -237,7 +238,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         labels: npt.NDArray[Any] = self.classes_[numbers]
         return labels
 
-    def _score_of(self, engine: Engine, held_out: HeldOut, sums: Sums) -> float:
+    def _score_of(self, engine: Engine, held_out: HeldOut, sums: BatchMetrics) -> float:
         return sums.accuracy
 
     def _row_weights(

@@ -3,7 +3,7 @@
 The arrays are those of a model file, with the optimizer's beside them; all the rest is JSON, of
 which every part is checked before it is used. Loading executes nothing. Where an estimator ran is
 left out: ``backend``, ``threads`` and ``callbacks`` are given anew. The writing and the reading
-themselves are in :mod:`fusedmlp.files`.
+themselves are in :mod:`fusedmlp.io.model_files`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 
 from fusedmlp.errors import FileFormatError, InvalidInputError
-from fusedmlp.files import (
+from fusedmlp.io.model_files import (
     Header,
     network_from_dict,
     network_to_dict,

@@ -18,10 +18,10 @@ from fusedmlp.backend import Backend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fusedmlp.callbacks import Callback
     from fusedmlp.network import HiddenActivation, Output, Parameters
-    from fusedmlp.schedules import Schedule
     from fusedmlp.sklearn.stochastic import LearningRate
+    from fusedmlp.training.callbacks import Callback
+    from fusedmlp.training.schedules import Schedule
     from fusedmlp.types import FloatArray, FloatDtype
 
 STOCHASTIC_SOLVERS: Final = ("sgd", "adam")
@@ -30,7 +30,7 @@ KNOWN_RATES: Final = ("constant", "invscaling", "adaptive")
 """scikit-learn's learning rates, which ``sgd`` alone obeys."""
 
 PLANNED_RATES: Final = ("step", "exponential", "cosine", "inverse-scaling", "one-cycle")
-"""Those of :mod:`fusedmlp.schedules` that go by other names; ``adam`` obeys them too."""
+"""Those of :mod:`fusedmlp.training.schedules` that go by other names; ``adam`` obeys them too."""
 
 HIDDEN: Final[dict[str, HiddenActivation]] = {
     "identity": "identity",

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.files import whole
+from fusedmlp.io.model_files import whole
 
 Json: TypeAlias = Any
 """A value of a JSON document: from outside, so its type is known only after the checks."""

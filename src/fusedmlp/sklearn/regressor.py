@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from fusedmlp.backend import Backend, Engine, Sums
-    from fusedmlp.callbacks import Callback
-    from fusedmlp.schedules import Schedule
+    from fusedmlp.backend import Backend, BatchMetrics, Engine
     from fusedmlp.sklearn.stochastic import HeldOut
+    from fusedmlp.training.callbacks import Callback
+    from fusedmlp.training.schedules import Schedule
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 
@@ -141,7 +141,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _decode(self, outputs: FloatArray) -> FloatArray:
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs
 
-    def _score_of(self, engine: Engine, held_out: HeldOut, sums: Sums) -> float:
+    def _score_of(self, engine: Engine, held_out: HeldOut, sums: BatchMetrics) -> float:
         predicted = self._decode(engine.forward(held_out.X[held_out.rows]))
         if not np.isfinite(predicted).all():
             return float("nan")

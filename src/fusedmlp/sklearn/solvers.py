@@ -15,17 +15,17 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
-from fusedmlp.backend import Backend, Data, Engine, State, Sums, Workload
-from fusedmlp.history import EpochRecord
+from fusedmlp.backend import Backend, BatchMetrics, Data, Engine, State, Workload
 from fusedmlp.network import Network, Objective, Parameters, zeros
 from fusedmlp.optimizers import SGD, Adam, Optimizer
 from fusedmlp.registry import create, select
-from fusedmlp.schedules import Span, make_schedule
 from fusedmlp.sklearn.callbacks import Fit, Tasks, checked
 from fusedmlp.sklearn.curves import Curves
 from fusedmlp.sklearn.lbfgs import minimise
 from fusedmlp.sklearn.parameters import HIDDEN, KNOWN_RATES, OUTPUTS, PLANNED_RATES
 from fusedmlp.sklearn.stochastic import Epochs, HeldOut, LearningRate
+from fusedmlp.training.history import EpochRecord
+from fusedmlp.training.schedules import Span, make_schedule
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -43,7 +43,7 @@ class Solvers(Curves):
     """The solvers ``sgd``, ``adam`` and ``lbfgs``; not for direct use."""
 
     @abstractmethod
-    def _score_of(self, engine: Engine, held_out: HeldOut, sums: Sums) -> float:
+    def _score_of(self, engine: Engine, held_out: HeldOut, sums: BatchMetrics) -> float:
         """Return the score that early stopping watches; ``sums`` are of the rows held out."""
 
     def _network(self) -> Network:
@@ -172,7 +172,7 @@ class Solvers(Curves):
         sums = epochs.run(rates, fit.rows_done)
         seconds = time.perf_counter() - began
         self._note_epoch(epochs.loss(sums), fit.rows)
-        validated: Sums | None = None
+        validated: BatchMetrics | None = None
         if held_out is None:
             self._note_best_loss()
         else:

@@ -2,7 +2,7 @@
 
 Everything here follows scikit-learn, so that with the same ``random_state`` the same batches are
 seen in the same order at the same rates; schedules that it has not are those of
-:mod:`fusedmlp.schedules`. When to stop is decided in curves.py.
+:mod:`fusedmlp.training.schedules`. When to stop is decided in curves.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from fusedmlp.backend import Sums
-from fusedmlp.slices import Slices
+from fusedmlp.backend import BatchMetrics
+from fusedmlp.training.chunks import EpochChunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.backend import Data, Engine
-    from fusedmlp.schedules import Schedule, Span
+    from fusedmlp.training.schedules import Schedule, Span
     from fusedmlp.types import Float64Vector, Inputs, IntArray
 
 SMALLEST_RATE: Final = 1e-6
@@ -131,7 +131,7 @@ class Epochs:
         self._random_state, self._alpha, self.outputs = random_state, alpha, outputs
         starts = np.arange(0, len(rows), engine.batch_size)
         self._sizes = np.diff(np.append(starts, len(rows)))
-        self._slices = Slices(engine, data)
+        self._slices = EpochChunks(engine, data)
         self._squares = self._sum_of_squares() if alpha else 0.0
 
     @property
@@ -139,7 +139,7 @@ class Epochs:
         """Batches of an epoch."""
         return len(self._sizes)
 
-    def run(self, rates: Float64Vector, told: Callable[[int], None]) -> Sums:
+    def run(self, rates: Float64Vector, told: Callable[[int], None]) -> BatchMetrics:
         """Train on every row once.
 
         Parameters
@@ -161,9 +161,9 @@ class Epochs:
         if parts[0].first_non_finite() is None:
             parts.append(self._last_batch(rows[whole:], float(rates[-1])))
             told(len(rows))
-        return Sums.joined(parts)
+        return BatchMetrics.joined(parts)
 
-    def loss(self, sums: Sums) -> float:
+    def loss(self, sums: BatchMetrics) -> float:
         """Return the mean of an epoch's batches' losses, penalty included; once for each epoch.
 
         scikit-learn adds the penalty of the weights that each batch finds. Here Σ W² is known at
@@ -183,7 +183,7 @@ class Epochs:
     def _sum_of_squares(self) -> float:
         return sum(float(np.vdot(W, W)) for W in self._engine.parameters().weights)
 
-    def _last_batch(self, rows: IntArray, lr: float) -> Sums:
+    def _last_batch(self, rows: IntArray, lr: float) -> BatchMetrics:
         """Take the step of a last batch that is smaller, and so has more of the penalty."""
         engine = self._engine
         sums, gradients = engine.loss_and_gradients(self._data, rows)

@@ -1,4 +1,4 @@
-"""The trainer's settings and its ``fit``. The loop over epochs is in run.py."""
+"""The trainer's settings and its ``fit``. The loop over epochs is in loop.py."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import host_copy
 from fusedmlp.network import Objective
 from fusedmlp.optimizers import SGD, Optimizer
-from fusedmlp.run import Run
-from fusedmlp.schedules import Constant, Schedule
-from fusedmlp.staging import prepare_targets
+from fusedmlp.training.loop import TrainingLoop
+from fusedmlp.training.schedules import Constant, Schedule
+from fusedmlp.validation import prepare_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from fusedmlp.callbacks import Callback
-    from fusedmlp.early_stopping import EarlyStopping
-    from fusedmlp.history import History
     from fusedmlp.model import MLP
     from fusedmlp.network import Network
+    from fusedmlp.training.callbacks import Callback
+    from fusedmlp.training.early_stopping import EarlyStopping
+    from fusedmlp.training.history import History
     from fusedmlp.types import Float64Vector, Inputs
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float]
@@ -126,7 +126,7 @@ class Trainer:
                 f"validation={self.validation} and validation_data were both given: choose one"
             )
         weights = self._row_weights(mlp.network, x, y, sample_weight)
-        run = Run(mlp, self, x, y, weights, validation_data, resume)
+        run = TrainingLoop(mlp, self, x, y, weights, validation_data, resume)
         return run.train()
 
     def _row_weights(

@@ -14,7 +14,8 @@ import numpy as np
 
 from fusedmlp.backend import State
 from fusedmlp.errors import FileFormatError, FusedMLPError, InvalidInputError
-from fusedmlp.files import (
+from fusedmlp.interop import host_copy, on_device
+from fusedmlp.io.model_files import (
     Header,
     network_from_dict,
     network_to_dict,
@@ -26,9 +27,8 @@ from fusedmlp.files import (
     whole,
     write_arrays,
 )
-from fusedmlp.history import EpochRecord, History
-from fusedmlp.interop import host_copy, on_device
-from fusedmlp.staging import is_sparse
+from fusedmlp.training.history import EpochRecord, History
+from fusedmlp.validation import is_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""When to stop because nothing improves. The loop that obeys it is in run.py."""
+"""When to stop because nothing improves. The loop that obeys it is in loop.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from fusedmlp.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from fusedmlp.history import History
+    from fusedmlp.training.history import History
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fusedmlp.backend import Engine
-    from fusedmlp.history import EpochRecord, History
+    from fusedmlp.training.history import EpochRecord, History
 
 
-class RunView(Protocol):
+class TrainingView(Protocol):
     """A training under way, as callbacks see it: a trainer's, or the fit of an estimator.
 
-    A trainer's is a :class:`fusedmlp.run.Run`, which has more to read.
+    A trainer's is a :class:`fusedmlp.training.loop.TrainingLoop`, which has more to read.
     """
 
     engine: Engine
@@ -47,16 +47,16 @@ class Callback:
     It must not change the engine's state.
     """
 
-    def on_train_begin(self, run: RunView) -> None:
+    def on_train_begin(self, run: TrainingView) -> None:
         """Before the first epoch, also of a resumed training."""
 
-    def on_rows_done(self, run: RunView, rows: int) -> None:
+    def on_progress(self, run: TrainingView, rows: int) -> None:
         """Hear a few times a second that ``rows`` of the running epoch have been trained on."""
 
-    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """After each epoch's validation; ``run.history`` already holds ``record``."""
 
-    def on_train_end(self, run: RunView) -> None:
+    def on_train_end(self, run: TrainingView) -> None:
         """After the last epoch, also when training was stopped, interrupted or failed."""
 
 
@@ -76,13 +76,13 @@ class HistoryWriter(Callback):
         self.every_seconds = every_seconds
         self._written = -float("inf")
 
-    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Write when it is time."""
         if time.monotonic() - self._written >= self.every_seconds:
             run.history.save(self.folder)
             self._written = time.monotonic()
 
-    def on_train_end(self, run: RunView) -> None:
+    def on_train_end(self, run: TrainingView) -> None:
         """Write the final state."""
         run.history.save(self.folder)
 
@@ -99,7 +99,7 @@ class EpochPrinter(Callback):
     def __init__(self, write: Callable[[str], None] = print) -> None:
         self._write = write
 
-    def on_epoch_end(self, run: RunView, record: EpochRecord) -> None:
+    def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Print the epoch's line."""
         parts = [f"epoch {record.epoch}/{run.epochs}", f"loss {_loss(record.train_loss)}"]
         if record.train_accuracy is not None:

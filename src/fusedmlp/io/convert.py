@@ -1,7 +1,7 @@
 """Trained networks from scikit-learn, and from and to PyTorch's state dictionaries.
 
 Files of other libraries are not read here: load them with the library that wrote them. For ONNX
-see :mod:`fusedmlp.onnx`.
+see :mod:`fusedmlp.io.onnx`.
 """
 
 from __future__ import annotations

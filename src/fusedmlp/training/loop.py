@@ -1,7 +1,7 @@
 """One training: the loop over epochs, and what must hold whenever and however it ends.
 
 Settings and their checks are in trainer.py, how an epoch is cut into calls of the engine in
-slices.py.
+chunks.py.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.backend import Data, State
-from fusedmlp.checkpoint import (
+from fusedmlp.errors import DivergedError, FusedMLPError, InvalidInputError
+from fusedmlp.interop import count_rows
+from fusedmlp.io.atomic import check_writable
+from fusedmlp.network import zeros
+from fusedmlp.seeding import shuffled, validation_split
+from fusedmlp.training.checkpoint import (
     Checkpoint,
     check_settings,
     fingerprint,
     load_checkpoint,
     save_checkpoint,
 )
-from fusedmlp.errors import DivergedError, FusedMLPError, InvalidInputError
-from fusedmlp.history import EpochRecord, History
-from fusedmlp.interop import count_rows
-from fusedmlp.network import zeros
-from fusedmlp.schedules import Span
-from fusedmlp.seeding import shuffled, validation_split
-from fusedmlp.slices import Slices
-from fusedmlp.storage import check_writable
+from fusedmlp.training.chunks import EpochChunks
+from fusedmlp.training.history import EpochRecord, History
+from fusedmlp.training.schedules import Span
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from fusedmlp.callbacks import Callback
     from fusedmlp.model import MLP
     from fusedmlp.network import Parameters
-    from fusedmlp.trainer import Trainer
+    from fusedmlp.training.callbacks import Callback
+    from fusedmlp.training.trainer import Trainer
     from fusedmlp.types import Inputs, IntArray
 
 
@@ -51,7 +51,7 @@ class _Finished:
     best_epoch: int | None
 
 
-class Run:
+class TrainingLoop:
     """A training under way, as callbacks see it.
 
     Attributes
@@ -113,7 +113,7 @@ class Run:
                 f"epoch: use at most {self.rows}"
             )
         self.steps_per_epoch = -(-self.rows // trainer.batch_size)
-        self._slices = Slices(self.engine, self._data)
+        self._slices = EpochChunks(self.engine, self._data)
         self._stop_reason: str | None = None
         self._saved_at, self._saved_epochs = time.monotonic(), 0
         self._settings = self._bit_deciding_settings(x, y, sample_weight)
@@ -134,7 +134,7 @@ class Run:
         self._stop_reason = reason
 
     def train(self) -> History:
-        """Run the epochs that are left; see :meth:`fusedmlp.trainer.Trainer.fit`."""
+        """Run the epochs that are left; see :meth:`fusedmlp.training.trainer.Trainer.fit`."""
         try:
             for callback in self.trainer.callbacks:
                 callback.on_train_begin(self)
@@ -212,7 +212,7 @@ class Run:
 
     def _tell_rows(self, rows: int) -> None:
         for callback in self.trainer.callbacks:
-            callback.on_rows_done(self, rows)
+            callback.on_progress(self, rows)
 
     def _conclude_epoch(self, record: EpochRecord) -> None:
         """Make the epoch the last finished one, then stop, save and report as asked."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from fusedmlp.errors import FileFormatError, FusedMLPError, InvalidInputError, StorageError
+from fusedmlp.io.atomic import write_atomically
 from fusedmlp.network import Network, Parameters
 from fusedmlp.seeding import checked_seed
-from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

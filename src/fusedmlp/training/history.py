@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from fusedmlp.storage import write_atomically
+from fusedmlp.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

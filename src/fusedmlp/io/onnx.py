@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from fusedmlp.convert import from_sklearn
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.io.atomic import write_atomically
+from fusedmlp.io.convert import from_sklearn
 from fusedmlp.model import MLP
-from fusedmlp.storage import write_atomically
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
-    from fusedmlp.convert import FittedMLP
+    from fusedmlp.io.convert import FittedMLP
     from fusedmlp.network import HiddenActivation, Network, Parameters
 
 OPSET: Final = 17

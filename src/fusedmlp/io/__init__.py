@@ -1,0 +1,1 @@
+"""Files: models, atomic writes, ONNX and conversion from and to other libraries."""

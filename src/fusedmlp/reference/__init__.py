@@ -1,0 +1,1 @@
+"""The reference arithmetic, which strict mode computes to the last bit."""
