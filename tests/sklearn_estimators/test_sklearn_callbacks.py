@@ -116,7 +116,7 @@ def test_partial_fit_is_the_caller_s_loop():
 
 
 def test_what_is_not_a_callback_is_refused():
-    with pytest.raises(TypeError, match=r"not a fusedmlp\.callbacks\.Callback"):
+    with pytest.raises(TypeError, match=r"not a fusedmlp\.Callback"):
         classifier(callbacks=[print]).fit(*IRIS)
     with pytest.raises(ValueError, match="callbacks"):
         classifier(callbacks=print).fit(*IRIS)
