@@ -39,7 +39,6 @@ KERNELS = Path(__file__).with_name("gpu_limits.cu")
 OWN_TESTS = Path("tests", "cupy_backend")
 SUITE_MODULES = ("pytest_timeout", "hypothesis", "scipy", "sklearn", "numba")
 PACKAGES = ("numpy", "torch", "jax", "jaxlib", "numba", "pytest")
-SMI_FIELDS = "driver_version,persistence_mode,clocks.max.sm,clocks.max.mem,power.limit,memory.total"
 RESULT = re.compile(r"^(tests/\S.*?) (PASSED|FAILED|SKIPPED|ERROR)\b")
 
 WAYS = ("eager", "graph", "persistent")
@@ -58,11 +57,10 @@ BARRIER_THREADS = 256
 
 
 def device():
-    """Device, versions, and what the driver's tool reports of each card."""
+    """Device with driver, and versions."""
     found = CupyBackend().device()
     yield "device", {"text": str(found), **found.facts}
     yield "versions", {"python": platform.python_version()} | {n: _version(n) for n in PACKAGES}
-    yield "cards", {"cards": cards()}
 
 
 def _version(name):
@@ -70,18 +68,6 @@ def _version(name):
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def cards():
-    """Return the facts of each card that nvidia-smi reports. No setting is changed."""
-    command = ["nvidia-smi", f"--query-gpu=name,{SMI_FIELDS}", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        return [{"not known": text_of(error)}]
-    names = ["name", *SMI_FIELDS.split(",")]
-    lines = [line.split(", ") for line in found.stdout.splitlines()]
-    return [dict(zip(names, values, strict=False)) for values in lines]
 
 
 def backend_with(option):

@@ -17,11 +17,11 @@ SLOW_TO_COMPILE = ("tensorflow-xla", "torch-compile")
 """In a quick run, these take part in one task only."""
 
 
-def library(name, target, module, *arguments, **environment):
+def library(name, target, module, *arguments):
     """Return the subject of another library, on the CPU and without its log messages."""
     path = os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH"))))
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    variables = quiet | {"PYTHONPATH": path} | environment
+    variables = quiet | {"PYTHONPATH": path}
     return Subject(name, f"adapters.{target}", module, arguments=arguments, environment=variables)
 
 
@@ -41,8 +41,6 @@ def numba_variant(suffix, task, variant):
     )
 
 
-LEAN = "lean_numpy:LeanNumpy"
-
 SUBJECTS = (
     PEAK_SUBJECT,
     backend_subject("numba"),
@@ -57,8 +55,7 @@ SUBJECTS = (
     library("sklearn", "sklearn_mlp:SklearnMLP", "sklearn"),
     library("thinc", "thinc_chain:ThincChain", "thinc"),
     library("onnxruntime", "onnx_session:OnnxSession", "onnxruntime"),
-    library("lean-numpy", LEAN, "numpy"),
-    library("lean-numpy-skylakex", LEAN, "numpy", OPENBLAS_CORETYPE="SkylakeX"),
+    library("lean-numpy", "lean_numpy:LeanNumpy", "numpy"),
     library("workshop", "workshop_numpy:WorkshopNumpy", "numpy"),
 )
 NAMES = tuple(subject.name for subject in SUBJECTS)

@@ -28,26 +28,6 @@ LINE_STYLES: Final = ("-", "--", ":", "-.")
 BAR_HEIGHT: Final = 0.62
 
 
-def throughput(document: Document) -> Figure:
-    """Draw a bar for each engine on the first training, the fastest on top."""
-    return _single(document, bars, 8.0, 1.1 + 0.42 * len(first_training(document)))
-
-
-def over_batch(document: Document) -> Figure | None:
-    """Draw samples/s over the batch size; None with fewer than two."""
-    return _single(document, batch_lines) if lines(document, "batch") else None
-
-
-def over_width(document: Document) -> Figure | None:
-    """Draw samples/s over the width of the hidden layer; None with fewer than two."""
-    return _single(document, width_lines) if lines(document, "width") else None
-
-
-def rooflines(document: Document) -> Figure | None:
-    """Draw every operation below the machine's limits; None where these are unknown."""
-    return _single(document, roofs, 8.0, 5.2) if roofline.points(document) else None
-
-
 def phases(document: Document) -> Figure | None:
     """Draw the phases of a process, cold and warm; None where they were not measured."""
     rows = [row for row in document.get("phases", ()) if "seconds" in row]
@@ -64,13 +44,13 @@ def phases(document: Document) -> Figure | None:
 
 
 def overview(document: Document) -> Figure:
-    """Draw throughput and roofline in one picture."""
+    """Draw throughput over backends, batch sizes and widths, and the roofline, in one picture."""
     drawn: list[Draw] = [bars]
     drawn += [batch_lines] * bool(lines(document, "batch"))
     drawn += [width_lines] * bool(lines(document, "width"))
     drawn += [roofs] * bool(roofline.points(document))
     rows = -(-len(drawn) // 2)
-    figure = new_figure(13.0 if len(drawn) > 1 else 8.0, 4.6 * rows)
+    figure = new_figure(13.0 if len(drawn) > 1 else 8.0, 4.6 * rows if rows > 1 else 3.2)
     panels = figure.subplots(rows, min(len(drawn), 2), squeeze=False)
     for panel in panels.flat[len(drawn) :]:
         panel.set_axis_off()
@@ -79,12 +59,6 @@ def overview(document: Document) -> Figure:
     about = document["machine"]
     when = document["date"][:16].replace("T", " ")
     figure.suptitle(f"fusedmlp bench: {about['cpu']}, {about['cores']} cores, {when} UTC")
-    return figure
-
-
-def _single(document: Document, draw: Draw, width: float = 8.0, height: float = 4.0) -> Figure:
-    figure = new_figure(width, height)
-    draw(figure.subplots(), document)
     return figure
 
 

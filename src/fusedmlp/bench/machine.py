@@ -57,12 +57,6 @@ def describe() -> dict[str, object]:
     }
 
 
-def has(feature: str) -> bool:
-    """Whether the CPU reports this feature; False where it reports none."""
-    info = _cpuinfo()
-    return feature in (info.get("flags") or info.get("Features") or "").split()
-
-
 def _cpuinfo() -> dict[str, str]:
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8")

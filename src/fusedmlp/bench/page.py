@@ -13,8 +13,6 @@ from fusedmlp.report.figures import as_svg
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.figure import Figure
-
     from fusedmlp.bench.compare import Change
     from fusedmlp.bench.document import Document
 
@@ -51,16 +49,18 @@ def page(document: Document, changes: Sequence[Change] = (), threshold: float = 
 
 
 def summary(document: Document) -> str:
-    """Summarise the result in a sentence."""
-    first = charts.first_training(document)
-    best = first[0]
-    data = document["dataset"]
-    text = (
-        f"Training {best.network} on {data['name']} in batches of {best.batch_size}, "
-        f"{best.dtype}: {best.engine} is the fastest with {best.samples_per_s:,.0f} samples/s"
-    )
-    if best.ratio is not None and best.engine != best.reference:
-        text += f", {best.ratio:.1f} times as many as {best.reference}"
+    """Summarise the result; the fastest is named only if its rounds are apart from all others'."""
+    best, *others = charts.first_training(document)
+    task = f"Training {best.network} on {document['dataset']['name']}"
+    text = f"{task} in batches of {best.batch_size}, {best.dtype}: {best.engine} "
+    rate = f"{best.samples_per_s:,.0f} samples/s"
+    rivals = [each.engine for each in others if each.fastest >= best.slowest]
+    if rivals:
+        text += f"reaches {rate}, but its rounds overlap with those of {', '.join(rivals)}"
+    elif best.ratio is not None and best.engine != best.reference:
+        text += f"is the fastest with {rate}, {best.ratio:.1f} times as many as {best.reference}"
+    else:
+        text += f"reaches {rate}"
     return f"{text}. Every engine’s results were checked against the NumPy backend before timing."
 
 
@@ -74,9 +74,11 @@ def _throughput(found: Page, document: Document) -> None:
         "spread reach from the slowest to the fastest. A round is an epoch, or a part of one for "
         "large networks, including shuffling, gathering, loss and accuracy.",
     )
-    _figure(found, charts.throughput(document), "Samples per second of one network and batch size.")
-    _figure(found, charts.over_batch(document), "The same over the batch size.")
-    _figure(found, charts.over_width(document), "The same over the width of the hidden layer.")
+    found.figure(
+        as_svg(charts.overview(document)),
+        "Samples per second of one network and batch size, over the batch size, and over the width "
+        "of the hidden layer; and the operations of the roofline below, on logarithmic scales.",
+    )
     found.table(tables.throughput(document, "training"))
     found.text("Predictions, from NumPy rows to NumPy probabilities:")
     found.table(tables.throughput(document, "prediction"))
@@ -94,13 +96,13 @@ def _phases(found: Page, document: Document) -> None:
         "disk empty. Warm: medians of later processes. Compiling includes loading code that was "
         "compiled before, and the first step; the epoch is the first of its process.",
     )
-    _figure(found, drawn, "Seconds by phase. The two panels have scales of their own.")
+    found.figure(as_svg(drawn), "Seconds by phase. The two panels have scales of their own.")
     found.table(tables.phases(document))
 
 
 def _roofline(found: Page, document: Document) -> None:
-    drawn = charts.rooflines(document)
-    if drawn is None:
+    operations = tables.operations(document)
+    if not operations.rows:
         return
     found.section(
         "Roofline",
@@ -111,8 +113,7 @@ def _roofline(found: Page, document: Document) -> None:
         "the gradients, and apply_gradients takes them, as host arrays, which a whole step does "
         "not need. Bounds are in GFLOP/s, with the limit that sets them.",
     )
-    _figure(found, drawn, "GFLOP/s over operations per byte, both scales logarithmic.")
-    found.table(tables.operations(document))
+    found.table(operations)
     found.text(
         "The limits were measured in the same run: multiply-adds beside every operation, and the "
         "triad a ← b + s·c on arrays whose size is between those of two caches, and for the memory "
@@ -135,8 +136,3 @@ def _environment(document: Document) -> dict[str, object]:
         "engines": [f"{engine_name(label)}: {device}" for label, device in engines.items()],
     }
     return facts
-
-
-def _figure(found: Page, drawn: Figure | None, caption: str) -> None:
-    if drawn is not None:
-        found.figure(as_svg(drawn), caption)

@@ -72,8 +72,6 @@ class Subject:
         """Say why it cannot take part here, or None."""
         if find_spec(self.library) is None:
             return f"{self.library} is not installed"
-        if "OPENBLAS_CORETYPE" in self.environment and not machine.has("avx512f"):
-            return "its OpenBLAS kernels need AVX-512"
         return None
 
 
