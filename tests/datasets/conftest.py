@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from fusedmlp.datasets.checksums import Corpus, IdxFile
+from fusedmlp.datasets.download import Timeouts
 from fusedmlp.datasets.idx import encode_idx
-from fusedmlp.datasets.transfer import Limits
+from fusedmlp.datasets.published import IdxFile, PublishedSet
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -110,9 +110,9 @@ def raw(arrays) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def corpus(raw, server) -> Corpus:
+def published(raw, server) -> PublishedSet:
     """A published set that the local server may carry below ``a/`` and ``b/``."""
-    return Corpus(
+    return PublishedSet(
         name="tiny",
         files=tuple(
             IdxFile(name, len(content), hashlib.sha256(content).hexdigest())
@@ -127,8 +127,8 @@ def corpus(raw, server) -> Corpus:
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits(connect=5.0, silence=1.0, download=5.0, openml=20.0, pip=60.0)
+def timeouts() -> Timeouts:
+    return Timeouts(connect=5.0, read=1.0, download=5.0, openml=20.0, pip=60.0)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_numbers_as_names(table):
         ("1,2,0\n3,,1\n", "line 2, column 1: '' is no number"),
         (",2,0\n3,4,1\n", "line 1, column 0: '' is no number"),
         ("a,b\n1_000,0\n1,1\n", "line 2, column 'a': '1_000' is no number"),
-        ("1,0\n\u0661,1\n", "could not convert string '\u0661'"),
+        ("1,0\n\u0661,1\n", "line 2, column 0: '\u0661' is no number"),
         ("abc,2,0\n3,4,1\n", "first line mixes numbers and text"),
         ("a,b,c\n1,nan,0\n3,4,1\n", "inputs hold nan at row 0, column 1"),
         ("a,b,c\n1,2,0\n3,1e999,1\n", "inputs hold inf at row 1, column 1"),

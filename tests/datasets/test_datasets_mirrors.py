@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from fusedmlp.datasets.published import from_mirrors
-from fusedmlp.datasets.transfer import Limits, download, require_reachable
+from fusedmlp.datasets.download import Timeouts, check_reachable, download
+from fusedmlp.datasets.mirrors import from_mirrors
 from fusedmlp.errors import DataUnavailableError
 
 NAME = "train-labels-idx1-ubyte"
@@ -26,16 +26,16 @@ def as_bytes(payloads):
     return {name: payload.tobytes() for name, payload in payloads.items()}
 
 
-def test_first_mirror_is_enough(server, raw, corpus, limits):
+def test_first_mirror_is_enough(server, raw, published, timeouts):
     serve_all(server, raw, "a")
-    assert as_bytes(from_mirrors(corpus, limits)) == raw
+    assert as_bytes(from_mirrors(published, timeouts)) == raw
     assert server.asked == [f"/a/{name}.gz" for name in raw]
 
 
-def test_store_that_undoes_gzip_on_the_way(server, raw, corpus, limits):
+def test_store_that_undoes_gzip_on_the_way(server, raw, published, timeouts):
     for name, content in raw.items():
         server.serve(f"/a/{name}.gz", content)
-    assert as_bytes(from_mirrors(corpus, limits)) == raw
+    assert as_bytes(from_mirrors(published, timeouts)) == raw
 
 
 def spoil_404(server, _raw):
@@ -104,24 +104,24 @@ SPOILERS = {
     ("spoil", "words"), SPOILERS.items(), ids=lambda x: getattr(x, "__name__", "")
 )
 def test_bad_mirror_gives_its_reason_and_the_next_one_helps(
-    server, raw, corpus, limits, spoil, words
+    server, raw, published, timeouts, spoil, words
 ):
     serve_all(server, raw, "a")
     spoil(server, raw)
     with pytest.raises(DataUnavailableError, match=re.escape(words)):
-        from_mirrors(corpus, limits)  # the second mirror is empty
+        from_mirrors(published, timeouts)  # the second mirror is empty
     serve_all(server, raw, "b")
     server.asked.clear()
-    assert as_bytes(from_mirrors(corpus, limits)) == raw
+    assert as_bytes(from_mirrors(published, timeouts)) == raw
     # What the first mirror delivered right is not fetched again.
     assert "/a/train-images-idx3-ubyte.gz" in server.asked
     assert "/b/train-images-idx3-ubyte.gz" not in server.asked
     assert f"/b/{NAME}.gz" in server.asked
 
 
-def test_each_mirror_is_named_when_all_fail(corpus, limits):
+def test_each_mirror_is_named_when_all_fail(published, timeouts):
     with pytest.raises(DataUnavailableError) as caught:
-        from_mirrors(corpus, limits)
+        from_mirrors(published, timeouts)
     assert str(caught.value).count("HTTP 404") == 2
 
 
@@ -138,20 +138,20 @@ def test_trickle_is_cut_by_the_total_limit(server):
     server.answers["/slow"] = trickle
     start = time.monotonic()
     with pytest.raises(DataUnavailableError, match="too slow"):
-        download(f"{server.url}slow", 1000, Limits(silence=2.0, download=0.3))
+        download(f"{server.url}slow", 1000, Timeouts(read=2.0, download=0.3))
     assert time.monotonic() - start < 3
 
 
-def test_nothing_listens(closed_url, limits):
+def test_nothing_listens(closed_url, timeouts):
     with pytest.raises(DataUnavailableError, match=r"127\.0\.0\.1: .*refused"):
-        require_reachable(closed_url, limits)
+        check_reachable(closed_url, timeouts)
     with pytest.raises(DataUnavailableError, match="refused"):
-        download(closed_url, 10, limits)
+        download(closed_url, 10, timeouts)
 
 
-def test_unknown_host(limits):
+def test_unknown_host(timeouts):
     with pytest.raises(DataUnavailableError, match=r"no-such-host\.invalid: "):
-        require_reachable("https://no-such-host.invalid/", limits)
+        check_reachable("https://no-such-host.invalid/", timeouts)
 
 
 def test_dropped_packets_cost_no_more_than_the_limit(monkeypatch):
@@ -164,15 +164,15 @@ def test_dropped_packets_cost_no_more_than_the_limit(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", hang)
     start = time.monotonic()
     with pytest.raises(DataUnavailableError, match=r"no connection within 0\.2 s"):
-        require_reachable("https://example.invalid/", Limits(connect=0.2))
+        check_reachable("https://example.invalid/", Timeouts(connect=0.2))
     assert time.monotonic() - start < 2
     release.set()
 
 
-def test_proxy_is_what_must_be_reachable(monkeypatch, server, closed_url, limits):
+def test_proxy_is_what_must_be_reachable(monkeypatch, server, closed_url, timeouts):
     monkeypatch.setenv("https_proxy", server.url)
     monkeypatch.setenv("no_proxy", "")
-    require_reachable("https://no-such-host.invalid/", limits)
+    check_reachable("https://no-such-host.invalid/", timeouts)
     monkeypatch.setenv("https_proxy", closed_url.removeprefix("http://").rstrip("/"))
     with pytest.raises(DataUnavailableError, match="refused"):
-        require_reachable("https://no-such-host.invalid/", limits)
+        check_reachable("https://no-such-host.invalid/", timeouts)

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from fusedmlp.datasets import cache
-from fusedmlp.datasets.obtain import SOURCES, Places, obtain
+from fusedmlp.datasets.sources import SOURCES, Locations, fetch
 from fusedmlp.errors import DataUnavailableError, UnknownNameError
 
 IMAGES = "train-images-idx3-ubyte"
 
 
 @pytest.fixture
-def places(tmp_path, limits, closed_url) -> Places:
-    return Places(cache_dir=tmp_path / "cache", limits=limits, openml_host=closed_url)
+def locations(tmp_path, timeouts, closed_url) -> Locations:
+    return Locations(cache_dir=tmp_path / "cache", timeouts=timeouts, openml_url=closed_url)
 
 
 @pytest.fixture
@@ -59,37 +59,37 @@ def is_mapped(payloads):
 
 
 @pytest.mark.usefixtures("mirror")
-def test_fetched_once_then_mapped_from_the_cache(corpus, places, said, raw, server):
-    payloads, origin = obtain(corpus, places, None, said.append)
+def test_fetched_once_then_mapped_from_the_cache(published, locations, said, raw, server):
+    payloads, origin = fetch(published, locations, None, said.append)
     check(payloads, raw)
     assert is_mapped(payloads)
     assert origin == "the public mirrors"
     assert len(said) == 2
     assert said[0] == "tiny: trying the public mirrors"
-    assert said[1] == f"tiny: from the public mirrors, now cached in {places.cache_dir / 'tiny'}"
-    assert names_in(places.cache_dir / "tiny") == sorted(raw)
+    assert said[1] == f"tiny: from the public mirrors, now cached in {locations.cache_dir / 'tiny'}"
+    assert names_in(locations.cache_dir / "tiny") == sorted(raw)
     server.answers.clear()
     said.clear()
-    payloads, origin = obtain(corpus, places, None, said.append)
+    payloads, origin = fetch(published, locations, None, said.append)
     check(payloads, raw)
     assert is_mapped(payloads)
-    assert origin == f"the cache {places.cache_dir}"
+    assert origin == f"the cache {locations.cache_dir}"
     assert said == []
 
 
-def test_order_and_final_error(corpus, places, said):
+def test_order_and_final_error(published, locations, said):
     with pytest.raises(DataUnavailableError) as caught:
-        obtain(corpus, places, None, said.append)
+        fetch(published, locations, None, said.append)
     lines = str(caught.value).splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:6]] == list(SOURCES)
     assert "no folder given" in lines[1]
-    assert "nothing cached yet" in lines[2]
+    assert "is not cached yet" in lines[2]
     assert "HTTP 404" in lines[3]
     assert "refused" in lines[4]
     assert "no package carries tiny" in lines[5]
     assert all(f"{name}.gz" in lines[6] for name in (IMAGES, "t10k-labels-idx1-ubyte"))
     assert "--data-dir" in lines[6]
-    assert corpus.mirrors[0] in lines[6]
+    assert published.mirrors[0] in lines[6]
     assert [line.split("trying ")[1] for line in said] == [
         "the public mirrors",
         "OpenML",
@@ -100,31 +100,33 @@ def test_order_and_final_error(corpus, places, said):
 
 @pytest.mark.usefixtures("mirror")
 def test_folder_comes_first_and_plain_files_are_used_in_place(
-    corpus, places, said, raw, server, tmp_path
+    published, locations, said, raw, server, tmp_path
 ):
     folder = write_raw(tmp_path / "data", raw)
-    payloads, origin = obtain(corpus, replace(places, data_dir=folder), None, said.append)
+    payloads, origin = fetch(published, replace(locations, data_dir=folder), None, said.append)
     check(payloads, raw)
     assert is_mapped(payloads)
     assert origin == f"the folder {folder}"
     assert said == []
     assert server.asked == []
-    assert not places.cache_dir.exists()
+    assert not locations.cache_dir.exists()
 
 
-def test_compressed_folder_goes_to_the_cache(corpus, places, said, raw, tmp_path):
+def test_compressed_folder_goes_to_the_cache(published, locations, said, raw, tmp_path):
     folder = write_raw(tmp_path / "data" / "tiny", raw, ".gz").parent
-    payloads, _ = obtain(corpus, replace(places, data_dir=folder), None, said.append)
+    payloads, _ = fetch(published, replace(locations, data_dir=folder), None, said.append)
     check(payloads, raw)
     assert is_mapped(payloads)
     assert "now cached in" in said[0]
-    assert obtain(corpus, places, "cache", said.append)[1].startswith("the cache")
+    assert fetch(published, locations, "cache", said.append)[1].startswith("the cache")
 
 
-def test_own_subfolder_wins_over_another_set_in_the_folder(corpus, places, said, raw, tmp_path):
+def test_own_subfolder_wins_over_another_set_in_the_folder(
+    published, locations, said, raw, tmp_path
+):
     folder = write_raw(tmp_path / "data", {name: bytes(30) for name in raw})
     write_raw(folder / "tiny", raw)
-    check(obtain(corpus, replace(places, data_dir=folder), "dir", said.append)[0], raw)
+    check(fetch(published, replace(locations, data_dir=folder), "dir", said.append)[0], raw)
 
 
 @pytest.mark.parametrize(
@@ -140,20 +142,22 @@ def test_own_subfolder_wins_over_another_set_in_the_folder(corpus, places, said,
     ],
 )
 @pytest.mark.usefixtures("mirror")
-def test_folder_that_does_not_deliver_is_told(corpus, places, said, raw, tmp_path, damage, words):
+def test_folder_that_does_not_deliver_is_told(
+    published, locations, said, raw, tmp_path, damage, words
+):
     folder = write_raw(tmp_path / "data", raw)
     damage(folder)
-    places = replace(places, data_dir=folder)
+    locations = replace(locations, data_dir=folder)
     with pytest.raises(DataUnavailableError, match=words):
-        obtain(corpus, places, "dir", said.append)
-    check(obtain(corpus, places, None, said.append)[0], raw)
+        fetch(published, locations, "dir", said.append)
+    check(fetch(published, locations, None, said.append)[0], raw)
     assert words in said[0]
     assert said[0].endswith("trying the public mirrors")
     # Silence would hide from the user that the folder was not used.
     said.clear()
-    obtain(corpus, places, None, said.append)
+    fetch(published, locations, None, said.append)
     assert words in said[0]
-    assert said[0].endswith(f"using the cache {places.cache_dir}")
+    assert said[0].endswith(f"using the cache {locations.cache_dir}")
 
 
 @pytest.mark.parametrize(
@@ -167,17 +171,17 @@ def test_folder_that_does_not_deliver_is_told(corpus, places, said, raw, tmp_pat
     ids=["bit rot", "truncated", "empty", "folder in its place"],
 )
 @pytest.mark.usefixtures("mirror")
-def test_damaged_cache_is_noticed(corpus, places, said, raw, damage):
-    obtain(corpus, places, None, said.append)
-    damage(places.cache_dir / "tiny" / IMAGES)
+def test_damaged_cache_is_noticed(published, locations, said, raw, damage):
+    fetch(published, locations, None, said.append)
+    damage(locations.cache_dir / "tiny" / IMAGES)
     said.clear()
     with pytest.raises(DataUnavailableError, match=IMAGES):
-        obtain(corpus, places, "cache", said.append)
-    payloads, _ = obtain(corpus, places, None, said.append)
+        fetch(published, locations, "cache", said.append)
+    payloads, _ = fetch(published, locations, None, said.append)
     check(payloads, raw)
     assert said[0].startswith("tiny: the cache")
-    if (places.cache_dir / "tiny" / IMAGES).is_file():
-        check(obtain(corpus, places, "cache", said.append)[0], raw)
+    if (locations.cache_dir / "tiny" / IMAGES).is_file():
+        check(fetch(published, locations, "cache", said.append)[0], raw)
     else:
         assert "kept in memory only" in said[1]
 
@@ -185,55 +189,57 @@ def test_damaged_cache_is_noticed(corpus, places, said, raw, damage):
 @pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize("call", ["mkdir", "fsync", "replace"])
 @pytest.mark.usefixtures("mirror")
-def test_cache_that_cannot_be_written(monkeypatch, corpus, places, said, raw, call, code):
+def test_cache_that_cannot_be_written(monkeypatch, published, locations, said, raw, call, code):
     def fail(*_args, **_kwargs):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
-    payloads, origin = obtain(corpus, places, None, said.append)
+    payloads, origin = fetch(published, locations, None, said.append)
     check(payloads, raw)
     assert not is_mapped(payloads)
     assert origin == "the public mirrors"
     assert "kept in memory only" in said[-1]
     assert os.strerror(code) in said[-1]
-    assert [path for path in places.cache_dir.rglob("*") if path.is_file()] == []
+    assert [path for path in locations.cache_dir.rglob("*") if path.is_file()] == []
 
 
-def test_full_temporary_folder_is_a_reason_like_others(monkeypatch, corpus, places, said, server):
+def test_full_temporary_folder_is_a_reason_like_others(
+    monkeypatch, published, locations, said, server
+):
     def fail(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", fail)
-    places = replace(places, openml_host=server.url)
+    locations = replace(locations, openml_url=server.url)
     server.serve("/api/v1/json/data/1", b"{}")
     with pytest.raises(DataUnavailableError, match=r"openml: .*No space left on device"):
-        obtain(corpus, places, None, said.append)
+        fetch(published, locations, None, said.append)
 
 
 @pytest.mark.usefixtures("mirror")
-def test_leftovers_of_killed_processes_are_swept(corpus, places, said):
-    folder = places.cache_dir / "tiny"
+def test_leftovers_of_killed_processes_are_swept(published, locations, said):
+    folder = locations.cache_dir / "tiny"
     folder.mkdir(parents=True)
     old, young = folder / ".old.tmp", folder / ".young.tmp"
     old.touch()
     young.touch()
     os.utime(old, (time.time() - 7200,) * 2)
-    obtain(corpus, places, None, said.append)
+    fetch(published, locations, None, said.append)
     assert not old.exists()
     assert young.exists()
 
 
 @pytest.mark.usefixtures("mirror")
-def test_threads_fill_the_cache_at_once(corpus, places, raw):
+def test_threads_fill_the_cache_at_once(published, locations, raw):
     failures: list[BaseException] = []
     barrier = threading.Barrier(6)
 
     def work() -> None:
         try:
             barrier.wait()
-            check(obtain(corpus, places, "mirror", str)[0], raw)
+            check(fetch(published, locations, "mirror", str)[0], raw)
             for _ in range(20):  # no reader may ever see a partial file
-                check(obtain(corpus, places, "cache", str)[0], raw)
+                check(fetch(published, locations, "cache", str)[0], raw)
         except BaseException as error:  # noqa: BLE001 - it is raised again below
             failures.append(error)
 
@@ -243,25 +249,26 @@ def test_threads_fill_the_cache_at_once(corpus, places, raw):
     for thread in threads:
         thread.join()
     assert failures == []
-    assert names_in(places.cache_dir / "tiny") == sorted(raw)
+    assert names_in(locations.cache_dir / "tiny") == sorted(raw)
 
 
 CHILD = """
 import json, sys
 from pathlib import Path
-from fusedmlp.datasets.checksums import Corpus, IdxFile
-from fusedmlp.datasets.obtain import Places, obtain
+from fusedmlp.datasets.published import PublishedSet, IdxFile
+from fusedmlp.datasets.sources import Locations, fetch
 files, mirrors, folder = json.loads(sys.argv[1])
-corpus = Corpus("tiny", tuple(IdxFile(*f) for f in files), tuple(mirrors), 1, None, (), ("",))
-payloads, _ = obtain(corpus, Places(cache_dir=Path(folder)), None, print)
+idx_files = tuple(IdxFile(*f) for f in files)
+published = PublishedSet("tiny", idx_files, tuple(mirrors), 1, None, (), ("",))
+payloads, _ = fetch(published, Locations(cache_dir=Path(folder)), None, print)
 print(sum(int(p.sum()) for p in payloads.values()))
 """
 
 
 @pytest.mark.usefixtures("mirror")
-def test_processes_fill_the_cache_at_once(corpus, places, raw):
-    files = [(file.name, file.n_bytes, file.sha256) for file in corpus.files]
-    argument = json.dumps([files, corpus.mirrors, str(places.cache_dir)])
+def test_processes_fill_the_cache_at_once(published, locations, raw):
+    files = [(file.name, file.n_bytes, file.sha256) for file in published.files]
+    argument = json.dumps([files, published.mirrors, str(locations.cache_dir)])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", CHILD, argument]
     children = [
@@ -273,19 +280,19 @@ def test_processes_fill_the_cache_at_once(corpus, places, raw):
         out, _ = child.communicate(timeout=60)
         assert child.returncode == 0
         assert out.splitlines()[-1] == str(expected)
-    check(cache.load(corpus, places.cache_dir), raw)
-    assert names_in(places.cache_dir / "tiny") == sorted(raw)
+    check(cache.load(published, locations.cache_dir), raw)
+    assert names_in(locations.cache_dir / "tiny") == sorted(raw)
 
 
 @pytest.mark.usefixtures("mirror")
-def test_one_source_alone(corpus, places, said, server):
+def test_one_source_alone(published, locations, said, server):
     with pytest.raises(DataUnavailableError) as caught:
-        obtain(corpus, places, "cache", said.append)
+        fetch(published, locations, "cache", said.append)
     assert "mirror" not in str(caught.value).splitlines()[1]
     assert server.asked == []
-    obtain(corpus, places, "mirror", said.append)
+    fetch(published, locations, "mirror", said.append)
     server.asked.clear()
-    obtain(corpus, places, "mirror", said.append)
+    fetch(published, locations, "mirror", said.append)
     assert len(server.asked) == 5  # asked again although cached; the empty mirror a/ only once
     with pytest.raises(UnknownNameError, match="unknown data source 'web': choose one of dir, "):
-        obtain(corpus, places, "web", said.append)
+        fetch(published, locations, "web", said.append)
