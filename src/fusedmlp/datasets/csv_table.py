@@ -7,10 +7,9 @@ values are errors with a line number; preparing data is a job for other tools.
 from __future__ import annotations
 
 import csv
-from array import array
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -75,17 +74,15 @@ def load_csv(path: Path, target: str | int | None = None, task: Task | None = No
     """
     try:
         with convert_read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
-            rows = _rows(file)
-            head = list(islice(rows, 2))
-            header = _read_header(path, head, target)
-            x, tokens = _parse(header, chain(head[header.is_present :], rows))
+            header = _read_header(path, list(islice(_rows(file), 2)), target)
+            x, positions, tokens = _parse(header, file)
     except UnicodeDecodeError as error:
         raise DataUnavailableError(f"{path}: not UTF-8 text: {error.reason}") from error
     require_finite(x, f"{path}: inputs")
-    y, class_names = _read_targets(path, tokens, task)
+    values, class_names = _read_targets(path, tokens, task)
     label = header.label(header.column)
     source = f"{path} (target {label if header.is_present else f'column {label}'})"
-    raw = RawData(path.stem, source, x, y, class_names=class_names)
+    raw = RawData(path.stem, source, x, values[positions], class_names=class_names)
     return as_dataset(raw, "classification" if class_names else task)
 
 
@@ -155,43 +152,70 @@ def _has_header(path: Path, head: list[Row], column: int) -> bool:
     )
 
 
-def _parse(header: _Header, rows: Iterable[Row]) -> tuple[NDArray[np.float64], list[str]]:
-    """Return inputs (N, D) and the N cells of the target column."""
-    values, tokens = array("d"), []
-    for line, cells in rows:
-        where = f"{header.path}: line {line}"
+def _parse(
+    header: _Header, file: IO[str]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], list[str]]:
+    """Return inputs (N, D), the position of each target (N,) in a list, and the list."""
+    positions: dict[str, int] = {}  # of the different targets, in order of appearance
+
+    def encode(cell: str) -> float:
+        return positions.setdefault(cell.strip(), len(positions))
+
+    file.seek(0)
+    if header.is_present:
+        next(_rows(file))
+    try:
+        table = np.loadtxt(
+            file,
+            np.float64,
+            comments=None,
+            delimiter=",",
+            quotechar='"',
+            converters={header.column: encode},
+            ndmin=2,
+            encoding=None,
+        )
+    except ValueError as error:
+        file.seek(0)
+        raise InvalidInputError(
+            f"{header.path}: {_find_fault(header, _rows(file)) or error}"
+        ) from error
+    x = np.ascontiguousarray(np.delete(table, header.column, axis=1))
+    return x, table[:, header.column].astype(np.int64), list(positions)
+
+
+def _find_fault(header: _Header, rows: Iterable[Row]) -> str | None:
+    """Describe the first row that loadtxt refuses; its own message counts rows, not lines."""
+    for line, cells in list(rows)[header.is_present :]:
         if len(cells) != len(header.cells):
-            raise InvalidInputError(
-                f"{where} has {len(cells)} cells, expected {len(header.cells)} as in the first line"
+            return (
+                f"line {line} has {len(cells)} cells, expected {len(header.cells)} as in the first "
+                "line"
             )
-        tokens.append(cells[header.column])
         for column, cell in enumerate(cells):
-            if column != header.column:
-                number = _as_number(cell)
-                if number is None:
-                    raise InvalidInputError(
-                        f"{where}, column {header.label(column)}: {cell!r} is no number; expected "
-                        "numbers in every input column: fill gaps and encode text before"
-                    )
-                values.append(number)
-    return np.array(values).reshape(len(tokens), -1), tokens
+            if column != header.column and _as_number(cell) is None:
+                return (
+                    f"line {line}, column {header.label(column)}: {cell!r} is no number; expected "
+                    "numbers in every input column: fill gaps and encode text before"
+                )
+    return None
 
 
 def _read_targets(
     path: Path, tokens: list[str], task: Task | None
 ) -> tuple[NDArray[np.float64 | np.int64], tuple[str, ...] | None]:
-    """Return numbers or, where targets are text, the position of each in the sorted class names."""
-    numbers = {token: _as_number(token) for token in set(tokens)}
-    texts = [token for token in tokens if numbers[token] is None]
-    if not texts:
-        return np.array([numbers[token] for token in tokens], np.float64), None
-    has_numbers = len(texts) < len(tokens)
-    if "" in texts or task in ("regression", "multilabel") or (has_numbers and task is None):
+    """Return the value of each different target, and the class names if targets are text."""
+    numbers = [value for value in map(_as_number, tokens) if value is not None]
+    if len(numbers) == len(tokens):
+        return np.array(numbers), None
+    texts = [token for token in tokens if _as_number(token) is None]
+    if "" in texts or task in ("regression", "multilabel") or (numbers and task is None):
         shown = "" if "" in texts else texts[0]
         raise InvalidInputError(
             f"{path}: the target column holds {shown!r}"
-            f"{' besides numbers' if has_numbers else ''}; expected a number in every row, or a "
+            f"{' besides numbers' if numbers else ''}; expected a number in every row, or a "
             "class name in every row (pass task='classification' if numbers are names here)"
         )
-    names, positions = np.unique(np.array(tokens), return_inverse=True)
-    return positions, tuple(str(name) for name in names)
+    names = sorted(tokens)
+    position = {name: i for i, name in enumerate(names)}
+    return np.array([position[token] for token in tokens]), tuple(names)
