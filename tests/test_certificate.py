@@ -12,12 +12,12 @@ from fusedmlp.datasets import load_digits
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.model import DTYPES
 from fusedmlp.parity import certify
+from fusedmlp.parity.checks import comparisons
 from fusedmlp.parity.comparison import Comparison
 from fusedmlp.parity.fingerprints import Fingerprint, unequal
 from fusedmlp.parity.masks import MASKED_ROWS, dropout_masks
-from fusedmlp.parity.operations import comparisons
+from fusedmlp.parity.recording import digest
 from fusedmlp.parity.trajectories import Trajectory
-from fusedmlp.parity.witness import digest
 from fusedmlp.registry import Selection, backend_class
 from fusedmlp.tolerance import accuracy_bound, ulps
 

@@ -54,7 +54,7 @@ def parity(
     err = console.stderr()
     request = DataRequest(dataset or "mnist", folder, source)
     data = request.load(seed, lambda text: console.note(text, err))
-    found = certify(selections, data, seed=seed, say=lambda line: console.note(line, err))
+    found = certify(selections, data, seed=seed, report=lambda line: console.note(line, err))
     facts = environment(["fusedmlp", *sys.argv[1:]])
     if html is not None:
         from fusedmlp.parity.page import page
@@ -93,9 +93,9 @@ def _show_operations(certificate: "Certificate") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from fusedmlp.parity.page import share, worst_parts
+    from fusedmlp.parity.comparison import worst_by_operation
 
-    worst = worst_parts(certificate.comparisons)
+    worst = worst_by_operation(certificate.comparisons)
     dtypes = list(dict.fromkeys(each.dtype for each in worst))
     for pair in dict.fromkeys((each.backend, each.reference) for each in worst):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -110,7 +110,7 @@ def _show_operations(certificate: "Certificate") -> None:
                 c for c in worst if (c.backend, c.reference) == pair and c.operation == operation
             ]
             for c in mine:
-                cells += [f"{c.mean_ulp:.2g}", f"{100 * share(c):.1f} %"]
+                cells += [f"{c.mean_ulp:.2g}", f"{100 * c.share_of_bound:.1f} %"]
             met = all(c.is_met for c in mine)
             cells.append(Text("met", "green") if met else Text("breached", "bold red"))
             table.add_row(*cells)
@@ -134,11 +134,11 @@ def _show_trainings(certificate: "Certificate") -> None:
         growth = "" if t.growth is None else f", growing like step^{t.growth:.2f}"
         console.labelled(
             "trajectory",
-            f"{t.course}, {t.dtype}: {t.backend} and {t.reference} differ from step "
+            f"{t.training}, {t.dtype}: {t.backend} and {t.reference} differ from step "
             f"{t.first_differing_step} on{growth}; at most {t.bounded:.1e} in the first "
             f"{TRAJECTORY_STEPS} steps, allowed {t.bound:.1e}"
             if t.first_differing_step is not None
-            else f"{t.course}, {t.dtype}: {t.backend} and {t.reference} never differ",
+            else f"{t.training}, {t.dtype}: {t.backend} and {t.reference} never differ",
             out,
         )
     for a in certificate.accuracies:
