@@ -13,14 +13,7 @@ import pytest
 
 from fusedmlp.datasets.download import Timeouts
 from fusedmlp.datasets.idx import encode_idx
-from fusedmlp.datasets.published import IdxFile, PublishedSet
-
-NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+from fusedmlp.datasets.published import MNIST, IdxFile, PublishedSet
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -34,29 +27,21 @@ class Server:
     asked: list[str] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
-    def serve(self, path: str, body: bytes, *, status: int = 200, length: int | None = None):
-        """Answer ``path`` with ``body``; announce ``length`` bytes instead of its real length."""
+    def serve(self, path: str, body: bytes, *, status: int = 200, length: int | None = -1):
+        """Answer ``path`` with ``body``; announce its length, another one, or (None) none."""
 
         def answer(request: BaseHTTPRequestHandler) -> None:
             request.send_response(status)
-            request.send_header("Content-Length", str(len(body) if length is None else length))
-            request.end_headers()
-            request.wfile.write(body)
-
-        self.answers[path] = answer
-
-    def serve_endless(self, path: str, body: bytes):
-        """Answer ``path`` with ``body`` and no announced length, then close."""
-
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            request.send_response(200)
+            if length is not None:
+                announced = len(body) if length < 0 else length
+                request.send_header("Content-Length", str(announced))
             request.end_headers()
             request.wfile.write(body)
 
         self.answers[path] = answer
 
     def stall(self, path: str):
-        """Accept a request for ``path`` and say nothing until the test is over."""
+        """Accept a request for ``path`` and do not answer until the test is over."""
         self.answers[path] = lambda _request: self.released.wait(30) and None
 
 
@@ -98,8 +83,8 @@ def arrays() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(7)
     shapes = ((20, 4, 4), (20,), (5, 4, 4), (5,))
     return {
-        name: rng.integers(0, 3 if len(shape) == 1 else 256, shape, np.uint8)
-        for name, shape in zip(NAMES, shapes, strict=True)
+        file.name: rng.integers(0, 3 if len(shape) == 1 else 256, shape, np.uint8)
+        for file, shape in zip(MNIST.files, shapes, strict=True)
     }
 
 

@@ -112,15 +112,15 @@ def test_numbers_as_names(table):
         ("a,b\n1_000,0\n1,1\n", "line 2, column 'a': '1_000' is no number"),
         ("1,0\n\u0661,1\n", "line 2, column 0: '\u0661' is no number"),
         ("abc,2,0\n3,4,1\n", "first line mixes numbers and text"),
-        ("a,b,c\n1,nan,0\n3,4,1\n", "inputs hold nan at row 0, column 1"),
-        ("a,b,c\n1,2,0\n3,1e999,1\n", "inputs hold inf at row 1, column 1"),
+        ("a,b,c\n1,nan,0\n3,4,1\n", r"inputs\[0, 1\] is nan"),
+        ("a,b,c\n1,2,0\n3,1e999,1\n", r"inputs\[1, 1\] is inf"),
         ("a,b,c\n1,2,0\n3,4,\n", "holds '' besides numbers"),
         ("a,b,c\n1,2,red\n3,4,\n", "holds ''"),
         ("a,b,c\n1,2,0\n3,4,-1\n", "label -1 in row 1"),
         ("a,b,c\n1,2,0\n3,4,500000\n", "500,001 classes for 2 rows"),
         ("a,b,c\n1,2,1\n3,4,1\n", "every training row has label 1"),
         ("a,b,c\n1,2,red\n3,4,red\n", "every training row has label 0"),
-        ("a,b,c\n1,2,nan\n3,4,0.5\n", "targets hold nan"),
+        ("a,b,c\n1,2,nan\n3,4,0.5\n", r"train targets\[0, 0\] is nan"),
     ],
 )
 def test_faults(table, text, words):

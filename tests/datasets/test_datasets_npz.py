@@ -159,7 +159,7 @@ def test_class_that_only_the_test_part_has(path):
         (Y[:7], r"12 rows of inputs and targets of shape \(7,\)"),
         (Y.reshape(12, 1, 1), r"targets of shape \(12, 1, 1\)"),
         (np.zeros((12, 0)), r"targets of shape \(12, 0\)"),
-        (np.where(np.eye(12)[:, :2] > 0, np.nan, 0.5), "targets hold nan at row 0, column 0"),
+        (np.where(np.eye(12)[:, :2] > 0, np.nan, 0.5), r"targets\[0, 0\] is nan"),
         (X[:, :2].astype("M8[s]"), "targets are datetime64"),
     ],
 )
@@ -188,16 +188,7 @@ def test_values_that_are_not_finite(path):
     x = X.copy()
     x[7, 2] = np.inf
     np.savez_compressed(path, x=x, y=Y)
-    with pytest.raises(InvalidInputError, match="x_train: inputs hold inf at row 7, column 2"):
-        load_npz(path)
-
-
-def test_position_of_a_bad_value_in_a_later_block(path, monkeypatch):
-    monkeypatch.setattr("fusedmlp.datasets.labels._CHUNK_VALUES", 20)  # four rows of five
-    x = X.copy()
-    x[10, 3] = np.nan
-    np.savez_compressed(path, x=x, y=Y)
-    with pytest.raises(InvalidInputError, match="hold nan at row 10, column 3"):
+    with pytest.raises(InvalidInputError, match=r"x_train: inputs\[7, 2\] is inf"):
         load_npz(path)
 
 

@@ -14,8 +14,9 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.datasets.file_errors import convert_read_errors
-from fusedmlp.datasets.labels import RawData, as_dataset, require_finite
+from fusedmlp.datasets.labels import RawData, as_dataset
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
+from fusedmlp.validation import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,7 +79,7 @@ def load_csv(path: Path, target: str | int | None = None, task: Task | None = No
             x, positions, tokens = _parse(header, file)
     except UnicodeDecodeError as error:
         raise DataUnavailableError(f"{path}: not UTF-8 text: {error.reason}") from error
-    require_finite(x, f"{path}: inputs")
+    check_finite(f"{path}: inputs", x)
     values, class_names = _read_targets(path, tokens, task)
     label = header.label(header.column)
     source = f"{path} (target {label if header.is_present else f'column {label}'})"

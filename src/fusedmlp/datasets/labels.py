@@ -13,13 +13,13 @@ import numpy as np
 
 from fusedmlp.datasets.dataset import Dataset, Inputs, Targets, Task
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.validation import check_finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # More classes than rows and more than this: identifiers or measurements, not classes.
 _MANY_CLASSES = 1_000
-_CHUNK_VALUES = 1 << 22
 
 
 @dataclass
@@ -86,29 +86,8 @@ def as_rows(x: NDArray[np.generic], where: str) -> tuple[NDArray[Inputs], tuple[
         typed = rows.astype(np.float64)
     # A memory map may be larger than memory: it is scanned once, when an engine receives it.
     if not isinstance(typed, np.memmap):
-        require_finite(typed, f"{where}: inputs")
+        check_finite(f"{where}: inputs", typed)
     return typed, image_shape
-
-
-def require_finite(values: NDArray[Inputs | Targets], where: str) -> None:
-    """Check (N, C) values in blocks of rows, which bounds the memory that this takes.
-
-    Raises
-    ------
-    InvalidInputError
-        If a value is NaN or infinite; it names the first one's row and column, from zero.
-    """
-    if values.dtype.kind != "f":
-        return
-    step = max(1, _CHUNK_VALUES // values.shape[1])
-    for start in range(0, len(values), step):
-        bad = ~np.isfinite(values[start : start + step])
-        if bad.any():
-            row, column = (int(i) for i in np.argwhere(bad)[0])
-            raise InvalidInputError(
-                f"{where} hold {values[start + row, column]} at row {start + row}, column "
-                f"{column}; expected finite numbers: remove or fill such rows"
-            )
 
 
 def class_labels(y: NDArray[np.generic], where: str) -> NDArray[np.int64]:
@@ -236,5 +215,5 @@ def _column_targets(
         if task == "multilabel" and not np.isin(y, (0, 1)).all():
             raise InvalidInputError(f"{name}: {part} targets of a multilabel set must be 0 or 1")
         targets[part] = y.astype(floats)
-        require_finite(targets[part], f"{name}: {part} targets")
+        check_finite(f"{name}: {part} targets", targets[part])
     return targets, n_outputs
