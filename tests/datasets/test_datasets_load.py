@@ -18,7 +18,6 @@ from fusedmlp.datasets import (
     DATASET_NAMES,
     Dataset,
     default_cache_dir,
-    images,
     load_dataset,
     load_digits,
     load_moons,
@@ -116,7 +115,7 @@ def test_unknown_split(published, locations):
         load_published(published, locations, source=None, split="half", report=print)
 
 
-def test_options_reach_the_corpus(monkeypatch, tmp_path):
+def test_options_reach_the_published_set(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(
         "fusedmlp.datasets.load_published", lambda *args, **kw: seen.append((args, kw))
@@ -259,10 +258,6 @@ def test_import_is_light():
         [sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_splits_are_exported():
-    assert images.SPLITS == ("canonical", "workshop")
 
 
 def test_environment_variables(monkeypatch, tmp_path):
