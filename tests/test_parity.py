@@ -124,6 +124,6 @@ def test_fifty_steps(compiled_backend, numpy_backend, optimizer, dropout, dtype)
     assert state.step == state_reference.step == n_steps
     check_close("losses", sums.losses, sums_reference.losses, bound)
     check_close("parameters", flat(state.parameters), flat(state_reference.parameters), bound)
-    for mine, theirs in zip(state.slots, state_reference.slots, strict=True):
-        check_close("slot", flat(mine), flat(theirs), bound)
+    for slot, expected in zip(state.slots, state_reference.slots, strict=True):
+        check_close("slot", flat(slot), flat(expected), bound)
     assert sums.losses[-5:].sum() < sums.losses[:5].sum(), "50 steps did not learn anything"

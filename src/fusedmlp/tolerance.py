@@ -31,7 +31,7 @@ RULES: Final = (
         "steps amplify differences; half of the digits must survive",
     ),
     (
-        "products in TF32, where they were asked for",
+        "products in TF32, where requested",
         "4 · 2⁻¹⁰ for each product in a row; after 50 steps 4 · √2⁻¹⁰",
         "operands keep 10 bits; their errors are independent, so a sum's grow as the sum does",
     ),

@@ -24,7 +24,7 @@ class Server:
 
     url: str
     answers: dict[str, Answer] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
     def serve(self, path: str, body: bytes, *, status: int = 200, length: int | None = -1):
@@ -49,7 +49,7 @@ class Server:
 def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            state.asked.append(self.path)
+            state.requests.append(self.path)
             answer = state.answers.get(self.path)
             try:
                 if answer:

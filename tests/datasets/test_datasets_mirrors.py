@@ -30,7 +30,7 @@ def contents(files):
 def test_first_mirror_is_enough(server, raw, published, timeouts, compress):
     serve_all(server, raw, "a", compress)
     assert contents(from_mirrors(published, timeouts)) == raw
-    assert server.asked == [f"/a/{name}.gz" for name in raw]
+    assert server.requests == [f"/a/{name}.gz" for name in raw]
 
 
 def wrong_byte(content: bytes) -> bytes:
@@ -80,12 +80,12 @@ def test_bad_mirror_gives_its_reason_and_the_next_one_helps(
     with pytest.raises(DataUnavailableError, match=re.escape(words)):
         from_mirrors(published, timeouts)  # the second mirror is empty
     serve_all(server, raw, "b")
-    server.asked.clear()
+    server.requests.clear()
     assert contents(from_mirrors(published, timeouts)) == raw
     # A right file of the first mirror is not fetched again.
-    assert "/a/train-images-idx3-ubyte.gz" in server.asked
-    assert "/b/train-images-idx3-ubyte.gz" not in server.asked
-    assert f"/b/{LABELS}.gz" in server.asked
+    assert "/a/train-images-idx3-ubyte.gz" in server.requests
+    assert "/b/train-images-idx3-ubyte.gz" not in server.requests
+    assert f"/b/{LABELS}.gz" in server.requests
 
 
 def test_each_mirror_is_named_when_all_fail(published, timeouts):
@@ -124,7 +124,7 @@ def test_dropped_packets_cost_no_more_than_the_limit(monkeypatch):
     release = threading.Event()
 
     def hang(_address, _timeout):
-        release.wait(20)  # as a name look-up does, deaf to timeouts
+        release.wait(20)  # a name look-up has no timeout
         raise OSError("late")
 
     monkeypatch.setattr(socket, "create_connection", hang)

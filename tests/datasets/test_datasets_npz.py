@@ -254,7 +254,7 @@ def test_member_that_reaches_past_the_end(path):
             struct.pack("<I", size), struct.pack("<I", larger)
         ),
     )
-    # Newer releases of Python notice themselves that members overlap.
+    # Newer releases of Python detect overlapping members.
     with pytest.raises(DataUnavailableError, match=r"x\.npy(' \(possible| reaches past the end)"):
         load_npz(path)
 

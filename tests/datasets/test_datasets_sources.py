@@ -73,9 +73,9 @@ def names_in(folder: Path) -> list[str]:
 @pytest.mark.usefixtures("mirror")
 def test_fetched_once_then_mapped_from_the_cache(get, locations, raw, server):
     cached = locations.cache_dir / "tiny"
-    said = ["tiny: trying the public mirrors"]
-    said.append(f"tiny: from the public mirrors, now cached in {cached}")
-    assert get() == (raw, "the public mirrors", said, True)
+    expected = ["tiny: trying the public mirrors"]
+    expected.append(f"tiny: from the public mirrors, now cached in {cached}")
+    assert get() == (raw, "the public mirrors", expected, True)
     assert names_in(cached) == sorted(raw)
     server.answers.clear()
     assert get() == (raw, f"the cache {locations.cache_dir}", [], True)
@@ -103,7 +103,7 @@ def test_folder_comes_first_and_plain_files_are_used_in_place(
 ):
     folder = write_raw(tmp_path / "data", raw)
     assert get(data_dir=folder) == (raw, f"the folder {folder}", [], True)
-    assert server.asked == []
+    assert server.requests == []
     assert not locations.cache_dir.exists()
 
 
@@ -238,10 +238,10 @@ def test_one_source_alone(get, server):
     with pytest.raises(DataUnavailableError) as caught:
         get("cache")
     assert "mirror" not in str(caught.value).splitlines()[1]
-    assert server.asked == []
+    assert server.requests == []
     get("mirror")
-    server.asked.clear()
+    server.requests.clear()
     get("mirror")
-    assert len(server.asked) == 5  # again although cached; the empty mirror a/ only once
+    assert len(server.requests) == 5  # again although cached; the empty mirror a/ only once
     with pytest.raises(UnknownNameError, match="unknown data source 'web': choose one of dir, "):
         get("web")

@@ -1,4 +1,4 @@
-"""Folders of IDX files: those of a published set (the source ``dir``), and any other."""
+"""Folders of IDX files: of a published set (the source ``dir``), or of the user's own data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The sources of a published image set: their order, the progress lines, the one final error.
 
-Each source returns the raw files or says in one line why it cannot. The digests decide about the
-files of every source, and downloaded files go to the cache.
+Each source returns the raw files or raises an error of one line. Files of every source are
+accepted by their digests alone, and downloaded files go to the cache.
 """
 
 from __future__ import annotations

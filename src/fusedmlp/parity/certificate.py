@@ -141,23 +141,23 @@ def certify(
         name: create(selection) for name, selection in zip(names, selections, strict=True)
     }
     devices = {name: str(backend.device()) for name, backend in backends.items()}
-    tell = report or (lambda _line: None)
+    report = report or (lambda _line: None)
     rows = f"{len(dataset.x_train):,} rows to train on"
     found = Certificate(devices, f"{dataset.name}, {rows}", seed)
 
-    tell("operations, one by one, on random numbers")
+    report("operations, one by one, on random numbers")
     for group in comparisons(backends, dtypes):
         found.comparisons += group
-    tell("gradients against finite differences")
+    report("gradients against finite differences")
     for name, backend in backends.items():
         found.gradient_checks += gradient_checks(name, backend)
-    tell(f"trajectories on {dataset.name}, step by step")
+    report(f"trajectories on {dataset.name}, step by step")
     found.trajectories += trajectories(backends, dataset, dtypes, seed)
-    tell(f"trainings on {dataset.name}, to the end")
+    report(f"trainings on {dataset.name}, to the end")
     found.accuracies += accuracies(backends, dataset, "float32", seed)
-    tell("hashes of trainings, run after run, thread count after thread count")
+    report("hashes of trainings, run after run, thread count after thread count")
     found.fingerprints += fingerprints(selections, thread_counts(), dataset, dtypes, seed)
-    tell("hashes of trainings in strict mode")
+    report("hashes of trainings in strict mode")
     found.fingerprints += strict_fingerprints(selections, dataset, dtypes, seed)
     return found
 

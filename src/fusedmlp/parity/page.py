@@ -160,8 +160,8 @@ def _by_operation(worst: Sequence[Comparison]) -> Table:
         for title, cell in _FIGURES.items()
     }
     caption = (
-        "The worst array of each operation. An ulp is a unit in the last place of the element "
-        "itself: one that cancelled to almost nothing may be many of them away."
+        "The worst array of each operation. An ulp is a unit in the last place of the element: "
+        "where terms cancel to almost nothing, the difference may be many ulp."
     )
     return _table([_Group(group) for group in groups.values()], texts, numbers, caption)
 
