@@ -38,6 +38,7 @@ SHAPES = (
 """Other sizes, with numbers of rows and batch sizes, for what depends on them."""
 
 HIDDEN = ("sigmoid", "tanh", "relu", "identity")
+OPTIMIZER_NAMES = ("sgd", "momentum", "nesterov", "adam", "adamw", "adam with ε̂")
 DTYPES = ("float32", "float64")
 STORAGES = ("uint8", "float32", "csr32")
 OUTPUTS = ("softmax", "sigmoid", "identity", "exp")
@@ -76,10 +77,10 @@ def cases():
     The hidden activation, dropout, sample weights and the objective vary along, so that each is
     seen with each of the others somewhere, without a product of all.
     """
-    grid = itertools.product(DTYPES, STORAGES, OPTIMIZERS, OUTPUTS, DEPTHS)
+    grid = itertools.product(DTYPES, STORAGES, OPTIMIZER_NAMES, OUTPUTS, DEPTHS)
     found = [(*line, 21, 8) for line in grid]
     for (sizes, *rows), dtype, storage in itertools.product(SHAPES, DTYPES, STORAGES):
-        for optimizer, output in zip(OPTIMIZERS, itertools.cycle(OUTPUTS), strict=False):
+        for optimizer, output in zip(OPTIMIZER_NAMES, itertools.cycle(OUTPUTS), strict=False):
             if len(sizes) == 4 and sizes[-1] == 1 and output == "softmax":
                 output = "sigmoid"
             found.append((dtype, storage, optimizer, output, sizes, *rows))
