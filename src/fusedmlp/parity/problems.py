@@ -13,7 +13,7 @@ import numpy as np
 from fusedmlp.backend import State
 from fusedmlp.network import Network, Objective, Parameters, initialise, zeros
 from fusedmlp.optimizers import OPTIMIZERS as OPTIMIZER_NAMES
-from fusedmlp.optimizers import Adam, make_optimizer
+from fusedmlp.optimizers import Adam, Lion, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +33,9 @@ _RATES: Final = {"sgd": 0.3, "momentum": 0.1, "nesterov": 0.1}
 OPTIMIZERS: Final[dict[str, Optimizer]] = {
     name: make_optimizer(name, _RATES.get(name, 0.01)) for name in OPTIMIZER_NAMES
 } | {
-    # A decay and an ε̂ that are large enough for an error in their place to show.
+    # Decays and an ε̂ that are large enough for an error in their place to show.
     "adamw": Adam(0.01, weight_decay=0.1),
+    "lion": Lion(0.01, weight_decay=0.1),
     "adam with ε̂": Adam(0.01, eps=1e-3, eps_hat=True),
 }
 """Every optimizer by name, with hyper-parameters for a comparison."""
