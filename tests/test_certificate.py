@@ -73,9 +73,10 @@ def test_the_document_is_strict_json(certificate):
 
 def with_fault(monkeypatch, name, fault):
     """Replace a formula of the reference engine by a wrong one; other backends do not change."""
-    from fusedmlp.reference import engine, operations
+    from fusedmlp.reference import engine, operations, updates
 
-    place = operations.Operations if name == "dropout_mask" else engine
+    places = {"dropout_mask": operations.Operations, "sgd": updates}
+    place = places.get(name, engine)
     right = getattr(place, name)
     monkeypatch.setattr(place, name, lambda *given: fault(right, *given))
 
@@ -83,6 +84,10 @@ def with_fault(monkeypatch, name, fault):
 def flipped_sign(right, ops, delta, *rest):
     right(ops, delta, *rest)
     np.negative(delta, out=delta)
+
+
+def uphill(right, arrays, lr):
+    right(arrays, -lr)
 
 
 def dropped_bias(right, ops, z, b, *rest):
@@ -104,7 +109,7 @@ def shared_mask(right, ops, mask):
         ("bias_activation", dropped_bias, "biases of hidden units", "update, sgd"),
         ("dropout_mask", reused_mask, "dropout masks", "gradients, sigmoid units"),
         ("dropout_mask", shared_mask, "dropout masks", "gradients, sigmoid units"),
-        ("sgd", flipped_sign, "update, sgd", "update, momentum"),
+        ("sgd", uphill, "update, sgd", "update, momentum"),
     ],
 )
 def test_a_wrong_kernel_is_found_and_named(monkeypatch, kernel, fault, breached, met):
