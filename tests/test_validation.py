@@ -65,7 +65,7 @@ def test_bad_arrays(backend, x, y, weight, message):
 )
 def test_bad_targets_of_other_outputs(output, y, message):
     with pytest.raises(InvalidInputError, match=message):
-        validation.prepare(GOOD_X, y, None, Network((3, 2), output=output), "float64")
+        validation.validate_data(GOOD_X, y, None, Network((3, 2), output=output), "float64")
 
 
 def test_forward_refuses_the_same(backend):
@@ -115,7 +115,7 @@ def test_what_can_be_used_as_it_is_is_not_copied(tmp_path):
     network = Network((3, 2))
     for dtype in ("uint8", "float32", "float64"):
         x = np.memmap(tmp_path / dtype, dtype, "w+", shape=(4, 3))
-        staged = validation.prepare(x, GOOD_Y, None, network, "float32")
+        staged = validation.validate_data(x, GOOD_Y, None, network, "float32")
         assert np.shares_memory(staged.x, x)
 
 
@@ -124,23 +124,26 @@ def test_the_scan_for_nan_reaches_the_last_piece(monkeypatch):
     x = np.zeros((50, 3))
     x[49, 2] = np.nan
     with pytest.raises(InvalidInputError, match=r"x\[49, 2\]"):
-        validation.prepare(x, None, None, Network((3, 2)), "float64")
+        validation.validate_data(x, None, None, Network((3, 2)), "float64")
 
 
 def test_large_numbers_are_finite_and_nan_among_them_is_found():
     """Their squares overflow, which the fast check of a few rows must not take for an answer."""
     network, x = Network((3, 2)), np.full((2, 3), 1e30, np.float32)
-    assert validation.prepare_inputs(x, network, "float32") is x
+    assert validation.validate_inputs(x, network, "float32") is x
     x[1, 2] = np.nan
     with pytest.raises(InvalidInputError, match=r"x\[1, 2\] is nan"):
-        validation.prepare_inputs(x, network, "float32")
+        validation.validate_inputs(x, network, "float32")
 
 
 def test_targets_come_back_in_their_one_form():
     network = Network((3, 1), output="sigmoid")
-    staged = validation.prepare(
+    staged = validation.validate_data(
         GOOD_X, [True, False, True, False], [1, 2, 3, 4], network, "float32"
     )
     assert staged.y.shape == (4, 1)
     assert staged.y.dtype == staged.sample_weight.dtype == np.float32
-    assert validation.prepare(GOOD_X, GOOD_Y * 1.0, None, Network((3, 2)), "float32").y.dtype == int
+    assert (
+        validation.validate_data(GOOD_X, GOOD_Y * 1.0, None, Network((3, 2)), "float32").y.dtype
+        == int
+    )

@@ -57,7 +57,7 @@ class Selection:
     options: tuple[str, ...] = ()
 
     @classmethod
-    def asked(cls, request: str, origin: str, reason: str = "") -> Selection:
+    def from_request(cls, request: str, origin: str, reason: str = "") -> Selection:
         """Read a request that names a backend; see :func:`parse`."""
         name, device, options = parse(request)
         return cls(name, device, origin, reason, options)
@@ -151,7 +151,7 @@ def select(
         request, origin = environment[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if request is None or request == AUTO:
         return _select_auto(workload, strict=strict)
-    return Selection.asked(request, origin, f"asked for by {origin}")
+    return Selection.from_request(request, origin, f"asked for by {origin}")
 
 
 def parse(request: str) -> Request:

@@ -64,7 +64,7 @@ def is_sparse(x: object) -> TypeGuard[scipy.sparse.csr_array]:
     return hasattr(x, "indptr") or (hasattr(x, "tocsr") and hasattr(x, "nnz"))
 
 
-def prepare(
+def validate_data(
     x: Inputs,
     y: npt.ArrayLike | None,
     sample_weight: npt.ArrayLike | None,
@@ -72,20 +72,20 @@ def prepare(
     dtype: FloatDtype,
 ) -> HostData:
     """Check a data set against a network; see :meth:`fusedmlp.backend.Engine.stage`."""
-    inputs = prepare_inputs(x, network, dtype)
+    inputs = validate_inputs(x, network, dtype)
     check_rows_exist(inputs.shape)
     rows = int(inputs.shape[0])
     return HostData(
         inputs,
-        None if y is None else prepare_targets(y, rows, network, dtype),
-        None if sample_weight is None else prepare_weights(sample_weight, rows, dtype),
+        None if y is None else validate_targets(y, rows, network, dtype),
+        None if sample_weight is None else validate_sample_weight(sample_weight, rows, dtype),
     )
 
 
-def prepare_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
+def validate_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
     """Check inputs and bring them into one of the stored forms; 0 rows are allowed."""
     if is_sparse(x):
-        return _prepare_sparse(x, network, dtype)
+        return _validate_sparse(x, network, dtype)
     array = host_array("x", x)
     check_input_dtype(array.dtype)
     check_input_shape(array.shape, network)
@@ -97,7 +97,7 @@ def prepare_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
     return cast("DenseInputs", array)
 
 
-def prepare_targets(
+def validate_targets(
     y: npt.ArrayLike, rows: int, network: Network, dtype: FloatDtype
 ) -> IntArray | FloatArray:
     """Check targets for the network's output; (N,) class numbers or (N, K) values come back."""
@@ -133,7 +133,7 @@ def prepare_targets(
     return cast("FloatArray", np.ascontiguousarray(values, dtype=dtype))
 
 
-def prepare_state(state: State, network: Network, optimizer: Optimizer) -> None:
+def validate_state(state: State, network: Network, optimizer: Optimizer) -> None:
     """Raise :class:`InvalidInputError` unless a state fits the network and the optimizer."""
     state.parameters.check(network)
     if len(state.slots) != len(optimizer.slots):
@@ -174,7 +174,7 @@ def check_rates(lr: npt.ArrayLike, n_batches: int) -> npt.NDArray[np.float64]:
     return rates
 
 
-def _prepare_sparse(
+def _validate_sparse(
     x: scipy.sparse.csr_array, network: Network, dtype: FloatDtype
 ) -> scipy.sparse.csr_array:
     import scipy.sparse
@@ -269,7 +269,9 @@ def _class_numbers(array: npt.NDArray[np.generic], n_classes: int) -> IntArray:
     return labels
 
 
-def prepare_weights(sample_weight: npt.ArrayLike, rows: int, dtype: FloatDtype) -> FloatArray:
+def validate_sample_weight(
+    sample_weight: npt.ArrayLike, rows: int, dtype: FloatDtype
+) -> FloatArray:
     """Check sample weights; (N,) of the engine's dtype come back."""
     weights = host_copy("sample_weight", sample_weight)
     if weights.dtype.kind not in "buif":

@@ -25,9 +25,9 @@ from fusedmlp.validation import (
     check_rates,
     check_rows,
     is_sparse,
-    prepare,
-    prepare_inputs,
-    prepare_state,
+    validate_data,
+    validate_inputs,
+    validate_state,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class ReferenceEngine(Engine):
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
-        prepare_state(state, self.network, self.optimizer)
+        validate_state(state, self.network, self.optimizer)
         self._theta = state.parameters.copy(self.dtype)
         self._slots = tuple(slot.copy(self.dtype) for slot in state.slots)
         self._step = state.step
@@ -128,11 +128,11 @@ class ReferenceEngine(Engine):
         sample_weight: npt.ArrayLike | None = None,
     ) -> ReferenceData:
         """See :meth:`fusedmlp.backend.Engine.stage`."""
-        return ReferenceData(prepare(x, y, sample_weight, self.network, self.dtype))
+        return ReferenceData(validate_data(x, y, sample_weight, self.network, self.dtype))
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`."""
-        inputs = prepare_inputs(x, self.network, self.dtype)
+        inputs = validate_inputs(x, self.network, self.dtype)
         n_rows = int(inputs.shape[0])
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         with self._arithmetic():
