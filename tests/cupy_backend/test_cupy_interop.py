@@ -234,9 +234,9 @@ def test_what_numpy_does_not_take_is_refused_in_words(fast):
             raise RuntimeError("call detach() first")
 
     for engine in engines(fast, NETWORK, SGD()):
-        with pytest.raises(InvalidInputError, match=r"Strange that NumPy does not take: call det"):
+        with pytest.raises(InvalidInputError, match=r"Strange that NumPy cannot convert: call det"):
             engine.forward(Strange())
-        with pytest.raises(InvalidInputError, match="that NumPy does not take"):
+        with pytest.raises(InvalidInputError, match="that NumPy cannot convert"):
             engine.forward([[1.0] * 6, [2.0]])
 
 
