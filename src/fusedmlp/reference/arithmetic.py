@@ -314,7 +314,7 @@ def normal_cdf(x: FloatArray, c: Constants) -> FloatArray:
 
     Within 1.5 ulp of 1, and where x < 0 within 6 + ½·x² ulp of Φ(x) itself.
 
-    With y = |x|/√2 and t = (y − 3)/(y + 3), erfc y = e^(−y²)·P(t) / (1 + 2y) (Shepherd and
+    With ``y = |x| / √2`` and t = (y − 3)/(y + 3), erfc y = e^(−y²)·P(t) / (1 + 2y) (Shepherd and
     Laframboise, 1981, with 3.75 instead of 3). The polynomial P interpolates (1 + 2y)·e^(y²)·erfc y
     at the Chebyshev nodes of −1 ≤ t < 1. Its degree is 11 in float32 and 24 in float64; the
     relative truncation errors are 7·10⁻⁹ and 1.2·10⁻¹⁷.
