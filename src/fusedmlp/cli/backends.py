@@ -1,28 +1,29 @@
-"""``fusedmlp backends``: the state of every backend, and the line that would repair it."""
+"""``fusedmlp backends``: the state of every backend, and the command that would repair it."""
 
 from typing import TYPE_CHECKING
 
-from fusedmlp.cli import console, options
+from fusedmlp.cli import console
+from fusedmlp.cli.options import Json
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Availability, Preference
 
 DEFAULT_SIZES = (784, 256, 10)
-"""What ``auto`` is asked about: the default recipe's network on MNIST."""
+"""Network of the default recipe on MNIST, for which ``auto`` would choose."""
 
 DEFAULT_ROWS = 60_000
 
 _STYLES = {"usable": "green", "missing": "yellow", "no-device": "yellow", "broken": "red"}
 
 
-def backends(json_: options.Json = False) -> None:
-    """Say which backends work here, how to repair the others, and what auto would choose."""
+def backends(json_: Json = False) -> None:
+    """List the backends that work here, how to repair the others, and what auto would choose."""
     from fusedmlp.backend import Workload
+    from fusedmlp.cli.recipes import DEFAULT_RECIPE
     from fusedmlp.network import Network
-    from fusedmlp.recipes import MNIST_REPAIRED
     from fusedmlp.registry import AUTO, availability, backend_class, select
 
-    workload = Workload(Network(DEFAULT_SIZES), MNIST_REPAIRED.batch_size, DEFAULT_ROWS)
+    workload = Workload(Network(DEFAULT_SIZES), DEFAULT_RECIPE.batch_size, DEFAULT_ROWS)
     found = availability()
     preferences = {
         name: backend_class(name).preference(workload)

@@ -1,11 +1,13 @@
 """``fusedmlp data``: which data sets there are, and what is in one."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusedmlp.cli import console, options
-from fusedmlp.cli.settings import DataRequest
+from fusedmlp.cli import console
+from fusedmlp.cli.options import Json, Only
+from fusedmlp.cli.settings import DataOptions, RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +21,8 @@ DESCRIPTIONS = {
 
 
 def data(
-    ctx: typer.Context,
+    options: Annotated[DataOptions, Only("data_dir", "source", "split", "target")],
+    run: Annotated[RunOptions, Only("seed")],
     dataset: Annotated[
         str | None,
         typer.Argument(
@@ -28,26 +31,13 @@ def data(
             show_default=False,
         ),
     ] = None,
-    data_dir: options.DataDir = None,
-    source: options.Source = None,
-    split: options.Split = None,
-    target: options.Target = None,
-    seed: options.Seed = None,
-    json_: options.Json = False,
+    json_: Json = False,
 ) -> None:
     """List the known data sets, or load one and describe it."""
     if dataset is None:
         _list(json_=json_)
         return
-    typed = options.given_on_command_line(ctx)
-    request = DataRequest(
-        dataset,
-        data_dir=str(data_dir) if data_dir is not None and "data_dir" in typed else None,
-        source=source,
-        split=split,
-        target=target,
-    )
-    loaded = request.load(seed or 0, console.note)
+    loaded = replace(options, dataset=dataset).load(run.seed, console.note)
     summary = loaded.summary() | {"cache": _cached(dataset)}
     if json_:
         console.print_json(summary)
@@ -64,9 +54,6 @@ def _cached(name: str) -> str | None:
 
 
 def _list(*, json_: bool) -> None:
-    from rich import box
-    from rich.table import Table
-
     from fusedmlp.datasets import DATASET_NAMES, default_cache_dir
 
     sets = {
@@ -80,7 +67,7 @@ def _list(*, json_: bool) -> None:
     if json_:
         console.print_json({"datasets": sets, "cache": str(default_cache_dir())})
         return
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = console.table()
     for column in ("name", "content", "here"):
         table.add_column(column, no_wrap=column == "name")
     for name, facts in sets.items():

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from fusedmlp.cli import console, options
+from fusedmlp.cli import console
+from fusedmlp.cli.options import Json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from fusedmlp.diagnostics import Facts
 
 
-def doctor(json_: options.Json = False) -> None:
+def doctor(json_: Json = False) -> None:
     """Report versions, CPU, BLAS and its kernels, threads, GPU, folders and variables."""
     from fusedmlp.diagnostics import diagnose
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NPZ_KEYS = ("x_test", "x", "x_train")
 
 
-def load_inputs(source: str, *, skip_column: str | None, data_dir: Path | None) -> DenseInputs:
+def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -> DenseInputs:
     """Read rows (N, D).
 
     Parameters
