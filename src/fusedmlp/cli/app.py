@@ -13,10 +13,10 @@ from typer.core import TyperGroup
 from fusedmlp.cli import console
 from fusedmlp.cli.backends import backends
 from fusedmlp.cli.bench import bench
+from fusedmlp.cli.command import command
 from fusedmlp.cli.data import data
 from fusedmlp.cli.doctor import doctor
 from fusedmlp.cli.evaluate import evaluate
-from fusedmlp.cli.options import command
 from fusedmlp.cli.parity import parity
 from fusedmlp.cli.predict import predict
 from fusedmlp.cli.reproduce import reproduce

@@ -3,53 +3,64 @@
 This file turns options into settings, new or of a folder to resume; training.py trains.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from fusedmlp.cli import console
 from fusedmlp.cli.options import (
     RUNNING,
     Json,
+    Option,
     Overrides,
     T,
     as_typed,
     declared_options,
     flag,
-    is_typed,
 )
 from fusedmlp.cli.outputs import OutputFolder
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, Recipe
 from fusedmlp.cli.settings import DataOptions, RunOptions, Settings
 from fusedmlp.errors import InvalidInputError
 
+_MAY_CHANGE = [
+    flag(name)
+    for cls in (Recipe, RunOptions, DataOptions)
+    for name, option in declared_options(cls).items()
+    if option.may_change_on_resume
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderOptions:
+    """The folder that a training writes."""
+
+    output: Annotated[
+        Path | None,
+        Option(
+            "New folder for the model, its history, the checkpoint and the settings.",
+            "DIR",
+            RUNNING,
+            default_note="runs/DATASET-DATE-TIME",
+        ),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        Option(
+            "Continue the training in this folder, with its settings. Only "
+            f"{', '.join(_MAY_CHANGE[:-1])} and {_MAY_CHANGE[-1]} may differ.",
+            "DIR",
+            RUNNING,
+            variable=None,
+        ),
+    ] = None
+
 
 def train(
-    context: typer.Context,
     data: Overrides[DataOptions],
     recipe: Overrides[Recipe],
     run: Overrides[RunOptions],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="New folder for the model, its history, the checkpoint and the settings.",
-            envvar="FUSEDMLP_OUTPUT",
-            show_default="runs/DATASET-DATE-TIME",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Continue the training in this folder, with its settings. Only --epochs, "
-            "--backend, --threads and --data-dir may differ.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
+    folders: Overrides[FolderOptions],
     json_: Json = False,
 ) -> None:
     """Train a network, by default 784-256-10 on MNIST; save the model and its history.
@@ -58,27 +69,28 @@ def train(
     """
     from fusedmlp.cli.training import Training
 
-    if resume is None:
+    asked = folders.apply(FolderOptions())
+    if asked.resume is None:
         settings = Settings(
-            data.apply(DataOptions()),
-            run.apply(RunOptions()),
-            DEFAULT_RECIPE.changed(recipe.values),
+            data=data.apply(DataOptions()),
+            run=run.apply(RunOptions()),
+            recipe=DEFAULT_RECIPE.changed(recipe.values),
         )
         settings.recipe.check()
-        folder = OutputFolder.new(output, settings.data.dataset)
+        folder = OutputFolder.new(asked.output, settings.data.dataset)
         training = Training(settings, folder, recipe.values)
     else:
-        if is_typed(context, "output"):
+        if "output" in folders.typed:
             raise InvalidInputError(
-                f"--output {output} does not go with --resume {resume}, which continues in its own "
-                "folder: leave --output out"
+                f"--output {asked.output} does not go with --resume {asked.resume}, which "
+                "continues in its own folder: leave --output out"
             )
-        folder = OutputFolder.existing(resume)
+        folder = OutputFolder.existing(asked.resume)
         stored = Settings.load(folder.path)
         settings = Settings(
-            _resumed(stored.data, data, resume),
-            _resumed(stored.run, run, resume),
-            _resumed(stored.recipe, recipe, resume),
+            data=_resumed(stored.data, data, asked.resume),
+            run=_resumed(stored.run, run, asked.resume),
+            recipe=_resumed(stored.recipe, recipe, asked.resume),
         )
         settings.recipe.check()
         folder.prepare_to_resume()
