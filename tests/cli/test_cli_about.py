@@ -116,11 +116,11 @@ def test_doctor_reports_this_machine(cli, monkeypatch):
 
 
 def test_doctor_hints_at_narrow_kernels_on_a_wide_cpu(cli, monkeypatch):
-    narrow = [{"kernels": "Haswell"}]
+    narrow = ["Haswell"]
     (hint,) = diagnostics.hints({"AVX512F"}, narrow, {})
     assert "OPENBLAS_CORETYPE=SkylakeX" in hint
     assert diagnostics.hints({"AVX2"}, narrow, {}) == []
-    assert diagnostics.hints({"AVX512F"}, [{"kernels": "SkylakeX"}], {}) == []
+    assert diagnostics.hints({"AVX512F"}, ["SkylakeX"], {}) == []
     assert diagnostics.hints({"AVX512F"}, narrow, {"OPENBLAS_CORETYPE": "Zen"}) == []
     (hint,) = diagnostics.hints((), [], {"NUMBA_DISABLE_JIT": "1"})
     assert "NUMBA_DISABLE_JIT" in hint

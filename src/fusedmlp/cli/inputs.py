@@ -52,7 +52,7 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -
         return cast("DenseInputs", inputs)
     if not path.is_file():
         raise DataUnavailableError(
-            f"{source} is neither a file nor a data set: name a .csv, .npy, .npz or IDX file, "
+            f"{source} is neither a file nor a data set: give a .csv, .npy, .npz or IDX file, "
             f"or one of {', '.join(DATASET_NAMES)}"
         )
     if is_csv:
@@ -123,8 +123,8 @@ def _numbers(
     for cell in kept:
         if not _is_number(cell):
             raise InvalidInputError(
-                f"{path}: line {line}: {cell!r} is no number; every cell must be one (a column "
-                "of names can be left out with --skip-column)"
+                f"{path}: line {line}: {cell!r} is not a number (leave a column of "
+                "text out with --skip-column)"
             )
     return [float(cell) for cell in kept]
 

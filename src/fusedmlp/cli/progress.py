@@ -1,4 +1,4 @@
-"""Showing a training on stderr: a bar and a table on a terminal, plain lines elsewhere."""
+"""Progress of a training on stderr: a bar and a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ ALL_EPOCHS_UP_TO: Final = 50
 """Longer trainings show only some of their epochs."""
 
 SHOWN_EPOCHS: Final = 20
-"""About how many of a longer training's epochs are shown."""
+"""Approximate number of epochs that are shown of a longer training."""
 
 
 class View(Callback):
-    """A callback that also shows that training is about to begin, which takes a while at first.
+    """A callback that shows progress, and a notice until training begins, which may compile first.
 
-    Used as a context manager, so that a terminal is left in order whatever happens.
+    It is a context manager, so that the terminal is left in order after an error.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._waiting = console.status("preparing; the first time this compiles")
+        self._notice = console.status("preparing; the first run compiles")
 
     def __enter__(self) -> Self:
-        """Show that something is going on, on a terminal."""
+        """Show the notice, on a terminal."""
         if self._console.is_terminal:
-            self._waiting.start()
+            self._notice.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stop showing it, if training has not begun."""
-        self._waiting.stop()
+        """Remove the notice, if training has not begun."""
+        self._notice.stop()
 
     def on_train_begin(self, run: TrainingView) -> None:
-        """Stop showing it."""
-        self._waiting.stop()
+        """Remove the notice."""
+        self._notice.stop()
 
 
 def view(console: Console) -> View:
@@ -63,20 +63,20 @@ def is_shown(epoch: int, epochs: int) -> bool:
 
 
 class TrainingLines(View):
-    """One plain line an epoch."""
+    """One plain line for each epoch."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._printer = EpochPrinter(lambda line: note(line, console))
 
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
-        """Print the epoch's line if it is among those shown."""
+        """Print the line of an epoch that is shown."""
         if is_shown(record.epoch, run.epochs):
             self._printer.on_epoch_end(run, record)
 
 
 class TrainingTable(View):
-    """A table that grows by a line an epoch, above a bar of the running epoch's rows."""
+    """A table with a line for each epoch, above a bar of the running epoch's rows."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -114,7 +114,7 @@ class TrainingTable(View):
         self._update(run, 0)
 
     def __exit__(self, *error: object) -> None:
-        """Take the bar away, also when another callback failed before it could be told."""
+        """Remove the bar, also after an error in another callback."""
         super().__exit__(*error)
         self._progress.stop()
 
@@ -138,12 +138,11 @@ class TrainingTable(View):
     @staticmethod
     def _head(run: TrainingView) -> tuple[str, str]:
         has_accuracy = not run.engine.network.predicts_values
-        has_validation = run.validated
         names = f"{'loss':>10}" + (f"{'accuracy':>10}" if has_accuracy else "")
         width = len(names)
         groups = f"{'':9}{'training':>{width}}"
         columns = f"{'epoch':>9}{names}"
-        if has_validation:
+        if run.validated:
             groups += f"{'validation':>{width + 2}}"
             columns += f"  {names}"
         return groups, f"{columns}{'samples/s':>13}"
@@ -161,12 +160,12 @@ class TrainingTable(View):
 
 
 def loss_text(loss: float) -> str:
-    """Write a loss with four decimals, or its size alone where it is huge."""
+    """Write a loss with four decimals, or its magnitude alone where it is huge."""
     return f"{loss:.4f}" if loss < 1e4 else f"{loss:.2e}"
 
 
 def duration(seconds: float) -> str:
-    """Write a time span for people: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Write a time span: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
