@@ -1,12 +1,7 @@
 """``fusedmlp backends``: the state of every backend, and the command that would repair it."""
 
-from typing import TYPE_CHECKING
-
 from fusedmlp.cli import console
 from fusedmlp.cli.options import Json
-
-if TYPE_CHECKING:
-    from fusedmlp.backend import Availability, Preference
 
 DEFAULT_SIZES = (784, 256, 10)
 """Network of the default recipe on MNIST, for which ``auto`` would choose."""
@@ -18,6 +13,8 @@ _STYLES = {"usable": "green", "missing": "yellow", "no-device": "yellow", "broke
 
 def backends(json_: Json = False) -> None:
     """List the backends that work here, how to repair the others, and what auto would choose."""
+    from rich.text import Text
+
     from fusedmlp.backend import Workload
     from fusedmlp.cli.recipes import DEFAULT_RECIPE
     from fusedmlp.network import Network
@@ -53,27 +50,13 @@ def backends(json_: Json = False) -> None:
         )
         return
     for name, state in found.items():
-        _print_backend(name, state, preferences.get(name))
+        head = (f"{name:<{console.LABEL_WIDTH}}", "bold"), (state.state, _STYLES[state.state])
+        console.show(Text.assemble(*head))
+        preference = preferences.get(name)
+        reason = "" if preference is None else preference.reason
+        rows = {"found": state.detail, "remedy": state.remedy, "for MNIST": reason}
+        console.results([(label, text) for label, text in rows.items() if text], indent=2)
+        console.show("")
     network = "-".join(map(str, DEFAULT_SIZES))
-    console.labelled(
-        "auto",
-        f"would choose {choice} to train {network} on MNIST: {choice.reason}",
-        console.stdout(),
-    )
-
-
-def _print_backend(name: str, found: "Availability", preference: "Preference | None") -> None:
-    from rich.text import Text
-
-    out = console.stdout()
-    head = Text.assemble(
-        (f"{name:<{console.LABEL_WIDTH}}", "bold"), (found.state, _STYLES[found.state])
-    )
-    out.print(head)
-    rows = {"found": found.detail, "remedy": found.remedy}
-    if preference is not None:
-        rows["for MNIST"] = preference.reason
-    for label, text in rows.items():
-        if text:
-            console.labelled(label, text, out, indent=2)
-    out.print()
+    answer = f"would choose {choice} to train {network} on MNIST: {choice.reason}"
+    console.results([("auto", answer)])

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from rich.console import RenderableType
 
@@ -54,6 +54,12 @@ def labelled(label: str, text: str, console: Console, indent: int = 0) -> None:
     line.add_column(overflow="fold")
     line.add_row(head, Text(text))
     console.print(line)
+
+
+def results(lines: Iterable[tuple[str, str]], indent: int = 0) -> None:
+    """Write labels and their texts to stdout."""
+    for label, text in lines:
+        labelled(label, text, stdout(), indent)
 
 
 def error(text: str) -> None:

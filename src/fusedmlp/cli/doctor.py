@@ -23,11 +23,9 @@ def doctor(json_: Json = False) -> None:
     if json_:
         console.print_json(facts)
         return
-    out = console.stdout()
     for title, lines in _sections(facts):
-        out.print(Text(title, style="bold"))
-        for label, text in lines:
-            console.labelled(label, text, out, indent=2)
+        console.show(Text(title, style="bold"))
+        console.results(lines, indent=2)
 
 
 def _sections(facts: "Diagnosis") -> Iterator[tuple[str, list[Line]]]:

@@ -138,14 +138,15 @@ def details(
 def _print_figures(data: "Dataset", part: str, n_rows: int, metrics: "Metrics") -> None:
     from fusedmlp.cli.progress import loss_text
 
-    out = console.stdout()
-    console.labelled("data", f"{data.name}, {part} part, {n_rows:,} rows", out)
-    console.labelled("loss", loss_text(metrics.loss), out)
+    lines = [
+        ("data", f"{data.name}, {part} part, {n_rows:,} rows"),
+        ("loss", loss_text(metrics.loss)),
+    ]
     if metrics.accuracy is not None:
         wrong = round((1 - metrics.accuracy) * n_rows)
-        console.labelled("accuracy", f"{metrics.accuracy:.4f}", out)
         error_rate = f"{100 * (1 - metrics.accuracy):.2f} % ({wrong:,} of {n_rows:,} rows wrong)"
-        console.labelled("error rate", error_rate, out)
+        lines += [("accuracy", f"{metrics.accuracy:.4f}"), ("error rate", error_rate)]
+    console.results(lines)
 
 
 def _print_classes(model: SavedModel, document: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
@@ -27,19 +28,8 @@ class OutputFolder:
     def new(cls, path: Path | None, dataset: str) -> OutputFolder:
         """Create the folder of a new training, or take an empty one.
 
-        Parameters
-        ----------
-        path
-            The value of ``--output``; None for ``runs/<dataset>-<date>-<time>``, made unique.
-        dataset
-            Name or path of the data set.
-
-        Raises
-        ------
-        InvalidInputError
-            The folder holds a training already, which must not be overwritten.
-        StorageError
-            It cannot be created or written.
+        Without ``path`` its name is ``runs/<dataset>-<date>-<time>``, made unique. A folder that
+        holds a training is an InvalidInputError, one that cannot be written a StorageError.
         """
         folder = cls(_unique_folder(dataset) if path is None else path.expanduser())
         for name in (MODEL_NAME, CHECKPOINT_NAME, SETTINGS_NAME):
@@ -53,13 +43,7 @@ class OutputFolder:
 
     @classmethod
     def existing(cls, path: Path) -> OutputFolder:
-        """Return the folder of a training to resume, given itself or a file in it.
-
-        Raises
-        ------
-        StorageError
-            There is none.
-        """
+        """Return the folder of a training to resume, given itself or a file in it."""
         path = path.expanduser()
         if path.is_file():
             path = path.parent
@@ -91,13 +75,7 @@ class OutputFolder:
 
 
 def check_target(path: Path) -> None:
-    """Check before long work that a file which an option names can be written.
-
-    Raises
-    ------
-    InvalidInputError
-        It is a folder, or its own folder cannot be written.
-    """
+    """Raise :class:`InvalidInputError` before long work if an option's file cannot be written."""
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder: name a file in it")
     try:
@@ -110,19 +88,15 @@ def _unique_folder(dataset: str) -> Path:
     """Create ``runs/<dataset>-<date>-<time>``."""
     now = datetime.now().astimezone()
     stem = f"{Path(dataset).stem or 'data'}-{now:%Y%m%d-%H%M%S}"
-    for attempt in range(1, 1000):
-        path = Path(RUNS) / (stem if attempt == 1 else f"{stem}-{attempt}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if Path(RUNS).is_dir():
-                continue  # another training began in this second
-            raise StorageError(
-                f"cannot write to {RUNS}, which is a file: name a folder with --output"
-            ) from None
-        except OSError as error:
-            raise StorageError(
-                f"cannot write to {path}: {error.strerror}; name another folder with --output"
-            ) from error
-        return path
-    raise StorageError(f"{RUNS}/{stem} and its successors all exist: name a folder with --output")
+    suffixes = chain([""], (f"-{attempt}" for attempt in count(2)))
+    try:
+        Path(RUNS).mkdir(exist_ok=True)
+        while True:
+            path = Path(RUNS) / f"{stem}{next(suffixes)}"
+            with contextlib.suppress(FileExistsError):  # another training began in this second
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {RUNS}: {error.strerror}; name a folder with --output"
+        ) from error

@@ -69,71 +69,71 @@ def parity(
 def _show(certificate: "Certificate") -> None:
     from rich.text import Text
 
-    out = console.stdout()
     for name, device in certificate.devices.items():
         role = "the reference: " if name == certificate.reference else ""
-        console.labelled(name, f"{role}{device}", out)
-    console.labelled("data", f"{certificate.dataset}; seed {certificate.seed}", out)
+        console.results([(name, f"{role}{device}")])
+    console.results([("data", f"{certificate.dataset}; seed {certificate.seed}")])
     _show_operations(certificate)
     _show_trainings(certificate)
     for breach in certificate.breaches():
-        out.print(Text.assemble(("breached  ", "bold red"), breach))
+        console.show(Text.assemble(("breached  ", "bold red"), breach))
     met, missed = "every bound is met", "parity is broken"
-    out.print(console.verdict(is_met=certificate.is_met, met=met, missed=missed))
+    console.show(console.verdict(is_met=certificate.is_met, met=met, missed=missed))
 
 
 def _show_operations(certificate: "Certificate") -> None:
+    """Print a table for each pair of backends: a row for each operation."""
     from fusedmlp.parity.page import share, worst_parts
 
     worst = worst_parts(certificate.comparisons)
-    dtypes = list(dict.fromkeys(each.dtype for each in worst))
     for pair in dict.fromkeys((each.backend, each.reference) for each in worst):
+        of_pair = [each for each in worst if (each.backend, each.reference) == pair]
         table = console.table()
         table.add_column(f"{pair[0]} and {pair[1]}")
-        for dtype in dtypes:
+        for dtype in dict.fromkeys(each.dtype for each in worst):
             table.add_column(f"{dtype}\nmean ulp", justify="right", no_wrap=True)
             table.add_column("\nof bound", justify="right", no_wrap=True)
         table.add_column("\nverdict", no_wrap=True)
         for operation in dict.fromkeys(each.operation for each in worst):
+            comparisons = [each for each in of_pair if each.operation == operation]
             cells = [operation]
-            mine = [
-                c for c in worst if (c.backend, c.reference) == pair and c.operation == operation
-            ]
-            for c in mine:
-                cells += [f"{c.mean_ulp:.2g}", f"{100 * share(c):.1f} %"]
-            met = all(c.is_met for c in mine)
-            table.add_row(*cells, console.verdict(is_met=met, missed="breached"))
+            for each in comparisons:
+                cells += [f"{each.mean_ulp:.2g}", f"{100 * share(each):.1f} %"]
+            is_met = all(each.is_met for each in comparisons)
+            table.add_row(*cells, console.verdict(is_met=is_met, missed="breached"))
         console.show("")
         console.show(table)
 
 
 def _show_trainings(certificate: "Certificate") -> None:
+    """Print gradient checks, trajectories and accuracies, a line for each."""
     from fusedmlp.tolerance import TRAJECTORY_STEPS
 
-    out = console.stdout()
+    lines = []
     checks = certificate.gradient_checks
-    console.show("")
     for name in certificate.devices:
         largest = max(check.found for check in checks if check.backend == name)
         text = (
             f"at most {largest:.1e} from the slopes of its own loss, allowed {checks[0].bound:.0e}"
         )
-        console.labelled("gradients", f"{name}: {text}", out)
-    for t in certificate.trajectories:
-        growth = "" if t.growth is None else f", growing like step^{t.growth:.2f}"
-        console.labelled(
-            "trajectory",
-            f"{t.course}, {t.dtype}: {t.backend} and {t.reference} differ from step "
-            f"{t.first_differing_step} on{growth}; at most {t.bounded:.1e} in the first "
-            f"{TRAJECTORY_STEPS} steps, allowed {t.bound:.1e}"
-            if t.first_differing_step is not None
-            else f"{t.course}, {t.dtype}: {t.backend} and {t.reference} never differ",
-            out,
-        )
-    for a in certificate.accuracies:
-        console.labelled(
-            "accuracy", f"{a.backend}: {a.accuracy:.4f} of {a.rows:,} rows, loss {a.loss:.6f}", out
-        )
+        lines.append(("gradients", f"{name}: {text}"))
+    for each in certificate.trajectories:
+        growth = "" if each.growth is None else f", growing like step^{each.growth:.2f}"
+        text = f"{each.course}, {each.dtype}: {each.backend} and {each.reference} "
+        if each.first_differing_step is None:
+            text += "never differ"
+        else:
+            text += (
+                f"differ from step {each.first_differing_step} on{growth}; "
+                f"at most {each.bounded:.1e} in the first {TRAJECTORY_STEPS} steps, "
+                f"allowed {each.bound:.1e}"
+            )
+        lines.append(("trajectory", text))
+    for run in certificate.accuracies:
+        text = f"{run.backend}: {run.accuracy:.4f} of {run.rows:,} rows, loss {run.loss:.6f}"
+        lines.append(("accuracy", text))
+    console.show("")
+    console.results(lines)
     _show_hashes(certificate)
 
 

@@ -107,7 +107,7 @@ def _results(
 ) -> list[FigureResult]:
     """Train with both recipes."""
     from fusedmlp.cli import workshop
-    from fusedmlp.cli.progress import view
+    from fusedmlp.cli.progress import progress_view
 
     reproduction = workshop.REPRODUCTIONS[name]
     err = console.stderr()
@@ -122,8 +122,8 @@ def _results(
         if dataset is None:
             results.append(workshop.moons_losses(recipe, backend, seed))
         else:
-            with view(err) as shown:
-                results.append(workshop.mnist_results(recipe, backend, seed, dataset, (shown,)))
+            with progress_view(err) as view:
+                results.append(workshop.mnist_results(recipe, backend, seed, dataset, (view,)))
     return [FigureResult(*parts) for parts in zip(reproduction.figures, *results, strict=True)]
 
 

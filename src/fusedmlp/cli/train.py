@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from fusedmlp.cli import console
 from fusedmlp.cli.options import (
     RUNNING,
     Json,
@@ -96,11 +95,7 @@ def train(
         folder.prepare_to_resume()
         training = Training(settings, folder)
         training.note_changed_epochs(stored.recipe.epochs)
-    result = training.run()
-    if json_:
-        console.print_json(result.document)
-    else:
-        result.print()
+    training.run().print(as_json=json_)
 
 
 def _resumed(stored: T, overrides: Overrides[T], folder: Path) -> T:

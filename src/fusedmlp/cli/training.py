@@ -6,7 +6,8 @@ Progress goes to stderr. Options are read in train.py; the training loop is the 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,7 +15,7 @@ import typer
 from fusedmlp.backend import Workload
 from fusedmlp.cli import console
 from fusedmlp.cli.backend_choice import BackendChoice
-from fusedmlp.cli.progress import duration, loss_text, view
+from fusedmlp.cli.progress import duration, loss_text, progress_view
 from fusedmlp.cli.recipes import DEFAULT_RECIPE
 from fusedmlp.errors import ExitCode, FusedMLPError, StorageError
 from fusedmlp.training.callbacks import Callback, HistoryWriter
@@ -22,14 +23,12 @@ from fusedmlp.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from fusedmlp.cli.outputs import OutputFolder
     from fusedmlp.cli.settings import Settings
     from fusedmlp.datasets import Dataset
     from fusedmlp.model import MLP
     from fusedmlp.training.callbacks import TrainingView
-    from fusedmlp.training.history import History
 
 _SHAPED_BY_EPOCHS = ("cosine", "one-cycle")
 """Schedules whose course depends on the number of epochs."""
@@ -37,29 +36,54 @@ _SHAPED_BY_EPOCHS = ("cosine", "one-cycle")
 
 @dataclass(frozen=True)
 class Result:
-    """Results of a training: as data, and as labelled lines of text."""
+    """Results of a training, under the names that ``--json`` prints."""
 
-    document: Mapping[str, object]
-    lines: tuple[tuple[str, str], ...]
+    backend: str
+    dataset: str
+    epochs: int
+    train_loss: float
+    train_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    samples_per_s: float
+    seconds: float
+    compile_seconds: float
+    model: str
+    output: str
+    seed: int
 
-    def print(self) -> None:
-        """Write the lines to stdout."""
-        out = console.stdout()
-        for label, text in self.lines:
-            console.labelled(label, text, out)
+    def print(self, *, as_json: bool) -> None:
+        """Write the results to stdout."""
+        if as_json:
+            console.print_json(asdict(self))
+            return
+        compiled = ""
+        if self.compile_seconds >= 0.05:
+            compiled = f", {duration(self.compile_seconds)} to compile"
+        speed = f"{self.samples_per_s:,.0f} samples/s{compiled}"
+        lines = [("trained", f"{_epochs(self.epochs)} in {duration(self.seconds)}, {speed}")]
+        if self.test_loss is not None:
+            lines.append(("test loss", loss_text(self.test_loss)))
+        if self.test_accuracy is not None:
+            error_rate = f"error rate {100 * (1 - self.test_accuracy):.2f} %"
+            lines.append(("test accuracy", f"{self.test_accuracy:.4f} ({error_rate})"))
+        history = str(Path(self.output) / "history.csv")
+        console.results([*lines, ("model", self.model), ("history", history)])
 
 
 class SettingsWriter(Callback):
     """Writes ``settings.json`` when training begins; keeps the time that compilation took."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: OutputFolder) -> None:
         self._settings = settings
         self._folder = folder
         self.compile_seconds = 0.0
 
     def on_train_begin(self, run: TrainingView) -> None:
         """Write the settings: all checks have passed."""
-        self._settings.save(self._folder)
+        self._settings.save(self._folder.path)
 
     def on_train_end(self, run: TrainingView) -> None:
         """Read the engine's compilation time."""
@@ -88,7 +112,7 @@ class Training:
         self._checkpoint = self.folder.checkpoint if has_checkpoint else None
 
     def note_changed_epochs(self, before: int) -> None:
-        """Say that a schedule changes where a resume changes the number of epochs."""
+        """Print a note if a resume changes the number of epochs and thereby the schedule."""
         recipe = self.settings.recipe
         if recipe.epochs != before and recipe.schedule in _SHAPED_BY_EPOCHS:
             console.note(
@@ -97,14 +121,14 @@ class Training:
             )
 
     def run(self) -> Result:
-        """Train, save, measure.
+        """Train, save, measure; after an error or Ctrl-C, save the last finished epoch.
 
         Raises
         ------
         FusedMLPError
-            Something does not fit or failed; the last finished epoch, if any, is saved.
+            Something does not fit or failed.
         typer.Exit
-            Ctrl-C, with its exit code; the last finished epoch, if any, is saved.
+            Ctrl-C, with its exit code.
         """
         try:
             return self._run()
@@ -122,9 +146,9 @@ class Training:
         choice = named or BackendChoice.make(run, workload)
         mlp = recipe.model(dataset, seed=run.seed, backend=choice.backend)
         self._announce(dataset, mlp, choice)
-        history, compile_seconds = self._fit(mlp, dataset)
+        compile_seconds = self._fit(mlp, dataset)
         mlp.save(self.folder.model)
-        return self._result(_Trained(dataset, mlp, history, str(choice.selection), compile_seconds))
+        return self._result(dataset, mlp, str(choice.selection), compile_seconds)
 
     def _announce(self, dataset: Dataset, mlp: MLP, choice: BackendChoice) -> None:
         test = "no" if dataset.x_test is None else f"{len(dataset.x_test):,}"
@@ -146,20 +170,17 @@ class Training:
         for label, text in lines.items():
             console.labelled(label, text, console.stderr())
 
-    def _fit(self, mlp: MLP, dataset: Dataset) -> tuple[History, float]:
-        """Train; return the history and the seconds of compilation."""
+    def _fit(self, mlp: MLP, dataset: Dataset) -> float:
+        """Train; return the seconds of compilation."""
         settings = replace(self.settings, data=self.settings.data.absolute())
-        settings_writer = SettingsWriter(settings, self.folder.path)
-        shown = view(console.stderr())
-        trainer = settings.recipe.trainer(
-            callbacks=(settings_writer, HistoryWriter(self.folder.path), shown),
-            checkpoint=self.folder.checkpoint,
-        )
+        settings_writer = SettingsWriter(settings, self.folder)
         try:
-            with shown:
-                history = trainer.fit(
-                    mlp, dataset.x_train, dataset.y_train, resume=self._checkpoint
+            with progress_view(console.stderr()) as view:
+                trainer = settings.recipe.trainer(
+                    callbacks=(settings_writer, HistoryWriter(self.folder.path), view),
+                    checkpoint=self.folder.checkpoint,
                 )
+                trainer.fit(mlp, dataset.x_train, dataset.y_train, resume=self._checkpoint)
         except KeyboardInterrupt:
             if not self._save_last_epoch(mlp):
                 console.note("interrupted before the first epoch ended: nothing to save")
@@ -168,7 +189,7 @@ class Training:
             with contextlib.suppress(StorageError):  # the first error is reported
                 self._save_last_epoch(mlp)
             raise
-        return history, settings_writer.compile_seconds
+        return settings_writer.compile_seconds
 
     def _save_last_epoch(self, mlp: MLP) -> bool:
         """Save the last finished epoch's model of a training that ended early, if there is one."""
@@ -181,54 +202,31 @@ class Training:
         )
         return True
 
-    def _result(self, trained: _Trained) -> Result:
-        dataset, mlp, last = trained.dataset, trained.mlp, trained.history.last
+    def _result(self, dataset: Dataset, mlp: MLP, backend: str, compile_seconds: float) -> Result:
         tested = None
         if dataset.x_test is not None and dataset.y_test is not None:
             tested = mlp.evaluate(dataset.x_test, dataset.y_test)
-        seconds = sum(record.seconds for record in trained.history.records)
-        rows = sum(record.samples_per_s * record.seconds for record in trained.history.records)
-        document = {
-            "backend": trained.backend,
-            "dataset": dataset.name,
-            "epochs": last.epoch,
-            "train_loss": last.train_loss,
-            "train_accuracy": last.train_accuracy,
-            "validation_loss": last.validation_loss,
-            "validation_accuracy": last.validation_accuracy,
-            "test_loss": tested and tested.loss,
-            "test_accuracy": tested and tested.accuracy,
-            "samples_per_s": rows / seconds,
-            "seconds": seconds,
-            "compile_seconds": trained.compile_seconds,
-            "model": str(self.folder.model),
-            "output": str(self.folder.path),
-            "seed": mlp.seed,
-        }
-        speed = f"{rows / seconds:,.0f} samples/s"
-        compiled = ""
-        if trained.compile_seconds >= 0.05:
-            compiled = f", {duration(trained.compile_seconds)} to compile"
-        lines = [("trained", f"{_epochs(last.epoch)} in {duration(seconds)}, {speed}{compiled}")]
-        if tested is not None:
-            lines.append(("test loss", loss_text(tested.loss)))
-        if tested is not None and tested.accuracy is not None:
-            error_rate = f"error rate {100 * (1 - tested.accuracy):.2f} %"
-            lines.append(("test accuracy", f"{tested.accuracy:.4f} ({error_rate})"))
-        lines.append(("model", str(self.folder.model)))
-        lines.append(("history", str(self.folder.path / "history.csv")))
-        return Result(document, tuple(lines))
-
-
-@dataclass(frozen=True, slots=True)
-class _Trained:
-    """A finished training."""
-
-    dataset: Dataset
-    mlp: MLP
-    history: History
-    backend: str
-    compile_seconds: float
+        assert mlp.history is not None
+        records, last = mlp.history.records, mlp.history.last
+        seconds = sum(record.seconds for record in records)
+        rows = sum(record.samples_per_s * record.seconds for record in records)
+        return Result(
+            backend=backend,
+            dataset=dataset.name,
+            epochs=last.epoch,
+            train_loss=last.train_loss,
+            train_accuracy=last.train_accuracy,
+            validation_loss=last.validation_loss,
+            validation_accuracy=last.validation_accuracy,
+            test_loss=None if tested is None else tested.loss,
+            test_accuracy=None if tested is None else tested.accuracy,
+            samples_per_s=rows / seconds,
+            seconds=seconds,
+            compile_seconds=compile_seconds,
+            model=str(self.folder.model),
+            output=str(self.folder.path),
+            seed=mlp.seed,
+        )
 
 
 def _completed(settings: Settings, overrides: Mapping[str, object], dataset: Dataset) -> Settings:
