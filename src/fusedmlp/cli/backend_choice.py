@@ -35,15 +35,7 @@ class BackendChoice:
 
     @classmethod
     def make(cls, run: RunOptions, workload: Workload) -> BackendChoice:
-        """Choose and build a backend.
-
-        Raises
-        ------
-        UnknownNameError, BackendUnavailableError
-            It does not exist or cannot be used; the message says how to repair it.
-        InvalidInputError
-            ``run.strict`` is true and it has no strict mode.
-        """
+        """Choose and build a backend; the error of one that cannot be used names the remedy."""
         selection = select(run.backend, workload, strict=run.strict)
         return cls(selection, create(selection, threads=run.threads, strict=run.strict))
 
@@ -63,17 +55,9 @@ class BackendChoice:
 
 
 def named_or_usable(request: str | None) -> list[Selection]:
-    """Return the backends that an option names, or all that are usable here.
+    """Return the backends of an option such as ``numpy,cupy:1``, or all that are usable here.
 
-    Parameters
-    ----------
-    request
-        Names with commas between them, such as ``numpy,cupy:1``; the first is the reference.
-
-    Raises
-    ------
-    UnknownNameError, InvalidInputError
-        A name is unknown, or is given twice.
+    The first is the reference. An unknown name, or one given twice, is an InvalidInputError.
     """
     if request is None:
         names = [name for name, found in availability().items() if found.state == "usable"]

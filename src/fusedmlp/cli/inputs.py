@@ -32,15 +32,12 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -
         of an IDX file of images, plain or ``.gz``.
     skip_column
         A ``.csv`` file's column to leave out: its name, or its number from 0.
-    data_dir
-        Folder of a published data set's files.
 
     Raises
     ------
-    InvalidInputError
-        The content is not rows of finite numbers, or an option does not apply.
-    DataUnavailableError
-        The file is missing, truncated or foreign.
+    InvalidInputError, DataUnavailableError
+        The content is not rows of finite numbers; the file is missing, truncated or of another
+        format.
     """
     path = Path(source).expanduser()
     is_csv = path.suffix.lower() == ".csv"

@@ -49,13 +49,7 @@ _STEPS_PER_EPOCH: Final = 16
 
 
 def parse_hidden(text: str) -> tuple[int, ...]:
-    """Read ``256,128``, or ``none`` for no hidden layer.
-
-    Raises
-    ------
-    InvalidInputError
-        It is neither.
-    """
+    """Read ``256,128``, or ``none`` for no hidden layer."""
     if text.strip().lower() == "none":
         return ()
     widths = text.split(",")
@@ -156,13 +150,7 @@ class Recipe:
     rows_per_epoch: int | None = None
 
     def check(self) -> None:
-        """Raise what the network, the trainer and the model would raise, before any data is read.
-
-        Raises
-        ------
-        InvalidInputError
-            A value is out of range or a name is unknown.
-        """
+        """Raise the InvalidInputErrors of network, trainer and model, before any data is read."""
         Network((1, *self.hidden, 2), self.activation, "softmax", self.dropout)
         self.trainer()
         if self.init not in INITIALISATIONS:
@@ -252,13 +240,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
-        """Rebuild a recipe from ``dataclasses.asdict``, also by way of JSON, and check it.
-
-        Raises
-        ------
-        InvalidInputError
-            A field is missing or unknown, or its value is of the wrong kind or out of range.
-        """
+        """Rebuild a recipe from ``dataclasses.asdict``, also by way of JSON, and check it."""
         names = {field.name for field in fields(cls)}
         new = {name for name, option in declared_options(cls).items() if option.is_new}
         odd = (set(data) | new) ^ names

@@ -30,13 +30,7 @@ class SavedModel:
 
     @classmethod
     def load(cls, path: Path, run: RunOptions) -> "SavedModel":
-        """Read a model file, given itself or the folder of its training.
-
-        Raises
-        ------
-        StorageError, FileFormatError, BackendUnavailableError
-            It cannot be read, or cannot run on the backend.
-        """
+        """Read a model file, given itself or the folder of its training."""
         path = path.expanduser()
         file = path / MODEL_NAME if path.is_dir() else path
         mlp = MLP.load(file, backend=run.backend, threads=run.threads)

@@ -156,13 +156,7 @@ class Settings:
     recipe: Recipe
 
     def save(self, folder: Path) -> None:
-        """Write ``settings.json`` into ``folder``, atomically.
-
-        Raises
-        ------
-        StorageError
-            It cannot be written.
-        """
+        """Write ``settings.json`` into ``folder``, atomically."""
         document = {
             "kind": _KIND,
             "version": _VERSION,
@@ -179,10 +173,8 @@ class Settings:
 
         Raises
         ------
-        StorageError
-            It cannot be opened.
-        FileFormatError
-            It is truncated, of another kind, or from a newer release.
+        StorageError, FileFormatError
+            It cannot be opened; it is truncated, of another kind, or from a newer release.
         """
         path = folder / SETTINGS_NAME
         try:

@@ -99,13 +99,7 @@ def train(
 
 
 def _resumed(stored: T, overrides: Overrides[T], folder: Path) -> T:
-    """Apply the options of the command line that may differ on a resume.
-
-    Raises
-    ------
-    InvalidInputError
-        Another option has a value that is not the folder's.
-    """
+    """Apply the options that may differ on a resume; refuse others that differ."""
     changed: object = replace(stored, **overrides.typed)
     if isinstance(changed, DataOptions):
         changed = changed.absolute()

@@ -121,15 +121,7 @@ class Training:
             )
 
     def run(self) -> Result:
-        """Train, save, measure; after an error or Ctrl-C, save the last finished epoch.
-
-        Raises
-        ------
-        FusedMLPError
-            Something does not fit or failed.
-        typer.Exit
-            Ctrl-C, with its exit code.
-        """
+        """Train, save, measure; after an error or Ctrl-C, save the last finished epoch."""
         try:
             return self._run()
         finally:

@@ -175,12 +175,8 @@ REPRODUCTIONS: Final = {
 def moons_losses(recipe: Recipe, backend: Backend, seed: int) -> list[float]:
     """Train on the two moons; return the losses after ``MOONS_ITERATIONS``.
 
-    Parameters
-    ----------
-    recipe
-        Full batch, a constant learning rate and no validation rows.
-    seed
-        Of the starting weights.
+    The recipe has full batches, a constant learning rate and no validation rows; ``seed`` draws the
+    initial weights.
     """
     from fusedmlp.datasets import load_moons
 
