@@ -78,7 +78,7 @@ def test_steeper_activations_get_a_lower_rate_unless_one_is_given():
 @pytest.mark.parametrize(
     ("change", "error", "word"),
     [
-        ({"optimizer": "lion"}, UnknownNameError, "'lion'"),
+        ({"optimizer": "adagrad"}, UnknownNameError, "'adagrad'"),
         ({"init": "zeros"}, UnknownNameError, "'zeros'"),
         ({"dtype": "int8"}, UnknownNameError, "'int8'"),
         ({"epochs": 0}, InvalidInputError, "epochs 0"),

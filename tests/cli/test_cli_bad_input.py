@@ -15,8 +15,8 @@ from fusedmlp.errors import ExitCode
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--activation gelu", ("--activation 'gelu'", "sigmoid", "relu")),
-        ("--optimizer lion", ("--optimizer 'lion'", "nesterov", "adamw")),
+        ("--activation softsign", ("--activation 'softsign'", "sigmoid", "relu")),
+        ("--optimizer adagrad", ("--optimizer 'adagrad'", "nesterov", "adamw")),
         ("--schedule warm", ("--schedule 'warm'", "one-cycle")),
         ("--dtype float16", ("--dtype 'float16'", "float32", "float64")),
         ("--dataset cifar", ("--dataset 'cifar'", "mnist", "digits")),
