@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING, Annotated, get_args, get_origin
 
 import typer
 
-from fusedmlp.cli.options import (
-    Only,
-    Option,
-    Overrides,
-    as_typed,
-    declared_options,
-    flag,
-    typed_options,
-)
+from fusedmlp.cli.options import Only, OptionField, Overrides, as_typed, flag, option_fields
 from fusedmlp.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -97,48 +89,57 @@ class _OptionGroup:
             (annotation,) = get_args(annotation)
         if not (isinstance(annotation, type) and is_dataclass(annotation)):
             return None
-        names = tuple(declared_options(annotation)) if only is None else only.names
+        names = tuple(option_fields(annotation)) if only is None else only.names
         return cls(annotation, names, as_overrides)
 
     def parameters(self) -> list[Parameter]:
         """Return the options as parameters that Typer reads."""
-        typed, defaults = typed_options(self.cls), self.cls()
-        return [_parameter(name, *typed[name], getattr(defaults, name)) for name in self.names]
+        declared = option_fields(self.cls)
+        return [_parameter(name, declared[name]) for name in self.names]
 
     def value(self, context: typer.Context, given: Mapping[str, object]) -> object:
         """Build the dataclass, or the overrides, from the values of the options."""
-        declared = declared_options(self.cls)
+        declared = option_fields(self.cls)
         values: dict[str, object] = {}
         typed: dict[str, object] = {}
         for name, value in given.items():
-            # Of Click's enum, which has no public name in Typer, the names are compared.
+            option = declared[name].option
+            # Click's enum has no public name in Typer: its members' names are compared.
             source = getattr(context.get_parameter_source(name), "name", None)
-            is_typed = source == "COMMANDLINE"
-            if is_typed or (source == "ENVIRONMENT" and not declared[name].library_reads_variable):
-                parse = declared[name].parse
-                values[name] = value if parse is None else parse(str(value))
-            if is_typed:
+            if source == "ENVIRONMENT" and option.variable:
+                continue  # the library reads this variable itself
+            if source in ("COMMANDLINE", "ENVIRONMENT"):
+                values[name] = option.parse(str(value)) if option.parse else value
+            if source == "COMMANDLINE":
                 typed[name] = values[name]
         return Overrides(values, typed) if self.as_overrides else self.cls(**values)
 
 
-def _parameter(name: str, kind: object, option: Option, default: object) -> Parameter:
+def _parameter(name: str, declared: OptionField) -> Parameter:
     """Return an option as a parameter that Typer reads."""
-    accepted = [part for part in get_args(kind) or (kind,) if part is not NoneType]
-    is_plain = option.parse is None and accepted[0] in (int, float, bool, Path)
-    read_as: type = accepted[0] if is_plain else str
-    shown = [] if default is None else [as_typed(default)]
+    option, default = declared.option, declared.default
+    kinds = [kind for kind in get_args(declared.type) or (declared.type,) if kind is not NoneType]
+    is_read_by_typer = option.parse is None and kinds[0] in (int, float, bool, Path)
+    kind: type = kinds[0] if is_read_by_typer else str
     described = typer.Option(
-        default if is_plain or default is None else as_typed(default),
+        default if is_read_by_typer or default is None else as_typed(default),
         flag(name),
         metavar=option.metavar,
         help=option.help,
         envvar=f"FUSEDMLP_{name.upper()}" if option.variable == "" else option.variable,
-        show_default="; ".join([*shown, option.default_note]) if option.default_note else True,
+        show_default=_shown_default(declared),
         rich_help_panel=option.panel,
     )
-    annotation = bool if read_as is bool else read_as | None
+    annotation = bool if kind is bool else kind | None
     return Parameter(name, Parameter.KEYWORD_ONLY, default=described, annotation=annotation)
+
+
+def _shown_default(declared: OptionField) -> str | bool:
+    """Return the text of the default in the help; True for the default as it is."""
+    note = declared.option.note
+    if note and declared.default is not None:
+        return f"{as_typed(declared.default)}; {note}"
+    return note or True
 
 
 def _with_option(message: str, context: typer.Context) -> str:

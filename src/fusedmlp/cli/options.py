@@ -4,9 +4,7 @@ To add an option to ``train``, add a field to one of three dataclasses: ``DataOp
 ``RunOptions`` in settings.py, or ``Recipe`` in recipes.py. For example::
 
     patience: Annotated[
-        int,
-        Option("Epochs without progress before training stops; 0: never.", "N", TRAINING,
-               is_new=True),
+        int, Option("Stop after N epochs without progress; 0: never.", "N", TRAINING, is_new=True)
     ] = 0
 
 The option ``--patience``, its help, the variable ``FUSEDMLP_PATIENCE``, the entry in
@@ -25,7 +23,7 @@ parameters that Typer reads.
 # No postponed annotations in this folder where options are declared: they are read at run time.
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
@@ -47,44 +45,47 @@ class Option:
     ----------
     help, metavar, panel
         Text of the help, name of the value in it, and title of the panel.
+    note
+        Text of the help after the default, or in place of a default of None.
     variable
-        Environment variable: default ``FUSEDMLP_`` and the name of the field; None for none.
-    library_reads_variable
-        True where the library reads ``variable`` itself: the command line then ignores it.
-    default_note
-        Text for the help that follows the field's default, or stands for a default of None.
+        Environment variable: empty for ``FUSEDMLP_`` and the field's name, None for none. A name
+        is a variable that the library reads itself; the command line only shows it.
     parse
         Reads the text of an option that is not one number, one name or a flag.
     may_change_on_resume
-        True where a resumed training may have another value.
+        Whether a resumed training may have another value.
     is_new
-        True where ``settings.json`` may lack the entry because an older release wrote it; the
-        field's default is then used.
+        Whether ``settings.json`` of an older release may lack the entry; the field's default is
+        then used.
     """
 
     help: str
     metavar: str
     panel: str
+    note: str = ""
     variable: str | None = ""
-    library_reads_variable: bool = False
-    default_note: str = ""
     parse: Callable[[str], object] | None = None
     may_change_on_resume: bool = False
     is_new: bool = False
 
 
-def declared_options(cls: "type[DataclassInstance]") -> dict[str, Option]:
-    """Return the options that a dataclass declares, by field."""
-    return {name: option for name, (_, option) in typed_options(cls).items()}
+@dataclass(frozen=True, slots=True)
+class OptionField:
+    """A field that is an option, with its type and default."""
+
+    option: Option
+    type: object
+    default: object
 
 
-def typed_options(cls: "type[DataclassInstance]") -> dict[str, tuple[object, Option]]:
-    """Return the type and the option of every field that declares one."""
-    found: dict[str, tuple[object, Option]] = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        if get_origin(hint) is Annotated:
-            kind, *extras = get_args(hint)
-            found.update((name, (kind, each)) for each in extras if isinstance(each, Option))
+def option_fields(cls: "type[DataclassInstance]") -> dict[str, OptionField]:
+    """Return the fields of a dataclass that are options, by name."""
+    types = get_type_hints(cls, include_extras=True)
+    found = {}
+    for each in fields(cls):
+        if get_origin(types[each.name]) is Annotated:
+            kind, option = get_args(types[each.name])
+            found[each.name] = OptionField(option, kind, each.default)
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fusedmlp.backend import Backend
-from fusedmlp.cli.options import NETWORK, TRAINING, Option, choices, declared_options
+from fusedmlp.cli.options import NETWORK, TRAINING, Option, choices, option_fields
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.model import DTYPES, MLP
 from fusedmlp.network import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fusedmlp.datasets import Dataset, Task
 
 STEEP_ACTIVATION_LR: Final = 0.1
-"""Base learning rate for relu, tanh and identity: training diverges at the sigmoid's 0.5."""
+"""Base learning rate for activations other than the sigmoid: training diverges at 0.5."""
 
 REGRESSION_LR: Final = 0.003
 """Base learning rate for real targets, with Adam."""
@@ -94,7 +94,7 @@ class Recipe:
             f"Optimizer: {choices(OPTIMIZERS)}.",
             "NAME",
             TRAINING,
-            default_note="adam for real targets",
+            note="adam for real targets",
         ),
     ] = "nesterov"
     lr: Annotated[
@@ -103,8 +103,7 @@ class Recipe:
             "Learning rate; the highest one where a schedule changes it.",
             "RATE",
             TRAINING,
-            default_note=f"with another activation or optimizer {STEEP_ACTIVATION_LR}, with "
-            "adam 0.001",
+            note=f"with another activation or optimizer {STEEP_ACTIVATION_LR}, with adam 0.001",
         ),
     ] = 0.5
     schedule: Annotated[
@@ -117,7 +116,7 @@ class Recipe:
     ] = "one-cycle"
     batch_size: Annotated[
         int,
-        Option("Rows in each step.", "ROWS", TRAINING, default_note="fewer for small sets"),
+        Option("Rows in each step.", "ROWS", TRAINING, note="fewer for small sets"),
     ] = 64
     epochs: Annotated[
         int,
@@ -125,7 +124,7 @@ class Recipe:
             "Passes over the training rows, those before a resume included.",
             "N",
             TRAINING,
-            default_note="more for small sets",
+            note="more for small sets",
             may_change_on_resume=True,
         ),
     ] = 15
@@ -242,7 +241,7 @@ class Recipe:
     def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
         """Rebuild a recipe from ``dataclasses.asdict``, also by way of JSON, and check it."""
         names = {field.name for field in fields(cls)}
-        new = {name for name, option in declared_options(cls).items() if option.is_new}
+        new = {name for name, each in option_fields(cls).items() if each.option.is_new}
         odd = (set(data) | new) ^ names
         if odd:
             raise InvalidInputError(f"missing or unknown settings: {', '.join(sorted(odd))}")

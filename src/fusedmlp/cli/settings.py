@@ -7,11 +7,11 @@ same training.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fusedmlp.cli.options import DATA, RUNNING, Option, T, choices, declared_options
+from fusedmlp.cli.options import DATA, RUNNING, Option, T, choices, option_fields
 from fusedmlp.cli.recipes import Recipe
 from fusedmlp.datasets import DATASET_NAMES, SOURCES, load_dataset
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
@@ -46,7 +46,6 @@ class DataOptions:
             "DIR",
             DATA,
             variable="FUSEDMLP_DATA",
-            library_reads_variable=True,
             may_change_on_resume=True,
         ),
     ] = None
@@ -56,7 +55,7 @@ class DataOptions:
             f"Get mnist or fashion-mnist from this source alone: {choices(SOURCES)}.",
             "NAME",
             DATA,
-            default_note="all, in this order",
+            note="all, in this order",
         ),
     ] = None
     split: Annotated[
@@ -66,7 +65,7 @@ class DataOptions:
             "workshop (56,000 and 14,000).",
             "NAME",
             DATA,
-            default_note="canonical",
+            note="canonical",
         ),
     ] = None
     target: Annotated[
@@ -76,7 +75,7 @@ class DataOptions:
             "COLUMN",
             DATA,
             variable=None,
-            default_note="the last",
+            note="the last",
         ),
     ] = None
 
@@ -113,8 +112,7 @@ class RunOptions:
             "NAME",
             RUNNING,
             variable=ENVIRONMENT_VARIABLE,
-            library_reads_variable=True,
-            default_note=AUTO,
+            note=AUTO,
             may_change_on_resume=True,
         ),
     ] = None
@@ -124,7 +122,7 @@ class RunOptions:
             "CPU threads at most.",
             "N",
             RUNNING,
-            default_note="all that this process may use",
+            note="all that this process may use",
             may_change_on_resume=True,
         ),
     ] = None
@@ -205,6 +203,5 @@ class Settings:
 
 def _from_entries(cls: type[T], entries: Mapping[str, object]) -> T:
     """Build a dataclass of options from its entries in ``settings.json``."""
-    declared = declared_options(cls)
-    names = [each.name for each in fields(cls)]
-    return cls(**{n: entries[n] for n in names if n in entries or not declared[n].is_new})
+    known = option_fields(cls).items()
+    return cls(**{n: entries[n] for n, each in known if n in entries or not each.option.is_new})

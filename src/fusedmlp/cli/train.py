@@ -14,8 +14,8 @@ from fusedmlp.cli.options import (
     Overrides,
     T,
     as_typed,
-    declared_options,
     flag,
+    option_fields,
 )
 from fusedmlp.cli.outputs import OutputFolder
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, Recipe
@@ -25,8 +25,8 @@ from fusedmlp.errors import InvalidInputError
 _MAY_CHANGE = [
     flag(name)
     for cls in (Recipe, RunOptions, DataOptions)
-    for name, option in declared_options(cls).items()
-    if option.may_change_on_resume
+    for name, each in option_fields(cls).items()
+    if each.option.may_change_on_resume
 ]
 
 
@@ -40,7 +40,7 @@ class FolderOptions:
             "New folder for the model, its history, the checkpoint and the settings.",
             "DIR",
             RUNNING,
-            default_note="runs/DATASET-DATE-TIME",
+            note="runs/DATASET-DATE-TIME",
         ),
     ] = None
     resume: Annotated[
@@ -103,11 +103,11 @@ def _resumed(stored: T, overrides: Overrides[T], folder: Path) -> T:
     changed: object = replace(stored, **overrides.typed)
     if isinstance(changed, DataOptions):
         changed = changed.absolute()
-    declared = declared_options(type(stored))
+    declared = option_fields(type(stored))
     allowed = {}
     for name, value in overrides.typed.items():
         kept = getattr(stored, name)
-        if declared[name].may_change_on_resume:
+        if declared[name].option.may_change_on_resume:
             allowed[name] = value
         elif getattr(changed, name) != kept:
             raise InvalidInputError(
