@@ -14,7 +14,7 @@ from fusedmlp.network import Objective
 from fusedmlp.optimizers import SGD, Optimizer
 from fusedmlp.training.loop import TrainingLoop
 from fusedmlp.training.schedules import Constant, Schedule
-from fusedmlp.validation import prepare_targets
+from fusedmlp.validation import validate_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,7 +138,7 @@ class Trainer:
     ) -> npt.ArrayLike | None:
         if self.class_weight is None:
             return sample_weight
-        labels = prepare_targets(y, int(x.shape[0]), network, "float64")
+        labels = validate_targets(y, int(x.shape[0]), network, "float64")
         if labels.ndim == 2 and (network.predicts_values or labels.shape[1] > 1):
             raise InvalidInputError(
                 f"class_weight needs one class per row; the network is {network}"
