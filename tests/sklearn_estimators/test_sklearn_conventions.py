@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fusedmlp import MLP, SGD, Adam, Trainer
+from fusedmlp import MLP, SGD, Adam, Callback, Trainer
 from fusedmlp.registry import backend_class
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 from fusedmlp.training.schedules import Step, make_schedule
@@ -275,7 +275,7 @@ def test_warnings_are_laid_to_the_caller(solver):
 
 def test_the_fitted_network_is_that_of_the_core(fitted):
     mlp = MLP((4, 20, 3), "relu", dtype="float64", backend="numpy")
-    mlp.parameters = fitted._held()
+    mlp.parameters = fitted.to_mlp().parameters
     np.testing.assert_allclose(mlp.predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0]))
 
 
@@ -295,16 +295,14 @@ def test_verbose_fits_say_what_scikit_learns_say(capsys):
     assert capsys.readouterr().out.startswith("loss = ")
 
 
-def test_ctrl_c_keeps_what_was_learned(monkeypatch):
-    estimator = MLPClassifier(3, max_iter=9, backend="numpy", random_state=0)
-    real = estimator._note_epoch
+def test_ctrl_c_keeps_what_was_learned():
+    class Interrupt(Callback):
+        def on_epoch_end(self, run, record):
+            if record.epoch == 3:
+                raise KeyboardInterrupt
 
-    def interrupted(loss, n_rows):
-        real(loss, n_rows)
-        if estimator.n_iter_ == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(estimator, "_note_epoch", interrupted)
+    given = {"max_iter": 9, "backend": "numpy", "random_state": 0}
+    estimator = MLPClassifier(3, callbacks=[Interrupt()], **given)
     with pytest.warns(UserWarning, match="interrupted"):
         estimator.fit(*IRIS)
     expected = MLPClassifier(3, max_iter=3, backend="numpy", random_state=0).fit(*IRIS)

@@ -71,7 +71,7 @@ class _Kept:
 
 
 class StateKeeper:
-    """Keeps the state of finished epochs; the trainer's stopping rule.
+    """Keeps the state of finished epochs; ``epoch_finished`` is the trainer's stopping rule.
 
     Parameters
     ----------

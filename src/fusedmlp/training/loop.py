@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from fusedmlp.errors import DivergedError, FusedMLPError
 from fusedmlp.training.history import EpochRecord, History
@@ -37,30 +37,6 @@ class EpochTrainer(Protocol):
         ...
 
 
-class RowOrder(Protocol):
-    """Source of the row order."""
-
-    def __call__(self, epoch: int) -> IntArray:
-        """Return the row numbers of epoch ``epoch``, from 0, in training order: (n,)."""
-        ...
-
-
-class RateSource(Protocol):
-    """Source of the learning rates."""
-
-    def rates(self, span: Span) -> Float64Vector:
-        """Return the learning rate of each step of ``span``: (n_steps,)."""
-        ...
-
-
-class StoppingRule(Protocol):
-    """Decides after every epoch whether training ends; may keep the best weights."""
-
-    def epoch_finished(self, epoch: FinishedEpoch) -> str | None:
-        """Process an epoch; return the reason to stop, or None to continue."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class ValidationRows:
     """The rows that every epoch is validated on.
@@ -84,6 +60,16 @@ class FinishedEpoch:
     record: EpochRecord
     training: BatchMetrics
     validation: BatchMetrics | None
+
+
+RowOrder: TypeAlias = "Callable[[int], IntArray]"
+"""Takes the number of an epoch, from 0; returns its row numbers in training order: (n,)."""
+
+RateSource: TypeAlias = "Callable[[Span], Float64Vector]"
+"""Takes a span of steps; returns the learning rate of each step: (n_steps,)."""
+
+StoppingRule: TypeAlias = "Callable[[FinishedEpoch], str | None]"
+"""Takes each finished epoch; returns the reason to stop, or None. It may keep the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +185,7 @@ class TrainingLoop:
         """Train and validate epoch ``epoch``, from 0; apply the stopping rule; run callbacks."""
         settings, steps = self._settings, self.steps_per_epoch
         order = settings.order(epoch)
-        rates = settings.rates.rates(
-            Span(epoch * steps, steps, steps, settings.epochs, self._losses)
-        )
+        rates = settings.rates(Span(epoch * steps, steps, steps, settings.epochs, self._losses))
         start = time.perf_counter()
         training = self._trainer.train(order, rates, self._report_progress)
         seconds = time.perf_counter() - start
@@ -215,7 +199,7 @@ class TrainingLoop:
         record = self._record(epoch + 1, float(rates[-1]), training, validation, seconds)
         self.history.records.append(record)
         self._losses.append(record.train_loss)
-        reason = settings.stopping.epoch_finished(FinishedEpoch(record, training, validation))
+        reason = settings.stopping(FinishedEpoch(record, training, validation))
         if reason is not None:
             self.stop(reason)
         for callback in settings.callbacks:

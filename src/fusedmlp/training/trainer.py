@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from fusedmlp.training.callbacks import Callback
     from fusedmlp.training.early_stopping import EarlyStopping
     from fusedmlp.training.history import History
-    from fusedmlp.training.schedules import Span
     from fusedmlp.types import Float64Vector, Inputs, IntArray
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float]
@@ -155,7 +155,11 @@ class Trainer:
             validation = ValidationRows(engine.stage(*validation_data))
         elif held_out.size:
             validation = ValidationRows(data, held_out)
-        order = _RowOrder(rows, self._epoch_rows(len(rows)), mlp.seed if self.shuffle else None)
+        epoch_rows = self._epoch_rows(len(rows))
+
+        def order(epoch: int) -> IntArray:
+            return (shuffled(rows, mlp.seed, epoch) if self.shuffle else rows)[:epoch_rows]
+
         identity = self._identity() | {
             "seed": str(mlp.seed),
             "dtype": mlp.dtype,
@@ -176,10 +180,10 @@ class Trainer:
         )
         settings = LoopSettings(
             epochs=self.epochs,
-            rows=order.count,
+            rows=epoch_rows,
             order=order,
-            rates=_ScheduledRates(self.schedule, self.optimizer.lr),
-            stopping=keeper,
+            rates=partial(self.schedule.rates, self.optimizer.lr),
+            stopping=keeper.epoch_finished,
             validation=validation,
             callbacks=self.callbacks,
         )
@@ -237,42 +241,6 @@ class Trainer:
             raise InvalidInputError(f"sample_weight has shape {given.shape}, x needs {rows.shape}")
         product: Float64Vector = rows * given
         return product
-
-
-@dataclass(frozen=True, slots=True)
-class _RowOrder:
-    """The first ``count`` of the training rows, in an order drawn for each epoch.
-
-    Parameters
-    ----------
-    rows
-        (n,) row numbers, ascending.
-    count
-        Rows of one epoch.
-    seed
-        Seed of the permutations; None to keep the order of ``rows``.
-    """
-
-    rows: IntArray
-    count: int
-    seed: int | None
-
-    def __call__(self, epoch: int) -> IntArray:
-        """Return the row numbers of epoch ``epoch``, from 0: (count,)."""
-        rows = self.rows if self.seed is None else shuffled(self.rows, self.seed, epoch)
-        return rows[: self.count]
-
-
-@dataclass(frozen=True, slots=True)
-class _ScheduledRates:
-    """Learning rates of a schedule with a base rate."""
-
-    schedule: Schedule
-    lr: float
-
-    def rates(self, span: Span) -> Float64Vector:
-        """Return the learning rate of each step of ``span``: (n_steps,)."""
-        return self.schedule.rates(self.lr, span)
 
 
 def class_weights(
