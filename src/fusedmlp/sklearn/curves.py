@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedmlp.sklearn.fitted import FittedMLP, OptimizerState
+from fusedmlp.sklearn.fitted import EngineOptimizer, FittedMLP
 from fusedmlp.sklearn.parameters import STOCHASTIC_SOLVERS
 
 
@@ -76,23 +76,16 @@ class Curves(FittedMLP):
         """Whether too many epochs in a row have brought no improvement."""
         return self._no_improvement_count > self.n_iter_no_change
 
-    def _stop_reason(self, optimizer: OptimizerState) -> str | None:
+    def _stop_reason(self, optimizer: EngineOptimizer) -> str | None:
         """Change the rate after an epoch; return why to stop, or None."""
-        rate = optimizer.rate
-        rate.epoch_finished(self.t_)
+        optimizer.iteration_ends(self.t_)
         if not self._has_converged:
             return None
-        lowered = rate.lower()
-        if lowered:
-            self._no_improvement_count = 0
-            action = f"Setting learning rate to {rate.current:f}"
-        else:
-            action = f"{'Learning rate too small. ' if rate.is_smallest else ''}Stopping."
-        monitored = "Validation score" if self.early_stopping else "Training loss"
         reason = (
-            f"{monitored} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} "
-            "consecutive epochs."
+            f"{'Validation score' if self.early_stopping else 'Training loss'} did not improve "
+            f"more than tol={self.tol:f} for {self.n_iter_no_change} consecutive epochs."
         )
-        if self.verbose:
-            print(f"{reason} {action}")
-        return None if lowered else reason
+        if optimizer.trigger_stopping(reason, self.verbose):
+            return reason
+        self._no_improvement_count = 0  # the rate was lowered instead
+        return None

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusedmlp.backend import Data, Engine
+    from fusedmlp.training.loop import RowOrder
     from fusedmlp.types import Float64Vector, IntArray
 
 
-class ShuffledRows:
-    """The row order of scikit-learn: each epoch shuffles the order of the one before.
+def row_order(rows: IntArray, random_state: np.random.RandomState | None) -> RowOrder:
+    """Return scikit-learn's row order: each epoch shuffles the order of the one before.
 
     Parameters
     ----------
@@ -27,19 +28,18 @@ class ShuffledRows:
         Generator of the shuffles; None to keep the order of ``rows``.
     """
 
-    def __init__(self, rows: IntArray, random_state: np.random.RandomState | None) -> None:
-        self._rows, self._random_state = rows, random_state
+    def order(_epoch: int) -> IntArray:
+        nonlocal rows
+        if random_state is not None:
+            chosen = np.arange(len(rows))
+            random_state.shuffle(chosen)
+            rows = rows[chosen]
+        return rows
 
-    def __call__(self, epoch: int) -> IntArray:
-        """Return the row numbers of the next epoch: (n,)."""
-        if self._random_state is not None:
-            chosen = np.arange(len(self._rows))
-            self._random_state.shuffle(chosen)
-            self._rows = self._rows[chosen]
-        return self._rows
+    return order
 
 
-class PenalisedEpochs:
+class PenalisedEpochs(EpochChunks):
     """Trains epochs and computes their loss, both with scikit-learn's L2 penalty.
 
     scikit-learn divides α by the number of rows of each batch. The engine has one strength, that
@@ -56,10 +56,10 @@ class PenalisedEpochs:
     """
 
     def __init__(self, engine: Engine, data: Data, n_rows: int, alpha: float) -> None:
-        self.engine, self._data, self._alpha = engine, data, alpha
+        super().__init__(engine, data)
+        self._alpha = alpha
         starts = np.arange(0, n_rows, engine.batch_size)
         self._sizes = np.diff(np.append(starts, n_rows))
-        self._chunks = EpochChunks(engine, data)
         self._squares = self._sum_of_squares() if alpha else 0.0
         # The squared error is the mean over the outputs.
         self.loss_divisor = engine.network.n_outputs if engine.network.output == "identity" else 1
@@ -69,9 +69,9 @@ class PenalisedEpochs:
     ) -> BatchMetrics:
         """Train on every row once; see :meth:`fusedmlp.training.chunks.EpochChunks.train`."""
         if not self._alpha or self._sizes[-1] == self.engine.batch_size:
-            return self._chunks.train(order, rates, on_progress)
+            return super().train(order, rates, on_progress)
         whole = len(order) - int(self._sizes[-1])
-        parts = [self._chunks.train(order[:whole], rates[:-1], on_progress)]
+        parts = [super().train(order[:whole], rates[:-1], on_progress)]
         if parts[0].first_non_finite() is None:
             parts.append(self._train_last_batch(order[whole:], float(rates[-1])))
             on_progress(len(order))

@@ -34,9 +34,8 @@ from fusedmlp.sklearn.file_values import (
     parameter_from_json,
     parameter_to_json,
 )
-from fusedmlp.sklearn.fitted import OptimizerState
+from fusedmlp.sklearn.fitted import EngineOptimizer
 from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS
-from fusedmlp.sklearn.rates import LearningRate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +90,7 @@ def save_estimator(path: Path, file: EstimatorFile) -> None:
         The file cannot be written; an older one is untouched.
     """
     fitted: Mapping[str, Any] = file.fitted
-    optimizer: OptimizerState | None = fitted.get("_optimizer")
+    optimizer: EngineOptimizer | None = fitted.get("_optimizer")
     header = {
         "estimator": file.kind,
         "parameters": {
@@ -163,11 +162,8 @@ def _from_contents(kind: str, file: FileContents) -> EstimatorFile:
     fitted |= _feature_names(header["feature_names"], network)
     if kind == "MLPClassifier":
         fitted |= classes_from_json(header["labels"], network)
-    optimizer = header["optimizer"]
-    if optimizer is not None:
-        slots = tuple(file.groups[prefix] for prefix in slot_prefixes(optimizer["slots"]))
-        step, rate = natural(optimizer["step"]), _rate(optimizer["rate"])
-        fitted["_optimizer"] = OptimizerState(slots, step, rate)
+    if header["optimizer"] is not None:
+        fitted["_optimizer"] = _optimizer_from_json(header["optimizer"], file.groups)
     return EstimatorFile(kind, parameters, network, fitted)
 
 
@@ -179,22 +175,27 @@ def _feature_names(names: Json, network: Network) -> dict[str, npt.NDArray[np.ob
     return {"feature_names_in_": np.array(names, dtype=object)}
 
 
-def _optimizer_to_json(optimizer: OptimizerState) -> Json:
-    rate = optimizer.rate
+def _optimizer_to_json(optimizer: EngineOptimizer) -> Json:
     return {
         "slots": len(optimizer.slots),
         "step": optimizer.step,
         "rate": {
-            "schedule": rate.rule,
-            "initial": rate.initial,
-            "power": rate.power,
-            "now": rate.current,
+            "schedule": optimizer.lr_schedule,
+            "initial": optimizer.learning_rate_init,
+            "power": optimizer.power_t,
+            "now": optimizer.learning_rate,
         },
     }
 
 
-def _rate(document: Json) -> LearningRate:
-    """Return a rate; a schedule of the core is for one fit, and not in a file."""
-    rule = str(document["schedule"])
-    initial, power, current = (number(document[name]) for name in ("initial", "power", "now"))
-    return LearningRate(rule, initial, power, current)
+def _optimizer_from_json(document: Json, groups: Mapping[str, Parameters]) -> EngineOptimizer:
+    rate = document["rate"]
+    optimizer = EngineOptimizer(
+        tuple(groups[prefix] for prefix in slot_prefixes(document["slots"])),
+        natural(document["step"]),
+        lr_schedule=str(rate["schedule"]),
+        learning_rate_init=number(rate["initial"]),
+        power_t=number(rate["power"]),
+    )
+    optimizer.learning_rate = number(rate["now"])
+    return optimizer

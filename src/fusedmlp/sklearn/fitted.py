@@ -5,10 +5,10 @@ The estimators and scikit-learn's base classes give them their values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sklearn.base import BaseEstimator
+from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from fusedmlp.backend import Backend
     from fusedmlp.network import Parameters
-    from fusedmlp.sklearn.rates import LearningRate
     from fusedmlp.training.callbacks import Callback
     from fusedmlp.training.schedules import Schedule
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
@@ -46,9 +45,11 @@ class FitData(NamedTuple):
     weights: npt.NDArray[Any] | None
 
 
-@dataclass(slots=True)
-class OptimizerState:
-    """The optimizer between two calls of ``partial_fit``.
+class EngineOptimizer(SGDOptimizer):
+    """The optimizer of an estimator: scikit-learn's learning rate, and the engine's state.
+
+    Of scikit-learn's class only the rules for the learning rate are used: ``learning_rate``,
+    ``iteration_ends`` and ``trigger_stopping``. Steps are taken by the engine.
 
     Parameters
     ----------
@@ -56,18 +57,27 @@ class OptimizerState:
         Moments or velocities, each in the shapes of the parameters.
     step
         Steps taken.
-    rate
-        The learning rate and how it changes.
+    learning_rate_init, power_t
+        As in the estimator.
+    lr_schedule
+        ``constant``, ``invscaling`` or ``adaptive``; any other name keeps the rate.
     """
 
-    slots: tuple[Parameters, ...]
-    step: int
-    rate: LearningRate
+    learning_rate: float
+    learning_rate_init: float
+    lr_schedule: str
+    power_t: float
 
-    @property
-    def learning_rate(self) -> float:
-        """Rate of the next step; scikit-learn's optimizers have this attribute too."""
-        return self.rate.current
+    def __init__(
+        self,
+        slots: tuple[Parameters, ...],
+        step: int,
+        learning_rate_init: float,
+        lr_schedule: str,
+        power_t: float,
+    ) -> None:
+        super().__init__([], learning_rate_init, lr_schedule, power_t=power_t)
+        self.slots, self.step = slots, step
 
 
 class FittedMLP(BaseEstimator):
@@ -116,4 +126,4 @@ class FittedMLP(BaseEstimator):
     _random_state: np.random.RandomState
     _no_improvement_count: int
     _dropout_seed: int = 0
-    _optimizer: OptimizerState | None = None
+    _optimizer: EngineOptimizer | None = None

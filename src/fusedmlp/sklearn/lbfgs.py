@@ -13,6 +13,8 @@ from fusedmlp.backend import State
 from fusedmlp.network import Parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fusedmlp.backend import Data, Engine
     from fusedmlp.network import Network
     from fusedmlp.sklearn.callbacks import FitTasks
@@ -27,19 +29,11 @@ class Minimum(NamedTuple):
     n_iter: int
 
 
-class Bounds(NamedTuple):
-    """When the solver stops: iterations, evaluations, and largest element of the gradient."""
-
-    max_iter: int
-    max_fun: int
-    tol: float
-
-
 def minimise(
     engine: Engine,
     data: Data,
     start: Parameters,
-    bounds: Bounds,
+    options: Mapping[str, float],
     *,
     verbose: bool,
     tasks: FitTasks,
@@ -51,6 +45,9 @@ def minimise(
     ----------
     engine
         Its batch size is at least the number of rows; the L2 term is that of its objective.
+    options
+        ``maxiter``, ``maxfun`` and ``gtol`` of SciPy's L-BFGS-B: the most iterations and
+        evaluations, and the largest element of the gradient at a minimum.
     tasks
         Each iteration is a subtask; a callback may end the search.
     stacklevel
@@ -91,14 +88,15 @@ def minimise(
         method="L-BFGS-B",
         jac=True,
         callback=iteration_finished,
-        options={"maxfun": bounds.max_fun, "maxiter": bounds.max_iter, "gtol": bounds.tol},
+        options=dict(options),
     )
-    n_iter = min(found.nit, bounds.max_iter)
+    max_iter = int(options["maxiter"])
+    n_iter = min(found.nit, max_iter)
     if found.status != 0 and not stopped:
         remedies = ["You might also want to scale the data."]
-        if n_iter == bounds.max_iter:
+        if n_iter == max_iter:
             more = "Increase the number of iterations to improve the convergence"
-            remedies.insert(0, f"{more} (max_iter={bounds.max_iter}).")
+            remedies.insert(0, f"{more} (max_iter={max_iter}).")
         warnings.warn(
             f"lbfgs failed to converge after {n_iter} iteration(s) (status={found.status}):\n"
             f"{found.message}\n\n" + "\n".join(remedies),

@@ -15,6 +15,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from fusedmlp.backend import Backend
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fusedmlp.network import HiddenActivation, Output
 
 STOCHASTIC_SOLVERS: Final = ("sgd", "adam")
@@ -52,3 +54,14 @@ CONSTRAINTS: Final[dict[str, list[object]]] = {
     "callbacks": [list, tuple, None],
 }
 """What is checked before a fit, beside or in place of scikit-learn's own constraints."""
+
+
+def set_parameters(estimator: object, arguments: Mapping[str, object]) -> None:
+    """Set every parameter of a constructor, unchanged, as scikit-learn's conventions ask.
+
+    Parameters
+    ----------
+    arguments
+        ``locals()`` of the constructor.
+    """
+    vars(estimator).update((name, value) for name, value in arguments.items() if name != "self")

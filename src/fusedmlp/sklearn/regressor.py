@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from fusedmlp.sklearn.base import EngineMLP
-from fusedmlp.sklearn.parameters import CONSTRAINTS
+from fusedmlp.sklearn.parameters import CONSTRAINTS, set_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,35 +77,7 @@ class MLPRegressor(EngineMLP, neural_network.MLPRegressor):
         threads: int | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.dropout = dropout
-        self.backend = backend
-        self.dtype = dtype
-        self.threads = threads
-        self.callbacks = callbacks
+        set_parameters(self, locals())
 
     def predict(self, X: Inputs) -> FloatArray:
         """Return values: (N,), or (N, K) for several targets."""

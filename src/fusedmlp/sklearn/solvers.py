@@ -26,12 +26,12 @@ from fusedmlp.sklearn.callbacks import (
     has_sklearn_callbacks,
 )
 from fusedmlp.sklearn.curves import Curves
-from fusedmlp.sklearn.epochs import PenalisedEpochs, ShuffledRows
-from fusedmlp.sklearn.fitted import FitData, OptimizerState
-from fusedmlp.sklearn.lbfgs import Bounds, minimise
+from fusedmlp.sklearn.epochs import PenalisedEpochs, row_order
+from fusedmlp.sklearn.fitted import EngineOptimizer, FitData
+from fusedmlp.sklearn.lbfgs import minimise
 from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS, SKLEARN_RATES
-from fusedmlp.sklearn.rates import LearningRate
 from fusedmlp.training.loop import LoopSettings, TrainingLoop, ValidationRows
+from fusedmlp.training.schedules import make_schedule
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -76,14 +76,14 @@ class EpochFit(NamedTuple):
     scored
         The rows held out for early stopping, or None.
     optimizer
-        The optimizer at the start; its rate changes with the epochs.
+        The optimizer; its rate changes with the epochs.
     data, trainer
         The staged data set, and what trains the engine on it.
     """
 
     rows: IntArray
     scored: ScoredRows | None
-    optimizer: OptimizerState
+    optimizer: EngineOptimizer
     data: Data
     trainer: PenalisedEpochs
 
@@ -148,7 +148,8 @@ class Solvers(Curves):
         def rates(span: Span) -> Float64Vector:
             # A schedule sees the losses of this fit with the penalty, as the loss curve has them.
             first = len(self.loss_curve_) - self.n_iter_
-            return fit.optimizer.rate.rates(replace(span, losses=self.loss_curve_[first:]))
+            span = replace(span, losses=self.loss_curve_[first:])
+            return self._epoch_rates(fit.optimizer, span)
 
         def stopping(epoch: FinishedEpoch) -> str | None:
             nonlocal best
@@ -159,7 +160,7 @@ class Solvers(Curves):
         settings = LoopSettings(
             epochs=1 if incremental else self.max_iter,
             rows=len(fit.rows),
-            order=ShuffledRows(fit.rows, self._random_state if self.shuffle else None),
+            order=row_order(fit.rows, self._random_state if self.shuffle else None),
             rates=rates,
             stopping=stopping,
             validation=None if fit.scored is None else ValidationRows(fit.data, fit.scored.rows),
@@ -176,7 +177,7 @@ class Solvers(Curves):
                 if not incremental:
                     self._warn_if_not_converged()
             state = loop.engine.state()
-            self._optimizer = OptimizerState(state.slots, state.step, fit.optimizer.rate)
+            fit.optimizer.slots, fit.optimizer.step = state.slots, state.step
             self._set_parameters(best or state.parameters)
             if tasks is not None:
                 tasks.end()
@@ -192,9 +193,9 @@ class Solvers(Curves):
         mean_weight = 1.0 if data.weights is None else float(data.weights[rows].mean()) or 1.0
         l2 = self.alpha / (batch_size * mean_weight)
         engine = self._engine(self._core_optimizer(), l2, batch_size, len(rows))
-        optimizer = self._continued_optimizer(engine) if incremental else None
-        if optimizer is None:
-            optimizer = self._new_optimizer(engine)
+        optimizer = self._optimizer if incremental else None
+        if optimizer is None or len(optimizer.slots) != len(engine.optimizer.slots):
+            optimizer = self._optimizer = self._new_optimizer(engine)
         engine.load(State(self._parameters(), optimizer.slots, optimizer.step))
         staged = engine.stage(data.X, data.targets, data.weights)
         trainer = PenalisedEpochs(engine, staged, len(rows), self.alpha)
@@ -228,22 +229,25 @@ class Solvers(Curves):
                 stacklevel=STACKLEVEL,
             )
 
-    def _new_optimizer(self, engine: Engine) -> OptimizerState:
+    def _new_optimizer(self, engine: Engine) -> EngineOptimizer:
         """Return an optimizer with empty moments at its first rate."""
         dtype = cast("FloatDtype", self.coefs_[0].dtype.name)
         slots = tuple(zeros(engine.network, dtype) for _ in engine.optimizer.slots)
-        rate = LearningRate.of_parameters(
-            self.learning_rate, self.solver, self.learning_rate_init, self.power_t
-        )
-        return OptimizerState(slots, 0, rate)
+        if self.learning_rate not in SKLEARN_RATES:
+            rule = "planned"
+        else:
+            rule = str(self.learning_rate) if self.solver == "sgd" else "constant"
+        return EngineOptimizer(slots, 0, self.learning_rate_init, rule, self.power_t)
 
-    def _continued_optimizer(self, engine: Engine) -> OptimizerState | None:
-        """Return the optimizer of the call before; None where the engine's is of another kind."""
-        optimizer = self._optimizer
-        if optimizer is None or len(optimizer.slots) != len(engine.optimizer.slots):
-            return None
-        # A schedule ends with its fit: the last rate stays.
-        return replace(optimizer, rate=replace(optimizer.rate, schedule=None))
+    def _epoch_rates(self, optimizer: EngineOptimizer, span: Span) -> Float64Vector:
+        """Return the learning rate of each step of an epoch: (n_steps,)."""
+        if self.learning_rate in SKLEARN_RATES:
+            return np.full(span.n_steps, optimizer.learning_rate)
+        planned = self.learning_rate
+        schedule = make_schedule(planned) if isinstance(planned, str) else planned
+        rates = schedule.rates(self.learning_rate_init, span)
+        optimizer.learning_rate = float(rates[-1])
+        return rates
 
     def _split(self, data: FitData) -> tuple[IntArray, ScoredRows | None]:
         """Return the rows to train on and, for early stopping, those to score."""
@@ -297,7 +301,7 @@ class Solvers(Curves):
             engine,
             engine.stage(data.X, data.targets, data.weights),
             self._parameters(),
-            Bounds(self.max_iter, self.max_fun, self.tol),
+            {"maxiter": self.max_iter, "maxfun": self.max_fun, "gtol": self.tol},
             verbose=bool(self.verbose),
             tasks=tasks,
             stacklevel=STACKLEVEL,

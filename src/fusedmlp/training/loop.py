@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from fusedmlp.errors import DivergedError, FusedMLPError
 from fusedmlp.training.history import EpochRecord, History
@@ -20,21 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from fusedmlp.backend import BatchMetrics, Data, Engine
+    from fusedmlp.backend import BatchMetrics, Data
     from fusedmlp.training.callbacks import Callback
+    from fusedmlp.training.chunks import EpochChunks
     from fusedmlp.types import Float64Vector, IntArray
-
-
-class EpochTrainer(Protocol):
-    """Trains the engine on one epoch, such as :class:`fusedmlp.training.chunks.EpochChunks`."""
-
-    engine: Engine
-
-    def train(
-        self, order: IntArray, rates: Float64Vector, on_progress: Callable[[int], None]
-    ) -> BatchMetrics:
-        """Train once on every row of ``order``, or up to a non-finite loss."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +100,20 @@ class TrainingLoop:
 
     Parameters
     ----------
-    trainer
+    chunks
         Trains the engine on an epoch.
     history
         Records of the epochs before a resume; the loop appends to it.
     """
 
     def __init__(
-        self, trainer: EpochTrainer, settings: LoopSettings, history: History | None = None
+        self, chunks: EpochChunks, settings: LoopSettings, history: History | None = None
     ) -> None:
-        self.engine = trainer.engine
+        self.engine = chunks.engine
         self.history = History() if history is None else history
         self.rows = settings.rows
         self.steps_per_epoch = -(-settings.rows // self.engine.batch_size)
-        self._trainer, self._settings = trainer, settings
+        self._chunks, self._settings = chunks, settings
         self._losses = [record.train_loss for record in self.history.records]
 
     @property
@@ -187,7 +176,7 @@ class TrainingLoop:
         order = settings.order(epoch)
         rates = settings.rates(Span(epoch * steps, steps, steps, settings.epochs, self._losses))
         start = time.perf_counter()
-        training = self._trainer.train(order, rates, self._report_progress)
+        training = self._chunks.train(order, rates, self._report_progress)
         seconds = time.perf_counter() - start
         bad = training.first_non_finite() if settings.raise_if_diverged else None
         if bad is not None:
