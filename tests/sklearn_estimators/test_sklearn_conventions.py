@@ -192,6 +192,17 @@ def test_dropout_changes_training_and_backends_agree_on_it():
         MLPClassifier(dropout=0.4, solver="lbfgs").fit(*IRIS)
 
 
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu", "gelu", "silu"])
+def test_activations_of_the_core_that_scikit_learn_lacks(activation, tmp_path):
+    given = {"learning_rate_init": 0.02, "random_state": 0, "backend": "numpy"}
+    estimator = MLPClassifier(12, activation, **given).fit(*IRIS)
+    assert estimator.score(*IRIS) > 0.9
+    assert estimator.to_mlp().network.hidden == activation
+    estimator.save(tmp_path / "file")
+    loaded = MLPClassifier.load(tmp_path / "file", backend="numpy")
+    np.testing.assert_array_equal(loaded.predict_proba(IRIS[0]), estimator.predict_proba(IRIS[0]))
+
+
 def test_arrays_put_in_place_of_the_fitted_ones_are_used():
     estimator = MLPRegressor(hidden_layer_sizes=4, max_iter=3, backend="numba", random_state=0).fit(
         *IRIS
@@ -216,6 +227,7 @@ def test_one_class_alone_is_predicted():
     [
         ({"hidden_layer_sizes": -1}, "hidden_layer_sizes"),
         ({"solver": "newton"}, "solver"),
+        ({"activation": "softsign"}, "'activation' parameter .* 'gelu'"),
         ({"backend": "abacus"}, "abacus"),
         ({"dtype": "float16"}, "dtype"),
         ({"dropout": 1.0}, "dropout"),

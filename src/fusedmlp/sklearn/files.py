@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from fusedmlp.errors import FileFormatError, InvalidInputError
+from fusedmlp.io.convert import SKLEARN_HIDDEN, SKLEARN_OUTPUTS
 from fusedmlp.io.parameter_files import (
     FileContents,
     FileFormat,
@@ -35,7 +36,6 @@ from fusedmlp.sklearn.file_values import (
     parameter_to_json,
 )
 from fusedmlp.sklearn.fitted import EngineOptimizer
-from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +139,7 @@ def _from_contents(kind: str, file: FileContents) -> EstimatorFile:
     if not parameters.keys().isdisjoint(LEFT_OUT):
         raise InvalidInputError(f"its parameters have one of {', '.join(LEFT_OUT)}")
     activations = parameters["activation"], header["out_activation"]
-    if (HIDDEN[str(activations[0])], OUTPUTS[str(activations[1])]) != (
+    if (SKLEARN_HIDDEN[str(activations[0])], SKLEARN_OUTPUTS[str(activations[1])]) != (
         network.hidden,
         network.output,
     ):

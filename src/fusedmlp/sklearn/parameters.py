@@ -1,7 +1,6 @@
-"""Parameters of the estimators: names that differ from the core's, and what each may be.
+"""What the parameters of the estimators may be, where scikit-learn's own constraints differ.
 
-Only what is added to scikit-learn's estimators, or restricted, is here; signatures with the
-defaults are in classifier.py and regressor.py.
+Signatures with the defaults are in classifier.py and regressor.py.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Final
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from fusedmlp.backend import Backend
+from fusedmlp.io.convert import SKLEARN_HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from fusedmlp.network import HiddenActivation, Output
 
 STOCHASTIC_SOLVERS: Final = ("sgd", "adam")
 
@@ -27,24 +25,8 @@ SKLEARN_RATES: Final = ("constant", "invscaling", "adaptive")
 SCHEDULED_RATES: Final = ("step", "exponential", "cosine", "inverse-scaling", "one-cycle")
 """Schedules of :mod:`fusedmlp.training.schedules` by name; ``adam`` follows them too."""
 
-HIDDEN: Final[dict[str, HiddenActivation]] = {
-    "identity": "identity",
-    "logistic": "sigmoid",
-    "tanh": "tanh",
-    "relu": "relu",
-}
-"""The core's hidden activation for each value of ``activation``."""
-
-OUTPUTS: Final[dict[str, Output]] = {
-    "identity": "identity",
-    "logistic": "sigmoid",
-    "softmax": "softmax",
-    "exp": "exp",
-}
-"""The core's output for each value of ``out_activation_``."""
-
 CONSTRAINTS: Final[dict[str, list[object]]] = {
-    "activation": [StrOptions(set(HIDDEN))],
+    "activation": [StrOptions(set(SKLEARN_HIDDEN))],
     "learning_rate": [StrOptions({*SKLEARN_RATES, *SCHEDULED_RATES}), HasMethods("rates")],
     "momentum": [Interval(Real, 0, 1, closed="left")],
     "dropout": [Interval(Real, 0, 1, closed="left")],

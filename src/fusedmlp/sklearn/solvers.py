@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from fusedmlp.backend import Backend, BatchMetrics, Data, Engine, State, Workload
+from fusedmlp.io.convert import SKLEARN_HIDDEN, SKLEARN_OUTPUTS
 from fusedmlp.network import Network, Objective, Parameters, zeros
 from fusedmlp.optimizers import SGD, Adam, Optimizer
 from fusedmlp.registry import create, select
@@ -29,7 +30,7 @@ from fusedmlp.sklearn.curves import Curves
 from fusedmlp.sklearn.epochs import PenalisedEpochs, row_order
 from fusedmlp.sklearn.fitted import EngineOptimizer, FitData
 from fusedmlp.sklearn.lbfgs import minimise
-from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS, SKLEARN_RATES
+from fusedmlp.sklearn.parameters import SKLEARN_RATES
 from fusedmlp.training.loop import LoopSettings, TrainingLoop, ValidationRows
 from fusedmlp.training.schedules import make_schedule
 
@@ -101,8 +102,8 @@ class Solvers(Curves):
 
     def _network(self) -> Network:
         sizes = (self.n_features_in_, *(len(b) for b in self.intercepts_))
-        output = OUTPUTS[self.out_activation_]
-        return Network(sizes, HIDDEN[self.activation], output, self.dropout)
+        output = SKLEARN_OUTPUTS[self.out_activation_]
+        return Network(sizes, SKLEARN_HIDDEN[self.activation], output, self.dropout)
 
     def _parameters(self) -> Parameters:
         return Parameters(tuple(self.coefs_), tuple(self.intercepts_))
