@@ -229,8 +229,8 @@ def test_data_without_targets_is_refused(backend):
 @pytest.mark.parametrize(
     ("rows", "lr", "message"),
     [
-        (np.array([0, 37]), np.ones(1), "row number 37 is outside the data set's 37 rows"),
-        (np.array([-1]), np.ones(1), "row number -1"),
+        (np.array([0, 37]), np.ones(1), "row index 37 is outside the data set's 37 rows"),
+        (np.array([-1]), np.ones(1), "row index -1"),
         (np.array([0.5]), np.ones(1), "integers"),
         (np.arange(0), np.ones(0), "at least one"),
         (np.arange(9), np.ones(1), r"lr has shape \(1,\), the batches need \(2,\)"),

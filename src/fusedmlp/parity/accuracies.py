@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from fusedmlp.errors import DivergedError
 from fusedmlp.model import MLP, Metrics
+from fusedmlp.network import OUTPUT_OF_TASK
 from fusedmlp.optimizers import SGD
-from fusedmlp.recipes import OUTPUT_OF_TASK
 from fusedmlp.tolerance import accuracy_bound
 from fusedmlp.training.trainer import Trainer
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from fusedmlp.errors import DivergedError, InvalidInputError
 from fusedmlp.model import MLP
+from fusedmlp.network import OUTPUT_OF_TASK
 from fusedmlp.optimizers import SGD
 from fusedmlp.parity.masks import dropout_masks
 from fusedmlp.parity.witness import Witness, digest
-from fusedmlp.recipes import OUTPUT_OF_TASK
 from fusedmlp.registry import backend_class, create
 from fusedmlp.training.trainer import Trainer
 

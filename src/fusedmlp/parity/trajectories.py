@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp.backend import State
-from fusedmlp.network import Network, Objective, initialise, zeros
+from fusedmlp.network import OUTPUT_OF_TASK, Network, Objective, initialise, zeros
 from fusedmlp.optimizers import SGD, Adam
 from fusedmlp.parity.problems import flat
-from fusedmlp.recipes import OUTPUT_OF_TASK
 from fusedmlp.seeding import shuffled
 from fusedmlp.tolerance import TRAJECTORY_STEPS, difference, trajectory_bound
 

@@ -23,7 +23,7 @@ from fusedmlp.training.chunks import EpochChunks
 from fusedmlp.training.keeper import KeeperSettings, StateKeeper
 from fusedmlp.training.loop import LoopSettings, TrainingLoop, ValidationRows
 from fusedmlp.training.schedules import Constant, Schedule
-from fusedmlp.validation import prepare_targets
+from fusedmlp.validation import validate_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,7 +227,7 @@ class Trainer:
     ) -> npt.ArrayLike | None:
         if self.class_weight is None:
             return sample_weight
-        labels = prepare_targets(y, int(x.shape[0]), network, "float64")
+        labels = validate_targets(y, int(x.shape[0]), network, "float64")
         if labels.ndim == 2 and (network.predicts_values or labels.shape[1] > 1):
             raise InvalidInputError(
                 f"class_weight needs one class per row; the network is {network}"
