@@ -1,6 +1,6 @@
-"""The attributes of an estimator that training reads and writes, with their types.
+"""Records of a fit, and the types of the attributes that training reads and writes.
 
-The estimators and scikit-learn's base classes give them their values.
+The attributes are set elsewhere, some of them by scikit-learn's base classes.
 """
 
 from __future__ import annotations
