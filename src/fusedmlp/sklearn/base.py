@@ -31,8 +31,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fusedmlp.errors import FileFormatError, InvalidInputError
 from fusedmlp.model import MLP
 from fusedmlp.sklearn.callbacks import CallbackSupport
+from fusedmlp.sklearn.estimator import FitData
 from fusedmlp.sklearn.files import EstimatorFile, load_estimator, save_estimator
-from fusedmlp.sklearn.fitted import FitData
 from fusedmlp.sklearn.solvers import Solvers
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from fusedmlp.io.parameter_files import (
     write_parameters,
 )
 from fusedmlp.network import Parameters
+from fusedmlp.sklearn.estimator import EngineOptimizer
 from fusedmlp.sklearn.file_labels import classes_from_json, labels_to_json
 from fusedmlp.sklearn.file_values import (
     Json,
@@ -35,7 +36,6 @@ from fusedmlp.sklearn.file_values import (
     parameter_from_json,
     parameter_to_json,
 )
-from fusedmlp.sklearn.fitted import EngineOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
