@@ -37,7 +37,7 @@ def test_train_saves_the_model_and_its_history_and_says_what_came_out(cli, tmp_p
     assert len((tmp_path / "out/history.csv").read_text().splitlines()) == 3
     assert "epoch 2/2  loss" in outcome.stderr
     assert "validation accuracy" in outcome.stderr
-    assert "numpy (asked for by FUSEDMLP_BACKEND)" in outcome.stderr
+    assert "numpy (requested by FUSEDMLP_BACKEND)" in outcome.stderr
 
 
 def test_json_is_one_object_alone_on_stdout(process):
@@ -60,8 +60,8 @@ def test_auto_says_why_it_chose(cli, monkeypatch):
     monkeypatch.delenv("FUSEDMLP_BACKEND")
     outcome = cli("train", *QUICK)
     assert outcome.code == 0
-    assert "numpy (auto: always there" in outcome.stderr
-    assert "asked for by argument" in cli("train", *QUICK, "--backend", "numpy").stderr
+    assert "numpy (auto: always available" in outcome.stderr
+    assert "requested by argument" in cli("train", *QUICK, "--backend", "numpy").stderr
 
 
 def test_options_reach_the_network_and_the_trainer(cli):

@@ -68,4 +68,4 @@ def named_or_usable(request: str | None) -> list[Selection]:
         raise InvalidInputError(
             f"backends {request!r}: name each backend once, such as numpy,numba"
         )
-    return [Selection.asked(name, "argument", "asked for by argument") for name in names]
+    return [Selection.from_request(name, "argument", "requested by argument") for name in names]
