@@ -1,4 +1,4 @@
-"""Typer commands from functions whose parameters are dataclasses of options.
+"""Derive Typer commands from functions that take dataclasses of options.
 
 See options.py for the declarations.
 """
