@@ -1,4 +1,4 @@
-"""All that comes out of a training, to be compared bit for bit."""
+"""All results of a training, for comparison bit by bit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from problems import OPTIMIZERS, engine, order
 
 
 def everything(backend, task, optimizer, objective, dtype, *, epochs=2):
-    """Train for some steps and return all that came out: {name: array}.
+    """Train for some epochs and return all results: {name: array}.
 
-    Losses, outputs, parameters, slots, and one batch's gradients; no NaN may come out, because
-    its sign and payload are nobody's promise.
+    The results are losses, outputs, parameters, optimizer slots and the gradients of a batch. NaN
+    is an error, because its sign and payload are not specified.
     """
     built, data = engine(backend, task, optimizer, objective, dtype=dtype)
     rows = order(len(task.y), epochs)
@@ -31,7 +31,7 @@ def everything(backend, task, optimizer, objective, dtype, *, epochs=2):
 
 
 def assert_same_bits(found, expected):
-    """Compare what :func:`everything` returned, and name what differs."""
+    """Compare two results of :func:`everything`; the message names the arrays that differ."""
     assert found.keys() == expected.keys()
     different = [name for name in found if found[name].tobytes() != expected[name].tobytes()]
-    assert not different, f"other bits in {', '.join(different)}"
+    assert not different, f"different bits in {', '.join(different)}"
