@@ -78,13 +78,15 @@ def cases():
     that pairs of values occur together without the full product.
     """
     grid = itertools.product(DTYPES, STORAGES, OPTIMIZER_NAMES, OUTPUTS, DEPTHS)
-    found = [(*line, 21, 8) for line in grid]
+    combinations = [(*line, 21, 8) for line in grid]
     for (sizes, *rows), dtype, storage in itertools.product(SHAPES, DTYPES, STORAGES):
         for optimizer, output in zip(OPTIMIZER_NAMES, itertools.cycle(OUTPUTS), strict=False):
             if len(sizes) == 4 and sizes[-1] == 1 and output == "softmax":
                 output = "sigmoid"
-            found.append((dtype, storage, optimizer, output, sizes, *rows))
-    for number, (dtype, storage, optimizer, output, sizes, rows, batch_size) in enumerate(found):
+            combinations.append((dtype, storage, optimizer, output, sizes, *rows))
+    for number, (dtype, storage, optimizer, output, sizes, rows, batch_size) in enumerate(
+        combinations
+    ):
         reducible = output in ("softmax", "sigmoid")  # the other outputs diverge with sums
         yield Case(
             sizes,

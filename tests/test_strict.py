@@ -360,14 +360,14 @@ def test_an_epoch_has_the_bits_of_its_batches(numpy_strict_backend, numba_strict
 def test_evaluation_of_several_chunks_has_the_same_bits(numpy_strict_backend, numba_strict_backend):
     """For more rows than one chunk, with all rows and with a selection."""
     task = problem(rows=2 * arithmetic.LEAST_EVALUATION_ROWS + 5, weighted=True)
-    found = []
+    results = []
     for backend in (numpy_strict_backend, numba_strict_backend):
         built, data = engine(backend, task, dtype="float32")
         for rows in (None, np.arange(3, 2000)):
             sums = built.evaluate(data, rows)
-            found.append((sums.losses.tobytes(), sums.correct.tobytes(), sums.weights.tobytes()))
-    assert found[:2] == found[2:]
-    assert len(found[0][0]) == 3 * 8
+            results.append((sums.losses.tobytes(), sums.correct.tobytes(), sums.weights.tobytes()))
+    assert results[:2] == results[2:]
+    assert len(results[0][0]) == 3 * 8
 
 
 def digits_model(backend, *, optimizer=("nesterov", 0.1), dtype="float32", strict=True, epochs=3):
