@@ -31,6 +31,13 @@ OUTPUTS: Final = get_args(Output)
 REDUCTIONS: Final = get_args(Reduction)
 INITIALISATIONS: Final = get_args(Initialisation)
 
+OUTPUT_OF_TASK: Final[dict[str, Output]] = {
+    "classification": "softmax",
+    "multilabel": "sigmoid",
+    "regression": "identity",
+}
+"""Output layer for each task of a data set; the loss follows from it."""
+
 DERIVATIVE_NEEDS_Z: Final[frozenset[HiddenActivation]] = frozenset({"gelu", "silu"})
 """Hidden activations that are not monotonic: f'(z) does not follow from a = f(z) alone."""
 

@@ -15,26 +15,26 @@ from fusedmlp.errors import ExitCode
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--activation gelu", ("'gelu'", "sigmoid", "relu")),
-        ("--optimizer lion", ("'lion'", "nesterov", "adamw")),
-        ("--schedule warm", ("'warm'", "one-cycle")),
-        ("--dtype float16", ("'float16'", "float32", "float64")),
-        ("--dataset cifar", ("'cifar'", "mnist", "digits")),
-        ("--dataset mnist --split half", ("'half'", "canonical", "workshop")),
-        ("--dataset mnist --source ftp", ("'ftp'", "mirror", "pypi")),
+        ("--activation softsign", ("--activation 'softsign'", "sigmoid", "relu")),
+        ("--optimizer adagrad", ("--optimizer 'adagrad'", "nesterov", "adamw")),
+        ("--schedule warm", ("--schedule 'warm'", "one-cycle")),
+        ("--dtype float16", ("--dtype 'float16'", "float32", "float64")),
+        ("--dataset cifar", ("--dataset 'cifar'", "mnist", "digits")),
+        ("--dataset mnist --split half", ("--split 'half'", "canonical", "workshop")),
+        ("--dataset mnist --source ftp", ("--source 'ftp'", "mirror", "pypi")),
         ("--hidden 12,x", ("'12,x'", "256,128")),
         ("--hidden 0", ("0", "at least 1")),
         ("--batch-size 5000", ("5000", "1293")),
-        ("--batch-size 0", ("batch_size 0", "at least 1")),
-        ("--epochs 0", ("epochs 0", "at least 1")),
-        ("--lr -1", ("-1", "above 0")),
-        ("--lr nan", ("nan", "finite")),
-        ("--dropout 1", ("1", "[0, 1)")),
-        ("--l2 -0.1", ("-0.1", "at least 0")),
-        ("--validation 1", ("1", "[0, 1)")),
-        ("--seed -1", ("-1",)),
-        ("--threads 0", ("0", "at least 1")),
-        ("--data-dir here", ("data_dir", "digits", "leave it out")),
+        ("--batch-size 0", ("--batch-size 0", "at least 1")),
+        ("--epochs 0", ("--epochs 0", "at least 1")),
+        ("--lr -1", ("--lr -1", "above 0")),
+        ("--lr nan", ("--lr nan", "finite")),
+        ("--dropout 1", ("--dropout 1", "[0, 1)")),
+        ("--l2 -0.1", ("--l2 -0.1", "at least 0")),
+        ("--validation 1", ("--validation 1", "[0, 1)")),
+        ("--seed -1", ("--seed -1",)),
+        ("--threads 0", ("--threads 0", "at least 1")),
+        ("--data-dir here", ("--data-dir 'here'", "digits", "leave it out")),
     ],
 )
 def test_options(cli, tmp_path, options, words):
@@ -61,7 +61,7 @@ def test_an_unavailable_backend_is_an_error_with_its_remedy_and_no_fallback(cli,
     def refuse(*_args, **_keywords):
         raise missing
 
-    monkeypatch.setattr("fusedmlp.cli.choosing.create", refuse)
+    monkeypatch.setattr("fusedmlp.cli.backend_choice.create", refuse)
     outcome = cli("train", *QUICK, "--backend", "cupy")
     outcome.failed(ExitCode.BACKEND_UNAVAILABLE, "no CuPy", "pip install it")
 
@@ -190,7 +190,7 @@ def test_no_network_is_one_error_with_the_manual_way(cli, tmp_path, monkeypatch)
 
 def test_bugs_keep_their_traceback(process, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import fusedmlp.recipes as r\ndef boom(self): raise ZeroDivisionError('a bug')\n"
+        "import fusedmlp.cli.recipes as r\ndef boom(self): raise ZeroDivisionError('a bug')\n"
         "r.Recipe.check = boom\n"
     )
     outcome = process("train", *QUICK, env={"PYTHONPATH": str(tmp_path)})

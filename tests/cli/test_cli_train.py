@@ -9,8 +9,8 @@ import pytest
 from clihelp import QUICK, contents, parameters
 
 from fusedmlp import MLP, load_dataset
+from fusedmlp.cli.recipes import DEFAULT_RECIPE
 from fusedmlp.errors import ExitCode
-from fusedmlp.recipes import MNIST_REPAIRED
 
 KEYS = {
     "backend", "dataset", "epochs", "train_loss", "train_accuracy", "test_accuracy",
@@ -92,7 +92,7 @@ def test_another_optimizer_brings_its_own_learning_rate(cli, tmp_path):
         name: json.loads((tmp_path / name / "settings.json").read_text())["recipe"]["lr"]
         for name in ("adam", "usual")
     }
-    assert rates == {"adam": 0.001, "usual": MNIST_REPAIRED.lr}
+    assert rates == {"adam": 0.001, "usual": DEFAULT_RECIPE.lr}
 
 
 def test_each_training_gets_a_folder_of_its_own(cli):
@@ -210,7 +210,7 @@ def test_a_resume_may_start_in_another_folder(cli, tmp_path, monkeypatch, npz):
     monkeypatch.chdir(elsewhere)
     outcome = cli("train", "--resume", "../out", "--epochs", 2)
     assert outcome.code == 0, outcome.stderr
-    assert "one-cycle schedule is shaped" in outcome.stderr
+    assert "one-cycle schedule depends on the number of epochs" in outcome.stderr
 
 
 def test_divergence_is_an_error_and_keeps_the_last_sound_epoch(cli, npz, tmp_path):

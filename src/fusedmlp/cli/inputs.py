@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NPZ_KEYS = ("x_test", "x", "x_train")
 
 
-def load_inputs(source: str, *, skip_column: str | None, data_dir: Path | None) -> DenseInputs:
+def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -> DenseInputs:
     """Read rows (N, D).
 
     Parameters
@@ -32,15 +32,12 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: Path | None) 
         of an IDX file of images, plain or ``.gz``.
     skip_column
         A ``.csv`` file's column to leave out: its name, or its number from 0.
-    data_dir
-        Folder of a published data set's files.
 
     Raises
     ------
-    InvalidInputError
-        The content is not rows of finite numbers, or an option does not apply.
-    DataUnavailableError
-        The file is missing, truncated or foreign.
+    InvalidInputError, DataUnavailableError
+        The content is not rows of finite numbers; the file is missing, truncated or of another
+        format.
     """
     path = Path(source).expanduser()
     is_csv = path.suffix.lower() == ".csv"
@@ -52,7 +49,7 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: Path | None) 
         return cast("DenseInputs", inputs)
     if not path.is_file():
         raise DataUnavailableError(
-            f"{source} is neither a file nor a data set: name a .csv, .npy, .npz or IDX file, "
+            f"{source} is neither a file nor a data set: give a .csv, .npy, .npz or IDX file, "
             f"or one of {', '.join(DATASET_NAMES)}"
         )
     if is_csv:
@@ -123,8 +120,8 @@ def _numbers(
     for cell in kept:
         if not _is_number(cell):
             raise InvalidInputError(
-                f"{path}: line {line}: {cell!r} is no number; every cell must be one (a column "
-                "of names can be left out with --skip-column)"
+                f"{path}: line {line}: {cell!r} is not a number (leave a column of "
+                "text out with --skip-column)"
             )
     return [float(cell) for cell in kept]
 

@@ -1,9 +1,9 @@
-"""What engines are compared on: every operation of the contract, one by one, on drawn numbers.
+"""The parity checks: every operation of the contract, one by one, on random numbers.
 
-An operation builds engines of one backend, runs them and returns arrays with the bounds that hold
-for them. It sees engines through the contract alone, so that it fits every backend. Where the
-contract gives no access to an inner result, the network is chosen so that the result comes out:
-weights of one on the diagonal, for instance, show an activation as it is.
+A check builds engines of one backend, runs them, and returns arrays with the bounds that apply to
+them. It uses engines through the contract alone, so that it fits every backend. Where the contract
+gives no access to an inner result, the network is chosen so that the result is an output: a weight
+matrix that is the identity shows an activation unchanged, for instance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from fusedmlp.backend import State
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters, zeros
-from fusedmlp.parity.comparison import Part, compare
+from fusedmlp.parity.comparison import NamedArray, compare
 from fusedmlp.parity.masks import MASKED_STEPS, dropout_masks
 from fusedmlp.parity.problems import OPTIMIZERS, STORAGES, Problem, engine, order, problem, start
 from fusedmlp.tolerance import kernel_bound
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fusedmlp.parity.comparison import Comparison
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, IntArray
 
-    Run: TypeAlias = Callable[[Backend, FloatDtype], list[Part]]
+    Run: TypeAlias = Callable[[Backend, FloatDtype], list[NamedArray]]
 
 SIZES: Final = (13, 7, 11, 5)
 """Odd widths, so that the last vector, tile and block of every layer is a partial one."""
@@ -43,139 +43,137 @@ _GRID: Final = np.concatenate(
 """Arguments of activations: where they bend, where they are flat, and far out."""
 
 
-_STORED: Final = {name: name for name in STORAGES} | {
-    "csr32": "sparse float32",
-    "csr64": "sparse float64",
-}
-"""Names of the storages, as people read them."""
-
-
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """A name that a reader of the certificate understands, and how to run it on a backend."""
+class ParityCheck:
+    """The name of an operation in the certificate, and a function that runs it on a backend."""
 
     name: str
     run: Run
 
 
-def operations() -> Iterator[Operation]:
-    """Every operation, from the first product to the optimizers."""
+def parity_checks() -> Iterator[ParityCheck]:
+    """Every check, from the first product to the optimizers."""
     for storage in STORAGES:
-        yield Operation(f"weighted sums, inputs in {_STORED[storage]}", weighted_sums(storage))
-    yield Operation("biases of hidden units", hidden_biases)
+        title = storage.replace("csr", "sparse float")
+        yield ParityCheck(f"weighted sums, inputs in {title}", weighted_sums(storage))
+    yield ParityCheck("biases of hidden units", hidden_biases)
     for hidden in HIDDEN_ACTIVATIONS:
-        yield Operation(f"{hidden} of hidden units", hidden_values(hidden))
+        yield ParityCheck(f"{hidden} of hidden units", hidden_values(hidden))
     for output in OUTPUTS:
-        yield Operation(f"{output} output", output_values(output))
+        yield ParityCheck(f"{output} output", output_values(output))
     for output in OUTPUTS:
-        yield Operation(f"loss and accuracy, {output} output", sums_of_rows(output))
+        yield ParityCheck(f"loss and accuracy, {output} output", metrics(output))
     for hidden, output in product(HIDDEN_ACTIVATIONS, OUTPUTS):
         task = problem(SIZES, hidden, output)
-        yield Operation(f"gradients, {hidden} units, {output} output", gradients(task))
+        yield ParityCheck(f"gradients, {hidden} units, {output} output", gradients(task))
     weighted = problem(SIZES, weighted=True)
     for objective in (Objective("mean", 0.3), Objective("sum", 0.3)):
         name = f"gradients, weighted rows, {objective.reduction} and penalty"
-        yield Operation(name, gradients(weighted, objective))
+        yield ParityCheck(name, gradients(weighted, objective))
     dropping = problem(SIZES, dropout=0.4)
-    # The masks first: where they are wrong, so are these gradients, and the first line is read.
-    yield Operation("dropout masks", mask_bits)
-    yield Operation("gradients, dropout", gradients(dropping))
+    # The masks first: where they are wrong, so are these gradients, and the report's first line
+    # should name the cause.
+    yield ParityCheck("dropout masks", mask_bits)
+    yield ParityCheck("gradients, dropout", gradients(dropping))
     for name, optimizer in OPTIMIZERS.items():
-        yield Operation(f"update, {name}", update(optimizer))
+        yield ParityCheck(f"update, {name}", update(optimizer))
     for name, optimizer in OPTIMIZERS.items():
-        yield Operation(f"training step, {name}", training_step(weighted, optimizer))
+        yield ParityCheck(f"training step, {name}", training_step(weighted, optimizer))
     for rows in (1, 1500):
-        yield Operation(f"prediction of {rows:,} row{'s' * (rows > 1)}", prediction(rows))
+        yield ParityCheck(f"prediction of {rows:,} row{'s' * (rows > 1)}", prediction(rows))
 
 
 def comparisons(
     backends: dict[str, Backend], dtypes: Iterable[FloatDtype]
 ) -> Iterator[list[Comparison]]:
-    """Run operation after operation on every backend and compare every pair, the first with all.
+    """Run every check on every backend and compare every pair of backends.
 
     Parameters
     ----------
     backends
-        By name. In a pair, the one that stands first is the reference.
+        By name. In a pair, the earlier one is the reference.
     """
     names = list(backends)
     pairs = [(names[j], names[i]) for i in range(len(names)) for j in range(i + 1, len(names))]
-    for dtype, operation in product(dtypes, operations()):
-        parts = {name: operation.run(backend, dtype) for name, backend in backends.items()}
+    for dtype, check in product(dtypes, parity_checks()):
+        results = {name: check.run(backend, dtype) for name, backend in backends.items()}
         yield [
-            compare(operation.name, pair, dtype, *both)
-            for pair in pairs
-            for both in zip(parts[pair[0]], parts[pair[1]], strict=True)
+            compare(check.name, (name, reference), dtype, actual, expected)
+            for name, reference in pairs
+            for actual, expected in zip(results[name], results[reference], strict=True)
         ]
 
 
 def weighted_sums(storage: str) -> Run:
-    """Z = xW + b, from each kind of stored inputs."""
+    """Z = xW + b, for one storage of the inputs."""
 
-    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
         task = problem((97, 33), output="identity", rows=50, storage=storage)
         built, _ = engine(backend, task, dtype=dtype)
         W, b = (np.abs(each.astype(np.float64)) for each in built.parameters())
         stored = task.x if isinstance(task.x, np.ndarray) else task.x.toarray()
         x = np.abs(stored.astype(np.float64)) / (255 if storage == "uint8" else 1)
         scale = float((x @ W + b).max())
-        return [Part("z", built.forward(task.x), kernel_bound(dtype, 97), scale)]
+        return [NamedArray("z", built.forward(task.x), kernel_bound(dtype, 97), scale)]
 
     return run
 
 
 def hidden_values(hidden: HiddenActivation) -> Run:
-    """F(z) of a hidden layer: all weights are one on the diagonal, and there are no biases."""
+    """f(z) of a hidden layer: the weights are identity matrices, the biases zero."""
 
-    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
         network = Network((8, 8, 8), hidden, "identity")
         z = np.resize(_GRID, (31, 8)).astype(dtype)
-        built = _on_the_diagonal(backend, network, dtype)
-        return [Part("values", built.forward(z), kernel_bound(dtype))]
+        built = _with_identity_weights(backend, network, dtype)
+        return [NamedArray("values", built.forward(z), kernel_bound(dtype))]
 
     return run
 
 
-def hidden_biases(backend: Backend, dtype: FloatDtype) -> list[Part]:
-    """Z + b of a hidden layer of identity units, through weights of one on the diagonal."""
+def hidden_biases(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
+    """Z + b of a hidden layer of identity units: the weights are identity matrices."""
     network = Network((8, 8, 8), "identity", "identity")
     biases = start(network, OPTIMIZERS["sgd"], dtype).parameters.biases[0], np.zeros(8, dtype)
-    built = _on_the_diagonal(backend, network, dtype, biases)
+    built = _with_identity_weights(backend, network, dtype, biases)
     z = np.random.default_rng(0).normal(size=(21, 8)).astype(dtype)
-    return [Part("values", built.forward(z), kernel_bound(dtype))]
+    return [NamedArray("values", built.forward(z), kernel_bound(dtype))]
 
 
 def output_values(output: Output) -> Run:
-    """ŷ from drawn logits, some of them large, through weights of one on the diagonal."""
+    """ŷ of random logits, some of them large: the weights are an identity matrix."""
 
-    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
         z = np.random.default_rng(0).normal(size=(50, 10)) * np.repeat([1.0, 30.0], 25)[:, None]
-        built = _on_the_diagonal(backend, Network((10, 10), output=output), dtype)
+        built = _with_identity_weights(backend, Network((10, 10), output=output), dtype)
         values = built.forward(z.astype(dtype))
         # e^(z − max z) has the error of its argument, which is that of z: up to 100 here.
-        return [Part("values", values, kernel_bound(dtype, 10))]
+        return [NamedArray("values", values, kernel_bound(dtype, 10))]
 
     return run
 
 
-def sums_of_rows(output: Output) -> Run:
-    """Losses, rows predicted right and weights, of more rows than a batch, and of chosen ones."""
+def metrics(output: Output) -> Run:
+    """Losses, rows predicted right and weights: of more rows than a batch, and of chosen rows."""
 
-    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
         task = problem(SIZES, "tanh", output, rows=1500, weighted=True)
         built, data = engine(backend, task, dtype=dtype)
         bound = kernel_bound(dtype, 1500)
         whole, chosen = built.evaluate(data), built.evaluate(data, np.arange(3, 700, 2))
-        return [*_sums("all rows", whole, bound), *_sums("chosen rows", chosen, bound)]
+        return [
+            *_metric_arrays("all rows", whole, bound),
+            *_metric_arrays("chosen rows", chosen, bound),
+        ]
 
     return run
 
 
 def gradients(task: Problem, objective: Objective | None = None, rows: int = BATCH) -> Run:
-    """Loss and gradients of one batch, without and, where the network has it, with dropout."""
+    """Loss and gradients of one batch, with dropout where the network has it."""
     n_rows = int(task.x.shape[0])
 
-    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
         chosen = order(n_rows)[:rows]
         built, data = engine(backend, task, objective=objective, dtype=dtype, batch_size=rows)
         sums, found = built.loss_and_gradients(data, chosen)
@@ -187,16 +185,19 @@ def gradients(task: Problem, objective: Objective | None = None, rows: int = BAT
             max(size, float(np.abs(gradient).max()))
             for size, gradient in zip(sizes, found, strict=True)
         ]
-        return [*_sums("the batch", sums, bound), *_named("gradient", found, bound, scales)]
+        return [
+            *_metric_arrays("the batch", sums, bound),
+            *_parameter_arrays("gradient", found, bound, scales),
+        ]
 
     return run
 
 
-def mask_bits(backend: Backend, dtype: FloatDtype) -> list[Part]:
-    """Which units are silenced, for every row, in two layers, at several steps: equal bits."""
+def mask_bits(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
+    """Which units are dropped, for every row, in two layers, at several steps: equal bits."""
     found = dropout_masks(backend, dtype)
     return [
-        Part(f"layer {layer + 1} at step {step:,}", mask, 0.0)
+        NamedArray(f"layer {layer + 1} at step {step:,}", mask, 0.0)
         for step, layers in zip(MASKED_STEPS, found, strict=True)
         for layer, mask in enumerate(layers)
     ]
@@ -205,45 +206,45 @@ def mask_bits(backend: Backend, dtype: FloatDtype) -> list[Part]:
 def update(optimizer: Optimizer) -> Run:
     """Three optimizer steps with given gradients."""
 
-    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
         task = problem(SIZES)
         built, _ = engine(backend, task, optimizer, dtype=dtype)
         for seed in range(3):
             given = start(task.network, optimizer, dtype, seed=100 + seed).parameters
             built.apply_gradients(given, optimizer.lr)
-        return _state_parts(built, optimizer, kernel_bound(dtype, 3))
+        return _state_arrays(built, optimizer, kernel_bound(dtype, 3))
 
     return run
 
 
 def training_step(task: Problem, optimizer: Optimizer) -> Run:
-    """One step of ``train_epoch``, where engines fuse what the operations above do one by one."""
+    """One step of ``train_epoch``, in which engines fuse the operations of the checks above."""
     depth = max(*SIZES, BATCH) * task.network.n_layers
 
-    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
         built, data = engine(backend, task, optimizer, Objective(l2=0.01), dtype=dtype)
         sums = built.train_epoch(
             data, order(int(task.x.shape[0]))[:BATCH], np.array([optimizer.lr])
         )
         bound = kernel_bound(dtype, depth)
-        return [*_sums("the batch", sums, bound), *_state_parts(built, optimizer, bound)]
+        return [*_metric_arrays("the batch", sums, bound), *_state_arrays(built, optimizer, bound)]
 
     return run
 
 
 def prediction(rows: int) -> Run:
-    """Predict with a whole network that has dropout, which must be off."""
+    """Predict with a whole network whose dropout must be off."""
 
-    def run(backend: Backend, dtype: FloatDtype) -> list[Part]:
+    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
         task = problem(SIZES, dropout=0.5, rows=rows)
         built, _ = engine(backend, task, dtype=dtype)
         bound = kernel_bound(dtype, max(SIZES) * task.network.n_layers)
-        return [Part("outputs", built.forward(task.x), bound)]
+        return [NamedArray("outputs", built.forward(task.x), bound)]
 
     return run
 
 
-def _on_the_diagonal(
+def _with_identity_weights(
     backend: Backend,
     network: Network,
     dtype: FloatDtype,
@@ -257,46 +258,48 @@ def _on_the_diagonal(
 
 
 def _no_targets(network: Network) -> IntArray | Float64Vector:
-    """Return targets of the right kind for one row, for engines that only predict."""
+    """Return zero targets for one row, for engines that only predict."""
     return (
         np.zeros(1, np.int64) if network.output == "softmax" else np.zeros((1, network.n_outputs))
     )
 
 
-def _sums(name: str, sums: BatchMetrics, bound: float) -> list[Part]:
-    """Loss, rows predicted right and weights. Where nothing is right, one more row is counted."""
+def _metric_arrays(name: str, sums: BatchMetrics, bound: float) -> list[NamedArray]:
+    """Loss, rows predicted right and weights; one is added so that no value is zero."""
     right = np.array([sums.correct.sum() + 1.0, sums.weights.sum() + 1.0])
     return [
-        Part(f"loss of {name}", np.array([sums.losses.sum()]), bound),
-        Part(f"rows right of {name}", right, bound),
+        NamedArray(f"loss of {name}", np.array([sums.losses.sum()]), bound),
+        NamedArray(f"rows right of {name}", right, bound),
     ]
 
 
-def _named(
+def _parameter_arrays(
     what: str, arrays: Iterable[FloatArray], bound: float, scales: Iterable[float | None]
-) -> list[Part]:
-    """Parts with the names of the layers, from W1, b1, W2, b2, …."""
+) -> list[NamedArray]:
+    """Name arrays W1, b1, W2, b2, … after their layers."""
     return [
-        Part(f"{what} of the {('weights', 'biases')[i % 2]} of layer {i // 2 + 1}", a, bound, scale)
+        NamedArray(
+            f"{what} of the {('weights', 'biases')[i % 2]} of layer {i // 2 + 1}", a, bound, scale
+        )
         for i, (a, scale) in enumerate(zip(arrays, scales, strict=True))
     ]
 
 
-def _state_parts(built: Engine, optimizer: Optimizer, bound: float) -> list[Part]:
+def _state_arrays(built: Engine, optimizer: Optimizer, bound: float) -> list[NamedArray]:
     state = built.state()
     none = [None] * (2 * built.network.n_layers)
-    parts = _named("new values", state.parameters, bound, none)
+    named = _parameter_arrays("new values", state.parameters, bound, none)
     for name, slot in zip(optimizer.slots, state.slots, strict=True):
-        parts += _named(name.replace("_", " "), slot, bound, none)
-    return parts
+        named += _parameter_arrays(name.replace("_", " "), slot, bound, none)
+    return named
 
 
 def _term_sizes(
     backend: Backend, task: Problem, rows: IntArray, objective: Objective
 ) -> list[float]:
-    """Largest sum of the rows' absolute gradients, array by array.
+    """Largest sum of the rows' absolute gradients, array by array: the scale of rounding errors.
 
-    These are the terms that a batch's gradient is made of, before they cancel. Taken without
+    A batch's gradient is the sum of these terms, which may cancel. They are computed without
     dropout in float64, and divided by Σ wᵢ where the objective is a mean.
     """
     plain = replace(task, network=replace(task.network, dropout=0.0))
