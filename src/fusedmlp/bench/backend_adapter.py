@@ -54,7 +54,7 @@ class BackendAdapter(Adapter):
 
     def create(self, name: str) -> Backend:
         """Build the backend."""
-        return create(Selection.asked(name, "argument"), threads=self.threads)
+        return create(Selection.from_request(name, "argument"), threads=self.threads)
 
     def device(self) -> tuple[str, bool]:
         """See :class:`fusedmlp.bench.adapter.Adapter`."""
