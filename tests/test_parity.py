@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fusedmlp import optimizers
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
 from fusedmlp.parity.checks import gradients, parity_checks
 from fusedmlp.parity.comparison import compare
@@ -18,10 +19,16 @@ DTYPES = ("float32", "float64")
 
 def compare_batch(backend, reference, task, dtype, objective=None):
     """One batch's loss and gradients agree within the bound of an operation."""
-    run = gradients(task, objective)
-    results = [run(each, dtype) for each in (backend, reference)]
+    results = [gradients(each, dtype, task, objective) for each in (backend, reference)]
     for actual, expected in zip(*results, strict=True):
         compare("gradients", (backend.name, reference.name), dtype, actual, expected).check()
+
+
+def test_checks_cover_every_activation_output_and_optimizer():
+    names = {check.name for check in parity_checks()}
+    assert names >= {f"{hidden} of hidden units" for hidden in HIDDEN_ACTIVATIONS}
+    assert names >= {f"{output} output" for output in OUTPUTS}
+    assert names >= {f"training step, {optimizer}" for optimizer in optimizers.OPTIMIZERS}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

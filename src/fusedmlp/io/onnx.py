@@ -41,7 +41,7 @@ OPERATORS: Final[dict[HiddenActivation, str]] = {
 """Hidden activations that are one operator without attributes; _Graph composes the others."""
 
 LABEL, PROBABILITIES, VALUES = "label", "probabilities", "variable"
-"""Names of the outputs: those that skl2onnx gives classifiers and regressors."""
+"""Names of the outputs, as skl2onnx names those of classifiers and regressors."""
 
 
 @runtime_checkable

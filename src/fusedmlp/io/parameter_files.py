@@ -161,7 +161,7 @@ def natural(value: object) -> int:
 
 
 def slot_prefixes(count: object) -> tuple[str, ...]:
-    """Return the prefixes of an optimizer's slots, of which a header says the number."""
+    """Return the prefixes of an optimizer's slots; ``count`` is their number in a header."""
     n_slots = natural(count)
     if n_slots > MOST_SLOTS:
         raise InvalidInputError(f"its optimizer has {n_slots} slots, more than {MOST_SLOTS}")

@@ -9,6 +9,7 @@ matrix that is the identity shows an activation unchanged, for instance.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -18,19 +19,20 @@ from fusedmlp.backend import State
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters, zeros
 from fusedmlp.parity.comparison import NamedArray, compare
 from fusedmlp.parity.masks import MASKED_STEPS, dropout_masks
-from fusedmlp.parity.problems import OPTIMIZERS, STORAGES, Problem, engine, order, problem, start
+from fusedmlp.parity.problems import OPTIMIZERS, STORAGES, engine, order, problem, start
 from fusedmlp.tolerance import kernel_bound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from fusedmlp.backend import Backend, BatchMetrics, Engine
     from fusedmlp.network import HiddenActivation, Output
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.parity.comparison import Comparison
-    from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, IntArray
+    from fusedmlp.parity.problems import Problem
+    from fusedmlp.types import FloatArray, FloatDtype, IntArray
 
-    Run: TypeAlias = Callable[[Backend, FloatDtype], list[NamedArray]]
+    RunCheck: TypeAlias = Callable[[Backend, FloatDtype], list[NamedArray]]
 
 SIZES: Final = (13, 7, 11, 5)
 """Odd widths, so that the last vector, tile and block of every layer is a partial one."""
@@ -48,39 +50,45 @@ class ParityCheck:
     """The name of an operation in the certificate, and a function that runs it on a backend."""
 
     name: str
-    run: Run
+    run: RunCheck
 
 
 def parity_checks() -> Iterator[ParityCheck]:
     """Every check, from the first product to the optimizers."""
     for storage in STORAGES:
         title = storage.replace("csr", "sparse float")
-        yield ParityCheck(f"weighted sums, inputs in {title}", weighted_sums(storage))
+        yield ParityCheck(
+            f"weighted sums, inputs in {title}", partial(weighted_sums, storage=storage)
+        )
     yield ParityCheck("biases of hidden units", hidden_biases)
     for hidden in HIDDEN_ACTIVATIONS:
-        yield ParityCheck(f"{hidden} of hidden units", hidden_values(hidden))
+        yield ParityCheck(f"{hidden} of hidden units", partial(hidden_values, hidden=hidden))
     for output in OUTPUTS:
-        yield ParityCheck(f"{output} output", output_values(output))
+        yield ParityCheck(f"{output} output", partial(output_values, output=output))
     for output in OUTPUTS:
-        yield ParityCheck(f"loss and accuracy, {output} output", metrics(output))
+        yield ParityCheck(f"loss and accuracy, {output} output", partial(metrics, output=output))
     for hidden, output in product(HIDDEN_ACTIVATIONS, OUTPUTS):
         task = problem(SIZES, hidden, output)
-        yield ParityCheck(f"gradients, {hidden} units, {output} output", gradients(task))
+        yield ParityCheck(
+            f"gradients, {hidden} units, {output} output", partial(gradients, task=task)
+        )
     weighted = problem(SIZES, weighted=True)
     for objective in (Objective("mean", 0.3), Objective("sum", 0.3)):
         name = f"gradients, weighted rows, {objective.reduction} and penalty"
-        yield ParityCheck(name, gradients(weighted, objective))
+        yield ParityCheck(name, partial(gradients, task=weighted, objective=objective))
     dropping = problem(SIZES, dropout=0.4)
     # The masks first: where they are wrong, so are these gradients, and the report's first line
     # should name the cause.
     yield ParityCheck("dropout masks", mask_bits)
-    yield ParityCheck("gradients, dropout", gradients(dropping))
+    yield ParityCheck("gradients, dropout", partial(gradients, task=dropping))
     for name, optimizer in OPTIMIZERS.items():
-        yield ParityCheck(f"update, {name}", update(optimizer))
+        yield ParityCheck(f"update, {name}", partial(update, optimizer=optimizer))
     for name, optimizer in OPTIMIZERS.items():
-        yield ParityCheck(f"training step, {name}", training_step(weighted, optimizer))
+        yield ParityCheck(f"training step, {name}", partial(training_step, optimizer=optimizer))
     for rows in (1, 1500):
-        yield ParityCheck(f"prediction of {rows:,} row{'s' * (rows > 1)}", prediction(rows))
+        yield ParityCheck(
+            f"prediction of {rows:,} row{'s' * (rows > 1)}", partial(prediction, rows=rows)
+        )
 
 
 def comparisons(
@@ -104,93 +112,74 @@ def comparisons(
         ]
 
 
-def weighted_sums(storage: str) -> Run:
+def weighted_sums(backend: Backend, dtype: FloatDtype, storage: str) -> list[NamedArray]:
     """Z = xW + b, for one storage of the inputs."""
-
-    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
-        task = problem((97, 33), output="identity", rows=50, storage=storage)
-        built, _ = engine(backend, task, dtype=dtype)
-        W, b = (np.abs(each.astype(np.float64)) for each in built.parameters())
-        stored = task.x if isinstance(task.x, np.ndarray) else task.x.toarray()
-        x = np.abs(stored.astype(np.float64)) / (255 if storage == "uint8" else 1)
-        scale = float((x @ W + b).max())
-        return [NamedArray("z", built.forward(task.x), kernel_bound(dtype, 97), scale)]
-
-    return run
-
-
-def hidden_values(hidden: HiddenActivation) -> Run:
-    """f(z) of a hidden layer: the weights are identity matrices, the biases zero."""
-
-    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
-        network = Network((8, 8, 8), hidden, "identity")
-        z = np.resize(_GRID, (31, 8)).astype(dtype)
-        built = _with_identity_weights(backend, network, dtype)
-        return [NamedArray("values", built.forward(z), kernel_bound(dtype))]
-
-    return run
+    task = problem((97, 33), output="identity", rows=50, storage=storage)
+    built, _ = engine(backend, task, dtype=dtype)
+    W, b = (np.abs(each.astype(np.float64)) for each in built.parameters())
+    stored = task.x if isinstance(task.x, np.ndarray) else task.x.toarray()
+    x = np.abs(stored.astype(np.float64)) / (255 if storage == "uint8" else 1)
+    scale = float((x @ W + b).max())
+    return [NamedArray("z", built.forward(task.x), kernel_bound(dtype, 97), scale)]
 
 
 def hidden_biases(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
     """Z + b of a hidden layer of identity units: the weights are identity matrices."""
     network = Network((8, 8, 8), "identity", "identity")
     biases = start(network, OPTIMIZERS["sgd"], dtype).parameters.biases[0], np.zeros(8, dtype)
-    built = _with_identity_weights(backend, network, dtype, biases)
+    built = _with_identity_weights(backend, dtype, network, biases)
     z = np.random.default_rng(0).normal(size=(21, 8)).astype(dtype)
     return [NamedArray("values", built.forward(z), kernel_bound(dtype))]
 
 
-def output_values(output: Output) -> Run:
+def hidden_values(
+    backend: Backend, dtype: FloatDtype, hidden: HiddenActivation
+) -> list[NamedArray]:
+    """f(z) of a hidden layer: the weights are identity matrices, the biases zero."""
+    built = _with_identity_weights(backend, dtype, Network((8, 8, 8), hidden, "identity"))
+    z = np.resize(_GRID, (31, 8)).astype(dtype)
+    return [NamedArray("values", built.forward(z), kernel_bound(dtype))]
+
+
+def output_values(backend: Backend, dtype: FloatDtype, output: Output) -> list[NamedArray]:
     """ŷ of random logits, some of them large: the weights are an identity matrix."""
-
-    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
-        z = np.random.default_rng(0).normal(size=(50, 10)) * np.repeat([1.0, 30.0], 25)[:, None]
-        built = _with_identity_weights(backend, Network((10, 10), output=output), dtype)
-        values = built.forward(z.astype(dtype))
-        # e^(z − max z) has the error of its argument, which is that of z: up to 100 here.
-        return [NamedArray("values", values, kernel_bound(dtype, 10))]
-
-    return run
+    z = np.random.default_rng(0).normal(size=(50, 10)) * np.repeat([1.0, 30.0], 25)[:, None]
+    built = _with_identity_weights(backend, dtype, Network((10, 10), output=output))
+    # e^(z − max z) has the error of its argument, which is that of z: up to 100 here.
+    return [NamedArray("values", built.forward(z.astype(dtype)), kernel_bound(dtype, 10))]
 
 
-def metrics(output: Output) -> Run:
+def metrics(backend: Backend, dtype: FloatDtype, output: Output) -> list[NamedArray]:
     """Losses, rows predicted right and weights: of more rows than a batch, and of chosen rows."""
-
-    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
-        task = problem(SIZES, "tanh", output, rows=1500, weighted=True)
-        built, data = engine(backend, task, dtype=dtype)
-        bound = kernel_bound(dtype, 1500)
-        whole, chosen = built.evaluate(data), built.evaluate(data, np.arange(3, 700, 2))
-        return [
-            *_metric_arrays("all rows", whole, bound),
-            *_metric_arrays("chosen rows", chosen, bound),
-        ]
-
-    return run
+    task = problem(SIZES, "tanh", output, rows=1500, weighted=True)
+    built, data = engine(backend, task, dtype=dtype)
+    bound = kernel_bound(dtype, 1500)
+    chosen = built.evaluate(data, np.arange(3, 700, 2))
+    return [
+        *_metric_arrays("all rows", built.evaluate(data), bound),
+        *_metric_arrays("chosen rows", chosen, bound),
+    ]
 
 
-def gradients(task: Problem, objective: Objective | None = None, rows: int = BATCH) -> Run:
+def gradients(
+    backend: Backend, dtype: FloatDtype, task: Problem, objective: Objective | None = None
+) -> list[NamedArray]:
     """Loss and gradients of one batch, with dropout where the network has it."""
-    n_rows = int(task.x.shape[0])
-
-    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
-        chosen = order(n_rows)[:rows]
-        built, data = engine(backend, task, objective=objective, dtype=dtype, batch_size=rows)
-        sums, found = built.loss_and_gradients(data, chosen)
-        # The longest sum is a product over the layer's inputs, the batch or the outputs; errors
-        # of one layer pass through those after it.
-        bound = kernel_bound(dtype, max(*task.network.sizes, rows) * task.network.n_layers)
-        sizes = _term_sizes(backend, task, chosen, objective or Objective())
-        scales = [
-            max(size, float(np.abs(gradient).max()))
-            for size, gradient in zip(sizes, found, strict=True)
-        ]
-        return [
-            *_metric_arrays("the batch", sums, bound),
-            *_parameter_arrays("gradient", found, bound, scales),
-        ]
-
-    return run
+    rows = order(int(task.x.shape[0]))[:BATCH]
+    built, data = engine(backend, task, objective=objective, dtype=dtype, batch_size=BATCH)
+    sums, found = built.loss_and_gradients(data, rows)
+    # The longest sum is a product over the layer's inputs, the batch or the outputs; errors
+    # of one layer pass through those after it.
+    bound = kernel_bound(dtype, max(*task.network.sizes, BATCH) * task.network.n_layers)
+    sizes = _term_sizes(backend, task, rows, objective or Objective())
+    scales = [
+        max(size, float(np.abs(gradient).max()))
+        for size, gradient in zip(sizes, found, strict=True)
+    ]
+    return [
+        *_metric_arrays("the batch", sums, bound),
+        *_parameter_arrays("gradient", found, bound, scales),
+    ]
 
 
 def mask_bits(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
@@ -203,65 +192,45 @@ def mask_bits(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
     ]
 
 
-def update(optimizer: Optimizer) -> Run:
+def update(backend: Backend, dtype: FloatDtype, optimizer: Optimizer) -> list[NamedArray]:
     """Three optimizer steps with given gradients."""
-
-    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
-        task = problem(SIZES)
-        built, _ = engine(backend, task, optimizer, dtype=dtype)
-        for seed in range(3):
-            given = start(task.network, optimizer, dtype, seed=100 + seed).parameters
-            built.apply_gradients(given, optimizer.lr)
-        return _state_arrays(built, optimizer, kernel_bound(dtype, 3))
-
-    return run
+    task = problem(SIZES)
+    built, _ = engine(backend, task, optimizer, dtype=dtype)
+    for seed in range(3):
+        given = start(task.network, optimizer, dtype, seed=100 + seed).parameters
+        built.apply_gradients(given, optimizer.lr)
+    return _state_arrays(built, optimizer, kernel_bound(dtype, 3))
 
 
-def training_step(task: Problem, optimizer: Optimizer) -> Run:
+def training_step(backend: Backend, dtype: FloatDtype, optimizer: Optimizer) -> list[NamedArray]:
     """One step of ``train_epoch``, in which engines fuse the operations of the checks above."""
-    depth = max(*SIZES, BATCH) * task.network.n_layers
-
-    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
-        built, data = engine(backend, task, optimizer, Objective(l2=0.01), dtype=dtype)
-        sums = built.train_epoch(
-            data, order(int(task.x.shape[0]))[:BATCH], np.array([optimizer.lr])
-        )
-        bound = kernel_bound(dtype, depth)
-        return [*_metric_arrays("the batch", sums, bound), *_state_arrays(built, optimizer, bound)]
-
-    return run
+    task = problem(SIZES, weighted=True)
+    built, data = engine(backend, task, optimizer, Objective(l2=0.01), dtype=dtype)
+    rows = order(int(task.x.shape[0]))[:BATCH]
+    sums = built.train_epoch(data, rows, np.array([optimizer.lr]))
+    bound = kernel_bound(dtype, max(*SIZES, BATCH) * task.network.n_layers)
+    return [*_metric_arrays("the batch", sums, bound), *_state_arrays(built, optimizer, bound)]
 
 
-def prediction(rows: int) -> Run:
+def prediction(backend: Backend, dtype: FloatDtype, rows: int) -> list[NamedArray]:
     """Predict with a whole network whose dropout must be off."""
-
-    def run(backend: Backend, dtype: FloatDtype) -> list[NamedArray]:
-        task = problem(SIZES, dropout=0.5, rows=rows)
-        built, _ = engine(backend, task, dtype=dtype)
-        bound = kernel_bound(dtype, max(SIZES) * task.network.n_layers)
-        return [NamedArray("outputs", built.forward(task.x), bound)]
-
-    return run
+    task = problem(SIZES, dropout=0.5, rows=rows)
+    built, _ = engine(backend, task, dtype=dtype)
+    bound = kernel_bound(dtype, max(SIZES) * task.network.n_layers)
+    return [NamedArray("outputs", built.forward(task.x), bound)]
 
 
 def _with_identity_weights(
     backend: Backend,
-    network: Network,
     dtype: FloatDtype,
+    network: Network,
     biases: tuple[FloatArray, ...] | None = None,
 ) -> Engine:
-    task = Problem(network, np.zeros((1, network.n_inputs)), np.zeros((1, network.n_outputs)))
-    built, _ = engine(backend, replace(task, y=_no_targets(network)), dtype=dtype)
+    task = problem(network.sizes, network.hidden, network.output, rows=1)
+    built, _ = engine(backend, task, dtype=dtype)
     ones = tuple(np.eye(fan_in, dtype=dtype) for fan_in, _ in network.layer_shapes)
     built.load(State(Parameters(ones, biases or zeros(network, dtype).biases), (), 0))
     return built
-
-
-def _no_targets(network: Network) -> IntArray | Float64Vector:
-    """Return zero targets for one row, for engines that only predict."""
-    return (
-        np.zeros(1, np.int64) if network.output == "softmax" else np.zeros((1, network.n_outputs))
-    )
 
 
 def _metric_arrays(name: str, sums: BatchMetrics, bound: float) -> list[NamedArray]:
@@ -274,23 +243,25 @@ def _metric_arrays(name: str, sums: BatchMetrics, bound: float) -> list[NamedArr
 
 
 def _parameter_arrays(
-    what: str, arrays: Iterable[FloatArray], bound: float, scales: Iterable[float | None]
+    what: str, arrays: Iterable[FloatArray], bound: float, scales: Sequence[float] = ()
 ) -> list[NamedArray]:
     """Name arrays W1, b1, W2, b2, … after their layers."""
     return [
         NamedArray(
-            f"{what} of the {('weights', 'biases')[i % 2]} of layer {i // 2 + 1}", a, bound, scale
+            f"{what} of the {('weights', 'biases')[i % 2]} of layer {i // 2 + 1}",
+            array,
+            bound,
+            scales[i] if scales else None,
         )
-        for i, (a, scale) in enumerate(zip(arrays, scales, strict=True))
+        for i, array in enumerate(arrays)
     ]
 
 
 def _state_arrays(built: Engine, optimizer: Optimizer, bound: float) -> list[NamedArray]:
     state = built.state()
-    none = [None] * (2 * built.network.n_layers)
-    named = _parameter_arrays("new values", state.parameters, bound, none)
+    named = _parameter_arrays("new values", state.parameters, bound)
     for name, slot in zip(optimizer.slots, state.slots, strict=True):
-        named += _parameter_arrays(name.replace("_", " "), slot, bound, none)
+        named += _parameter_arrays(name.replace("_", " "), slot, bound)
     return named
 
 

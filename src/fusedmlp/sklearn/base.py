@@ -1,14 +1,16 @@
 """What both estimators share: fitting, prediction, files.
 
 The estimators are subclasses of scikit-learn's. Its code validates parameters, inputs and labels,
-draws the starting weights and says what is wrong, so that these agree by construction, and
-``isinstance`` holds. Training and the forward pass are replaced.
+draws the starting weights, changes the learning rate and words the errors, so these agree by
+construction, and ``isinstance`` holds. Training and the forward pass are replaced.
 
-The price is private names of scikit-learn: ``_validate_input``, ``_init_coef``, ``_check_solver``,
-``_label_binarizer`` and ``_parameter_constraints`` are used, ``_fit`` and ``_forward_pass_fast``
-overridden. The dependency is therefore bounded to releases that the tests have passed with, 1.6 to
-1.9. ``_fit`` is replaced as a whole, not only its solvers, because release 1.6 passes no sample
-weights, and because scikit-learn's form allocates gradients that engines have of their own.
+The price is a dependence on private names: ``_validate_input``, ``_init_coef``, ``_check_solver``,
+``_label_binarizer``, ``_parameter_constraints`` and ``SGDOptimizer`` are used, ``_fit`` and
+``_forward_pass_fast`` are overridden. Their signatures are equal in releases 1.6 to 1.9, with
+which the tests pass; the dependency is bounded to these. ``_fit`` is overridden as a whole, and
+not its solvers, because it takes no sample weights in 1.6 and allocates gradients that engines
+have themselves. ``predict`` and ``predict_proba`` are overridden because scikit-learn's checks
+and label conversion take longer than the prediction of one row.
 
 Solvers are in solvers.py, the mathematics in the engines.
 """
@@ -29,8 +31,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fusedmlp.errors import FileFormatError, InvalidInputError
 from fusedmlp.model import MLP
 from fusedmlp.sklearn.callbacks import CallbackSupport
+from fusedmlp.sklearn.estimator import FitData
 from fusedmlp.sklearn.files import EstimatorFile, load_estimator, save_estimator
-from fusedmlp.sklearn.fitted import FitData
 from fusedmlp.sklearn.solvers import Solvers
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def checked_callbacks(callbacks: Sequence[object] | None) -> tuple[Callback, ...
         if not isinstance(callback, Callback):
             raise TypeError(
                 f"callbacks holds {callback!r}, which is not a fusedmlp.Callback; "
-                "scikit-learn's are given to set_callbacks()"
+                "pass scikit-learn's to set_callbacks()"
             )
     return tuple(callback for callback in callbacks or () if isinstance(callback, Callback))
 

@@ -112,7 +112,7 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
     def predict(self, X: Inputs) -> npt.NDArray[Any]:
         """Return labels: (N,), or (N, K) zeros and ones for several labels a row.
 
-        The zeros and ones are sparse where ``fit`` was given sparse ones.
+        They are sparse where the labels of ``fit`` were sparse.
         """
         outputs = self._forward_pass_fast(X)
         if self.out_activation_ == "softmax":
@@ -154,7 +154,7 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' is not supported by partial_fit, which does not see all "
-                "labels: give a weight for each, such as those of "
+                "labels: pass a weight for each, such as the result of "
                 "sklearn.utils.compute_class_weight('balanced', classes=classes, y=all_labels)"
             )
         if _check_partial_fit_first_call(self, classes):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedmlp.sklearn.fitted import EngineOptimizer, FittedMLP
+from fusedmlp.sklearn.estimator import EngineOptimizer, NetworkEstimator
 from fusedmlp.sklearn.parameters import STOCHASTIC_SOLVERS
 
 
-class Curves(FittedMLP):
+class Curves(NetworkEstimator):
     """Methods that keep the curves; a base class of the estimators."""
 
     def _start_curves(self) -> None:

@@ -34,7 +34,7 @@ NUMBERS: Final[dict[str, type]] = {
 have only some."""
 
 RENAMED: Final = {"_stalled": "_no_improvement_count"}
-"""Names in the file that are not those of the attributes."""
+"""Attributes whose names differ from those in the file."""
 
 SCORED: Final = ("best_validation_score_", "validation_scores_", "validation_loss_curve_")
 """Attributes that are None without early stopping; ``best_loss_`` is None with it."""
@@ -65,7 +65,7 @@ def parameter_to_json(name: str, value: object) -> Json:
     if isinstance(value, dict):
         pairs = [[parameter_to_json(name, part) for part in pair] for pair in value.items()]
         return {"mapping": pairs}
-    raise InvalidInputError(f"{name}={value!r} cannot be written to a file: give plain numbers")
+    raise InvalidInputError(f"{name}={value!r} cannot be written to a file: use plain numbers")
 
 
 def parameter_from_json(value: Json) -> object:
@@ -98,7 +98,7 @@ def _generator(document: Json) -> np.random.RandomState:
 
 
 def numbers_to_json(fitted: Mapping[str, Any]) -> Json:
-    """Return those attributes of :data:`NUMBERS` that an estimator has."""
+    """Return the attributes of :data:`NUMBERS` that an estimator has."""
     attributes = {name: RENAMED.get(name, name) for name in NUMBERS}
     return {name: fitted[each] for name, each in attributes.items() if each in fitted}
 

@@ -1,8 +1,8 @@
 """Fitted estimators as safetensors files: labels, curves and optimizer state, never pickle.
 
-The arrays are those of a model file and the optimizer's slots; all else is JSON, of which every
-part is checked before it is used. ``backend``, ``threads`` and ``callbacks`` are not stored. The
-container format is that of :mod:`fusedmlp.io.parameter_files`.
+The arrays are the parameters and the optimizer's slots. The header holds the rest as JSON, and
+every part of it is checked before it is used. ``backend``, ``threads`` and ``callbacks`` are not
+stored. The container format is that of :mod:`fusedmlp.io.parameter_files`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fusedmlp.io.parameter_files import (
     write_parameters,
 )
 from fusedmlp.network import Parameters
+from fusedmlp.sklearn.estimator import EngineOptimizer
 from fusedmlp.sklearn.file_labels import classes_from_json, labels_to_json
 from fusedmlp.sklearn.file_values import (
     Json,
@@ -35,7 +36,6 @@ from fusedmlp.sklearn.file_values import (
     parameter_from_json,
     parameter_to_json,
 )
-from fusedmlp.sklearn.fitted import EngineOptimizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,14 +59,14 @@ ESTIMATOR_FORMAT: Final = FileFormat("fusedmlp-estimator", 1, "estimator file", 
 
 @dataclass(frozen=True)
 class EstimatorFile:
-    """What a file holds.
+    """Contents of an estimator file.
 
     Parameters
     ----------
     kind
         ``MLPClassifier`` or ``MLPRegressor``.
     parameters
-        Those of the estimator, but for :data:`LEFT_OUT`.
+        Parameters of the estimator without :data:`LEFT_OUT`.
     network
         The fitted network.
     fitted
@@ -112,7 +112,7 @@ def save_estimator(path: Path, file: EstimatorFile) -> None:
 
 
 def load_estimator(path: Path, kind: str) -> EstimatorFile:
-    """Read a fitted estimator; whether its parameters make sense together is not checked here.
+    """Read a fitted estimator; its parameters are validated by its class, not here.
 
     Raises
     ------

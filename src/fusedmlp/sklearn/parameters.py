@@ -39,7 +39,7 @@ CONSTRAINTS: Final[dict[str, list[object]]] = {
 
 
 def set_parameters(estimator: object, arguments: Mapping[str, object]) -> None:
-    """Set every parameter of a constructor, unchanged, as scikit-learn's conventions ask.
+    """Set every parameter of a constructor unchanged, as scikit-learn's conventions require.
 
     Parameters
     ----------

@@ -15,11 +15,9 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
-from fusedmlp.backend import Backend, BatchMetrics, Data, Engine, State, Workload
-from fusedmlp.io.convert import SKLEARN_HIDDEN, SKLEARN_OUTPUTS
-from fusedmlp.network import Network, Objective, Parameters, zeros
-from fusedmlp.optimizers import SGD, Adam, Optimizer
-from fusedmlp.registry import create, select
+from fusedmlp.backend import BatchMetrics, Data, Engine, State
+from fusedmlp.network import Parameters, zeros
+from fusedmlp.optimizers import SGD
 from fusedmlp.sklearn.callbacks import (
     EpochTasks,
     FitTasks,
@@ -28,7 +26,7 @@ from fusedmlp.sklearn.callbacks import (
 )
 from fusedmlp.sklearn.curves import Curves
 from fusedmlp.sklearn.epochs import PenalisedEpochs, row_order
-from fusedmlp.sklearn.fitted import EngineOptimizer, FitData
+from fusedmlp.sklearn.estimator import EngineOptimizer, FitData
 from fusedmlp.sklearn.lbfgs import minimise
 from fusedmlp.sklearn.parameters import SKLEARN_RATES
 from fusedmlp.training.loop import LoopSettings, TrainingLoop, ValidationRows
@@ -99,45 +97,6 @@ class Solvers(Curves):
     @abstractmethod
     def _labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return validated targets as users write them."""
-
-    def _network(self) -> Network:
-        sizes = (self.n_features_in_, *(len(b) for b in self.intercepts_))
-        output = SKLEARN_OUTPUTS[self.out_activation_]
-        return Network(sizes, SKLEARN_HIDDEN[self.activation], output, self.dropout)
-
-    def _parameters(self) -> Parameters:
-        return Parameters(tuple(self.coefs_), tuple(self.intercepts_))
-
-    def _set_parameters(self, parameters: Parameters) -> None:
-        """Set the weights; read-only, because engines compute with copies of them."""
-        dtype = cast("FloatDtype", self.coefs_[0].dtype.name)
-        kept = parameters if parameters.dtype == dtype else parameters.copy(dtype)
-        for array in kept:
-            array.flags.writeable = False
-        self.coefs_, self.intercepts_ = list(kept.weights), list(kept.biases)
-
-    def _engine(self, optimizer: Optimizer, l2: float, batch_size: int, rows: int) -> Engine:
-        network = self._network()
-        if isinstance(self.backend, Backend):
-            backend = self.backend
-        else:
-            chosen = select(self.backend, Workload(network, batch_size, rows))
-            backend = create(chosen, threads=self.threads)
-        return backend.compile(
-            network,
-            optimizer,
-            Objective("mean", l2),
-            batch_size=batch_size,
-            dtype=cast("FloatDtype", self.coefs_[0].dtype.name),
-            seed=self._dropout_seed,
-        )
-
-    def _core_optimizer(self) -> Optimizer:
-        if self.solver == "adam":
-            rate = self.learning_rate_init
-            return Adam(rate, self.beta_1, self.beta_2, self.epsilon, eps_hat=True)
-        nesterov = self.nesterovs_momentum and self.momentum > 0
-        return SGD(self.learning_rate_init, self.momentum, nesterov)
 
     def _train_epochs(self, data: FitData, *, incremental: bool) -> None:
         """Train with ``sgd`` or ``adam``: ``max_iter`` epochs at most, or one of partial_fit."""

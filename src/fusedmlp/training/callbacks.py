@@ -25,7 +25,7 @@ class TrainingView(Protocol):
     engine
         The engine that trains; callbacks may read it and must not change it.
     history
-        Records of the finished epochs, those before a resume included.
+        Records of the finished epochs, including those before a resume.
     rows, steps_per_epoch
         Rows and steps of one epoch.
     """
@@ -37,7 +37,7 @@ class TrainingView(Protocol):
 
     @property
     def epochs(self) -> int:
-        """Epochs in all, those before a resume included."""
+        """Epochs in all, including those before a resume."""
 
     @property
     def validated(self) -> bool:

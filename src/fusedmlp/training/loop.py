@@ -1,8 +1,7 @@
-"""The loop over epochs, for the trainer and for the scikit-learn estimators.
+"""The loop over epochs: training, validation, history, stopping rule and callbacks.
 
-It trains, validates, records, applies a stopping rule and runs the callbacks. Where the row order
-and the learning rates come from, when training stops and which weights are kept is decided by the
-objects in :class:`LoopSettings`. How an epoch is cut into engine calls is in chunks.py.
+It does not draw row orders, compute learning rates, decide when to stop or keep weights: the
+functions in :class:`LoopSettings` do. chunks.py cuts an epoch into engine calls.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class ValidationRows:
 
 @dataclass(frozen=True, slots=True)
 class FinishedEpoch:
-    """What a stopping rule sees: the record, and the metrics that it was made from."""
+    """Argument of a stopping rule: the record of an epoch, and the metrics that it is made of."""
 
     record: EpochRecord
     training: BatchMetrics
@@ -68,7 +67,7 @@ class LoopSettings:
     Parameters
     ----------
     epochs
-        Epochs in all, those in the history included.
+        Epochs in all, including those before a resume.
     rows
         Rows of one epoch.
     order, rates, stopping
@@ -95,8 +94,8 @@ class LoopSettings:
 class TrainingLoop:
     """A training in progress; a :class:`fusedmlp.training.callbacks.TrainingView` for callbacks.
 
-    A context manager: leaving it runs every callback's ``on_train_end``, also those after one that
-    raises. What must precede them, such as keeping the weights, belongs inside the context.
+    A context manager: leaving it runs ``on_train_end`` of every callback, even if one raises. What
+    must precede these calls, such as keeping the weights, belongs inside the context.
 
     Parameters
     ----------
@@ -118,7 +117,7 @@ class TrainingLoop:
 
     @property
     def epochs(self) -> int:
-        """Epochs in all, those before a resume included."""
+        """Epochs in all, including those before a resume."""
         return self._settings.epochs
 
     @property
@@ -141,7 +140,7 @@ class TrainingLoop:
         Raises
         ------
         DivergedError
-            A loss became NaN or infinite, and the settings ask for the error.
+            A loss became NaN or infinite, and ``raise_if_diverged`` is set.
         KeyboardInterrupt
             Ctrl-C; ``history.stopped`` is ``interrupted``.
         """

@@ -49,21 +49,21 @@ class Trainer:
     optimizer, schedule
         Update formula, and learning rate of every step.
     epochs
-        Epochs in all, those before a resume included.
+        Epochs in all, including those before a resume.
     batch_size
         Rows per step; the last batch of an epoch may be smaller.
     objective
         Reduction over the batch and L2 penalty.
     shuffle
-        Draw a new order of the rows for every epoch.
+        Draw a new row order for every epoch.
     validation
-        Share in [0, 1) of the rows to hold out, drawn once from the seed; or pass
-        ``validation_data`` to :meth:`fit`.
+        Fraction in [0, 1) of the rows that are held out, drawn once from the seed. Alternatively
+        pass ``validation_data`` to :meth:`fit`.
     early_stopping
         None to train all epochs.
     class_weight
         ``balanced`` (N / (K·count of the class)) or a weight for each class number; multiplies
-        the sample weights. Classes that a mapping leaves out weigh 1.
+        the sample weights. Classes that are not in a mapping weigh 1.
     rows_per_epoch
         Rows that an epoch trains on; None for all. The workshop's recipe uses 256.
     callbacks
@@ -116,8 +116,8 @@ class Trainer:
         validation_data
             Rows and targets to validate on after each epoch.
         resume
-            A checkpoint of the same training; it goes on with the same bits, or, on another
-            backend, within the trajectory bound (in strict mode with the same bits too).
+            A checkpoint of the same training, which continues with the same bits. On another
+            backend it continues within the trajectory bound, in strict mode with the same bits.
 
         Raises
         ------

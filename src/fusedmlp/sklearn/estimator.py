@@ -1,14 +1,20 @@
-"""The attributes of an estimator that training reads and writes, with their types.
+"""An estimator's data, optimizer, network and engine, and the types of its attributes.
 
-The estimators and scikit-learn's base classes give them their values.
+The attributes are set elsewhere, some of them by scikit-learn's base classes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sklearn.base import BaseEstimator
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
+
+from fusedmlp.backend import Backend, Engine, Workload
+from fusedmlp.io.convert import SKLEARN_HIDDEN, SKLEARN_OUTPUTS
+from fusedmlp.network import Network, Objective, Parameters
+from fusedmlp.optimizers import SGD, Adam, Optimizer
+from fusedmlp.registry import create, select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from fusedmlp.backend import Backend
-    from fusedmlp.network import Parameters
     from fusedmlp.training.callbacks import Callback
     from fusedmlp.training.schedules import Schedule
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
@@ -80,8 +84,8 @@ class EngineOptimizer(SGDOptimizer):
         self.slots, self.step = slots, step
 
 
-class FittedMLP(BaseEstimator):
-    """Types of parameters and fitted attributes; a base class of the estimators."""
+class NetworkEstimator(BaseEstimator):
+    """The network of an estimator, and the types of its attributes; a base class of both."""
 
     hidden_layer_sizes: Sequence[int] | int
     activation: str
@@ -127,3 +131,42 @@ class FittedMLP(BaseEstimator):
     _no_improvement_count: int
     _dropout_seed: int = 0
     _optimizer: EngineOptimizer | None = None
+
+    def _network(self) -> Network:
+        sizes = (self.n_features_in_, *(len(b) for b in self.intercepts_))
+        output = SKLEARN_OUTPUTS[self.out_activation_]
+        return Network(sizes, SKLEARN_HIDDEN[self.activation], output, self.dropout)
+
+    def _parameters(self) -> Parameters:
+        return Parameters(tuple(self.coefs_), tuple(self.intercepts_))
+
+    def _set_parameters(self, parameters: Parameters) -> None:
+        """Set the weights; read-only, because engines compute with copies of them."""
+        dtype = cast("FloatDtype", self.coefs_[0].dtype.name)
+        kept = parameters if parameters.dtype == dtype else parameters.copy(dtype)
+        for array in kept:
+            array.flags.writeable = False
+        self.coefs_, self.intercepts_ = list(kept.weights), list(kept.biases)
+
+    def _engine(self, optimizer: Optimizer, l2: float, batch_size: int, rows: int) -> Engine:
+        network = self._network()
+        if isinstance(self.backend, Backend):
+            backend = self.backend
+        else:
+            chosen = select(self.backend, Workload(network, batch_size, rows))
+            backend = create(chosen, threads=self.threads)
+        return backend.compile(
+            network,
+            optimizer,
+            Objective("mean", l2),
+            batch_size=batch_size,
+            dtype=cast("FloatDtype", self.coefs_[0].dtype.name),
+            seed=self._dropout_seed,
+        )
+
+    def _core_optimizer(self) -> Optimizer:
+        if self.solver == "adam":
+            rate = self.learning_rate_init
+            return Adam(rate, self.beta_1, self.beta_2, self.epsilon, eps_hat=True)
+        nesterov = self.nesterovs_momentum and self.momentum > 0
+        return SGD(self.learning_rate_init, self.momentum, nesterov)
