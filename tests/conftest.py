@@ -40,9 +40,9 @@ def pytest_collection_modifyitems(items):
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu_items:
         return
-    found = availability()["cupy"]
-    if found.state != "usable":
-        skip = pytest.mark.skip(reason=f"no GPU: cupy is {found.state}: {found.detail[:120]}")
+    cupy = availability()["cupy"]
+    if cupy.state != "usable":
+        skip = pytest.mark.skip(reason=f"no GPU: cupy is {cupy.state}: {cupy.detail[:120]}")
         for item in gpu_items:
             item.add_marker(skip)
 

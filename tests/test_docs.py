@@ -40,8 +40,8 @@ def test_the_example_of_the_formulas_page_runs():
     expression, _, comment = last.partition("  # ")
     names = {}
     exec("\n".join(setup), names)
-    found = eval(expression, names)
-    assert repr(found) == comment.split(":")[0]
+    result = eval(expression, names)
+    assert repr(result) == comment.split(":")[0]
 
 
 def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):

@@ -71,12 +71,12 @@ def test_evaluate_returns_weighted_means_over_rows():
     proba = mlp.predict_proba(x)
     losses = -np.log(proba[np.arange(900), y])
     right = proba.argmax(axis=1) == y
-    found = mlp.evaluate(x, y)
-    assert found.loss == pytest.approx(losses.mean(), rel=1e-12)
-    assert found.accuracy == right.mean()
-    found = mlp.evaluate(x, y, w)
-    assert found.loss == pytest.approx((losses * w).sum() / w.sum(), rel=1e-12)
-    assert found.accuracy == pytest.approx((right * w).sum() / w.sum())
+    metrics = mlp.evaluate(x, y)
+    assert metrics.loss == pytest.approx(losses.mean(), rel=1e-12)
+    assert metrics.accuracy == right.mean()
+    metrics = mlp.evaluate(x, y, w)
+    assert metrics.loss == pytest.approx((losses * w).sum() / w.sum(), rel=1e-12)
+    assert metrics.accuracy == pytest.approx((right * w).sum() / w.sum())
     assert MLP([4, 1], output="identity", backend="numpy").evaluate(x, y).accuracy is None
 
 
@@ -102,9 +102,9 @@ def test_losses_of_sigmoid_and_identity_outputs():
     mlp = MLP([4, 3], output="sigmoid", backend="numpy", dtype="float64")
     p = mlp.predict_proba(x)
     expected = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).sum(axis=1).mean()
-    found = mlp.evaluate(x, labels)
-    assert found.loss == pytest.approx(expected, rel=1e-12)
-    assert found.accuracy == ((p > 0.5) == labels).all(axis=1).mean()
+    metrics = mlp.evaluate(x, labels)
+    assert metrics.loss == pytest.approx(expected, rel=1e-12)
+    assert metrics.accuracy == ((p > 0.5) == labels).all(axis=1).mean()
     mlp = MLP([4, 3], output="identity", backend="numpy", dtype="float64")
     targets = rng.normal(size=(50, 3))
     expected = 0.5 * ((mlp.predict(x) - targets) ** 2).sum(axis=1).mean()
@@ -184,17 +184,17 @@ def test_one_model_can_predict_in_several_threads():
     mlp = MLP((40, 300, 5), backend="numba")
     inputs = [rng.normal(size=(500, 40)).astype(np.float32) for _ in range(4)]
     expected = [mlp.forward(x) for x in inputs]
-    found: list[list[np.ndarray]] = [[] for _ in inputs]
+    outputs: list[list[np.ndarray]] = [[] for _ in inputs]
 
     def predict(n):
         for _ in range(10):
-            found[n].append(mlp.forward(inputs[n]))
+            outputs[n].append(mlp.forward(inputs[n]))
 
     threads = [threading.Thread(target=predict, args=(n,)) for n in range(len(inputs))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for results, reference in zip(found, expected, strict=True):
+    for results, reference in zip(outputs, expected, strict=True):
         assert len(results) == 10
         assert all(np.array_equal(result, reference) for result in results)

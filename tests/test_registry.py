@@ -135,10 +135,10 @@ def test_another_package_can_add_a_backend():
 
 @pytest.mark.usefixtures("plugin")
 def test_a_broken_plugin_does_not_affect_other_backends():
-    found = registry.availability()
-    assert found["not-a-backend"].state == found["not-importable"].state == "broken"
-    assert "not a fusedmlp.backend.Backend" in found["not-a-backend"].detail
-    assert "no_such_module" in found["not-importable"].detail
-    assert found["numpy"].state == "usable"
+    probed = registry.availability()
+    assert probed["not-a-backend"].state == probed["not-importable"].state == "broken"
+    assert "not a fusedmlp.backend.Backend" in probed["not-a-backend"].detail
+    assert "no_such_module" in probed["not-importable"].detail
+    assert probed["numpy"].state == "usable"
     with pytest.raises(BackendUnavailableError, match="does not import: No module named"):
         registry.backend_class("not-importable")

@@ -135,8 +135,8 @@ class Adam:
         if not self.eps_hat:
             return np.full(n_steps, self.eps)
         corrections = self.bias_corrections(first_step, n_steps)[:, 1]
-        found: Float64Vector = self.eps / np.sqrt(corrections)
-        return found
+        epsilons: Float64Vector = self.eps / np.sqrt(corrections)
+        return epsilons
 
 
 @dataclass(frozen=True, slots=True)

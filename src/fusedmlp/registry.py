@@ -118,13 +118,13 @@ def backend_class(name: str) -> type[Backend]:
 
 def availability() -> dict[str, Availability]:
     """Probe all registered backends; see :meth:`fusedmlp.backend.Backend.probe`."""
-    found = {}
+    states = {}
     for name in known_backends():
         try:
-            found[name] = backend_class(name).probe()
+            states[name] = backend_class(name).probe()
         except BackendUnavailableError as error:
-            found[name] = Availability("broken", str(error), f"reinstall the package of {name!r}")
-    return found
+            states[name] = Availability("broken", str(error), f"reinstall the package of {name!r}")
+    return states
 
 
 def select(
@@ -198,16 +198,16 @@ def create(selection: Selection, *, threads: int | None = None, strict: bool = F
     InvalidInputError
         ``strict`` is set, and the backend has no strict mode.
     """
-    found = backend_class(selection.name)
+    backend = backend_class(selection.name)
     options = dict.fromkeys(selection.options, True)
     if not strict:
-        return found(device=selection.device, threads=threads, **options)
-    if not found.has_strict:
+        return backend(device=selection.device, threads=threads, **options)
+    if not backend.has_strict:
         raise InvalidInputError(
             f"strict mode was requested, but backend {selection.name!r} has none: use one of "
             f"{', '.join(strict_backends())}, or leave strict out"
         )
-    return found(device=selection.device, threads=threads, strict=True, **options)
+    return backend(device=selection.device, threads=threads, strict=True, **options)
 
 
 def strict_backends() -> tuple[str, ...]:
@@ -222,28 +222,28 @@ def strict_backends() -> tuple[str, ...]:
     return tuple(names)
 
 
-def unavailable(name: str, found: Availability) -> BackendUnavailableError:
+def unavailable(name: str, probed: Availability) -> BackendUnavailableError:
     """Return the error for a backend that its probe found unusable."""
     kinds = {"missing": MissingDependencyError, "no-device": NoUsableDeviceError}
-    remedy = f". Remedy: {found.remedy}" if found.remedy else ""
-    return kinds.get(found.state, BackendUnavailableError)(
-        f"backend {name!r} is {found.state}: {found.detail}{remedy}"
+    remedy = f". Remedy: {probed.remedy}" if probed.remedy else ""
+    return kinds.get(probed.state, BackendUnavailableError)(
+        f"backend {name!r} is {probed.state}: {probed.detail}{remedy}"
     )
 
 
 def _select_auto(workload: Workload, *, strict: bool) -> Selection:
     usable = {
         name: backend_class(name)
-        for name, found in availability().items()
-        if found.state == "usable"
+        for name, probed in availability().items()
+        if probed.state == "usable"
     }
     preferences = {
-        name: found.preference(workload)
-        for name, found in usable.items()
-        if not strict or found.has_strict
+        name: backend.preference(workload)
+        for name, backend in usable.items()
+        if not strict or backend.has_strict
     }
     if not preferences:
-        what = "no backend with strict mode" if strict else "no backend"
-        raise BackendUnavailableError(f"{what} is usable here: run 'fusedmlp backends'")
+        kind = "backend with strict mode" if strict else "backend"
+        raise BackendUnavailableError(f"no {kind} is usable here: run 'fusedmlp backends'")
     best = max(preferences, key=lambda name: preferences[name].score)
     return Selection(best, None, AUTO, preferences[best].reason)

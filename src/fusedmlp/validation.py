@@ -93,7 +93,7 @@ def validate_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
         array = array.astype(dtype)
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
-    _check_finite("x", array)
+    check_finite("x", array)
     return cast("DenseInputs", array)
 
 
@@ -199,7 +199,7 @@ def _validate_sparse(
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()
-    _check_finite("x.data", csr.data.reshape(1, -1))
+    check_finite("x.data", csr.data.reshape(1, -1))
     return csr
 
 
@@ -229,7 +229,14 @@ def check_input_shape(shape: tuple[int, ...], network: Network) -> None:
         )
 
 
-def _check_finite(name: str, array: npt.NDArray[Any]) -> None:
+def check_finite(name: str, array: npt.NDArray[Any]) -> None:
+    """Refuse NaN and infinity in an array (N, C), which is scanned in pieces of bounded size.
+
+    Raises
+    ------
+    InvalidInputError
+        If a value is not finite; the message has the row and column, from zero.
+    """
     if array.dtype.kind != "f" or array.size == 0:
         return
     # A sum of squares is twice as fast as isfinite. NaN and infinity make it non-finite; so does

@@ -30,7 +30,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 backend unavailable, \
 
 
 class _Commands(TyperGroup):
-    """Subcommands whose errors become one message and an exit code."""
+    """Subcommands; an error becomes one message and an exit code."""
 
     # The supertype's Context is Typer's private copy of Click's, which has no public name.
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Typer commands from functions whose parameters are dataclasses of options.
+"""Derive Typer commands from functions that take dataclasses of options.
 
 See options.py for the declarations.
 """
@@ -135,11 +135,11 @@ def _parameter(name: str, declared: OptionField) -> Parameter:
 
 
 def _shown_default(declared: OptionField) -> str | bool:
-    """Return the text of the default in the help; True for the default as it is."""
+    """Return the text of the default in the help; or whether to show it as it is."""
     note = declared.option.note
     if note and declared.default is not None:
         return f"{as_typed(declared.default)}; {note}"
-    return note or True
+    return note or declared.default is not None
 
 
 def _with_option(message: str, context: typer.Context) -> str:

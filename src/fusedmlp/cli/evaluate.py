@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PARTS = ("test", "train")
 
 WIDEST_MATRIX = 12
-"""Confusion matrices of more classes than this are for --json only."""
+"""Classes of the largest confusion matrix that is printed; --json has all."""
 
 
 def evaluate(
@@ -52,8 +52,8 @@ def evaluate(
     trained_on, seed = _training_data(saved.path, dataset)
     seed = run.apply(RunOptions(seed=seed)).seed
     loaded = data.apply(trained_on).load(seed, console.note)
-    x, y = labelled_rows(loaded, part)
-    check_fits(saved, loaded)
+    x, y = _labelled_rows(loaded, part)
+    _check_fits(saved, loaded)
     metrics = saved.mlp.evaluate(x, y)
     document = {
         "model": str(saved.path),
@@ -64,7 +64,7 @@ def evaluate(
         "loss": metrics.loss,
         "accuracy": metrics.accuracy,
         "error_rate": None if metrics.accuracy is None else 1.0 - metrics.accuracy,
-        **details(saved, y, saved.mlp.predict(x)),
+        **_details(saved, y, saved.mlp.predict(x)),
     }
     if json_:
         console.print_json(document)
@@ -76,8 +76,7 @@ def evaluate(
 def _training_data(model: "Path", dataset: str | None) -> tuple[DataOptions, int]:
     """Return the data to measure on, and the seed of their split.
 
-    They are those of the training whose settings lie beside the model; of another data set only
-    the seed is.
+    The settings beside the model name them; for another data set they give the seed alone.
     """
     if (model.parent / SETTINGS_NAME).exists():
         settings = Settings.load(model.parent)
@@ -91,7 +90,7 @@ def _training_data(model: "Path", dataset: str | None) -> tuple[DataOptions, int
     return DataOptions(dataset), 0
 
 
-def labelled_rows(
+def _labelled_rows(
     data: "Dataset", part: str
 ) -> "tuple[npt.NDArray[np.uint8 | np.float32 | np.float64], npt.NDArray[np.generic]]":
     """Return one part's inputs and targets."""
@@ -102,7 +101,7 @@ def labelled_rows(
     return data.x_test, data.y_test
 
 
-def check_fits(model: SavedModel, data: "Dataset") -> None:
+def _check_fits(model: SavedModel, data: "Dataset") -> None:
     """Raise :class:`InvalidInputError` unless the model fits the data set."""
     network = model.mlp.network
     expected = (data.n_inputs, OUTPUT_OF_TASK[data.task], data.n_outputs)
@@ -113,7 +112,7 @@ def check_fits(model: SavedModel, data: "Dataset") -> None:
         )
 
 
-def details(
+def _details(
     model: SavedModel, y: "npt.NDArray[np.generic]", predicted: "npt.NDArray[np.generic]"
 ) -> dict[str, object]:
     """Measure each class, with the confusion matrix, or each label where there are several."""

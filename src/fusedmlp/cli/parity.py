@@ -48,7 +48,7 @@ def parity(
     if html is not None:
         check_report_installed()
         check_target(html)
-    certificate = certify(selections, data.load(seed, console.note), seed=seed, say=console.note)
+    certificate = certify(selections, data.load(seed, console.note), seed=seed, report=console.note)
     facts = environment(["fusedmlp", *sys.argv[1:]])
     if html is not None:
         from fusedmlp.parity.page import page
@@ -83,9 +83,9 @@ def _show(certificate: "Certificate") -> None:
 
 def _show_operations(certificate: "Certificate") -> None:
     """Print a table for each pair of backends: a row for each operation."""
-    from fusedmlp.parity.page import share, worst_parts
+    from fusedmlp.parity.comparison import worst_by_operation
 
-    worst = worst_parts(certificate.comparisons)
+    worst = worst_by_operation(certificate.comparisons)
     for pair in dict.fromkeys((each.backend, each.reference) for each in worst):
         of_pair = [each for each in worst if (each.backend, each.reference) == pair]
         table = console.table()
@@ -98,7 +98,7 @@ def _show_operations(certificate: "Certificate") -> None:
             comparisons = [each for each in of_pair if each.operation == operation]
             cells = [operation]
             for each in comparisons:
-                cells += [f"{each.mean_ulp:.2g}", f"{100 * share(each):.1f} %"]
+                cells += [f"{each.mean_ulp:.2g}", f"{100 * each.share_of_bound:.1f} %"]
             is_met = all(each.is_met for each in comparisons)
             table.add_row(*cells, console.verdict(is_met=is_met, missed="breached"))
         console.show("")
@@ -119,7 +119,7 @@ def _show_trainings(certificate: "Certificate") -> None:
         lines.append(("gradients", f"{name}: {text}"))
     for each in certificate.trajectories:
         growth = "" if each.growth is None else f", growing like step^{each.growth:.2f}"
-        text = f"{each.course}, {each.dtype}: {each.backend} and {each.reference} "
+        text = f"{each.training}, {each.dtype}: {each.backend} and {each.reference} "
         if each.first_differing_step is None:
             text += "never differ"
         else:

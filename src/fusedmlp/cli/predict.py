@@ -31,7 +31,7 @@ def predict(
         typer.Argument(
             metavar="INPUT",
             help="Rows: a .csv, .npy, .npz (x_test, x or x_train) or IDX file, or a data set's "
-            "name, whose test part is taken.",
+            "name for its test part.",
             show_default=False,
         ),
     ],

@@ -4,7 +4,7 @@ The recipes, the figures and their bounds are in workshop.py.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,17 +36,12 @@ class FigureResult:
 
     def document(self) -> dict[str, object]:
         """Return plain data for JSON."""
-        figure = self.figure
         return {
-            "name": figure.name,
-            "workshop": figure.workshop,
+            **asdict(self.figure),
             "faithful": self.faithful,
-            "accepted": list(figure.accepted),
-            "why": figure.why,
             "repaired": self.repaired,
-            "must_reach": figure.must_reach,
-            "reproduced": figure.is_reproduced(self.faithful),
-            "surpassed": figure.is_surpassed(self.repaired),
+            "reproduced": self.figure.is_reproduced(self.faithful),
+            "surpassed": self.figure.is_surpassed(self.repaired),
         }
 
 

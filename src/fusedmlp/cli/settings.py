@@ -107,8 +107,8 @@ class RunOptions:
     backend: Annotated[
         str | None,
         Option(
-            "numpy, numba, cupy, cupy:1 (device 1), cupy+tf32 or auto; 'fusedmlp backends' lists "
-            "those that work.",
+            "numpy, numba, cupy, cupy:1 (device 1), cupy+tf32 or auto; 'fusedmlp backends' says "
+            "which work.",
             "NAME",
             RUNNING,
             variable=ENVIRONMENT_VARIABLE,

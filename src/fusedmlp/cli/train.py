@@ -68,28 +68,28 @@ def train(
     """
     from fusedmlp.cli.training import Training
 
-    asked = folders.apply(FolderOptions())
-    if asked.resume is None:
+    given = folders.apply(FolderOptions())
+    if given.resume is None:
         settings = Settings(
             data=data.apply(DataOptions()),
             run=run.apply(RunOptions()),
             recipe=DEFAULT_RECIPE.changed(recipe.values),
         )
         settings.recipe.check()
-        folder = OutputFolder.new(asked.output, settings.data.dataset)
+        folder = OutputFolder.new(given.output, settings.data.dataset)
         training = Training(settings, folder, recipe.values)
     else:
         if "output" in folders.typed:
             raise InvalidInputError(
-                f"--output {asked.output} does not go with --resume {asked.resume}, which "
+                f"--output {given.output} does not go with --resume {given.resume}, which "
                 "continues in its own folder: leave --output out"
             )
-        folder = OutputFolder.existing(asked.resume)
+        folder = OutputFolder.existing(given.resume)
         stored = Settings.load(folder.path)
         settings = Settings(
-            data=_resumed(stored.data, data, asked.resume),
-            run=_resumed(stored.run, run, asked.resume),
-            recipe=_resumed(stored.recipe, recipe, asked.resume),
+            data=_resumed(stored.data, data, given.resume),
+            run=_resumed(stored.run, run, given.resume),
+            recipe=_resumed(stored.recipe, recipe, given.resume),
         )
         settings.recipe.check()
         folder.prepare_to_resume()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fusedmlp.training.callbacks import TrainingView
 
 _SHAPED_BY_EPOCHS = ("cosine", "one-cycle")
-"""Schedules whose course depends on the number of epochs."""
+"""Schedules that depend on the number of epochs."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ class SettingsWriter(Callback):
 
 @dataclass
 class Training:
-    """A training whose settings are known and whose folder exists.
+    """A training with complete settings and an existing folder.
 
     Parameters
     ----------
     recipe_overrides
         Of a new training: values that the user gave to the recipe; the data decide the others.
-        None on a resume, whose recipe is final.
+        None on a resume, where the recipe is final.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""The two trainings of the workshop: its figures, the bounds for ours, and the runs.
+"""The two trainings of the workshop: its figures, the bounds for a repetition, and the runs.
 
 Every figure has two bounds. ``accepted`` is the band for the faithful recipe: the spread over many
 seeds, widened a little, because the workshop's own random numbers are unknown. ``must_reach`` is

@@ -91,7 +91,7 @@ ERFC_TERMS_64: Final = (
 
 
 def evaluation_rows(batch_size: int) -> int:
-    """Rows of each batch but the last that ``forward`` and ``evaluate`` take at a time."""
+    """Return the number of rows that ``forward`` and ``evaluate`` compute at a time."""
     return max(batch_size, LEAST_EVALUATION_ROWS)
 
 
@@ -251,7 +251,7 @@ def from_bits(n: npt.NDArray[np.signedinteger], like: np.floating) -> FloatArray
 
 
 def power_of_two(n: npt.NDArray[np.signedinteger], c: Constants) -> FloatArray:
-    """2ⁿ, for n where this is a normal number."""
+    """2ⁿ, for n such that it is a normal number."""
     return from_bits((n + c.bias) << c.mantissa_bits, c.one)
 
 

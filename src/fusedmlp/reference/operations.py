@@ -188,10 +188,10 @@ class StrictOperations(Operations):
         self, function: Function, x: FloatArray, out: FloatArray | None = None
     ) -> FloatArray:
         """Apply a function of :mod:`fusedmlp.reference.arithmetic` elementwise."""
-        found = function(x, arithmetic.constants_of(x))
+        result = function(x, arithmetic.constants_of(x))
         if out is None:
-            return found
-        out[...] = found
+            return result
+        out[...] = result
         return out
 
     def _sum(self, x: FloatArray) -> FloatArray:

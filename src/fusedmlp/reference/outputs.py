@@ -48,7 +48,7 @@ def softmax_cross_entropy(
     Returns
     -------
     loss, correct
-        Σ wᵢ·lossᵢ and Σ wᵢ over the rows whose largest logit (the first, on a tie) is y's.
+        Σ wᵢ·lossᵢ and Σ wᵢ over the rows whose largest logit (the first of equal ones) is y.
     """
     z += b
     each = np.arange(len(z))
