@@ -17,6 +17,7 @@ Solvers are in solvers.py, the mathematics in the engines.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from itertools import pairwise
 from operator import is_not
 from pathlib import Path
@@ -53,13 +54,13 @@ class EngineMLP(CallbackSupport, Solvers):
 
     _kind: ClassVar[str]
 
+    @abstractmethod
     def _output_activation(self) -> str:
         """Return ``out_activation_``, after the targets have been validated."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _engine_targets(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return validated targets as an engine takes them: (N,) class numbers or (N, K)."""
-        raise NotImplementedError
 
     def _row_weights(
         self, X: Inputs, y: npt.NDArray[Any], sample_weight: npt.ArrayLike | None
