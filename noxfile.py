@@ -14,6 +14,8 @@ import nox
 nox.needs_version = ">=2024.10"
 nox.options.sessions = ["lint", "typecheck", "tests", "docs"]
 nox.options.error_on_missing_interpreters = False
+nox.options.default_venv_backend = "uv|virtualenv"
+"""uv, where it is installed, installs in a fifth of pip's time."""
 
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
