@@ -27,7 +27,7 @@ from fusedmlp.registry import Selection, backend_class, create, select, strict_b
 from fusedmlp.tolerance import check_close, trajectory_bound
 from fusedmlp.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fusedmlp_numba import strict_kernels
-from fusedmlp_numba.caching import OPTIONS
+from fusedmlp_numba.compiler.jit import OPTIONS
 from fusedmlp_numpy import strict as numpy_strict
 from problems import OPTIMIZERS, engine, flat, order, problem
 

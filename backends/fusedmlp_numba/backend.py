@@ -78,7 +78,7 @@ class NumbaBackend(Backend):
 
     def device(self) -> Device:
         """See :meth:`fusedmlp.backend.Backend.device`."""
-        from fusedmlp_numba.host import VECTOR_BYTES, cpu_name
+        from fusedmlp_numba.compiler.host import VECTOR_BYTES, cpu_name
 
         facts: dict[str, str | int | float | bool | None] = {
             "numba": _version("numba"),

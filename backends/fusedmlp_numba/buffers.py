@@ -9,31 +9,38 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from fusedmlp_numba.constants import (
+    A_BLOCK,
+    BITMASK_ROWS,
+    IN_PLACE_ROWS,
+    SEGMENT_BOUNDS,
+    is_narrow,
+    scratch_size,
+)
 from fusedmlp_numba.layout import (
     ALIGNMENT,
-    LAYER,
-    PLANS,
-    Layer,
-    Plan,
+    ENGINE_CONTEXTS,
+    LAYER_DESCRIPTOR,
+    EngineContext,
+    LayerDescriptor,
     address,
     aligned,
+    layout_of,
     parameter_count,
     row_stride,
-    shape_of,
 )
-from fusedmlp_numba.sizes import BLOCK, BOUNDS, IN_PLACE_ROWS, MASK_ROWS, is_narrow, scratch_size
 
 if TYPE_CHECKING:
     from fusedmlp.network import Network
     from fusedmlp.types import FloatArray, FloatDtype, IntArray
-    from fusedmlp_numba.sources import Source
+    from fusedmlp_numba.data import DataDescriptor
 
 
-COPYING_THREADS: Final = 4
+PRIVATE_ENTRY_THREADS: Final = 4
 """Up to so many workers, each gathers all entries of a batch for itself: that takes as long for any
 number of them, and the rest of a step gets shorter."""
 
-COPIED_ENTRIES: Final = 2**23
+MAX_PRIVATE_ENTRIES: Final = 2**23
 """Most entries in all copies together: 64 MiB in float32."""
 
 
@@ -71,7 +78,7 @@ class Buffers:
         self._dtype = dtype
         self._rows = rows
         self._rules = rules
-        self.shape = shape_of(network, dtype)
+        self.shape = layout_of(network, dtype)
         sizes, widths = self.shape.sizes, self.shape.widths
         itemsize = np.dtype(dtype).itemsize
         self._strides = [row_stride(int(width), itemsize) for width in (sizes[0], *widths[1:])]
@@ -91,7 +98,7 @@ class Buffers:
         ]
         # One for all layers: by the time that it is needed again, it is still in a cache.
         self._transposed = self._floats(int(max(sizes[2:] * widths[1:-1], default=0)))
-        self._left = self._floats(BLOCK * threads + ALIGNMENT)
+        self._left = self._floats(A_BLOCK * threads + ALIGNMENT)
         self._most_panels = int(widths[1:].max()) // self.shape.columns
         self._right = self._floats(rows * (self._most_panels + threads) * self.shape.columns)
         self._scratch_size = scratch_size(int(widths[-1]), itemsize)
@@ -100,7 +107,7 @@ class Buffers:
         # Whole cache lines for each worker, so that no line is written by two.
         self._mask_room = row_stride(int(sizes[0]), 8)
         self._masks = aligned(threads * self._mask_room, np.int64)
-        self._mask_places = aligned(threads * 2 * MASK_ROWS, np.int64)
+        self._mask_places = aligned(threads * 2 * BITMASK_ROWS, np.int64)
         self._threads = threads
         self._units, self._parameters = int(sizes.sum()), network.n_parameters
         self._narrow = self._floats(0)
@@ -108,12 +115,12 @@ class Buffers:
             self._narrow = self._floats((self._units + 1 + self._parameters) * self.shape.columns)
         self._x = self._floats(0)
         self._reserve_entries(0)
-        self._layers = np.zeros(len(network.layer_shapes), LAYER)
-        self._plan = np.zeros(1, PLANS[dtype])
+        self._layers = np.zeros(len(network.layer_shapes), LAYER_DESCRIPTOR)
+        self._plan = np.zeros(1, ENGINE_CONTEXTS[dtype])
         self.plan_address = address(self._plan)
         self._describe()
 
-    def reserve(self, source: Source) -> None:
+    def reserve(self, source: DataDescriptor) -> None:
         """Let the room for inputs grow to a batch of this data's rows."""
         if source.sparse:
             if self._room >= self._rows * source.capacity:
@@ -128,11 +135,11 @@ class Buffers:
 
     def _reserve_entries(self, room: int) -> None:
         self._room = room
-        self._copies = self._threads if self._threads <= COPYING_THREADS else 1
-        if 2 * self._copies * room > COPIED_ENTRIES:
+        self._copies = self._threads if self._threads <= PRIVATE_ENTRY_THREADS else 1
+        if 2 * self._copies * room > MAX_PRIVATE_ENTRIES:
             self._copies = 1
         places = 2 * self._copies
-        self._entry_bounds = np.zeros(places * BOUNDS * self._rows, np.int64)
+        self._entry_bounds = np.zeros(places * SEGMENT_BOUNDS * self._rows, np.int64)
         self._entry_index = np.zeros(places * room, np.uint32)
         self._entry_value = self._floats(places * room)
 
@@ -142,7 +149,7 @@ class Buffers:
         below = [self._x, *self._a]
         above = [*self._a, self._delta[-1]]
         layers = [
-            Layer(
+            LayerDescriptor(
                 D=int(shape.sizes[n]),
                 H=int(shape.sizes[n + 1]),
                 panels=int(shape.widths[n + 1]) // shape.columns,
@@ -160,7 +167,7 @@ class Buffers:
         ]
         self._layers[:] = layers
         slots = [*map(address, self.slots), 0, 0]
-        plan = Plan(
+        context = EngineContext(
             unit=1.0,
             depth=len(layers),
             layers=address(self._layers),
@@ -193,7 +200,7 @@ class Buffers:
             sync=address(self.sync),
             **self._rules,
         )
-        self._plan[0] = plan
+        self._plan[0] = context
 
     def _floats(self, n: int) -> FloatArray:
         return cast("FloatArray", aligned(n, self._dtype))

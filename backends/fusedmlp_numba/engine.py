@@ -27,10 +27,8 @@ from fusedmlp.validation import (
     prepare_state,
 )
 from fusedmlp_numba.buffers import Buffers
-from fusedmlp_numba.fewrows import FewCall, FewRows
-from fusedmlp_numba.layout import CALL, PLANS, Call, address, as_record, pack, unpack
-from fusedmlp_numba.native import Code, Native
-from fusedmlp_numba.sizes import (
+from fusedmlp_numba.compiler.object_cache import CachedFunction, ObjectCode
+from fusedmlp_numba.constants import (
     APPLY_ARGUMENTS,
     EVALUATE,
     FORWARD,
@@ -42,14 +40,24 @@ from fusedmlp_numba.sizes import (
     TRAIN,
     is_narrow,
 )
-from fusedmlp_numba.sources import (
-    FINDING_AGAIN,
-    Description,
+from fusedmlp_numba.data import (
+    SEARCH_COST_FORWARD,
+    DescriptorRecord,
     NumbaData,
-    describe,
+    describe_data,
     skips_zeros,
     stage,
 )
+from fusedmlp_numba.layout import (
+    ENGINE_CONTEXTS,
+    KERNEL_ARGUMENTS,
+    KernelArguments,
+    address,
+    as_record,
+    pack,
+    unpack,
+)
+from fusedmlp_numba.network.small_batch import PreparedCall, SmallBatchPredictor
 from fusedmlp_numba.workers import run_workers
 
 if TYPE_CHECKING:
@@ -67,10 +75,10 @@ if TYPE_CHECKING:
         Inputs,
         IntArray,
     )
-    from fusedmlp_numba.fewrows import Place
-    from fusedmlp_numba.sources import Source
+    from fusedmlp_numba.data import DataDescriptor
+    from fusedmlp_numba.network.small_batch import PredictionBuffer
 
-MOST_PARTS: Final = 16
+MAX_INFERENCE_PARTS: Final = 16
 """How many times FORWARD_ROWS forward and evaluate take at most at a time, one for each worker:
 every layer has room for all of them."""
 
@@ -94,35 +102,35 @@ UNTRAINED: Final[Schedule] = np.zeros(1), np.ones((1, 3))
 """The schedule of calls that do not update."""
 
 
-def _run_code(dtype: FloatDtype) -> Code:
-    from fusedmlp_numba import steps  # with Numba, a second
+def _run_code(dtype: FloatDtype) -> ObjectCode:
+    from fusedmlp_numba.network import steps  # imports Numba, which takes a second
 
     return steps.run(dtype)
 
 
-def _narrow_code(dtype: FloatDtype) -> Code:
-    from fusedmlp_numba import steps
+def _narrow_code(dtype: FloatDtype) -> ObjectCode:
+    from fusedmlp_numba.network import steps
 
     return steps.run_narrow(dtype)
 
 
-def _apply_code(dtype: FloatDtype) -> Code:
-    from fusedmlp_numba import steps
+def _apply_code(dtype: FloatDtype) -> ObjectCode:
+    from fusedmlp_numba.network import steps
 
     return steps.apply(dtype)
 
 
 RUN: Final = {
-    dtype: Native(f"run_{dtype}", RUN_ARGUMENTS, functools.partial(_run_code, dtype))
-    for dtype in PLANS
+    dtype: CachedFunction(f"run_{dtype}", RUN_ARGUMENTS, functools.partial(_run_code, dtype))
+    for dtype in ENGINE_CONTEXTS
 }
 NARROW: Final = {
-    dtype: Native(f"narrow_{dtype}", RUN_ARGUMENTS, functools.partial(_narrow_code, dtype))
-    for dtype in PLANS
+    dtype: CachedFunction(f"narrow_{dtype}", RUN_ARGUMENTS, functools.partial(_narrow_code, dtype))
+    for dtype in ENGINE_CONTEXTS
 }
 APPLY: Final = {
-    dtype: Native(f"apply_{dtype}", APPLY_ARGUMENTS, functools.partial(_apply_code, dtype))
-    for dtype in PLANS
+    dtype: CachedFunction(f"apply_{dtype}", APPLY_ARGUMENTS, functools.partial(_apply_code, dtype))
+    for dtype in ENGINE_CONTEXTS
 }
 """The functions of steps.py for each floating type; the last two are compiled when first needed."""
 
@@ -149,7 +157,7 @@ class NumbaEngine(Engine):
         self.seed = seed
         self._threads = threads
 
-        self._parts = min(threads, MOST_PARTS)
+        self._parts = min(threads, MAX_INFERENCE_PARTS)
         room = max(batch_size, FORWARD_ROWS * self._parts)
         rules = _rules(network, optimizer, objective, seed)
         slots = len(optimizer.slots)
@@ -163,8 +171,8 @@ class NumbaEngine(Engine):
             EVALUATE: forward,
             FORWARD: forward,
         }
-        self._inputs, self._row_numbers = Description(), np.arange(room)
-        self._few_rows = FewRows(self._form, self._first_units, self._few_call)
+        self._inputs, self._row_numbers = DescriptorRecord(), np.arange(room)
+        self._few_rows = SmallBatchPredictor(self._form, self._first_units, self._few_call)
         self._step = 0
         self._compile_seconds = RUN[dtype].compile()
         self._entry = RUN[dtype].function
@@ -220,25 +228,27 @@ class NumbaEngine(Engine):
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         if len(self._row_numbers) < n_rows:
             self._row_numbers = np.arange(n_rows)
-        sparse = skips_zeros(inputs, self._first_units, FINDING_AGAIN)
-        source, _ = describe(HostData(inputs, None, None), self._form, sparse=sparse)
+        sparse = skips_zeros(inputs, self._first_units, SEARCH_COST_FORWARD)
+        source, _ = describe_data(HostData(inputs, None, None), self._form, sparse=sparse)
         self._inputs.write(source)
         self._do(FORWARD, self._inputs, self._row_numbers[:n_rows], FORWARD_ROWS, outputs=outputs)
         return outputs
 
-    def _forward_few(self, place: Place) -> FloatArray:
+    def _forward_few(self, place: PredictionBuffer) -> FloatArray:
         call = place.call()
         self._start(call.address, call.workers)
         return place.outputs.copy()
 
-    def _few_call(self, source: Source, order: IntArray, outputs: FloatArray) -> FewCall:
+    def _few_call(
+        self, source: DataDescriptor, order: IntArray, outputs: FloatArray
+    ) -> PreparedCall:
         """Describe the call that predicts a few rows, and make room for them."""
-        inputs, workers = Description(), self._workers(FORWARD, len(order), FORWARD_ROWS)
+        inputs, workers = DescriptorRecord(), self._workers(FORWARD, len(order), FORWARD_ROWS)
         inputs.write(source)
         self._buffers.reserve(source)
         record = self._call(FORWARD, inputs, order, FORWARD_ROWS, workers, outputs=outputs)
         record["checks"] = True
-        return FewCall(record, ctypes.c_int64(address(record)), workers, inputs)
+        return PreparedCall(record, ctypes.c_int64(address(record)), workers, inputs)
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
@@ -297,7 +307,7 @@ class NumbaEngine(Engine):
     def _do(
         self,
         task: int,
-        data: Description,
+        data: DescriptorRecord,
         order: IntArray,
         batch: int,
         schedule: Schedule = UNTRAINED,
@@ -323,7 +333,7 @@ class NumbaEngine(Engine):
     def _call(
         self,
         task: int,
-        data: Description,
+        data: DescriptorRecord,
         order: IntArray,
         batch: int,
         workers: int,
@@ -333,8 +343,8 @@ class NumbaEngine(Engine):
     ) -> npt.NDArray[np.void]:
         """Describe a call; data and arrays must live until it is over."""
         lr, corrections = schedule
-        call = Call(
-            plan=self._buffers.plan_address,
+        call = KernelArguments(
+            context=self._buffers.plan_address,
             source=data.address,
             workers=workers,
             task=task,
@@ -350,14 +360,14 @@ class NumbaEngine(Engine):
             outputs=address(outputs),
             checks=False,
         )
-        return as_record(call, CALL)
+        return as_record(call, KERNEL_ARGUMENTS)
 
-    def _pack(self, source: Source, rows: int) -> None:
+    def _pack(self, source: DataDescriptor, rows: int) -> None:
         """Count a dense data set's nonzero inputs, or pack them: see gathering.pack_data.
 
         Nobody waits at a barrier here, so that data may be staged while another thread trains.
         """
-        data, order = Description(), np.arange(rows)
+        data, order = DescriptorRecord(), np.arange(rows)
         data.write(source)
         workers = max(1, min(self._threads, int(rows * self.network.n_inputs / WORKER_INPUTS)))
         call = self._call(PACK, data, order, 1, workers)

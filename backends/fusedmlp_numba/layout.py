@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, get_type_hints
 import numpy as np
 
 from fusedmlp.network import Parameters
-from fusedmlp_numba.host import panel_columns
+from fusedmlp_numba.compiler.host import panel_columns
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,7 +31,7 @@ ALIGNMENT: Final = 64
 """Bytes of a cache line: a panel's row of AVX2 is one line, where it starts at one."""
 
 
-class Layer(NamedTuple):
+class LayerDescriptor(NamedTuple):
     """One layer, for compiled code: a[l + 1] = f(a[l]·W + b).
 
     Parameters
@@ -63,7 +63,7 @@ class Layer(NamedTuple):
     stride: int
 
 
-class Plan(NamedTuple):
+class EngineContext(NamedTuple):
     """An engine, for compiled code.
 
     Parameters
@@ -148,7 +148,7 @@ class Plan(NamedTuple):
     decay: float
 
 
-class Call(NamedTuple):
+class KernelArguments(NamedTuple):
     """What compiled code is to do; unused addresses are 0.
 
     Parameters
@@ -178,7 +178,7 @@ class Call(NamedTuple):
         NaN, and nothing else is done.
     """
 
-    plan: int
+    context: int
     source: int
     workers: int
     task: int
@@ -208,9 +208,11 @@ def record_dtype(kind: type[tuple[object, ...]], unit: FloatDtype = "float64") -
     return np.dtype(fields, align=True)
 
 
-LAYER: Final = record_dtype(Layer)
-CALL: Final = record_dtype(Call)
-PLANS: Final = {dtype: record_dtype(Plan, dtype) for dtype in ("float32", "float64")}
+LAYER_DESCRIPTOR: Final = record_dtype(LayerDescriptor)
+KERNEL_ARGUMENTS: Final = record_dtype(KernelArguments)
+ENGINE_CONTEXTS: Final = {
+    dtype: record_dtype(EngineContext, dtype) for dtype in ("float32", "float64")
+}
 
 
 def as_record(values: tuple[object, ...], dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
@@ -227,7 +229,7 @@ def address(array: npt.NDArray[np.generic] | None) -> int:
     return start
 
 
-class Shape(NamedTuple):
+class ParameterLayout(NamedTuple):
     """The network's geometry, for pack and unpack; offsets count elements of the flat arrays.
 
     Parameters
@@ -249,14 +251,14 @@ class Shape(NamedTuple):
     columns: int
 
 
-def shape_of(network: Network, dtype: FloatDtype) -> Shape:
+def layout_of(network: Network, dtype: FloatDtype) -> ParameterLayout:
     """Lay out a network's parameters."""
     columns = panel_columns(np.dtype(dtype).itemsize)
     sizes = np.array(network.sizes, np.int64)
     widths = -(-sizes // columns) * columns
     weights = sizes[:-1] * widths[1:]
     ends = np.cumsum(weights + widths[1:])
-    return Shape(sizes, widths, ends - weights - widths[1:], ends - widths[1:], columns)
+    return ParameterLayout(sizes, widths, ends - weights - widths[1:], ends - widths[1:], columns)
 
 
 def row_stride(width: int, itemsize: int) -> int:
@@ -268,7 +270,7 @@ def row_stride(width: int, itemsize: int) -> int:
     return lines * ALIGNMENT // itemsize
 
 
-def parameter_count(shape: Shape) -> int:
+def parameter_count(shape: ParameterLayout) -> int:
     """Length of the flat parameters."""
     return int(shape.biases[-1] + shape.widths[-1])
 
@@ -281,7 +283,7 @@ def aligned(n: int, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
     return raw[start : start + n]
 
 
-def pack(parameters: Parameters, shape: Shape, out: FloatArray) -> None:
+def pack(parameters: Parameters, shape: ParameterLayout, out: FloatArray) -> None:
     """Write plain arrays into a flat buffer, with zeros as filling."""
     out[:] = 0
     for layer, (W, b) in enumerate(zip(parameters.weights, parameters.biases, strict=True)):
@@ -292,7 +294,7 @@ def pack(parameters: Parameters, shape: Shape, out: FloatArray) -> None:
         out[shape.biases[layer] :][: len(b)] = b
 
 
-def unpack(flat: FloatArray, shape: Shape) -> Parameters:
+def unpack(flat: FloatArray, shape: ParameterLayout) -> Parameters:
     """Return fresh plain arrays from a flat buffer."""
     weights: list[FloatArray] = []
     biases: list[FloatArray] = []
@@ -305,7 +307,7 @@ def unpack(flat: FloatArray, shape: Shape) -> Parameters:
     return Parameters(tuple(weights), tuple(biases))
 
 
-def _panels(flat: FloatArray, shape: Shape, layer: int) -> FloatArray:
+def _panels(flat: FloatArray, shape: ParameterLayout, layer: int) -> FloatArray:
     """View a layer's weights as (panels, D, columns)."""
     start, stop = shape.weights[layer], shape.biases[layer]
     return flat[start:stop].reshape(-1, int(shape.sizes[layer]), shape.columns)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network, Objective, Output
     from fusedmlp.optimizers import Adam, Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
-    from fusedmlp_numba.caching import Entry
+    from fusedmlp_numba.compiler.jit import Entry
 
 PIXEL_MAX: Final = 255
 

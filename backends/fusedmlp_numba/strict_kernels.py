@@ -25,9 +25,9 @@ from numba import types
 from fusedmlp.backend import EXP_OVERFLOWS, MAX_ROW_LOSS
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.reference import arithmetic as strict
-from fusedmlp_numba.caching import Entry, kernel
-from fusedmlp_numba.dropout import philox4x32
-from fusedmlp_numba.native import STAMP
+from fusedmlp_numba.compiler.jit import Entry, kernel
+from fusedmlp_numba.compiler.object_cache import SOURCE_HASH
+from fusedmlp_numba.network.dropout import philox4x32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +53,8 @@ LOSS, CORRECT, WEIGHT = range(3)
 
 def entry(function: Callable[..., None]) -> Entry:
     """Compile what Python calls, under a name on disk that changes with the sources."""
-    if STAMP is not None:
-        function.__qualname__ += f"_{STAMP[:16]}"
+    if SOURCE_HASH is not None:
+        function.__qualname__ += f"_{SOURCE_HASH[:16]}"
     return Entry(function)
 
 

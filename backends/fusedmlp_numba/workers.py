@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from fusedmlp_numba.sizes import FAILED
+from fusedmlp_numba.constants import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

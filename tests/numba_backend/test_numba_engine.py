@@ -17,11 +17,12 @@ from fusedmlp.backend import State, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_numba import NumbaBackend, buffers, sources
+from fusedmlp_numba import NumbaBackend, buffers
+from fusedmlp_numba import data as data_module
 from fusedmlp_numba import engine as engine_module
 from fusedmlp_numba.backend import usable_cpus
-from fusedmlp_numba.host import IN_PLACE
-from fusedmlp_numba.sizes import DEPTH, FORWARD, FORWARD_ROWS, IN_PLACE_ROWS, MASK_ROWS, TRAIN
+from fusedmlp_numba.compiler.host import IN_PLACE
+from fusedmlp_numba.constants import BITMASK_ROWS, FORWARD, FORWARD_ROWS, IN_PLACE_ROWS, KC, TRAIN
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem
 
@@ -39,7 +40,7 @@ def eager(monkeypatch):
 @pytest.fixture(params=["dense", "sparse"])
 def path(request, monkeypatch):
     """The first layer's path, whatever the data's density."""
-    monkeypatch.setattr(sources, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
+    monkeypatch.setattr(data_module, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
     return request.param
 
 
@@ -109,7 +110,7 @@ def test_fifty_steps(optimizer, dtype, path):
 
 
 @pytest.mark.parametrize("storage", ["uint8", "float64"])
-@pytest.mark.parametrize("batch_size", [2 * MASK_ROWS + 22, DEPTH + 70])
+@pytest.mark.parametrize("batch_size", [2 * BITMASK_ROWS + 22, KC + 70])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_batches_of_more_rows_than_a_mask_has_bits_or_a_sum_has_terms(
     optimizer, batch_size, storage, path
@@ -177,7 +178,7 @@ def test_narrow_networks_of_sparse_inputs(dtype):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_narrow_networks_train(optimizer, storage, monkeypatch):
     """Batches that are no multiple of a vector, and the panels' way as another opinion."""
-    monkeypatch.setattr(sources, "SPARSE_RATE", 0.0)
+    monkeypatch.setattr(data_module, "SPARSE_RATE", 0.0)
     task = problem((2, 5, 2), "tanh", rows=103, weighted=True, storage=storage)
     options = {"steps": 40, "lr": 0.01, "batch_size": 37, "objective": Objective(l2=0.01)}
     mine, data, sums = trained(NumbaBackend(), task, optimizer, **options)
@@ -226,7 +227,7 @@ def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, path):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_inputs_in_place_and_copied_give_the_same_bits(sizes, optimizer, monkeypatch):
     """Of float32 where they lie, of float64 converted on the way; the epoch's rest is copied."""
-    monkeypatch.setattr(sources, "SPARSE_RATE", 0.0)
+    monkeypatch.setattr(data_module, "SPARSE_RATE", 0.0)
     task, results = problem(sizes, rows=3 * IN_PLACE_ROWS + 7, dropout=0.2), []
     for storage, threads in itertools.product(("float32", "float64"), (1, 2, 5)):
         built, _ = engine(NumbaBackend(threads=threads), task, optimizer, dtype="float32",
@@ -248,7 +249,7 @@ def test_inputs_in_place_and_copied_give_the_same_bits(sizes, optimizer, monkeyp
 @pytest.mark.parametrize(("batch_size", "parts"), [(8, 16), (400, 16), (8, 2)])
 def test_rows_apart_and_together_have_the_same_bits(sizes, batch_size, parts, path, monkeypatch):
     """Whole rounds of rows, a rest that is cut elsewhere, and one too small to be cut by rows."""
-    monkeypatch.setattr(engine_module, "MOST_PARTS", parts)
+    monkeypatch.setattr(engine_module, "MAX_INFERENCE_PARTS", parts)
     task = problem(sizes, dropout=0.2, rows=300, weighted=True)
     results = []
     for threads in (1, 2, 3, 5):
@@ -421,8 +422,8 @@ def test_workers_with_entries_of_their_own_and_in_common_find_the_same_bits(
     eager, monkeypatch, path
 ):
     task, found = problem((40, 64, 5), rows=150), []
-    for most in (buffers.COPIED_ENTRIES, 0):
-        monkeypatch.setattr(buffers, "COPIED_ENTRIES", most)
+    for most in (buffers.MAX_PRIVATE_ENTRIES, 0):
+        monkeypatch.setattr(buffers, "MAX_PRIVATE_ENTRIES", most)
         built, _, sums = trained(NumbaBackend(threads=2), task, batch_size=33)
         found.append(flat(built.parameters()).tobytes() + sums.losses.tobytes())
     assert found[0] == found[1]

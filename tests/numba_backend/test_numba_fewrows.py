@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from fusedmlp.errors import InvalidInputError
-from fusedmlp_numba import NumbaBackend, sources
-from fusedmlp_numba.fewrows import FEW_INPUTS, FEW_ROWS
-from fusedmlp_numba.sizes import DEPTH
+from fusedmlp_numba import NumbaBackend
+from fusedmlp_numba import data as data_module
+from fusedmlp_numba.constants import KC
+from fusedmlp_numba.network.small_batch import MAX_ROWS, MAX_VALUES
 from problems import engine, order, problem
 
 DTYPES = ("float32", "float64")
@@ -18,7 +19,7 @@ D, K = 9, 5
 @pytest.fixture(params=["dense", "sparse"])
 def path(request, monkeypatch):
     """The first layer's path, whatever the data's density."""
-    monkeypatch.setattr(sources, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
+    monkeypatch.setattr(data_module, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
     return request.param
 
 
@@ -52,7 +53,7 @@ def test_outputs_are_the_callers_own(rows):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n_rows", [1, 3, FEW_ROWS])
+@pytest.mark.parametrize("n_rows", [1, 3, MAX_ROWS])
 def test_every_value_is_checked_each_time(rows, n_rows, dtype):
     built, _ = engine(NumbaBackend(), rows)
     x = rows.x[:n_rows].astype(dtype)
@@ -92,7 +93,7 @@ def test_the_largest_numbers_are_no_infinite_inputs(rows, dtype):
     built, _ = engine(NumbaBackend(), rows, dtype="float32")
     x = np.full((2, D), np.finfo(dtype).max, dtype)
     with np.errstate(all="ignore"):
-        expected = built.forward(np.resize(x, (FEW_ROWS + 1, D)))[:2]
+        expected = built.forward(np.resize(x, (MAX_ROWS + 1, D)))[:2]
     for _again in range(2):
         np.testing.assert_array_equal(built.forward(x), expected)
 
@@ -127,10 +128,10 @@ def test_rows_however_they_lie_and_what_holds_them(rows, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("width", [DEPTH, DEPTH + 1, FEW_INPUTS // 2, FEW_INPUTS // 2 + 1])
+@pytest.mark.parametrize("width", [KC, KC + 1, MAX_VALUES // 2, MAX_VALUES // 2 + 1])
 @pytest.mark.parametrize("zeros", [0.0, 0.9])
 def test_a_row_has_the_same_bits_alone_and_among_others(zeros, width, dtype):
-    task = problem((width, 18, K), "relu", rows=FEW_ROWS + 4)
+    task = problem((width, 18, K), "relu", rows=MAX_ROWS + 4)
     x = (task.x * (np.random.default_rng(0).random(task.x.shape) >= zeros)).astype(dtype)
     built, _ = engine(NumbaBackend(), task, dtype=dtype)
     many = built.forward(x)
@@ -138,22 +139,22 @@ def test_a_row_has_the_same_bits_alone_and_among_others(zeros, width, dtype):
         np.testing.assert_array_equal(built.forward(x[:n_rows]), many[:n_rows])
 
 
-@pytest.mark.parametrize("width", [FEW_INPUTS // 2, FEW_INPUTS // 2 + 1, FEW_INPUTS + 1])
+@pytest.mark.parametrize("width", [MAX_VALUES // 2, MAX_VALUES // 2 + 1, MAX_VALUES + 1])
 def test_long_rows_get_no_places(width):
     task = problem((width, 3, 2), "relu", rows=4)
     built, _ = engine(NumbaBackend(), task, batch_size=4)
     for n_rows in (1, 2, 1, 2):
         built.forward(task.x[:n_rows])
     held = sum(place.inputs.size for place in built._few_rows._places.values())
-    assert held == width * sum(n for n in (1, 2) if n * width <= FEW_INPUTS)
+    assert held == width * sum(n for n in (1, 2) if n * width <= MAX_VALUES)
 
 
 @pytest.mark.parametrize("rates", [(0.0, np.inf), (np.inf, 0.0)])
 def test_places_stay_while_the_room_for_inputs_grows(rows, rates, monkeypatch):
-    monkeypatch.setattr(sources, "SPARSE_RATE", rates[0])
+    monkeypatch.setattr(data_module, "SPARSE_RATE", rates[0])
     built, data = engine(NumbaBackend(), rows, batch_size=16)
     before = built.forward(rows.x[:1]), built.forward(rows.x[:2])
-    monkeypatch.setattr(sources, "SPARSE_RATE", rates[1])
+    monkeypatch.setattr(data_module, "SPARSE_RATE", rates[1])
     other = built.stage(rows.x, rows.y)
     for staged in (data, other):
         built.train_epoch(staged, order(40), np.zeros(3))

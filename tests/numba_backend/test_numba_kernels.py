@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from fusedmlp.backend import MAX_ROW_LOSS, keep_threshold
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import kernels
-from fusedmlp_numba.caching import OPTIONS
-from fusedmlp_numba.lanes import lanes_of
-from fusedmlp_numba.sizes import scratch_size
+from fusedmlp_numba.compiler.jit import OPTIONS
+from fusedmlp_numba.constants import scratch_size
+from fusedmlp_numba.network import kernels
+from fusedmlp_numba.simd.vectors import vector_lanes
 from fusedmlp_numpy import kernels as twins
 from kernel_inputs import as_stored
 
@@ -43,7 +43,7 @@ def run(kernel, *arguments):
 
 
 def lanes(dtype):
-    return lanes_of(np.dtype(dtype).itemsize)
+    return vector_lanes(np.dtype(dtype).itemsize)
 
 
 def draw(shape, dtype, seed, scale=3.0):

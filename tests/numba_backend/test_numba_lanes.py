@@ -8,23 +8,23 @@ import numba
 import numpy as np
 import pytest
 
-from fusedmlp_numba import elementary
-from fusedmlp_numba.caching import OPTIONS
-from fusedmlp_numba.lanes import (
-    choose,
-    lane_numbers,
-    lanes_in,
-    lanes_of,
+from fusedmlp_numba.compiler.jit import OPTIONS
+from fusedmlp_numba.simd import elementary
+from fusedmlp_numba.simd.vectors import (
+    broadcast,
+    convert_like,
+    gather_strided,
+    lane_count,
+    lane_indices,
     load,
-    load_chosen,
-    load_column,
-    load_like,
-    spread,
+    load_as,
+    load_strided,
+    reduce_add,
+    select,
     store,
-    store_column,
-    store_first,
-    sum_of,
-    to_lanes,
+    store_partial,
+    store_strided,
+    vector_lanes,
 )
 
 EXACT = [("float32", "float64"), ("float64", "longdouble")]
@@ -35,11 +35,11 @@ def mapped(function):
 
     @numba.njit(**OPTIONS)
     def loop(x, out):
-        for i in range(0, len(x), lanes_in(x)):
+        for i in range(0, len(x), lane_count(x)):
             store(out, i, function(load(x, i)))
 
     def call(x):
-        filled = np.append(x, np.ones(-len(x) % lanes_of(x.itemsize), x.dtype))
+        filled = np.append(x, np.ones(-len(x) % vector_lanes(x.itemsize), x.dtype))
         out = np.empty_like(filled)
         loop(filled, out)
         return out[: len(x)]
@@ -123,10 +123,10 @@ def test_operators_are_those_of_numpy(name, dtype):
 
     @numba.njit(**OPTIONS)
     def loop(x, y, out):
-        for i in range(0, len(x), lanes_in(x)):
+        for i in range(0, len(x), lane_count(x)):
             result = operation(load(x, i), load(y, i))
             if truth:
-                store(out, i, choose(result, load(x, i) * 0.0 + 1.0, load(x, i)))
+                store(out, i, select(result, load(x, i) * 0.0 + 1.0, load(x, i)))
             else:
                 store(out, i, result)
 
@@ -140,10 +140,10 @@ def test_operators_are_those_of_numpy(name, dtype):
 def test_whole_numbers():
     @numba.njit(**OPTIONS)
     def compute(x, out):
-        v = lane_numbers(spread(x)) + x
+        v = lane_indices(broadcast(x)) + x
         v = ((v * x) ^ (v << 3) ^ (v >> 2)) - (v | 5) + (v & 6)
         store(out, 0, v)
-        return lanes_in(v)
+        return lane_count(v)
 
     out, x = np.zeros(16, np.uint64), np.uint64(2**63 + 12345)
     n = compute(x, out)
@@ -158,9 +158,9 @@ def test_whole_numbers():
 def test_sum_of_lanes(dtype):
     @numba.njit(**OPTIONS)
     def compute(x):
-        return sum_of(load(x, 0))
+        return reduce_add(load(x, 0))
 
-    x = (np.arange(lanes_of(np.dtype(dtype).itemsize)) ** 2 + 1).astype(dtype)
+    x = (np.arange(vector_lanes(np.dtype(dtype).itemsize)) ** 2 + 1).astype(dtype)
     assert compute(x) == x.sum(dtype=np.float64).astype(dtype)
 
 
@@ -168,13 +168,13 @@ def test_sum_of_lanes(dtype):
 def test_columns_and_parts_of_vectors(dtype):
     @numba.njit(**OPTIONS)
     def move(x, small, rows, count, out, chosen, first, wide):
-        column = load_column(x, 2, 5, count)
-        store_column(out, 1, 3, column, count)
-        store_first(chosen, 0, load_chosen(x, 1, 5, rows, 2, count, column), count)
-        store_first(first, 0, column + load_like(small, 1, column), count)
-        store_first(wide, 0, to_lanes(column, wide), count)
+        column = load_strided(x, 2, 5, count)
+        store_strided(out, 1, 3, column, count)
+        store_partial(chosen, 0, gather_strided(x, 1, 5, rows, 2, count, column), count)
+        store_partial(first, 0, column + load_as(small, 1, column), count)
+        store_partial(wide, 0, convert_like(column, wide), count)
 
-    n = lanes_of(np.dtype(dtype).itemsize)
+    n = vector_lanes(np.dtype(dtype).itemsize)
     x, small = np.arange(500, dtype=dtype).reshape(100, 5), np.arange(40, dtype=np.uint8)
     rows = np.random.default_rng(0).permutation(100)
     for count in range(1, n + 3):

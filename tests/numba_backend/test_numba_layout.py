@@ -9,20 +9,21 @@ from hypothesis import strategies as st
 
 from fusedmlp.network import Network, Objective, initialise
 from fusedmlp.optimizers import SGD
-from fusedmlp_numba import NumbaBackend, engine, sources
+from fusedmlp_numba import NumbaBackend, engine
+from fusedmlp_numba import data as data_module
+from fusedmlp_numba.constants import DENSE, DTYPE_CODES, HEADER_BYTES, PACKED
 from fusedmlp_numba.layout import (
     ALIGNMENT,
-    PLANS,
-    Plan,
+    ENGINE_CONTEXTS,
+    EngineContext,
     aligned,
     as_record,
+    layout_of,
     pack,
     parameter_count,
     row_stride,
-    shape_of,
     unpack,
 )
-from fusedmlp_numba.sizes import DENSE, ELEMENTS, HEADER_BYTES, PACKED
 
 DTYPES = ("float32", "float64")
 
@@ -31,9 +32,11 @@ few = settings(max_examples=30, deadline=None)
 
 
 def test_records_have_the_fields_of_their_tuples():
-    plan = Plan(*(1.0 if kind is float else 1 for kind in Plan.__annotations__.values()))
-    for dtype, record in PLANS.items():
-        assert record.names == Plan._fields
+    plan = EngineContext(
+        *(1.0 if kind is float else 1 for kind in EngineContext.__annotations__.values())
+    )
+    for dtype, record in ENGINE_CONTEXTS.items():
+        assert record.names == EngineContext._fields
         assert record["unit"] == dtype
         assert tuple(as_record(plan, record)[0]) == plan
 
@@ -52,7 +55,7 @@ def test_rows_lie_an_odd_number_of_cache_lines_apart(width, itemsize):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layout_there_and_back(dtype, layers):
     network = Network(tuple(layers), output="identity")
-    shape = shape_of(network, dtype)
+    shape = layout_of(network, dtype)
     parameters = initialise(network, 1, dtype)
     biases = tuple(np.arange(len(b), dtype=dtype) + 1 for b in parameters.biases)
     parameters = type(parameters)(parameters.weights, biases)
@@ -84,7 +87,7 @@ def test_packed_rows(stored, dtype, monkeypatch):
     data = staged(x, dtype)
     kept = np.dtype("uint8" if stored == "uint8" else dtype)
     source = data.description.source
-    assert (source.kind, source.element) == (PACKED, ELEMENTS[kept])
+    assert (source.kind, source.element) == (PACKED, DTYPE_CODES[kept])
     assert source.capacity == 70
     starts, memory = data.arrays[:2]
     assert len(memory) == starts[-1]
@@ -127,7 +130,7 @@ def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
 
     needed = 41 * 8 + 40 * 16
     for bound, fits in ((needed, True), (needed - 1, False), (40 * 16 - 1, False)):
-        monkeypatch.setattr(sources, "MAPPED_COPY_BYTES", bound)
+        monkeypatch.setattr(data_module, "MAPPED_COPY_BYTES", bound)
         assert is_packed(mapped) == fits
         assert is_packed(np.asarray(mapped)) == fits
         assert is_packed(x)

@@ -19,28 +19,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import masks, packing, products, sparse
-from fusedmlp_numba.caching import OPTIONS
-from fusedmlp_numba.host import IN_PLACE, panel_columns
-from fusedmlp_numba.sizes import (
-    BLOCK,
-    BOUNDS,
-    DEPTH,
-    ELEMENTS,
-    MASK_ROWS,
+from fusedmlp_numba.compiler.host import IN_PLACE, panel_columns
+from fusedmlp_numba.compiler.jit import OPTIONS
+from fusedmlp_numba.constants import (
+    A_BLOCK,
+    BITMASK_ROWS,
+    DTYPE_CODES,
+    KC,
     PACKED_ALIGNMENT,
-    SPANS,
+    SEGMENT_BOUNDS,
+    SEGMENTS,
     packed_bytes,
 )
-from fusedmlp_numba.stored import MASK_LANES
-from fusedmlp_numba.tiles import TILE_ROWS
+from fusedmlp_numba.gemm import products
+from fusedmlp_numba.gemm.microkernel import MR
+from fusedmlp_numba.simd.dtype_dispatch import MASK_LANES
+from fusedmlp_numba.sparse import entries as sparse
+from fusedmlp_numba.sparse import gradient as masks
+from fusedmlp_numba.sparse import packed_rows as packing
 from kernel_inputs import as_stored
 
 DTYPES = ("float32", "float64")
 GUARD = 64
 
 sizes = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 17, 31, 33, 37, 64, 67, 130])
-heights = st.integers(1, 2 * TILE_ROWS + 1) | st.just(64)
+heights = st.integers(1, 2 * MR + 1) | st.just(64)
 numbered = st.booleans() if IN_PLACE else st.just(False)
 updates = st.sampled_from([(1.0, False), (-0.25, False), (1.0, True), (-0.25, True)])
 in_order = np.empty(0, np.int64)
@@ -133,8 +136,8 @@ def test_multiply(dtype, M, K, N, update, gap, cut, numbered, seed):
     np.testing.assert_array_equal(results[0], results[1])
 
 
-@pytest.mark.parametrize("K", [DEPTH - 1, DEPTH, DEPTH + 1,
-                               2 * DEPTH + 3])  # fmt: skip
+@pytest.mark.parametrize("K", [KC - 1, KC, KC + 1,
+                               2 * KC + 3])  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_longer_than_a_block_and_blocks_of_rows(dtype, K):
     rng = np.random.default_rng(0)
@@ -174,7 +177,7 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, numbered, seed
     else:
         right, steps = flat, (n * columns, columns)
     before = rng.normal(size=n * M * columns).astype(dtype)
-    left_cells, left = guarded(BLOCK, dtype)
+    left_cells, left = guarded(A_BLOCK, dtype)
     among, numbers = scattered(A, numbered, rng)
     results = []
     for rows, parts in ((cuts(M, 0), cuts(n, 0)), (cuts(M, cut % M), cuts(n, cut % n))):
@@ -195,11 +198,11 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, numbered, seed
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_multiply_transposed_over_a_long_batch(dtype, N):
     rng = np.random.default_rng(0)
-    K, M = DEPTH + 70, 13
+    K, M = KC + 70, 13
     A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns, panels = columns_of(dtype), in_panels(B, dtype)
-    n, most = len(panels), run(products.chunk, K)
-    left, results = np.empty(BLOCK, dtype), []
+    n, most = len(panels), run(products.terms_per_chunk, K)
+    left, results = np.empty(A_BLOCK, dtype), []
     for parts in ([(0, n)], [(p, p + 1) for p in range(n)]):
         C = np.zeros(M * columns * n, dtype)
         for first, p in itertools.product(range(0, K, most), parts):
@@ -215,23 +218,26 @@ def test_multiply_transposed_over_a_long_batch(dtype, N):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_blocks_of_packed_tiles_fit_their_room_and_share_no_cache_sets(dtype):
     itemsize = np.dtype(dtype).itemsize
-    for depth in (1, 64, DEPTH, DEPTH + 1, 3 * DEPTH - 1):
-        rows, terms = run(products.block_rows, depth, itemsize), run(products.chunk, depth)
-        stride = run(products.tile_stride, TILE_ROWS * terms, itemsize)
-        assert rows % TILE_ROWS == 0
+    for depth in (1, 64, KC, KC + 1, 3 * KC - 1):
+        rows, terms = (
+            run(products.rows_per_block, depth, itemsize),
+            run(products.terms_per_chunk, depth),
+        )
+        stride = run(products.tile_stride, MR * terms, itemsize)
+        assert rows % MR == 0
         assert rows > 0
-        assert TILE_ROWS * terms <= stride
-        assert rows // TILE_ROWS * stride <= BLOCK
+        assert MR * terms <= stride
+        assert rows // MR * stride <= A_BLOCK
         assert stride * itemsize % 128 == 64  # an odd number of lines
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_chunks_cover_the_depth_in_equal_parts(dtype):
-    for depth in (1, DEPTH, DEPTH + 1, 3 * DEPTH - 1):
-        most = run(products.chunk, depth)
+    for depth in (1, KC, KC + 1, 3 * KC - 1):
+        most = run(products.terms_per_chunk, depth)
         parts = -(-depth // most)
-        assert most <= DEPTH
-        assert parts == -(-depth // DEPTH)
+        assert most <= KC
+        assert parts == -(-depth // KC)
         assert depth > (parts - 1) * most
 
 
@@ -273,12 +279,12 @@ def gathered(x, rows, kind, dtype):
     B, D = len(rows), x.shape[1]
     index_cells, index = guarded(B * D, np.uint32)
     value_cells, value = guarded(B * D, dtype)
-    bound_cells, bounds = guarded(B * BOUNDS, np.int64)
+    bound_cells, bounds = guarded(B * SEGMENT_BOUNDS, np.int64)
     pixels = x.dtype == np.uint8
     csr = scipy.sparse.csr_array(x.astype(dtype) / np.dtype(dtype).type(255 if pixels else 1))
     indptr, indices = csr.indptr.astype(np.int64), csr.indices.astype(np.int32)
     packed = packed_rows(x, dtype)
-    element = ELEMENTS[np.dtype("uint8" if pixels else dtype)]
+    element = DTYPE_CODES[np.dtype("uint8" if pixels else dtype)]
     for first, last in cuts(B, B // 2):
         if kind == "dense":
             run(sparse.gather_dense, *as_stored(x), D, rows, first, last, D, index, value, bounds)
@@ -297,10 +303,10 @@ def turned(entries, block, inputs, D):
     """A block of rows by a range of inputs: (masks, places)."""
     index, _, bounds = entries
     mask_cells, mask = guarded(D, np.int64)
-    place_cells, places = guarded(2 * MASK_ROWS, np.int64)
+    place_cells, places = guarded(2 * BITMASK_ROWS, np.int64)
     mask[:], places[:] = 0, 0
     mask[slice(*inputs)] = -1
-    run(masks.mask_entries, index, bounds, *block, inputs, mask, places)
+    run(masks.build_row_masks, index, bounds, *block, inputs, mask, places)
     for cells in (mask_cells, place_cells):
         assert_guards(cells)
     return mask, places
@@ -309,13 +315,13 @@ def turned(entries, block, inputs, D):
 def assert_gathered(entries, exact):
     """Entries by row, and their bounds, are those of the exact rows."""
     (index, value, bounds), D = entries, exact.shape[1]
-    span = -(-D // SPANS)
+    span = -(-D // SEGMENTS)
     for i, row in enumerate(exact):
-        ends = bounds[i * BOUNDS : (i + 1) * BOUNDS]
+        ends = bounds[i * SEGMENT_BOUNDS : (i + 1) * SEGMENT_BOUNDS]
         part = slice(i * D, ends[-1])
         np.testing.assert_array_equal(index[part], np.flatnonzero(row))
         np.testing.assert_array_equal(value[part], row[row != 0])
-        counts = [np.count_nonzero(row[: s * span]) for s in range(BOUNDS)]
+        counts = [np.count_nonzero(row[: s * span]) for s in range(SEGMENT_BOUNDS)]
         np.testing.assert_array_equal(ends - i * D, counts)
 
 
@@ -363,7 +369,7 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     for row_parts, panel_parts in ((cuts(B, 0), cuts(n, 0)), (cuts(B, cut % B), cuts(n, cut % n))):
         cells, z = guarded(B * width, dtype)
         for r, p in itertools.product(row_parts, panel_parts):
-            run(sparse.gather_product, *entries, panels.ravel(), 0, D, z, 0, width, r, p,
+            run(sparse.sparse_product, *entries, panels.ravel(), 0, D, z, 0, width, r, p,
                 columns)  # fmt: skip
         assert_guards(cells)
         results.append(z)
@@ -373,7 +379,7 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     product = results[0].reshape(B, -1)[:, :H]
     check_close("product", np.append(product, 1), np.append(exact @ W, 1), bound)
 
-    blocks = [(first, min(first + MASK_ROWS, B)) for first in range(0, B, MASK_ROWS)]
+    blocks = [(first, min(first + BITMASK_ROWS, B)) for first in range(0, B, BITMASK_ROWS)]
     for block, inputs in itertools.product(blocks, cuts(D, cut % D)):
         assert_turned(turned(entries, block, inputs, D), block, inputs, exact)
     delta = rng.normal(size=(B, width)).astype(dtype)
@@ -391,7 +397,7 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
                     # The second half goes on from where the first has left the places.
                     middle = inputs[1] if whole else sum(inputs) // 2
                     for r in ((inputs[0], middle), (middle, inputs[1])):
-                        run(masks.gather_gradient, *by_input, value, delta.ravel(),
+                        run(masks.sparse_gradient_product, *by_input, value, delta.ravel(),
                             block[0] * width, width, C, 0, D, r, p, columns, alpha,
                             add)  # fmt: skip
             assert_guards(cells)
@@ -431,20 +437,18 @@ def before_a_forbidden_page(x):
 def touch_the_ends():
     """Call every kernel with all of its arrays at the end of what may be touched."""
     end, rng = before_a_forbidden_page, np.random.default_rng(0)
-    for dtype, M, K, N in itertools.product(
-        DTYPES, (1, 2, TILE_ROWS - 1, TILE_ROWS + 1), (1, 2, 33), (1, 67)
-    ):
+    for dtype, M, K, N in itertools.product(DTYPES, (1, 2, MR - 1, MR + 1), (1, 2, 33), (1, 67)):
         columns = columns_of(dtype)
         n = -(-N // columns)
         A, B = end(rng.normal(size=M * K).astype(dtype)), end(np.ones(n * K * columns, dtype))
-        left, square = end(np.empty(BLOCK, dtype)), end(np.ones(n * M * columns, dtype))
+        left, square = end(np.empty(A_BLOCK, dtype)), end(np.ones(n * M * columns, dtype))
         for update in ((1.0, False), (1.0, True)):
             backwards = end(np.arange(M)[::-1].copy())
             for numbers in (in_order, backwards) if IN_PLACE else (in_order,):
                 run(products.multiply, A, 0, K, numbers, B, 0, K, square, 0, n * columns, (0, M),
                     (0, n), columns, *update)  # fmt: skip
-            stride = run(products.tile_stride, TILE_ROWS * K, A.itemsize)
-            scratch = BLOCK - (-(-M // TILE_ROWS) - 1) * stride - TILE_ROWS * K
+            stride = run(products.tile_stride, MR * K, A.itemsize)
+            scratch = A_BLOCK - (-(-M // MR) - 1) * stride - MR * K
             for numbers in (in_order, end(np.arange(K)[::-1].copy())):
                 run(products.multiply_transposed, A, 0, M, numbers, B, 0, n * columns, columns,
                     square, 0, M, (0, K), (0, M), (0, n), columns, left, scratch,
@@ -456,7 +460,7 @@ def touch_the_ends():
             x, rows = end(np.ones((M, K), stored)), np.arange(M)
             csr = scipy.sparse.csr_array(x)
             index, value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
-            bounds = end(np.empty(M * BOUNDS, np.int64))
+            bounds = end(np.empty(M * SEGMENT_BOUNDS, np.int64))
             run(sparse.gather_dense, *as_stored(x), K, rows, 0, M, K, index, value, bounds)
             run(sparse.gather_csr, end(csr.indptr.astype(np.int64)),
                 end(csr.indices.astype(np.int32)), end(csr.data.astype(dtype)), rows, 0, M, K, K,
@@ -467,14 +471,14 @@ def touch_the_ends():
             memory = end(np.empty(starts[-1] // PACKED_ALIGNMENT, np.int64))
             packed = starts, memory.view(np.uint16), memory.view(np.uint8)
             run(packing.pack_rows, *as_stored(x), 0, M, K, counts, *packed, memory.view(dtype))
-            run(packing.gather_packed, *packed, ELEMENTS[x.dtype], rows, 0, M, K, index, value,
+            run(packing.gather_packed, *packed, DTYPE_CODES[x.dtype], rows, 0, M, K, index, value,
                 bounds)  # fmt: skip
-        run(sparse.gather_product, index, value, bounds, B, 0, K, square, 0, n * columns,
+        run(sparse.sparse_product, index, value, bounds, B, 0, K, square, 0, n * columns,
             (0, M), (0, n), columns)  # fmt: skip
-        mask, places = end(np.empty(K, np.int64)), end(np.zeros(2 * MASK_ROWS, np.int64))
-        run(masks.mask_entries, index, bounds, 0, M, (0, K), mask, places)
-        run(masks.gather_gradient, mask, places, value, square, 0, n * columns, B, 0, K, (0, K),
-            (0, n), columns, -1.0, True)  # fmt: skip
+        mask, places = end(np.empty(K, np.int64)), end(np.zeros(2 * BITMASK_ROWS, np.int64))
+        run(masks.build_row_masks, index, bounds, 0, M, (0, K), mask, places)
+        run(masks.sparse_gradient_product, mask, places, value, square, 0, n * columns, B, 0, K,
+            (0, K), (0, n), columns, -1.0, True)  # fmt: skip
 
 
 @pytest.mark.slow
