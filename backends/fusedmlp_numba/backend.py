@@ -55,13 +55,13 @@ class NumbaBackend(Backend):
             version = _version("numba")
             from llvmlite import binding
 
-            from fusedmlp_numba.engine import RUN
+            from fusedmlp_numba.functions import RUN
 
             binding.initialize_native_target()
             binding.Target.from_default_triple().create_target_machine(
                 cpu=binding.get_host_cpu_name()
             )
-            if not any(native.is_on_disk() for native in RUN.values()):
+            if not any(function.is_on_disk() for function in RUN.values()):
                 importlib.import_module("numba")
         except ModuleNotFoundError as error:
             if error.name in ("numba", "llvmlite"):

@@ -1,8 +1,8 @@
-"""Staged data: what the compiled code is told of a data set, and which of its forms is chosen.
+"""Staged data: the descriptor that compiled code reads, and the choice of storage.
 
-Inputs stay as the user holds them (pixels, floats, CSR), except that the nonzero entries of dense
-inputs with many zeros are packed once (packing.py) where that is worth it. Checks are in
-``fusedmlp.validation``; nothing is computed with the data here.
+Inputs stay as the user holds them (pixels, floats, CSR). Dense inputs with many zeros are the
+exception: their nonzero entries are packed once (sparse/packed_rows.py) where that is worth it.
+Validation is in ``fusedmlp.validation``; nothing is computed with the data here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from fusedmlp_numba.constants import (
     PACKED,
     packed_bytes,
 )
-from fusedmlp_numba.layout import address, aligned, record_dtype
+from fusedmlp_numba.layout import address, aligned
+from fusedmlp_numba.records import record_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,43 +37,43 @@ if TYPE_CHECKING:
     from fusedmlp.types import DenseInputs, Inputs, IntArray
 
 SPARSE_RATE: Final = 0.55
-"""Rate of sums over nonzero inputs by that of the dense product, for each unit: the more units, the
-nearer is this share of nonzero inputs to the one where both ways take as long."""
+"""Speed of sums over nonzero inputs relative to the dense product, per unit. The more units, the
+nearer this is to the share of nonzero inputs at which both take the same time."""
 
 SEARCH_COST_TRAINING: Final = 16
 SEARCH_COST_FORWARD: Final = 40
-"""Units whose sums take as long as finding a nonzero input: once for a product and its gradient,
-most often in packed rows; or for a product alone, in rows as they come. How these three numbers
-were found is in docs/account.md, under Zeros."""
+"""Units whose sums take as long as the search for a nonzero input: in training once for a product
+and its gradient, mostly in packed rows; in predictions for a product alone, in rows as they come.
+docs/account.md, under Zeros, says how these three numbers were found."""
 
 SAMPLED_ROWS: Final = 1024
-"""Rows that the density is measured on, evenly spaced."""
+"""Evenly spaced rows that the density is measured on."""
 
 MAPPED_COPY_BYTES: Final = 64 * 2**20
-"""Most memory for the nonzero entries of inputs that are mapped from a file; MNIST needs 28 MB."""
+"""Most memory for the packed entries of inputs that are mapped from a file; MNIST needs 28 MB."""
 
 
 class DataDescriptor(NamedTuple):
-    """A data set for the compiled code; addresses of what is not there are 0.
+    """A data set, for compiled code; unused addresses are 0.
 
     Parameters
     ----------
-    kind, element
-        How it is stored, and the type of its values: numbers of sizes.py.
+    kind, dtype
+        Storage, and type of the values: codes of constants.py.
     sparse
-        Whether the first layer works on nonzero inputs only.
+        Whether the first layer skips zero inputs.
     in_place
-        Whether its products can read dense inputs where they lie: they have the engine's type.
+        Whether its products can read dense inputs in place: they have the engine's type.
     capacity
-        Entries that a sparse row may have.
+        Most entries of a sparse row.
     x
         Address of the dense inputs (N, D), of CSR's values, or of packed rows.
     indptr, indices
-        Addresses of where rows start, in entries of CSR or in bytes of packed rows (N + 1,), and of
-        CSR's column numbers.
+        Addresses of the starts of rows (N + 1,), in entries of CSR or bytes of packed rows, and of
+        CSR's column indices.
     counts, packed
-        While a dense data set is packed: addresses of how many nonzero inputs each row has (N,),
-        and of where they go; they are counted while that is 0.
+        While a dense data set is packed: addresses of each row's number of nonzero inputs (N,),
+        and of the packed rows. While ``packed`` is 0, the inputs are counted.
     labels, targets
         Address of (N,) class numbers or of (N, K) values.
     sample_weight
@@ -82,7 +83,7 @@ class DataDescriptor(NamedTuple):
     """
 
     kind: int
-    element: int
+    dtype: int
     sparse: bool
     in_place: bool
     capacity: int
@@ -98,71 +99,70 @@ class DataDescriptor(NamedTuple):
     value_bytes: int
 
 
-Form: TypeAlias = tuple[int, int, str, str]
+EngineForm: TypeAlias = tuple[int, int, str, str]
 """(inputs, outputs, output, dtype) of an engine."""
 
 DATA_DESCRIPTOR: Final = record_dtype(DataDescriptor)
 
 
 class DescriptorRecord:
-    """The record that tells compiled code of one data set; it may be written anew for another.
+    """A DataDescriptor in memory for compiled code; it may be overwritten.
 
     Attributes
     ----------
-    source
-        What the record says.
+    descriptor
+        The record's content.
     address
-        Where it is.
+        The record's address, which never changes.
     """
 
     def __init__(self) -> None:
         self._record = np.zeros(1, DATA_DESCRIPTOR)
         self.address = address(self._record)
 
-    def write(self, source: DataDescriptor) -> None:
-        """Say something else."""
-        self.source = source
-        self._record[0] = source
+    def write(self, descriptor: DataDescriptor) -> None:
+        """Overwrite the record."""
+        self.descriptor = descriptor
+        self._record[0] = descriptor
 
 
 @dataclass
 class NumbaData(Data):
     """A staged data set.
 
-    ``form`` is what an engine must have in common with the one that staged it: compiled code
-    checks no bounds. ``arrays`` keeps alive what the description points to.
+    An engine may use it if its ``form`` is the same: compiled code checks no bounds. ``arrays``
+    keeps alive what the record points to.
     """
 
-    description: DescriptorRecord
+    record: DescriptorRecord
     arrays: tuple[object, ...]
     rows: int
     labelled: bool
-    form: Form
+    form: EngineForm
 
 
-Run: TypeAlias = "Callable[[DataDescriptor, int], None]"
-"""Has compiled code count the nonzero inputs of a dense data set of so many rows, or pack them."""
+RunPacking: TypeAlias = "Callable[[DataDescriptor, int], None]"
+"""Counts or packs, in compiled code, the nonzero inputs of a dense data set of so many rows."""
 
 
-def stage(host: HostData, form: Form, units: int, run: Run) -> NumbaData:
-    """Describe checked data for many calls; nonzero entries are packed once, not in every batch."""
-    source, arrays = describe_data(
-        host, form, sparse=skips_zeros(host.x, units, SEARCH_COST_TRAINING)
-    )
-    if source.sparse and isinstance(host.x, np.ndarray):
-        packed = pack(host.x, source, form, run)
+def stage(host: HostData, form: EngineForm, units: int, run_packing: RunPacking) -> NumbaData:
+    """Describe validated data for many calls; pack nonzero entries once, not in every batch."""
+    sparse = skips_zeros(host.x, units, SEARCH_COST_TRAINING)
+    descriptor, arrays = describe_data(host, form, sparse=sparse)
+    if descriptor.sparse and isinstance(host.x, np.ndarray):
+        packed = pack_nonzero(host.x, descriptor, form, run_packing)
         if packed is not None:
-            source, rows = packed
+            descriptor, rows = packed
             arrays = (*rows, host.y, host.sample_weight)
-    description = DescriptorRecord()
-    description.write(source)
-    return NumbaData(description, arrays, host.rows, host.y is not None, form)
+    record = DescriptorRecord()
+    record.write(descriptor)
+    return NumbaData(record, arrays, host.rows, host.y is not None, form)
 
 
 def describe_data(
-    host: HostData, form: Form, *, sparse: bool
+    host: HostData, form: EngineForm, *, sparse: bool
 ) -> tuple[DataDescriptor, tuple[object, ...]]:
-    """Return what is told of a data set, and the arrays that this points to."""
+    """Return the descriptor of a data set, and the arrays that it points to."""
     x, y, w = host.x, host.y, host.sample_weight
     n_inputs, _, output, dtype = form
     indptr: npt.NDArray[Any] | None = None
@@ -176,9 +176,9 @@ def describe_data(
     else:
         values = x
         kind = DENSE
-    source = DataDescriptor(
+    descriptor = DataDescriptor(
         kind=kind,
-        element=DTYPE_CODES[values.dtype],
+        dtype=DTYPE_CODES[values.dtype],
         sparse=sparse,
         in_place=IN_PLACE and not sparse and values.dtype == np.dtype(dtype),
         capacity=capacity,
@@ -193,55 +193,55 @@ def describe_data(
         weighted=w is not None,
         value_bytes=values.itemsize,
     )
-    return source, (values, indptr, indices, y, w)
+    return descriptor, (values, indptr, indices, y, w)
 
 
-def pack(
-    x: DenseInputs, source: DataDescriptor, form: Form, run: Run
+def pack_nonzero(
+    x: DenseInputs, descriptor: DataDescriptor, form: EngineForm, run_packing: RunPacking
 ) -> tuple[DataDescriptor, tuple[IntArray, npt.NDArray[np.generic]]] | None:
-    """Pack the nonzero entries of x, where that is worth it; return what ``source`` becomes.
+    """Pack the nonzero entries of x, where that is worth it; return the descriptor of the result.
 
-    Pixels stay pixels, other values become the engine's type. None where the copy would be larger
+    Pixels stay pixels, other values take the engine's type. None where the copy would be larger
     than x, or larger than MAPPED_COPY_BYTES for an x that is mapped from a file, which may not fit
-    into memory; or where x is too wide.
+    into memory; or where x has too many inputs.
     """
     rows, D = x.shape
-    dtype = np.dtype(np.uint8 if source.element == DTYPE_UINT8 else form[-1])
+    dtype = np.dtype(np.uint8 if descriptor.dtype == DTYPE_UINT8 else form[-1])
     most = min(x.nbytes, MAPPED_COPY_BYTES) if _is_mapped(x) else x.nbytes
     if D > MAX_PACKED_INPUTS or rows * (HEADER_BYTES + 8) > most:
         return None
     counts, starts = np.zeros(rows, np.int64), np.zeros(rows + 1, np.int64)
-    source = source._replace(counts=address(counts))
-    run(source, rows)
+    descriptor = descriptor._replace(counts=address(counts))
+    run_packing(descriptor, rows)
     np.cumsum(packed_bytes(counts, dtype.itemsize), out=starts[1:])
     needed = int(starts[-1])
     if needed + starts.nbytes > most:
         return None
-    places = aligned(needed, np.uint8)
-    source = source._replace(indptr=address(starts), packed=address(places))
-    run(source, rows)
-    packed = source._replace(
+    memory = aligned(needed, np.uint8)
+    descriptor = descriptor._replace(indptr=address(starts), packed=address(memory))
+    run_packing(descriptor, rows)
+    packed = descriptor._replace(
         kind=PACKED,
-        element=DTYPE_CODES[dtype],
+        dtype=DTYPE_CODES[dtype],
         capacity=max(1, int(counts.max())),
-        x=address(places),
+        x=address(memory),
         counts=0,
         packed=0,
     )
-    return packed, (starts, places)
+    return packed, (starts, memory)
 
 
-def skips_zeros(x: Inputs, units: int, finding: int) -> bool:
-    """Whether the first layer skips zeros: by the share of nonzero inputs in evenly spaced rows.
+def skips_zeros(x: Inputs, units: int, search_cost: int) -> bool:
+    """Whether the first layer skips zeros, by the density of evenly spaced rows.
 
-    ``units`` are those of the layer, with the empty ones that fill its last panel, and ``finding``
-    is one of the numbers above. CSR has no zeros to read.
+    ``units`` are those of the layer, padded to whole panels; ``search_cost`` is one of the numbers
+    above. CSR has no zeros to read.
     """
     if is_sparse(x) or x.size == 0:
         return True
     sample = x if len(x) <= SAMPLED_ROWS else x[:: -(-len(x) // SAMPLED_ROWS)]
-    share = np.count_nonzero(sample.astype(bool)) / sample.size  # faster than on numbers
-    return bool(share * (units + finding) < SPARSE_RATE * units)
+    density = np.count_nonzero(sample.astype(bool)) / sample.size  # faster than on numbers
+    return bool(density * (units + search_cost) < SPARSE_RATE * units)
 
 
 def _is_mapped(x: npt.NDArray[np.generic]) -> bool:

@@ -34,13 +34,13 @@ import fusedmlp_numba
 from fusedmlp.backend import State
 from fusedmlp.network import Network, Objective, Parameters
 from fusedmlp.optimizers import SGD
-from fusedmlp_numba import engine
+from fusedmlp_numba import engine, functions
 assert fusedmlp_numba.__file__.startswith(sys.argv[1])
 network = Network((1, 1), output="identity")
 for dtype in sys.argv[2].split(","):
     # Nothing of these is run, and this one is compiled faster.
-    engine.RUN[dtype] = engine.NARROW[dtype] = engine.APPLY[dtype]
-    found = engine.APPLY[dtype].is_on_disk()
+    functions.RUN[dtype] = functions.NARROW[dtype] = functions.APPLY[dtype]
+    found = functions.APPLY[dtype].is_on_disk()
     built = engine.NumbaEngine(
         network, SGD(), Objective(), batch_size=1, dtype=dtype, seed=0, threads=1
     )

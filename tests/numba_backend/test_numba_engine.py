@@ -188,9 +188,9 @@ def test_narrow_networks_train(optimizer, storage, monkeypatch):
     check_close("parameters", flat(mine.parameters()), flat(theirs.parameters()), bound)
     wide, _ = engine(NumbaBackend(), task, optimizer, batch_size=37, objective=Objective(l2=0.01))
     wide.load(mine.state())
-    wide._narrow_entry = None
-    rows, calls, narrow = order(103)[:37], [], mine._narrow_entry
-    monkeypatch.setattr(mine, "_narrow_entry", lambda *call: calls.append(narrow(*call)))
+    wide._narrow_function = None
+    rows, calls, narrow = order(103)[:37], [], mine._narrow_function
+    monkeypatch.setattr(mine, "_narrow_function", lambda *call: calls.append(narrow(*call)))
     (_, one), (_, other) = (each.loss_and_gradients(data, rows) for each in (mine, wide))
     assert len(calls) == 1
     for a, b in zip(one, other, strict=True):
@@ -234,7 +234,7 @@ def test_inputs_in_place_and_copied_give_the_same_bits(sizes, optimizer, monkeyp
                           batch_size=IN_PLACE_ROWS)  # fmt: skip
         x = task.x.astype(np.float32).astype(storage)
         data = built.stage(x, task.y)
-        assert data.description.source.in_place is (IN_PLACE and storage == "float32")
+        assert data.record.descriptor.in_place is (IN_PLACE and storage == "float32")
         rows = np.concatenate([order(len(x)), order(len(x))[::-1]])
         sums = built.train_epoch(data, rows, np.full(-(-len(rows) // IN_PLACE_ROWS), 0.05))
         losses, found = built.loss_and_gradients(data, rows[:IN_PLACE_ROWS])
@@ -282,8 +282,8 @@ def test_measured_density_chooses_the_path():
     built, _ = engine(NumbaBackend(), problem((50, 4, 3)))
     for density, kind in ((0.1, True), (0.9, False)):
         x = (rng.integers(1, 256, (60, 50)) * (rng.random((60, 50)) < density)).astype(np.uint8)
-        assert built.stage(x).description.source.sparse is kind
-    assert built.stage(scipy.sparse.csr_array(np.ones((60, 50)))).description.source.sparse
+        assert built.stage(x).record.descriptor.sparse is kind
+    assert built.stage(scipy.sparse.csr_array(np.ones((60, 50)))).record.descriptor.sparse
 
 
 def test_the_more_units_the_denser_the_inputs_of_which_zeros_are_skipped():
@@ -295,8 +295,8 @@ def test_the_more_units_the_denser_the_inputs_of_which_zeros_are_skipped():
         built, _ = engine(NumbaBackend(), problem((50, units, 3)))
         built.forward(x)
         chosen[units] = (
-            built.stage(x).description.source.sparse,
-            built._inputs.source.sparse,
+            built.stage(x).record.descriptor.sparse,
+            built._inputs.descriptor.sparse,
         )
     assert chosen == {16: (False, False), 80: (True, False), 1024: (True, True)}
 
@@ -336,7 +336,7 @@ def test_nan_reaches_the_sums(output, hidden, path):
     task = problem((21, 18, 5), hidden, output)
     for optimizer in ("sgd", "adam"):
         built, data = engine(NumbaBackend(), task, optimizer)
-        built._buffers.theta[built._buffers.shape.weights[1]] = np.nan
+        built._buffers.theta[built._buffers.layout.weights[1]] = np.nan
         sums = built.train_epoch(data, order(37), np.full(5, 0.1))
         assert np.isnan(sums.losses[0])
         assert sums.first_non_finite() == 0
@@ -455,14 +455,14 @@ def test_engines_train_at_once_in_several_threads():
 def test_a_failing_worker_ends_the_call(monkeypatch):
     task = problem((40, 70, 5), rows=101)
     built, data = engine(NumbaBackend(threads=3), task, batch_size=33)
-    entry = built._entry
+    entry = built._run_function
 
     def fails(call, worker):
         if worker == 2:
             raise RuntimeError("worker 2 has failed")
         entry(call, worker)
 
-    monkeypatch.setattr(built, "_entry", fails)
+    monkeypatch.setattr(built, "_run_function", fails)
     with pytest.raises(RuntimeError, match="worker 2"):
         built.train_epoch(data, order(101), np.full(4, 0.1))
     monkeypatch.undo()

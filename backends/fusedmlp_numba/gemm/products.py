@@ -1,22 +1,21 @@
-"""Matrix products over whole panels, from the tiles of tiles.py.
+"""Dense products in panels: blocking for the caches around the micro-kernel.
 
-A product works on rows first_row to last_row and on panels first to last of its result, so that
-workers can share it. Every element is summed in one fixed order whatever the share: no bit
-depends on how the work was cut. Operands are flat arrays with offsets; layout.py says what lies
-where. There are no activations and no layers here.
+A product computes a block of rows and panels of its result, so that workers can partition it.
+Every element is summed in one fixed order for any partition. Activations and layers are elsewhere.
 
-Hazard: rows, or tiles, that lie a multiple of 4096 bytes apart share one set of the L1 cache and
-throw each other out. They are kept an odd number of cache lines apart (``row_stride``).
+With the names of BLIS: KC terms are summed in one go, and MC rows of the left operand are packed
+together, so that MC·KC elements stay in the L2 cache.
+
+Hazard: rows, or tiles, at distances that are multiples of 4096 bytes share one set of the L1
+cache and evict each other. Their strides are odd numbers of cache lines (``row_stride``).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fusedmlp_numba.compiler.host import VECTORS
 from fusedmlp_numba.compiler.jit import kernel
 from fusedmlp_numba.constants import A_BLOCK, KC
-from fusedmlp_numba.gemm.copies import copy_column, copy_panel, transpose_tile
 from fusedmlp_numba.gemm.microkernel import (
     MR,
     OUTER_TERMS,
@@ -24,23 +23,23 @@ from fusedmlp_numba.gemm.microkernel import (
     add_outer,
     multiply_tiles,
 )
+from fusedmlp_numba.gemm.operands import Operand, TiledOperand, Update
+from fusedmlp_numba.gemm.packing import pack_tiles
 from fusedmlp_numba.layout import row_stride
-from fusedmlp_numba.simd.intrinsics import cast_like, no_inline
-from fusedmlp_numba.simd.memory import copy_convert
+from fusedmlp_numba.simd.intrinsics import no_inline
+from fusedmlp_numba.simd.vectors import inline_kernel
 
 if TYPE_CHECKING:
-    from fusedmlp.types import FloatArray, IntArray
+    from fusedmlp.types import IntArray
+    from fusedmlp_numba.gemm.operands import Block
 
-PACKING_PANELS: Final = 4
-"""Up to so many panels, reading the left operand where it lies is faster than packing it."""
-
-PACKED_ROWS: Final = 16
-"""Rows that are copied into panels together."""
+UNPACKED_PANELS: Final = 4
+"""Up to this many panels, reading the left operand in place is faster than packing it."""
 
 
 @kernel
 def terms_per_chunk(depth: int) -> int:
-    """Terms summed in one go: equal parts of the depth, so that none is very short."""
+    """Terms summed in one go: at most KC, in equal parts of the depth."""
     parts = (depth + KC - 1) // KC
     return (depth + parts - 1) // parts
 
@@ -51,300 +50,154 @@ tile_stride = kernel(row_stride)
 
 @kernel
 def rows_per_block(depth: int, itemsize: int) -> int:
-    """Rows of the left operand in one block: whole tiles, which have room when packed."""
+    """MC, rows of the left operand in one block: whole tiles that fit A_BLOCK when packed."""
     return max(1, A_BLOCK // tile_stride(terms_per_chunk(depth) * MR, itemsize)) * MR
 
 
-@kernel
-def tiles(
-    rows: int,
-    panels: int,
-    A: FloatArray,
-    a: int,
-    a_row: int,
-    a_column: int,
-    a_tile: int,
-    numbers: IntArray,
-    number: int,
-    numbered: bool,
-    B: FloatArray,
-    b: int,
-    b_row: int,
-    b_panel: int,
-    C: FloatArray,
-    c: int,
-    c_row: int,
-    c_panel: int,
-    depth: int,
-    alpha: float,
-    accumulate: bool,
-) -> None:
-    """C = α·A·B or C += α·A·B, tile by tile; parameters as in :func:`multiply_tiles`.
+@inline_kernel
+def shifted(operand: Operand, offset: int) -> Operand:
+    """Return the operand that begins ``offset`` elements later."""
+    return Operand(operand.values, operand.start + offset, operand.row, operand.panel)
 
-    The only place with tiles in it, because their code is long. Tile n of A begins at
-    ``a + n * a_tile``. One or two rows take more panels at once. Callers write a stride of 1 as
-    ``like(1, depth)``: a plain 1 is a type of its own to Numba, and all of this is compiled again.
+
+@kernel
+def multiply_block(
+    rows: int, panels: int, A: TiledOperand, B: Operand, C: Operand, depth: int, update: Update
+) -> None:
+    """C = α·A·B or C += α·A·B, from the first row and panel on; see :func:`multiply_tiles`.
+
+    The only caller of the micro-kernel, whose code is long. One or two rows take more panels at
+    once.
     """
     no_inline()
-    factor = cast_like(alpha, C)
-    group = 1 if numbered or rows > WIDE_TILE_ROWS else 6 - 2 * rows
+    group = 1 if A.indexed or rows > WIDE_TILE_ROWS else 6 - 2 * rows
     for p in range(0, panels, group):
         multiply_tiles(
             rows,
             min(group, panels - p),
             A,
-            a,
-            a_row,
-            a_column,
-            a_tile,
-            numbers,
-            number,
-            numbered,
-            B,
-            b + p * b_panel,
-            b_row,
-            b_panel,
-            C,
-            c + p * c_panel,
-            c_row,
-            c_panel,
+            shifted(B, p * B.panel),
+            shifted(C, p * C.panel),
             depth,
-            factor,
-            accumulate,
+            update,
         )
 
 
 @kernel
 def multiply(
-    A: FloatArray,
-    a: int,
-    a_row: int,
-    numbers: IntArray,
-    B: FloatArray,
-    b: int,
+    A: Operand,
+    row_indices: IntArray,
+    B: Operand,
+    C: Operand,
     depth: int,
-    C: FloatArray,
-    c: int,
-    c_row: int,
-    rows: tuple[int, int],
-    panels: tuple[int, int],
-    columns: int,
-    alpha: float,
-    accumulate: bool,
+    block: Block,
+    update: Update,
 ) -> None:
-    """C = α·A·B or C += α·A·B for rows of A with B in panels: forward, and the delta handed down.
+    """C = α·A·B or C += α·A·B for a block: forward products and backpropagated deltas.
 
     Sums over chunks of the depth are added to C in their order.
 
     Parameters
     ----------
-    A, a, a_row
-        (M, depth) from offset a, rows a_row apart.
-    numbers
-        Which row of A each row is in truth, where that is not its own number; else empty.
-    B, b
-        Panels (depth, columns) from offset b.
-    C, c, c_row
-        (M, N) from offset c, rows c_row apart.
+    A
+        (M, depth), row-major.
+    row_indices
+        (M,) the row of A for each row of C; empty means in order.
+    B
+        (depth, N) in panels.
+    C
+        (M, N), row-major.
     """
     no_inline()
-    height, terms = rows_per_block(depth, A.itemsize), terms_per_chunk(depth)
-    numbered = len(numbers) > 0
-    for i in range(rows[0], rows[1], height):
+    height, terms = rows_per_block(depth, A.values.itemsize), terms_per_chunk(depth)
+    indexed = len(row_indices) > 0
+    for i in range(block.first_row, block.last_row, height):
         for k in range(0, depth, terms):
-            tiles(
-                min(height, rows[1] - i),
-                panels[1] - panels[0],
-                A,
-                a + k if numbered else a + i * a_row + k,
-                a_row,
-                cast_like(1, depth),
-                0 if numbered else MR * a_row,
-                numbers,
-                i,
-                numbered,
-                B,
-                b + (panels[0] * depth + k) * columns,
-                columns,
-                depth * columns,
-                C,
-                c + i * c_row + panels[0] * columns,
-                c_row,
-                columns,
+            multiply_block(
+                min(height, block.last_row - i),
+                block.last_panel - block.first_panel,
+                TiledOperand(
+                    values=A.values,
+                    start=A.start + k + (0 if indexed else i * A.row),
+                    row=A.row,
+                    column=1,
+                    tile=0 if indexed else MR * A.row,
+                    row_indices=row_indices,
+                    first_row=i,
+                    indexed=indexed,
+                ),
+                shifted(B, block.first_panel * B.panel + k * B.row),
+                shifted(C, block.first_panel * C.panel + i * C.row),
                 min(terms, depth - k),
-                alpha,
-                accumulate or k > 0,
+                Update(update.alpha, update.accumulate or k > 0),
             )
 
 
 @kernel
 def multiply_transposed(
-    A: FloatArray,
-    a: int,
-    a_row: int,
-    numbers: IntArray,
-    B: FloatArray,
-    b: int,
-    b_row: int,
-    b_panel: int,
-    C: FloatArray,
-    c: int,
-    height: int,
+    A: Operand,
+    row_indices: IntArray,
+    B: Operand,
+    C: Operand,
     terms: tuple[int, int],
-    rows: tuple[int, int],
-    panels: tuple[int, int],
-    columns: int,
-    left: FloatArray,
-    scratch: int,
-    alpha: float,
-    accumulate: bool,
+    block: Block,
+    packed_A: Operand,
+    update: Update,
 ) -> None:
-    """C = α·Aᵀ·B or C += α·Aᵀ·B with C in panels, for a chunk of the depth and a block of C's rows.
+    """C = α·Aᵀ·B or C += α·Aᵀ·B for a chunk of the depth and a block: dW, or a step of SGD.
 
-    That is dW, or a step of SGD. Callers go through the chunks in their order, which is that of the
-    sums, and through the blocks within: a chunk of B is then read by all blocks while it is in the
-    L2 or L3 cache. All chunks but the first add to C.
+    Callers iterate over the chunks in their order, which is that of the sums, and over the blocks
+    within a chunk: all blocks then read the chunk of B from the L2 or L3 cache. All chunks but the
+    first add to C.
 
     Parameters
     ----------
-    A, a, a_row
-        (depth, M) from offset a, rows a_row apart.
-    numbers
-        Which row of A each row is in truth, where that is not its own number; else empty.
-    B, b, b_row, b_panel
-        Row k of panel p at ``b + k * b_row + p * b_panel``.
-    C, c, height
-        Panels (height, columns) from offset c.
+    A
+        (depth, M), row-major.
+    row_indices
+        (depth,) the row of A for each term; empty means in order.
+    B
+        (depth, N), row-major or in panels.
+    C
+        (M, N) in panels.
     terms
-        Rows of A and B: at most ``chunk(depth)``, and at least one.
-    rows
-        At most ``block_rows(depth, itemsize)`` rows of C.
-    left, scratch
-        Room for BLOCK elements, at an offset.
+        Range of terms, not empty, of at most ``terms_per_chunk(depth)``.
+    block
+        At most ``rows_per_block(depth, itemsize)`` rows of C.
+    packed_A
+        Work space for A_BLOCK elements from ``start`` on.
     """
     no_inline()
-    first, count, depth = rows[0], rows[1] - rows[0], terms[1] - terms[0]
-    # Copying A into tiles costs about as much as the sums of a few panels gain by it; but a tile
-    # goes through A's rows by one stride.
-    packed = panels[1] - panels[0] > PACKING_PANELS or len(numbers) > 0
-    source = a + terms[0] * a_row + first
-    if depth <= OUTER_TERMS and len(numbers) == 0:
-        for p in range(panels[0], panels[1]):
-            add_outer(
-                count,
-                A,
-                source,
-                a_row,
-                B,
-                b + terms[0] * b_row + p * b_panel,
-                b_row,
-                C,
-                c + (p * height + first) * columns,
-                depth,
-                cast_like(alpha, C),
-                accumulate or terms[0] > 0,
-            )
+    rows, depth = block.last_row - block.first_row, terms[1] - terms[0]
+    accumulated = Update(update.alpha, update.accumulate or terms[0] > 0)
+    B = shifted(B, terms[0] * B.row)
+    C = shifted(C, block.first_row * C.row)
+    in_order = len(row_indices) == 0
+    if depth <= OUTER_TERMS and in_order:
+        source = shifted(A, terms[0] * A.row + block.first_row)
+        for p in range(block.first_panel, block.last_panel):
+            right, target = shifted(B, p * B.panel), shifted(C, p * C.panel)
+            add_outer(rows, source, right, target, depth, accumulated)
         return
-    stride = tile_stride(MR * depth, A.itemsize)
-    if packed:
-        pack_tiles(A, a + first, a_row, numbers, terms, count, left, scratch, stride)
-    tiles(
-        count,
-        panels[1] - panels[0],
-        left if packed else A,
-        scratch if packed else source,
-        cast_like(1, depth),
-        MR if packed else a_row,
-        stride if packed else MR,
-        numbers,
-        0,
-        False,
-        B,
-        b + terms[0] * b_row + panels[0] * b_panel,
-        b_row,
-        b_panel,
-        C,
-        c + (panels[0] * height + first) * columns,
-        columns,
-        height * columns,
-        depth,
-        alpha,
-        accumulate or terms[0] > 0,
+    B, C = shifted(B, block.first_panel * B.panel), shifted(C, block.first_panel * C.panel)
+    panels = block.last_panel - block.first_panel
+    # Packing A costs about as much as the sums of a few panels gain by it; but a tile that is not
+    # packed needs one stride between A's rows.
+    if panels > UNPACKED_PANELS or not in_order:
+        stride = tile_stride(MR * depth, A.values.itemsize)
+        pack_tiles(shifted(A, block.first_row), row_indices, terms, rows, packed_A, stride)
+        values, start, column, tile = packed_A.values, packed_A.start, MR, stride
+    else:
+        values, start = A.values, A.start + terms[0] * A.row + block.first_row
+        column, tile = A.row, MR
+    tiles = TiledOperand(
+        values=values,
+        start=start,
+        row=1,
+        column=column,
+        tile=tile,
+        row_indices=row_indices,
+        first_row=0,
+        indexed=False,
     )
-
-
-@kernel
-def pack_tiles(
-    A: FloatArray,
-    a: int,
-    a_row: int,
-    numbers: IntArray,
-    terms: tuple[int, int],
-    rows: int,
-    left: FloatArray,
-    scratch: int,
-    stride: int,
-) -> None:
-    """Copy columns of a matrix into tiles (depth, TILE_ROWS), ``stride`` apart.
-
-    ``rows`` columns of its rows ``terms``, whose numbers are looked up where there are any. The
-    last tile's other columns are left as they were: no product reads them.
-    """
-    no_inline()
-    whole = rows // MR
-    for k in range(terms[0], terms[1]):
-        row = numbers[k] if len(numbers) > 0 else k
-        source, target = a + row * a_row, scratch + (k - terms[0]) * MR
-        for n in range(whole):
-            copy_column(left, target + n * stride, A, source + n * MR)
-        last = whole * MR
-        copy_convert(left, target + whole * stride, A, source + last, rows - last, 1)
-
-
-@kernel
-def pack_panels(
-    B: FloatArray,
-    b: int,
-    b_row: int,
-    depth: int,
-    out: FloatArray,
-    panels: tuple[int, int],
-    columns: int,
-) -> None:
-    """Copy columns of a (depth, N) matrix into panels (depth, columns) of ``out``."""
-    no_inline()
-    # A few rows at a time: all of a panel's rows at once lie on more pages than the TLB holds.
-    for k0 in range(0, depth, PACKED_ROWS):
-        for p in range(panels[0], panels[1]):
-            for k in range(k0, min(k0 + PACKED_ROWS, depth)):
-                copy_panel(out, (p * depth + k) * columns, B, b + k * b_row + p * columns)
-
-
-@kernel
-def transpose_panels(
-    W: FloatArray,
-    w: int,
-    D: int,
-    H: int,
-    out: FloatArray,
-    t: int,
-    panels: tuple[int, int],
-    columns: int,
-) -> None:
-    """Write panels (H, columns) of Wᵀ from panels (D, columns) of W; columns beyond D get zeros."""
-    no_inline()
-    lanes = columns // VECTORS
-    # In the order of W, which may come from memory, and line by line on both sides.
-    for h in range(0, H, columns):
-        source = w + h * D
-        for d in range(panels[0] * columns, panels[1] * columns, lanes):
-            target = t + (d // columns * H + h) * columns + d % columns
-            for k in range(0, min(columns, H - h), lanes):
-                transpose_tile(
-                    W,
-                    source + min(d, D - 1) * columns + k,
-                    min(lanes, D - d),
-                    out,
-                    target + k * columns,
-                    min(lanes, H - h - k),
-                )
+    multiply_block(rows, panels, tiles, B, C, depth, accumulated)

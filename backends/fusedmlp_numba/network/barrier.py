@@ -1,7 +1,4 @@
-"""Where workers wait for each other: a barrier that spins, and lets go when one has failed.
-
-Only the meeting is here; what is done between two of them is in steps.py.
-"""
+"""A spinning barrier for the workers of one call, which fails when one of them has failed."""
 
 from __future__ import annotations
 
@@ -13,28 +10,28 @@ from fusedmlp_numba.simd.intrinsics import atomic_add, atomic_load, yield_proces
 from fusedmlp_numba.simd.views import INT64, array_at
 
 if TYPE_CHECKING:
-    from fusedmlp_numba.layout import EngineContext
+    from fusedmlp_numba.records import EngineContext
 
 SPINS: Final = 2000
-"""Reads of the barrier before a waiting worker offers its processor: some microseconds."""
+"""Reads of the counter before a waiting worker yields its processor: some microseconds."""
 
 
 @kernel
 def barrier(context: EngineContext, workers: int) -> bool:
-    """Wait for all workers; False where one has failed, and the others should leave."""
+    """Wait for all workers; return False where one has failed, and the others should return."""
     if workers == 1:
         return True
-    sync = array_at(context.sync, INT64)
-    current = atomic_load(sync, ROUND)
-    if atomic_add(sync, ARRIVED, 1) == workers - 1:
-        atomic_add(sync, ARRIVED, -workers)
-        atomic_add(sync, ROUND, 1)
+    counters = array_at(context.work.barrier, INT64)
+    current = atomic_load(counters, ROUND)
+    if atomic_add(counters, ARRIVED, 1) == workers - 1:
+        atomic_add(counters, ARRIVED, -workers)
+        atomic_add(counters, ROUND, 1)
         return True
     spins = 0
-    while atomic_load(sync, ROUND) == current:
+    while atomic_load(counters, ROUND) == current:
         spins += 1
         if spins > SPINS:
-            if atomic_load(sync, FAILED) != 0:
+            if atomic_load(counters, FAILED) != 0:
                 return False
             yield_processor()
     return True

@@ -1,63 +1,53 @@
-"""One layer of a step in compiled code: a worker's share of each part.
+"""One layer of a step: a worker's part of its product, its delta, its gradient and its update.
 
-Every worker runs these same functions with its own number, on its own rows or panels (shares.py).
-What it computes never depends on how many workers there are, and sums over the batch's rows run in
-one order on one worker: the bits are the same for any number. Where a worker needs what others have
-computed, steps.py puts a barrier between the calls. The formulas are in kernels.py, the products
-in products.py.
+Every worker runs these functions with its own index, on its own rows or panels (partition.py).
+What is computed never depends on the number of workers, and sums over the batch's rows run in one
+order on one worker: the bits are the same for any number. Where a worker needs the results of
+others, steps.py puts a barrier between the calls. Formulas are in activations.py and outputs.py,
+products in gemm and sparse.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from fusedmlp_numba.compiler.jit import kernel
-from fusedmlp_numba.constants import A_BLOCK, BITMASK_ROWS, MOMENTUM, NESTEROV, SEGMENT_BOUNDS, SGD
+from fusedmlp_numba.constants import A_BLOCK, BITMASK_ROWS, MOMENTUM, NESTEROV, SGD
+from fusedmlp_numba.gemm.operands import Block, Operand, Update
+from fusedmlp_numba.gemm.packing import pack_panels, transpose_panels
 from fusedmlp_numba.gemm.products import (
     multiply,
     multiply_transposed,
-    pack_panels,
     rows_per_block,
+    shifted,
     terms_per_chunk,
-    transpose_panels,
 )
-from fusedmlp_numba.network.kernels import (
-    EXP_OUTPUT,
-    SIGMOID_OUTPUT,
-    SOFTMAX_OUTPUT,
-    adam,
-    bias_activation,
-    column_sums,
-    dropout_mask,
-    hidden_delta,
-    momentum,
-    nesterov,
-    output_activation,
-    poisson_deviance,
-    sgd,
-    sigmoid_cross_entropy,
-    softmax_cross_entropy,
-    squared_error,
-)
+from fusedmlp_numba.network.activations import bias_activation, hidden_delta
+from fusedmlp_numba.network.batches import is_training, row_results, targets_of
+from fusedmlp_numba.network.dropout import MaskStream, dropout_mask
+from fusedmlp_numba.network.outputs import output_activation
+from fusedmlp_numba.network.outputs import output_delta as output_delta_rows
 from fusedmlp_numba.network.partition import (
     delta_location,
-    entry_buffer,
+    delta_operand,
+    entries_of,
     layer_at,
     output_split_by_rows,
     partition,
     partition_matrix,
     private_rows,
     reads_in_place,
+    weights_operand,
 )
+from fusedmlp_numba.network.updates import AdamStep, adam, momentum, nesterov, sgd
 from fusedmlp_numba.simd.intrinsics import cast_like
+from fusedmlp_numba.simd.vector_memory import load, store
+from fusedmlp_numba.simd.vectors import broadcast, lane_count
 from fusedmlp_numba.simd.views import (
-    FLOAT64,
     INT64,
     UINT8,
-    UINT32,
-    UNBOUNDED,
     array_at,
     float_rows_at,
     floats_at,
@@ -65,357 +55,332 @@ from fusedmlp_numba.simd.views import (
     unchecked_slice,
     unchecked_tail,
 )
-from fusedmlp_numba.sparse.entries import sparse_product
-from fusedmlp_numba.sparse.gradient import GRADIENT_INPUTS, build_row_masks, sparse_gradient_product
+from fusedmlp_numba.sparse.operands import RowMasks
+from fusedmlp_numba.sparse.products import (
+    GRADIENT_INPUTS,
+    build_row_masks,
+    sparse_gradient_product,
+    sparse_product,
+)
 
 if TYPE_CHECKING:
-    from fusedmlp.types import Float64Vector, FloatArray, IntArray
+    from fusedmlp.types import FloatArray, IntArray
     from fusedmlp_numba.data import DataDescriptor
-    from fusedmlp_numba.layout import EngineContext, LayerDescriptor
+    from fusedmlp_numba.network.batches import Batch, Step
+    from fusedmlp_numba.network.partition import Worker
+    from fusedmlp_numba.records import EngineContext
+
+SUMMED_ROWS: Final = 16
+"""Rows that :func:`column_sums` processes together: few enough for the hardware prefetcher, and
+enough that the sums are rarely stored."""
 
 
 @kernel
-def transpose(context: EngineContext, number: int, worker: int, workers: int) -> None:
-    """Copy a worker's share of W[l]ᵀ, for l > 0: its panels are those of the layer below."""
-    layer = layer_at(context, number)
-    transpose_panels(
-        floats_at(context, context.theta), layer.weights, layer.D, layer.H, floats_at(context,
-        context.transposed), 0,
-        partition(layer_at(context, number - 1).panels, worker, workers), context.columns,
-    )  # fmt: skip
+def transpose(context: EngineContext, layer_index: int, worker: Worker) -> None:
+    """Copy a worker's part of W[l]ᵀ, for l > 0: its panels are those of the layer below."""
+    layer, columns = layer_at(context, layer_index), context.columns
+    W = weights_operand(context, layer_index, context.parameters.theta)
+    transposed = Operand(floats_at(context, context.work.transposed), 0, columns, layer.H * columns)
+    panels = partition(layer_at(context, layer_index - 1).panels, worker)
+    transpose_panels(W, layer.D, layer.H, transposed, panels)
 
 
 @kernel
 def layer_inputs(
-    context: EngineContext, source: DataDescriptor, number: int, order: IntArray
-) -> tuple[FloatArray, int, IntArray]:
-    """Return a[l], its row stride, and which of its rows are the batch's.
+    context: EngineContext, data: DataDescriptor, layer_index: int, rows: IntArray
+) -> tuple[Operand, IntArray]:
+    """Return a[l], row-major, and the rows of it that are the batch: (B,), or (0,) for the first B.
 
-    The numbers are (B,), or (0,) where the batch is a[l]'s first B rows. a[0] is (N, D) where it
-    is read in place, all else (B, width).
+    a[0] is the data set (N, D) where it is read in place. All others are (B, width).
     """
-    layer = layer_at(context, number)
-    if number == 0 and reads_in_place(source, len(order)):
-        return floats_at(context, source.x), layer.D, order
-    return floats_at(context, layer.below), layer.below_stride, unchecked_slice(order, 0, 0)
+    layer = layer_at(context, layer_index)
+    if layer_index == 0 and reads_in_place(data, len(rows)):
+        return Operand(floats_at(context, data.x), 0, layer.D, 0), rows
+    below = Operand(floats_at(context, layer.below), 0, layer.below_stride, 0)
+    return below, unchecked_slice(rows, 0, 0)
 
 
 @kernel
 def forward_layer(
     context: EngineContext,
-    source: DataDescriptor,
-    number: int,
-    order: IntArray,
-    buffer_index: int,
-    step: int,
+    data: DataDescriptor,
+    layer_index: int,
+    batch: Batch,
     training: bool,
-    apart: bool,
-    worker: int,
-    workers: int,
+    independent: bool,
+    worker: Worker,
 ) -> None:
-    """Compute a worker's share of a[l + 1] = f(a[l]·W[l] + b[l]), or of the last product.
+    """Compute a worker's part of a[l + 1] = f(a[l]·W[l] + b[l]), or of the last product.
 
-    Its share is cut by rows if ``apart``. The last bias is left to the output kernels.
-
-    Parameters
-    ----------
-    order
-        (B,) row numbers of the batch.
+    The part is a range of rows if ``independent``. The last bias is added by the output kernels.
     """
-    layer, hidden, batch = layer_at(context, number), number < context.depth - 1, len(order)
-    theta, out = floats_at(context, context.theta), floats_at(context, layer.a)
-    if apart or (not hidden and output_split_by_rows(context, workers)):
-        rows, panels = partition(batch, worker, workers), (0, layer.panels)
+    layer, hidden = layer_at(context, layer_index), layer_index < context.depth - 1
+    B = len(batch.rows)
+    if independent or (not hidden and output_split_by_rows(context, worker.size)):
+        rows, panels = partition(B, worker), (0, layer.panels)
     else:
-        rows, panels = partition_matrix(batch, layer.panels, worker, workers)
-    if number == 0 and source.sparse:
-        place = entry_buffer(context, buffer_index, worker)
-        sparse_product(
-            unchecked_tail(array_at(context.entry_index, UINT32), place * context.room),
-            unchecked_tail(floats_at(context, context.entry_value), place * context.room),
-            unchecked_tail(array_at(context.entry_bounds, INT64),
-            place * context.rows * SEGMENT_BOUNDS),
-            theta, layer.weights, layer.D, out, 0, layer.stride, rows, panels, context.columns,
-        )  # fmt: skip
+        rows, panels = partition_matrix(B, layer.panels, worker)
+    block = Block(rows[0], rows[1], panels[0], panels[1])
+    W = weights_operand(context, layer_index, context.parameters.theta)
+    out = Operand(floats_at(context, layer.a), 0, layer.stride, context.columns)
+    if layer_index == 0 and data.sparse:
+        sparse_product(entries_of(context, data, batch.buffer_index, worker), W, out, block)
     else:
-        below, stride, numbers = layer_inputs(context, source, number, order)
-        multiply(
-            below, 0, stride, numbers, unchecked_tail(theta, layer.weights), 0, layer.D,
-            out, 0, layer.stride, rows, panels, context.columns, 1.0, False,
-        )  # fmt: skip
+        below, row_indices = layer_inputs(context, data, layer_index, batch.rows)
+        multiply(below, row_indices, W, out, layer.D, block, Update(1.0, False))
     if not hidden:
         return
-    first, last = panels[0] * context.columns, panels[1] * context.columns
+    settings = context.settings
+    columns = panels[0] * context.columns, panels[1] * context.columns
     a = float_rows_at(context, layer.a, rows[0], rows[1], layer.stride)
-    bias_activation(a, unchecked_tail(theta, layer.bias), context.hidden, first, last)
-    if training and context.keep < 1.0:
+    bias_activation(a, unchecked_tail(W.values, layer.bias), settings.hidden, columns)
+    if training and settings.keep < 1.0:
         kept = unchecked_slice(table_at(layer.kept, UINT8, layer.stride), rows[0], rows[1])
-        dropout_mask(
-            kept, a, 1.0 / context.keep, context.seed, np.uint64(step), np.uint64(number),
-            context.threshold, first, last, rows[0],
-        )  # fmt: skip
+        stream = MaskStream(
+            settings.seed, np.uint64(batch.step), np.uint64(layer_index), settings.threshold
+        )
+        dropout_mask(kept, a, stream, 1.0 / settings.keep, columns, rows[0])
 
 
 @kernel
 def output_delta(
-    context: EngineContext,
-    source: DataDescriptor,
-    rows: IntArray,
-    scale: float,
-    worker: int,
-    workers: int,
+    context: EngineContext, data: DataDescriptor, rows: IntArray, scale: float, worker: Worker
 ) -> None:
-    """Turn a worker's share of the last product into the delta; note losses and hits by row."""
+    """Turn a worker's part of the last product into the delta; write losses and hits by row."""
     layer = layer_at(context, context.depth - 1)
-    first, last = partition(len(rows), worker, workers)
-    z = float_rows_at(context, layer.a, first, last, layer.stride)
-    b = unchecked_slice(floats_at(context, context.theta), layer.bias, layer.bias + layer.H)
-    labels = array_at(source.labels, INT64)
-    targets = float_rows_at(context, source.targets, 0, UNBOUNDED, layer.H)
-    w = unchecked_slice(floats_at(context, source.sample_weight), 0, UNBOUNDED * source.weighted)
-    losses = unchecked_slice(array_at(context.row_loss, FLOAT64), first, last)
-    correct = unchecked_slice(array_at(context.row_correct, FLOAT64), first, last)
-    chosen = unchecked_slice(rows, first, last)
-    room = unchecked_tail(floats_at(context, context.scratch), worker * context.scratch_size)
-    if context.output == SOFTMAX_OUTPUT:
-        softmax_cross_entropy(z, b, labels, w, chosen, scale, losses, correct, room)
-    elif context.output == SIGMOID_OUTPUT:
-        sigmoid_cross_entropy(z, b, targets, w, chosen, scale, losses, correct, room)
-    elif context.output == EXP_OUTPUT:
-        poisson_deviance(z, b, targets, w, chosen, scale, losses, correct, room)
-    else:
-        squared_error(z, b, targets, w, chosen, scale, losses, correct, room)
+    first, last = partition(len(rows), worker)
+    theta = floats_at(context, context.parameters.theta)
+    scratch = floats_at(context, context.work.scratch)
+    output_delta_rows(
+        context.settings.output,
+        float_rows_at(context, layer.a, first, last, layer.stride),
+        unchecked_slice(theta, layer.bias, layer.bias + layer.H),
+        targets_of(context, data, unchecked_slice(rows, first, last)),
+        scale,
+        row_results(context, first, last),
+        unchecked_tail(scratch, worker.rank * context.work.scratch_size),
+    )
 
 
 @kernel
-def write_outputs(context: EngineContext, out: FloatArray, worker: int, workers: int) -> None:
-    """Write a worker's share of the batch's outputs ŷ (B, K)."""
+def write_outputs(context: EngineContext, out: FloatArray, worker: Worker) -> None:
+    """Write a worker's part of the batch's outputs ŷ (B, K)."""
     layer = layer_at(context, context.depth - 1)
-    first, last = partition(len(out), worker, workers)
+    first, last = partition(len(out), worker)
     z = float_rows_at(context, layer.a, first, last, layer.stride)
-    b = unchecked_slice(floats_at(context, context.theta), layer.bias, layer.bias + layer.H)
-    room = unchecked_tail(floats_at(context, context.scratch), worker * context.scratch_size)
-    output_activation(z, b, context.output, unchecked_slice(out, first, last), room)
+    theta = floats_at(context, context.parameters.theta)
+    b = unchecked_slice(theta, layer.bias, layer.bias + layer.H)
+    part = unchecked_slice(out, first, last)
+    scratch = floats_at(context, context.work.scratch)
+    scratch = unchecked_tail(scratch, worker.rank * context.work.scratch_size)
+    output_activation(z, b, context.settings.output, part, scratch)
 
 
 @kernel
-def backpropagate_delta(
-    context: EngineContext, number: int, batch: int, worker: int, workers: int
-) -> None:
-    """Compute a worker's share of delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]), for l > 0.
+def backpropagate_delta(context: EngineContext, layer_index: int, B: int, worker: Worker) -> None:
+    """Compute a worker's part of delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]), for l > 0.
 
-    W[l]ᵀ is there: the worker's panels of it, or all of it where its share is rows.
+    Its panels of W[l]ᵀ, or all of them where its part is rows, were written by :func:`transpose`.
     """
-    layer, under = layer_at(context, number), layer_at(context, number - 1)
-    rows, panels = partition_matrix(batch, under.panels, worker, workers)
-    place, stride = delta_location(context, number - 1, worker, workers)
-    in_order = unchecked_slice(
-        array_at(context.sync, INT64), 0, 0
-    )  # no numbers: delta is the batch's
+    layer, under = layer_at(context, layer_index), layer_at(context, layer_index - 1)
+    rows, panels = partition_matrix(B, under.panels, worker)
+    delta = Operand(floats_at(context, layer.delta), 0, layer.stride, 0)
+    in_order = unchecked_slice(array_at(context.work.barrier, INT64), 0, 0)
+    width, transposed = context.columns, floats_at(context, context.work.transposed)
+    out = delta_operand(context, layer_index - 1, worker)
     multiply(
-        floats_at(context, layer.delta), 0, layer.stride, in_order,
-        floats_at(context, context.transposed), 0, layer.H,
-        floats_at(context, place), 0, stride, rows, panels, context.columns, 1.0, False,
-    )  # fmt: skip
+        delta,
+        in_order,
+        Operand(transposed, 0, width, layer.H * width),
+        out,
+        layer.H,
+        Block(rows[0], rows[1], panels[0], panels[1]),
+        Update(1.0, False),
+    )
+    address, stride = delta_location(context, layer_index - 1, worker)
     hidden_delta(
-        float_rows_at(context, place, rows[0], rows[1], stride),
+        float_rows_at(context, address, rows[0], rows[1], stride),
         float_rows_at(context, under.a, rows[0], rows[1], under.stride),
         unchecked_slice(table_at(under.kept, UINT8, under.stride), rows[0], rows[1]),
-        context.hidden, context.keep, panels[0] * context.columns, panels[1] * context.columns,
-    )  # fmt: skip
+        context.settings.hidden,
+        context.settings.keep,
+        (panels[0] * width, panels[1] * width),
+    )
 
 
 @kernel
 def gradient_layer(
     context: EngineContext,
-    source: DataDescriptor,
-    number: int,
-    order: IntArray,
-    buffer_index: int,
-    lr: float,
-    corrections: Float64Vector,
-    training: bool,
-    worker: int,
-    workers: int,
+    data: DataDescriptor,
+    layer_index: int,
+    batch: Batch,
+    step: Step,
+    worker: Worker,
 ) -> None:
-    """Compute a worker's share of dW[l] = a[l]ᵀ·delta[l + 1] and db[l]; update, in training.
+    """Compute a worker's part of dW[l] = a[l]ᵀ·delta[l + 1] and db[l]; update, in training.
 
-    Plain SGD goes straight from the sums in registers into the weights.
+    Plain SGD adds the sums in registers directly to the weights.
     """
-    layer, columns, batch = layer_at(context, number), context.columns, len(order)
-    rows, panels = partition_matrix(layer.D, layer.panels, worker, workers)
-    if layer.panels < workers:
-        rows = private_rows(context, number, worker, workers)
-    if number == 0 and source.sparse:
-        sparse_gradient(
-            context, batch, buffer_index, rows, panels, lr, corrections, training, worker, workers
-        )
+    layer, columns = layer_at(context, layer_index), context.columns
+    rows, panels = partition_matrix(layer.D, layer.panels, worker)
+    if layer.panels < worker.size:
+        rows = private_rows(context, layer_index, worker)
+    block = Block(rows[0], rows[1], panels[0], panels[1])
+    if layer_index == 0 and data.sparse:
+        sparse_gradient(context, data, batch, block, step, worker)
     else:
-        dense_gradient(
-            context, source, number, order, rows, panels, lr, corrections, training, worker, workers
-        )
-    if layer.panels >= workers or worker == 0:
+        dense_gradient(context, data, layer_index, batch, block, step, worker)
+    if layer.panels >= worker.size or worker.rank == 0:
         first, last = panels[0] * columns, panels[1] * columns
-        place, stride = delta_location(context, number, worker, workers)
-        delta = float_rows_at(context, place, 0, batch, stride)
-        column_sums(
-            delta, unchecked_tail(floats_at(context, context.gradient), layer.bias), first, last
-        )
-        if training:
-            update(context, layer.bias + first, layer.bias + last, lr, corrections, 0.0)
+        address, stride = delta_location(context, layer_index, worker)
+        delta = float_rows_at(context, address, 0, len(batch.rows), stride)
+        gradient = floats_at(context, context.parameters.gradient)
+        column_sums(delta, unchecked_tail(gradient, layer.bias), (first, last))
+        if is_training(step):
+            update(context, layer.bias + first, layer.bias + last, step, 0.0)
 
 
 @kernel
-def updates_directly(context: EngineContext, training: bool) -> bool:
-    """Whether sums go straight into the weights: plain SGD needs no other place for them."""
-    return training and context.optimizer == SGD and context.l2 == 0.0
+def updates_directly(context: EngineContext, step: Step) -> bool:
+    """Whether sums are added to the weights at once: plain SGD stores no gradient."""
+    settings = context.settings
+    return is_training(step) and settings.optimizer == SGD and settings.l2 == 0.0
+
+
+@kernel
+def gradient_target(context: EngineContext, layer_index: int, direct: bool) -> Operand:
+    """Return where a layer's gradient goes: with ``direct``, the weights themselves."""
+    parameters = context.parameters
+    address = parameters.theta if direct else parameters.gradient
+    return weights_operand(context, layer_index, address)
 
 
 @kernel
 def sparse_gradient(
     context: EngineContext,
-    batch: int,
-    buffer_index: int,
-    rows: tuple[int, int],
-    panels: tuple[int, int],
-    lr: float,
-    corrections: Float64Vector,
-    training: bool,
-    worker: int,
-    workers: int,
+    data: DataDescriptor,
+    batch: Batch,
+    block: Block,
+    step: Step,
+    worker: Worker,
 ) -> None:
-    """Compute rows and panels of dW[0] from the batch's entries; update, in training."""
-    layer, descend = layer_at(context, 0), updates_directly(context, training)
-    masks = unchecked_slice(
-        unchecked_tail(array_at(context.masks, INT64), worker * context.mask_room), 0, layer.D
+    """Compute a block of dW[0] from the batch's entries; update, in training."""
+    B, direct = len(batch.rows), updates_directly(context, step)
+    buffers, D = context.entries, layer_at(context, 0).D
+    masks = unchecked_tail(array_at(buffers.masks, INT64), worker.rank * buffers.mask_stride)
+    positions = array_at(buffers.positions, INT64)
+    row_masks = RowMasks(
+        unchecked_slice(masks, 0, D), unchecked_tail(positions, worker.rank * 2 * BITMASK_ROWS)
     )
-    places = unchecked_tail(array_at(context.mask_places, INT64), worker * 2 * BITMASK_ROWS)
-    at, stride = delta_location(context, 0, worker, workers)
-    delta, place = floats_at(context, at), entry_buffer(context, buffer_index, worker)
-    value = unchecked_tail(floats_at(context, context.entry_value), place * context.room)
-    for start in range(0, batch, BITMASK_ROWS):
-        stop = min(start + BITMASK_ROWS, batch)
-        build_row_masks(
-            unchecked_tail(array_at(context.entry_index, UINT32), place * context.room),
-            unchecked_tail(array_at(context.entry_bounds, INT64),
-            place * context.rows * SEGMENT_BOUNDS),
-            start, stop, rows, masks, places,
-        )  # fmt: skip
-        # Nothing follows on sums that go straight into the weights: delta stays in the L1 cache.
-        inputs = max(rows[1] - rows[0], 1) if descend else GRADIENT_INPUTS
-        for first in range(rows[0], rows[1], inputs):
-            block = first, min(first + inputs, rows[1])
+    entries = entries_of(context, data, batch.buffer_index, worker)
+    delta, out = delta_operand(context, 0, worker), gradient_target(context, 0, direct)
+    for start in range(0, B, BITMASK_ROWS):
+        stop = min(start + BITMASK_ROWS, B)
+        build_row_masks(entries, (start, stop), (block.first_row, block.last_row), row_masks)
+        # Direct sums need nothing afterwards: then delta stays in the L1 cache.
+        inputs = max(block.last_row - block.first_row, 1) if direct else GRADIENT_INPUTS
+        for first in range(block.first_row, block.last_row, inputs):
+            last = min(first + inputs, block.last_row)
+            part = Block(first, last, block.first_panel, block.last_panel)
+            change = Update(-step.lr if direct else 1.0, direct or start > 0)
             sparse_gradient_product(
-                masks, places, value, delta, start * stride, stride,
-                floats_at(context, context.theta if descend else context.gradient), layer.weights,
-                layer.D,
-                block, panels, context.columns, -lr if descend else 1.0, descend or start > 0,
-            )  # fmt: skip
-            if stop == batch and not descend:
-                finish_block(context, layer, block, panels, lr, corrections, training)
+                row_masks, entries.values, shifted(delta, start * delta.row), out, part, change
+            )
+            if stop == B and not direct:
+                finish_block(context, 0, part, step)
 
 
 @kernel
 def dense_gradient(
     context: EngineContext,
-    source: DataDescriptor,
-    number: int,
-    order: IntArray,
-    rows: tuple[int, int],
-    panels: tuple[int, int],
-    lr: float,
-    corrections: Float64Vector,
-    training: bool,
-    worker: int,
-    workers: int,
+    data: DataDescriptor,
+    layer_index: int,
+    batch: Batch,
+    block: Block,
+    step: Step,
+    worker: Worker,
 ) -> None:
-    """Compute rows and panels of dW[l] as a product; update, in training."""
-    layer, columns, descend = (
-        layer_at(context, number),
-        context.columns,
-        updates_directly(context, training),
-    )
-    below, below_stride, numbers = layer_inputs(context, source, number, order)
-    batch = len(order)
-    place, stride = delta_location(context, number, worker, workers)
-    delta = floats_at(context, place)
-    # Its own panels are packed by each worker, to a place that is its own in every layer: others
-    # may be a layer behind. Too few panels to cut are read where they lie.
-    packed = layer.panels >= workers
-    first_panel = worker * ((context.most_panels + workers - 1) // workers) - panels[0]
-    right = unchecked_tail(
-        floats_at(context, context.right), first_panel * batch * columns * packed
-    )
-    if packed:
-        pack_panels(delta, 0, stride, batch, right, panels, columns)
-    height, most = rows_per_block(batch, context.itemsize), terms_per_chunk(batch)
-    for k in range(0, batch, most):
-        terms = k, min(k + most, batch)
-        for first in range(rows[0], rows[1], height):
-            block = first, min(first + height, rows[1])
-            multiply_transposed(
-                below, 0, below_stride, numbers,
-                right if packed else delta, 0,
-                columns if packed else stride, batch * columns if packed else columns,
-                floats_at(context, context.theta if descend else context.gradient), layer.weights,
-                layer.D,
-                terms, block, panels, columns,
-                floats_at(context, context.left), worker * A_BLOCK, -lr if descend else 1.0,
-                descend,
-            )  # fmt: skip
-            if terms[1] == batch and not descend:
-                finish_block(context, layer, block, panels, lr, corrections, training)
+    """Compute a block of dW[l] as a product; update, in training."""
+    B, direct = len(batch.rows), updates_directly(context, step)
+    below, row_indices = layer_inputs(context, data, layer_index, batch.rows)
+    columns, work = context.columns, context.work
+    right = delta_operand(context, layer_index, worker)
+    # Each worker packs its own panels, at a place that is its own in every layer: other workers
+    # may be one layer behind. Panels too few to be partitioned are read where they are.
+    if layer_at(context, layer_index).panels >= worker.size:
+        first_panel = worker.rank * ((work.max_panels + worker.size - 1) // worker.size)
+        start = (first_panel - block.first_panel) * B * columns
+        packed = unchecked_tail(floats_at(context, work.right), start)
+        panels = Operand(packed, 0, columns, B * columns)
+        pack_panels(right, B, panels, (block.first_panel, block.last_panel))
+        right = panels
+    left = Operand(floats_at(context, work.left), worker.rank * A_BLOCK, 0, 0)
+    out = gradient_target(context, layer_index, direct)
+    height, chunk = rows_per_block(B, context.itemsize), terms_per_chunk(B)
+    for k in range(0, B, chunk):
+        terms = k, min(k + chunk, B)
+        for first in range(block.first_row, block.last_row, height):
+            last = min(first + height, block.last_row)
+            part = Block(first, last, block.first_panel, block.last_panel)
+            change = Update(-step.lr if direct else 1.0, direct)
+            multiply_transposed(below, row_indices, right, out, terms, part, left, change)
+            if terms[1] == B and not direct:
+                finish_block(context, layer_index, part, step)
 
 
 @kernel
-def finish_block(
-    context: EngineContext,
-    layer: LayerDescriptor,
-    rows: tuple[int, int],
-    panels: tuple[int, int],
-    lr: float,
-    corrections: Float64Vector,
-    training: bool,
-) -> None:
+def finish_block(context: EngineContext, layer_index: int, block: Block, step: Step) -> None:
     """Add the L2 term to a block of the weights' gradient, and update while it is in the cache."""
-    for p in range(panels[0], panels[1]):
-        start = layer.weights + (p * layer.D + rows[0]) * context.columns
-        stop = layer.weights + (p * layer.D + rows[1]) * context.columns
-        if context.l2 != 0.0:
-            gradient = unchecked_slice(floats_at(context, context.gradient), start, stop)
-            W = unchecked_slice(floats_at(context, context.theta), start, stop)
-            l2 = cast_like(context.l2, W)
+    layer, l2 = layer_at(context, layer_index), context.settings.l2
+    for p in range(block.first_panel, block.last_panel):
+        start = layer.weights + (p * layer.D + block.first_row) * context.columns
+        stop = layer.weights + (p * layer.D + block.last_row) * context.columns
+        if l2 != 0.0:
+            gradient = floats_at(context, context.parameters.gradient)
+            gradient = unchecked_slice(gradient, start, stop)
+            W = unchecked_slice(floats_at(context, context.parameters.theta), start, stop)
+            factor = cast_like(l2, W)
             for i in range(len(W)):
-                gradient[i] += l2 * W[i]
-        if training:
-            update(context, start, stop, lr, corrections, context.decay)
+                gradient[i] += factor * W[i]
+        if is_training(step):
+            update(context, start, stop, step, context.settings.decay)
 
 
 @kernel
-def update(
-    context: EngineContext,
-    start: int,
-    stop: int,
-    lr: float,
-    corrections: Float64Vector,
-    decay: float,
-) -> None:
-    """Take one optimizer step with a stretch of the flat parameters."""
-    theta, gradient = (
-        unchecked_slice(floats_at(context, context.theta), start, stop),
-        unchecked_slice(floats_at(context, context.gradient), start, stop),
-    )
-    if context.optimizer == SGD:
-        sgd(theta, gradient, lr)
+def update(context: EngineContext, start: int, stop: int, step: Step, decay: float) -> None:
+    """Take one optimizer step with a range of the flat parameters."""
+    addresses, settings = context.parameters, context.settings
+    theta = unchecked_slice(floats_at(context, addresses.theta), start, stop)
+    gradient = unchecked_slice(floats_at(context, addresses.gradient), start, stop)
+    if settings.optimizer == SGD:
+        sgd(theta, gradient, step.lr)
         return
-    first = unchecked_slice(floats_at(context, context.first), start, stop)
-    if context.optimizer == MOMENTUM:
-        momentum(theta, gradient, first, lr, context.momentum)
-    elif context.optimizer == NESTEROV:
-        nesterov(theta, gradient, first, lr, context.momentum)
+    first = unchecked_slice(floats_at(context, addresses.first_slot), start, stop)
+    if settings.optimizer == MOMENTUM:
+        momentum(theta, gradient, first, step.lr, settings.momentum)
+    elif settings.optimizer == NESTEROV:
+        nesterov(theta, gradient, first, step.lr, settings.momentum)
     else:
-        second = unchecked_slice(floats_at(context, context.second), start, stop)
-        adam(
-            theta, gradient, first, second, lr, context.beta1, context.beta2, corrections[2],
-            corrections, decay,
-        )  # fmt: skip
+        second = unchecked_slice(floats_at(context, addresses.second_slot), start, stop)
+        adam_step = AdamStep(step.lr, settings.beta1, settings.beta2, decay, step.corrections)
+        adam(theta, gradient, first, second, adam_step)
+
+
+@kernel
+def column_sums(delta: FloatArray, out: FloatArray, columns: tuple[int, int]) -> None:
+    """Out = 1ᵀ·delta in a range of columns, summed in the order of the rows.
+
+    Parameters
+    ----------
+    delta
+        (B, width).
+    out
+        (width,).
+    """
+    B, width, lanes = len(delta), delta.shape[1], lane_count(delta)
+    for i in range(0, B, SUMMED_ROWS):
+        for j in range(columns[0], columns[1], lanes):
+            total = load(out, j) if i > 0 else broadcast(cast_like(0.0, delta))
+            for row in range(i, min(i + SUMMED_ROWS, B)):
+                total = total + load(delta, row * width + j)
+            store(out, j, total)

@@ -1,19 +1,30 @@
-"""The optimizers' steps, compiled, on a stretch of the flat parameters.
+"""The optimizers' update formulas on a range of the flat parameters.
 
-Twins of the NumPy kernels of the same names; formulas in :mod:`fusedmlp.optimizers`. A stretch is
-whole vectors (see kernels.py). Everything passes through memory once.
+Twins of the NumPy kernels of the same names; formulas in :mod:`fusedmlp.optimizers`. A range is
+whole vectors. Every array passes through memory once.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fusedmlp_numba.compiler.jit import kernel
-from fusedmlp_numba.simd.vectors import fma, lane_count, load, sqrt, store
+from fusedmlp_numba.simd.vector_memory import load, store
+from fusedmlp_numba.simd.vectors import fma, lane_count, sqrt
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray
+
+
+class AdamStep(NamedTuple):
+    """Adam's settings in one step: ``corrections`` are 1 − β₁ᵗ, 1 − β₂ᵗ and ε."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    decay: float
+    corrections: Float64Vector
 
 
 @kernel
@@ -52,29 +63,20 @@ def adam(
     gradient: FloatArray,
     first_moment: FloatArray,
     second_moment: FloatArray,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    corrections: Float64Vector,
-    decay: float,
+    step: AdamStep,
 ) -> None:
-    """One Adam step, after θ ← θ − lr·decay·θ; formulas in :mod:`fusedmlp.optimizers`.
+    """One Adam step, after θ ← θ − lr·decay·θ.
 
     √(v / c₂) is √v·(1 / √c₂): a product costs less than a division.
-
-    Parameters
-    ----------
-    eps, corrections
-        The step's ε, 1 − β₁ᵗ and 1 − β₂ᵗ.
     """
-    root = 1.0 / math.sqrt(corrections[1])
-    rate, kept = -lr / corrections[0], 1.0 - lr * decay
+    corrections, beta1, beta2 = step.corrections, step.beta1, step.beta2
+    root, eps = 1.0 / math.sqrt(corrections[1]), corrections[2]
+    rate, kept = -step.lr / corrections[0], 1.0 - step.lr * step.decay
     for i in range(0, len(theta), lane_count(theta)):
         g = load(gradient, i)
         m = fma(load(first_moment, i), beta1, g * (1.0 - beta1))
         v = fma(load(second_moment, i), beta2, g * g * (1.0 - beta2))
         store(first_moment, i, m)
         store(second_moment, i, v)
-        step = m / fma(sqrt(v), root, eps)
-        store(theta, i, fma(step, rate, load(theta, i) * kept))
+        change = m / fma(sqrt(v), root, eps)
+        store(theta, i, fma(change, rate, load(theta, i) * kept))

@@ -1,7 +1,7 @@
-"""What generated code is made of beside arithmetic: loops, choices, prefetches. LLVM by hand.
+"""LLVM control flow inside an intrinsic: loops, branches on a number, prefetches.
 
-The vectors that go through these loops are in vectors.py, runs.py and stored.py; nothing is loaded
-or computed here but what a loop needs to go on.
+A loop loads only what it needs to continue. The vectors that are processed in these loops are in
+emitter.py, memory.py and dtype_dispatch.py.
 """
 
 # ruff: noqa: ANN401 - see intrinsics.py
@@ -21,7 +21,7 @@ cgutils: Any = untyped_cgutils
 
 
 def switch(builder: Any, number: Any, cases: Mapping[int, Callable[[], None]]) -> None:
-    """Emit a block for each upper bound, ascending; run the first whose bound is not below."""
+    """Emit a block for each upper bound, ascending; run the first whose bound is ≥ ``number``."""
     done = builder.append_basic_block("done")
     for bound, emit in cases.items():
         block, other = (builder.append_basic_block(f"{name}{bound}") for name in ("to", "above"))
@@ -38,10 +38,10 @@ def switch(builder: Any, number: Any, cases: Mapping[int, Callable[[], None]]) -
 def emit_loop(
     builder: Any, start: Any, stop: Any, step: Any, strides: Sequence[Any] = ()
 ) -> Iterator[list[Any]]:
-    """Emit a loop over n from start to stop, at least one, with n and n·stride for each stride.
+    """Emit a loop over n from start to stop, of at least one turn.
 
-    LLVM may neither unroll nor vectorise it: the body has enough independent work or little to do
-    altogether, and copies of it take long to compile.
+    Yields n, and the iteration count times each stride. LLVM may neither unroll nor vectorise the
+    loop: its body has enough independent work already, and copies of it take long to compile.
     """
     word = start.type
     before, body = builder.block, builder.append_basic_block("loop")
@@ -55,21 +55,18 @@ def emit_loop(
     following = [builder.add(n, by) for n, by in zip(variables, steps, strict=True)]
     for variable, value in zip(variables, following, strict=True):
         variable.add_incoming(value, builder.block)
-    done = builder.append_basic_block("done")
-    jump = builder.cbranch(builder.icmp_signed("<", following[0], stop), body, done)
-    jump.set_metadata("llvm.loop", _as_written(builder.module))
-    builder.position_at_end(done)
+    _repeat(builder, builder.icmp_signed("<", following[0], stop), body)
 
 
 @contextlib.contextmanager
 def emit_prefetched_loop(
     builder: Any, array: Any, start: Any, stop: Any
 ) -> Iterator[tuple[Any, Any]]:
-    """Emit a loop over n from start to stop, at least one, with n and ``array[n]``.
+    """Emit a loop over n from start to stop, of at least one turn, with n and ``array[n]``.
 
-    The element is loaded one turn ahead, the last turn's own once more. Loads whose addresses
-    follow from an element that is still on its way would wait, most likely in the place of others
-    that need not: a Zen 1 takes 4.4 ns in place of 3.6 for a sparse entry times eight vectors.
+    The element is loaded one turn ahead; the last turn loads its own once more. Otherwise loads
+    at addresses that depend on the element wait for it, and occupy the load queue meanwhile: a
+    Zen 1 takes 4.4 ns in place of 3.6 for a sparse entry times eight vectors.
     """
     before, one = builder.block, start.type(1)
     first = builder.load(builder.gep(array, [start]))
@@ -78,15 +75,15 @@ def emit_prefetched_loop(
         element.add_incoming(first, before)
         following = builder.add(n, one)
         ahead = builder.select(builder.icmp_signed("<", following, stop), following, n)
-        upcoming = _pinned(builder, builder.load(builder.gep(array, [ahead])))
+        upcoming = _pin(builder, builder.load(builder.gep(array, [ahead])))
         yield n, element
         element.add_incoming(upcoming, builder.block)
 
 
-def _pinned(builder: Any, value: Any) -> Any:
-    """Return the value, computed no later than here, by assembly of no instructions.
+def _pin(builder: Any, value: Any) -> Any:
+    """Return a value through empty assembly, so that it is computed no later than here.
 
-    LLVM would move a load to where its value is used, here back into the turn that needs it.
+    LLVM would move the load to the use of its value, which is in the next turn.
     """
     kind = ir.FunctionType(value.type, [value.type])
     return builder.asm(kind, "", "=r,0", [value], side_effect=True)
@@ -94,7 +91,7 @@ def _pinned(builder: Any, value: Any) -> Any:
 
 @contextlib.contextmanager
 def emit_bit_loop(builder: Any, mask: Any) -> Iterator[Any]:
-    """Emit a loop over the numbers of a mask's bits, ascending; at least one is set."""
+    """Emit a loop over the indices of a mask's set bits, ascending; at least one is set."""
     before, body = builder.block, builder.append_basic_block("bits")
     builder.branch(body)
     builder.position_at_end(body)
@@ -103,21 +100,23 @@ def emit_bit_loop(builder: Any, mask: Any) -> Iterator[Any]:
     yield builder.cttz(left, ir.IntType(1)(1))
     rest = builder.and_(left, builder.sub(left, mask.type(1)))
     left.add_incoming(rest, builder.block)
+    _repeat(builder, builder.icmp_unsigned("!=", rest, mask.type(0)), body)
+
+
+def _repeat(builder: Any, condition: Any, body: Any) -> None:
+    """End a loop: branch back to ``body`` while the condition holds; no LLVM loop transforms."""
     done = builder.append_basic_block("done")
-    jump = builder.cbranch(builder.icmp_unsigned("!=", rest, mask.type(0)), body, done)
-    jump.set_metadata("llvm.loop", _as_written(builder.module))
-    builder.position_at_end(done)
-
-
-def _as_written(module: Any) -> Any:
-    """Metadata of a loop, which LLVM tells from that of other loops by its pointing at itself."""
+    jump = builder.cbranch(condition, body, done)
+    module = builder.module
     rules = [
         module.add_metadata(["llvm.loop.unroll.disable"]),
         module.add_metadata(["llvm.loop.vectorize.enable", ir.IntType(1)(0)]),
     ]
+    # LLVM identifies a loop by metadata that refers to itself.
     node = module.add_metadata([*rules, ir.IntType(64)(len(module.metadata))])
     node.operands = (node, *rules)
-    return node
+    jump.set_metadata("llvm.loop", node)
+    builder.position_at_end(done)
 
 
 def prefetch_line(builder: Any, pointer: Any, *, write: bool) -> None:

@@ -1,13 +1,11 @@
-"""What Numba cannot say in Python, and all of this package needs: types, atomics. LLVM by hand.
+"""The basis of all intrinsics, and those on scalars: types, atomics, compilation attributes.
 
-LLVM's instructions are written here, in lanes.py (vectors as values), tiles.py, copies.py,
-sparse_tiles.py, vectors.py and loops.py (tiles of products), runs.py and stored.py (stretches of
-memory) and views.py (arrays over addresses), and nowhere else. Each intrinsic's docstring gives its
-meaning as Python would write it; kernels use them as plain functions. No formula and no loop is
-here, and nothing here checks bounds.
+LLVM instructions are emitted in simd/ and in the two microkernel.py files, and nowhere else. The
+docstring of an intrinsic states its meaning as Python would write it; kernels call it as a plain
+function. No formula and no loop is here, and no bounds are checked.
 
-Hazard: Numba caches what calls an intrinsic without looking at the intrinsic's body. native.py
-hashes all files of this package for that reason.
+Hazard: Numba caches the callers of an intrinsic without looking at the intrinsic's body. The
+object cache therefore hashes every file of this package.
 """
 
 # ruff: noqa: ANN401, ARG001 - values of LLVM's builder and Numba's types have no static types, and
@@ -16,6 +14,7 @@ hashes all files of this package for that reason.
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from llvmlite import ir
@@ -37,17 +36,27 @@ def intrinsic(emitter: Callable[..., tuple[Any, Emit]]) -> Callable[..., Any]:
     return cast("Callable[..., Any]", untyped_intrinsic(emitter))
 
 
-def data_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+def data_pointer(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     """Pointer to the first element of an array of Numba's type ``kind``."""
     return context.make_array(kind)(context, builder, value).data
 
 
+def unpack_record(context: Any, builder: Any, kind: Any, value: Any) -> SimpleNamespace:
+    """Fields of a NamedTuple as LLVM values, by name; of an array, its data pointer."""
+    fields = {}
+    values = cgutils.unpack_tuple(builder, value, len(kind.fields))
+    for name, field_kind, field in zip(kind.fields, kind, values, strict=True):
+        is_array = isinstance(field_kind, types.Array)
+        fields[name] = data_pointer(context, builder, field_kind, field) if is_array else field
+    return SimpleNamespace(**fields)
+
+
 @intrinsic
 def no_inline(typingctx: Any) -> tuple[Any, Emit]:
-    """Ask LLVM not to copy the function that calls this into its callers, nor its loops.
+    """Mark the calling function as ``noinline`` and ``optsize`` for LLVM.
 
-    For functions whose vectors are written by hand: unrolled and specialised copies of them gain
-    nothing, and take long to compile, anew in every function that calls them.
+    For functions whose vectors are emitted by hand: copies of them in every caller, and unrolled
+    copies of their loops, gain nothing and take long to compile.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
@@ -60,7 +69,7 @@ def no_inline(typingctx: Any) -> tuple[Any, Emit]:
 
 @intrinsic
 def cast_like(typingctx: Any, value: Any, x: Any) -> tuple[Any, Emit]:
-    """``value`` in the floating type of x, a number or an array; a float64 would widen the rest."""
+    """``value`` in the type of x, a number, vector or array; a float64 would widen the rest."""
     kind = x.dtype if isinstance(x, types.Array) else x
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
@@ -71,11 +80,11 @@ def cast_like(typingctx: Any, value: Any, x: Any) -> tuple[Any, Emit]:
 
 @intrinsic
 def atomic_add(typingctx: Any, array: Any, index: Any, value: Any) -> tuple[Any, Emit]:
-    """Add to an element of an int64 array, seen whole by every thread; return its old value."""
+    """Add to an element of an int64 array atomically; return its old value."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         array, index, value = arguments
-        pointer = builder.gep(data_of(context, builder, signature.args[0], array), [index])
+        pointer = builder.gep(data_pointer(context, builder, signature.args[0], array), [index])
         return builder.atomic_rmw("add", pointer, value, "seq_cst")
 
     return types.int64(array, types.intp, types.int64), emit
@@ -87,7 +96,7 @@ def atomic_load(typingctx: Any, array: Any, index: Any) -> tuple[Any, Emit]:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         array, index = arguments
-        pointer = builder.gep(data_of(context, builder, signature.args[0], array), [index])
+        pointer = builder.gep(data_pointer(context, builder, signature.args[0], array), [index])
         return builder.load_atomic(pointer, "seq_cst", 8)
 
     return types.int64(array, types.intp), emit
@@ -95,11 +104,10 @@ def atomic_load(typingctx: Any, array: Any, index: Any) -> tuple[Any, Emit]:
 
 @intrinsic
 def yield_processor(typingctx: Any) -> tuple[Any, Emit]:
-    """Let another thread of the system run: what a spinning thread does on a full machine."""
+    """Yield the processor to another thread of the system."""
     name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        del signature, arguments
         kind = ir.FunctionType(ir.IntType(32), [])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
         return context.get_dummy_value()

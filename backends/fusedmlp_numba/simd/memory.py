@@ -1,6 +1,6 @@
-"""Runs of memory, by elements or vectors: read, convert, prefetch. LLVM by hand.
+"""Intrinsics on stretches and elements of memory: convert, prefetch, bit counts, unchecked access.
 
-What the sparse kernels need beside tiles: no products here, and nothing that checks bounds.
+No products are here, and no bounds are checked.
 """
 
 # ruff: noqa: ANN401, ARG001 - see intrinsics.py
@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils as untyped_cgutils
 
 from fusedmlp_numba.compiler.host import VECTOR_BYTES
 from fusedmlp_numba.simd.control_flow import emit_loop, prefetch_line
-from fusedmlp_numba.simd.intrinsics import data_of, intrinsic
+from fusedmlp_numba.simd.emitter import convert, splat, vector_pointer
+from fusedmlp_numba.simd.intrinsics import data_pointer, intrinsic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fusedmlp_numba.simd.intrinsics import Emit
-
-cgutils: Any = untyped_cgutils
 
 
 @intrinsic
@@ -31,7 +29,7 @@ def copy_convert(
 ) -> tuple[Any, Emit]:
     """target[at : at + count] = source[start : start + count] / divisor, in target's type.
 
-    Whole numbers become whole numbers as they are, without the division.
+    A target of whole numbers takes whole numbers, and no division.
     """
     word = types.intp
     signature = types.void(target, word, source, word, word, divisor)
@@ -41,45 +39,46 @@ def copy_convert(
         kinds = signature.args[0].dtype, signature.args[2].dtype
         divisor = context.cast(builder, divisor, signature.args[5], kinds[0])
         target, source = (
-            builder.gep(data_of(context, builder, signature.args[i], value), [offset])
+            builder.gep(data_pointer(context, builder, signature.args[i], value), [offset])
             for i, value, offset in ((0, target, at), (2, source, start))
         )
-        divided = divisor if isinstance(kinds[0], types.Float) else None
-        copy_elements(builder, (target, kinds[0]), (source, kinds[1]), count, divided)
+        used = divisor if isinstance(kinds[0], types.Float) else None
+        emit_copy(builder, (target, kinds[0]), (source, kinds[1]), count, used)
         return context.get_dummy_value()
 
     return signature, emit
 
 
-def copy_elements(
+def emit_copy(
     builder: Any,
     target: tuple[Any, Any],
     source: tuple[Any, Any],
     count: Any,
-    divisor: Any,
+    divisor: Any | None,
 ) -> None:
-    """Emit target[:count] = source[:count] / divisor; not divided where that is None.
+    """Emit target[:count] = source[:count] / divisor; no division where the divisor is None.
 
     ``target`` and ``source`` are pointers, each with Numba's type of its elements.
     """
 
     def copy(n: Any, lanes: int) -> None:
         (to, kind), (start, stored) = target, source
-        places = []
-        for pointer in (to, start):
-            many = ir.VectorType(pointer.type.pointee, lanes)
-            places.append(builder.bitcast(builder.gep(pointer, [n]), many.as_pointer()))
-        value = builder.load(places[1], align=stored.bitwidth // 8)
-        value = converted(builder, value, stored, kind, places[0].type.pointee)
+        to, start = (
+            vector_pointer(builder, builder.gep(pointer, [n]), lanes) for pointer in (to, start)
+        )
+        value = builder.load(start, align=stored.bitwidth // 8)
+        value = convert(builder, value, stored, kind, to.type.pointee)
         if divisor is not None:
             value = builder.fdiv(value, splat(builder, divisor, lanes))
-        builder.store(value, places[0], align=kind.bitwidth // 8)
+        builder.store(value, to, align=kind.bitwidth // 8)
 
-    in_vectors(builder, count, VECTOR_BYTES // (target[1].bitwidth // 8), copy)
+    emit_vector_loops(builder, count, VECTOR_BYTES // (target[1].bitwidth // 8), copy)
 
 
-def in_vectors(builder: Any, count: Any, lanes: int, emit: Callable[[Any, int], None]) -> None:
-    """Emit loops over n from 0 to count, in whole vectors first and then one by one."""
+def emit_vector_loops(
+    builder: Any, count: Any, lanes: int, emit: Callable[[Any, int], None]
+) -> None:
+    """Emit a loop over n from 0 to count in steps of ``lanes``, and one over the remainder."""
     whole = builder.and_(count, count.type(-lanes))
     for first, last, step in ((count.type(0), whole, lanes), (whole, count, 1)):
         with (
@@ -89,35 +88,13 @@ def in_vectors(builder: Any, count: Any, lanes: int, emit: Callable[[Any, int], 
             emit(n, step)
 
 
-def splat(builder: Any, value: Any, lanes: int) -> Any:
-    """Give a number to every lane."""
-    lane = ir.IntType(32)
-    empty = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    mask = ir.Constant(ir.VectorType(lane, lanes), [0] * lanes)
-    return builder.shuffle_vector(builder.insert_element(empty, value, lane(0)), empty, mask)
-
-
-def converted(builder: Any, value: Any, source: Any, target: Any, kind: Any) -> Any:
-    """Convert lanes of Numba's type ``source`` to ``target``, which LLVM calls ``kind``."""
-    if isinstance(source, types.Float):
-        if source.bitwidth == target.bitwidth:
-            return value
-        return (builder.fpext if source.bitwidth < target.bitwidth else builder.fptrunc)(
-            value, kind
-        )
-    if isinstance(target, types.Float):
-        return builder.uitofp(value, kind)
-    return builder.zext(value, kind) if source.bitwidth < target.bitwidth else value
-
-
 @intrinsic
 def prefetch(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
-    """Begin to load the cache line of ``array[at]``; any place is allowed, even outside."""
+    """Prefetch the cache line of ``array[at]`` for reading; ``at`` may be outside the array."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        pointer = builder.gep(data_of(context, builder, signature.args[0], arguments[0]),
-                              [arguments[1]])  # fmt: skip
-        prefetch_line(builder, pointer, write=False)
+        data = data_pointer(context, builder, signature.args[0], arguments[0])
+        prefetch_line(builder, builder.gep(data, [arguments[1]]), write=False)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), emit
@@ -125,7 +102,7 @@ def prefetch(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
 
 @intrinsic
 def lowest_bit(typingctx: Any, mask: Any) -> tuple[Any, Emit]:
-    """Find the lowest bit that is set in an int64 that is not 0."""
+    """Index of the lowest set bit of an int64 other than 0."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         return builder.cttz(arguments[0], ir.IntType(1)(1))
@@ -135,7 +112,7 @@ def lowest_bit(typingctx: Any, mask: Any) -> tuple[Any, Emit]:
 
 @intrinsic
 def count_bits(typingctx: Any, mask: Any) -> tuple[Any, Emit]:
-    """Count the bits that are set in an int64."""
+    """Count the set bits of an int64."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         return builder.ctpop(arguments[0])
@@ -145,10 +122,10 @@ def count_bits(typingctx: Any, mask: Any) -> tuple[Any, Emit]:
 
 @intrinsic
 def unchecked_get(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
-    """Read the element at place ``at``, never negative: saves the test that Numba would make."""
+    """array[at] for ``at`` ≥ 0, without Numba's test for negative indices."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        data = data_of(context, builder, signature.args[0], arguments[0])
+        data = data_pointer(context, builder, signature.args[0], arguments[0])
         value = builder.load(builder.gep(data, [arguments[1]]))
         return context.cast(builder, value, array.dtype, signature.return_type)
 
@@ -158,10 +135,10 @@ def unchecked_get(typingctx: Any, array: Any, at: Any) -> tuple[Any, Emit]:
 
 @intrinsic
 def unchecked_set(typingctx: Any, array: Any, at: Any, value: Any) -> tuple[Any, Emit]:
-    """Write a number to place ``at``, not negative, of an array's memory, in the array's type."""
+    """array[at] = value for ``at`` ≥ 0, in the array's type, without that test."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        data = data_of(context, builder, signature.args[0], arguments[0])
+        data = data_pointer(context, builder, signature.args[0], arguments[0])
         number = context.cast(builder, arguments[2], signature.args[2], array.dtype)
         builder.store(number, builder.gep(data, [arguments[1]]))
         return context.get_dummy_value()

@@ -1,9 +1,9 @@
-"""Numba's arrays and records over memory that is named by its address: no copies, no bounds.
+"""Numba arrays and records over memory given by an address: no copies, no bounds.
 
-Compiled code gets one address per record of layout.py in place of dozens of arrays, each of which
-would cost a call from Python half a microsecond, and the compiler seven values to carry around.
-The price is that nothing here knows how long a stretch of memory is: the engine allocates it, and
-keeps it alive while a call runs. No arithmetic is here; that is in intrinsics.py and kernels.py.
+Compiled code receives the address of a record in place of dozens of arrays. Each array would cost
+a call from Python half a microsecond, and the compiler seven values to pass along. The price is
+that nothing here knows how long a stretch of memory is: the engine allocates it, and keeps it
+alive while a call runs. Arithmetic is elsewhere.
 """
 
 # ruff: noqa: ANN401, ARG001 - values of LLVM's builder and Numba's types have no static types, and
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 arrayobj: Any = untyped_arrayobj
 cgutils: Any = untyped_cgutils
 
-UINT8, UINT16 = np.dtype(np.uint8), np.dtype(np.uint16)
-INT32, UINT32, INT64 = np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64)
+UINT8, UINT16, UINT32 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32)
+INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 UNBOUNDED: Final = 2**40
-"""Length of a vector over an address: more than any memory, so that no slice is cut short."""
+"""Length of a view over an address: more than any memory, so that no slice is shortened."""
 
 
 def _array(
     context: Any, builder: Any, kind: Any, address: Any, shape: list[Any], strides: list[Any]
 ) -> Any:
-    """Make an array value of elements at an address; a stride counts elements."""
+    """Build an array value over an address; strides count elements."""
     element = context.get_data_type(kind.dtype)
     itemsize = context.get_constant(types.intp, context.get_abi_sizeof(element))
     array = context.make_array(kind)(context, builder)
@@ -54,13 +54,18 @@ def _array(
     return _value(array)
 
 
+def _vector(context: Any, builder: Any, kind: Any, address: Any) -> Any:
+    length, one = (context.get_constant(types.intp, n) for n in (UNBOUNDED, 1))
+    return _array(context, builder, kind, address, [length], [one])
+
+
 def _value(array: Any) -> Any:
     return array._getvalue()  # noqa: SLF001 - as Numba's own code generators do
 
 
 @intrinsic
 def record_at(typingctx: Any, address: Any, dtype: Any) -> tuple[Any, Emit]:
-    """View the record of a structured dtype at an address."""
+    """View of the record of a structured dtype at an address."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(dtype.dtype))
@@ -70,55 +75,50 @@ def record_at(typingctx: Any, address: Any, dtype: Any) -> tuple[Any, Emit]:
 
 @intrinsic
 def array_at(typingctx: Any, address: Any, dtype: Any) -> tuple[Any, Emit]:
-    """View the elements of a dtype from an address on."""
+    """View of the elements of a dtype from an address on, as a flat array."""
     kind = types.Array(dtype.dtype, 1, "C")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        length = context.get_constant(types.intp, UNBOUNDED)
-        one = context.get_constant(types.intp, 1)
-        return _array(context, builder, kind, arguments[0], [length], [one])
+        return _vector(context, builder, kind, arguments[0])
 
     return kind(types.intp, dtype), emit
 
 
 @intrinsic
 def table_at(typingctx: Any, address: Any, dtype: Any, width: Any) -> tuple[Any, Emit]:
-    """View rows of ``width`` elements of a dtype from an address on."""
+    """View of rows of ``width`` elements of a dtype from an address on."""
     kind = types.Array(dtype.dtype, 2, "C")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         address, _, width = arguments
-        rows = context.get_constant(types.intp, UNBOUNDED)
-        one = context.get_constant(types.intp, 1)
+        rows, one = (context.get_constant(types.intp, n) for n in (UNBOUNDED, 1))
         return _array(context, builder, kind, address, [rows, width], [width, one])
 
     return kind(types.intp, dtype, types.intp), emit
 
 
-def _real(context: Any) -> Any:
-    """Return the floating type of an engine: that of its record's ``unit``."""
-    return context.typeof("unit")
+def _float_type(engine: Any) -> Any:
+    """Return the floating type of an EngineContext: that of its field ``unit``."""
+    return engine.typeof("unit")
 
 
 @intrinsic
-def floats_at(typingctx: Any, context: Any, address: Any) -> tuple[Any, Emit]:
-    """View the engine's floats from an address on; ``plan.unit`` tells their type."""
-    kind = types.Array(_real(context), 1, "C")
+def floats_at(typingctx: Any, engine: Any, address: Any) -> tuple[Any, Emit]:
+    """View of an engine's floats from an address on, as a flat array."""
+    kind = types.Array(_float_type(engine), 1, "C")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        length = context.get_constant(types.intp, UNBOUNDED)
-        one = context.get_constant(types.intp, 1)
-        return _array(context, builder, kind, arguments[1], [length], [one])
+        return _vector(context, builder, kind, arguments[1])
 
-    return kind(context, types.intp), emit
+    return kind(engine, types.intp), emit
 
 
 @intrinsic
 def float_rows_at(
-    typingctx: Any, context: Any, address: Any, first: Any, last: Any, stride: Any
+    typingctx: Any, engine: Any, address: Any, first: Any, last: Any, stride: Any
 ) -> tuple[Any, Emit]:
-    """View rows first to last of the engine's matrix at an address, ``stride`` elements each."""
-    kind = types.Array(_real(context), 2, "C")
+    """View of rows first to last of an engine's matrix at an address, ``stride`` elements each."""
+    kind = types.Array(_float_type(engine), 2, "C")
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         _, address, first, last, stride = arguments
@@ -131,11 +131,11 @@ def float_rows_at(
         return _array(context, builder, kind, start, shape, strides)
 
     word = types.intp
-    return kind(context, word, word, word, word), emit
+    return kind(engine, word, word, word, word), emit
 
 
-def _moved(context: Any, builder: Any, kind: Any, value: Any, first: Any, last: Any) -> Any:
-    """View a C-ordered array from ``first`` to ``last`` of its first dimension."""
+def _slice(context: Any, builder: Any, kind: Any, value: Any, first: Any, last: Any) -> Any:
+    """View of a C-ordered array from ``first`` to ``last`` of its first dimension."""
     array = context.make_array(kind)(context, builder, value)
     strides = cgutils.unpack_tuple(builder, array.strides, kind.ndim)
     shape = cgutils.unpack_tuple(builder, array.shape, kind.ndim)
@@ -148,22 +148,22 @@ def _moved(context: Any, builder: Any, kind: Any, value: Any, first: Any, last: 
 
 @intrinsic
 def unchecked_slice(typingctx: Any, array: Any, first: Any, last: Any) -> tuple[Any, Emit]:
-    """array[first:last] where 0 ≤ first ≤ last ≤ len(array): no code for all else."""
+    """array[first:last] for 0 ≤ first ≤ last ≤ len(array), without code for other bounds."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        return _moved(context, builder, array, *arguments)
+        return _slice(context, builder, array, *arguments)
 
     return array(array, types.intp, types.intp), emit
 
 
 @intrinsic
 def unchecked_tail(typingctx: Any, array: Any, first: Any) -> tuple[Any, Emit]:
-    """array[first:] where 0 ≤ first ≤ len(array)."""
+    """array[first:] for 0 ≤ first ≤ len(array), without code for other bounds."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
         value, first = arguments
-        last = context.make_array(array)(context, builder, value)
-        last = cgutils.unpack_tuple(builder, last.shape, array.ndim)[0]
-        return _moved(context, builder, array, value, first, last)
+        shape = context.make_array(array)(context, builder, value).shape
+        last = cgutils.unpack_tuple(builder, shape, array.ndim)[0]
+        return _slice(context, builder, array, value, first, last)
 
     return array(array, types.intp), emit

@@ -1,10 +1,10 @@
-"""Tiles of products with sparse rows, or with the bits of masks: LLVM by hand, as in tiles.py.
+"""The micro-kernel of sparse products: tiles of C in registers, rows of X as entries or bit masks.
 
-What calls them is in sparse.py and masks.py. Each docstring gives the meaning as NumPy would write
-it. Nothing here checks bounds.
+LLVM by hand, as in gemm/microkernel.py. Loops around these tiles are in products.py. No bounds
+are checked.
 """
 
-# ruff: noqa: ANN401, ARG001 - see intrinsics.py
+# ruff: noqa: ANN401, ARG001 - see simd/intrinsics.py
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from numba import types
 
 from fusedmlp_numba.compiler.host import VECTORS
-from fusedmlp_numba.simd.control_flow import emit_bit_loop, emit_loop, emit_prefetched_loop, switch
+from fusedmlp_numba.constants import BITMASK_ROWS, SEGMENT_BOUNDS
+from fusedmlp_numba.simd.control_flow import (
+    emit_bit_loop,
+    emit_loop,
+    emit_prefetched_loop,
+    switch,
+)
 from fusedmlp_numba.simd.emitter import VectorEmitter, strided_offsets
-from fusedmlp_numba.simd.intrinsics import data_of, intrinsic
+from fusedmlp_numba.simd.intrinsics import data_pointer, intrinsic, unpack_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,90 +34,76 @@ SPARSE_PANELS: Final = 4
 
 
 def _panel_cases(builder: Any, count: Any, tile: Callable[[int], None]) -> None:
-    """Emit ``tile`` for 1 to GATHER_PANELS panels; run that for ``count``."""
+    """Emit ``tile`` for 1 to SPARSE_PANELS panels; run that for ``count``."""
     numbers = range(1, SPARSE_PANELS + 1)
     switch(builder, count, {panels: functools.partial(tile, panels) for panels in numbers})
 
 
 @intrinsic
 def sparse_tiles(
-    typingctx: Any,
-    panels: Any,
-    rows: Any,
-    values: Any,
-    indices: Any,
-    bounds: Any,
-    at: Any,
-    bounds_row: Any,
-    B: Any,
-    b: Any,
-    b_panel: Any,
-    C: Any,
-    c: Any,
-    c_row: Any,
+    typingctx: Any, panels: Any, rows: Any, entries: Any, bound: Any, B: Any, C: Any,
     accumulate: Any,
-) -> tuple[Any, Emit]:
-    """Sparse rows by a matrix: C[i] = Σₙ values[n]·B[indices[n]] over row i's n, or C[i] += that.
+) -> tuple[Any, Emit]:  # fmt: skip
+    """C[i] = Σₙ value[n]·B[index[n]] over the n of row i, or C[i] += that.
 
-    The rows are looped over here because a row has few entries: what is done once for each of them
-    weighs as much as several. C's own value is the first term of the sum.
+    The loop over rows is here because a row has few entries: work that is done once for each row
+    counts as much as several entries. C's own value is the first term of the sum.
 
     Parameters
     ----------
     panels
-        1 to GATHER_PANELS neighbouring panels, summed at once.
+        1 to SPARSE_PANELS neighbouring panels, summed at once.
     rows
-        How many, at least 1.
-    values, indices
-        Flat arrays; row i's are from n = ``bounds[at + i * bounds_row]`` to before the next bound.
-    B, b, b_panel
-        Flat array; row r of panel p is at ``B[b + r * columns + p * b_panel]``, columns a panel's.
-    C, c, c_row
-        Flat array; row i of all panels is at ``C[c + i * c_row]``, one beside the other.
+        Number of rows, at least 1.
+    entries, bound
+        Entries. The n of row i are from ``bounds[bound + i * SEGMENT_BOUNDS]`` to before the next
+        bound.
+    B
+        Operand in panels.
+    C
+        Operand, row-major.
     """
-    signature = types.void(
-        panels, rows, values, indices, bounds, at, bounds_row, B, b, b_panel, C, c, c_row,
-        accumulate,
-    )  # fmt: skip
+    signature = types.void(panels, rows, entries, bound, B, C, accumulate)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        (count, rows, values, indices, bounds, at, bounds_row, B, b, b_panel, C, c, c_row,
-         add) = arguments  # fmt: skip
-        kinds = signature.args
-        values, indices, bounds, B, C = (
-            data_of(context, builder, kinds[i], value)
-            for i, value in ((2, values), (3, indices), (4, bounds), (7, B), (10, C))
+        count, rows, _, bound, _, _, accumulate = arguments
+        entries, B, C = (
+            unpack_record(context, builder, signature.args[i], arguments[i]) for i in (2, 4, 5)
         )
         word = rows.type
-        zero, one = word(0), word(1)
-        v = VectorEmitter(context, builder, kinds[2].dtype)
+        zero, one, bounds_row = word(0), word(1), word(SEGMENT_BOUNDS)
+        v = VectorEmitter(context, builder, signature.args[4][0].dtype)
         columns = VECTORS * v.lanes
 
         def tile(panels: int) -> None:
             numbers = [word(p) for p in range(panels)]
             right = [
-                builder.gep(B, [start]) for start in strided_offsets(builder, b, b_panel, numbers)
+                builder.gep(B.values, [start])
+                for start in strided_offsets(builder, B.start, B.panel, numbers)
             ]
-            places = [word(n * v.lanes) for n in range(VECTORS * panels)]
-            first_bound, first_row = builder.gep(bounds, [at]), builder.gep(C, [c])
-            loop = emit_loop(builder, zero, rows, one, (bounds_row, c_row))
-            with loop as (_, bound, target):
-                bound, target = builder.gep(first_bound, [bound]), builder.gep(first_row, [target])
-                sums = v.sums(len(places))
-                with builder.if_then(add):
-                    for total, place in zip(sums, places, strict=True):
-                        builder.store(v.load(target, place), total)
-                start, stop = builder.load(bound), builder.load(builder.gep(bound, [one]))
+            offsets = [word(n * v.lanes) for n in range(VECTORS * panels)]
+            first_bound = builder.gep(entries.bounds, [bound])
+            first_row = builder.gep(C.values, [C.start])
+            loop = emit_loop(builder, zero, rows, one, (bounds_row, C.row))
+            with loop as (_, bound_at, row_at):
+                bounds = builder.gep(first_bound, [bound_at])
+                target = builder.gep(first_row, [row_at])
+                sums = v.accumulators(len(offsets))
+                with builder.if_then(accumulate):
+                    for total, offset in zip(sums, offsets, strict=True):
+                        builder.store(v.load(target, offset), total)
+                start, stop = builder.load(bounds), builder.load(builder.gep(bounds, [one]))
                 nonempty = builder.icmp_signed("<", start, stop)
                 with (
                     builder.if_then(nonempty),
-                    emit_prefetched_loop(builder, indices, start, stop) as (n, index),
+                    emit_prefetched_loop(builder, entries.indices, start, stop) as (n, index),
                 ):
                     row = v.panel(builder.mul(builder.zext(index, word), word(columns)))
-                    vectors = [v.load(panel, place) for panel in right for place in row]
-                    v.add_product(sums, builder.load(builder.gep(values, [n])), vectors)
-                for total, place in zip(sums, places, strict=True):
-                    v.store(builder.load(total), target, place)
+                    vectors = [v.load(panel, offset) for panel in right for offset in row]
+                    factor = builder.load(builder.gep(entries.values, [n]))
+                    v.add_product(sums, factor, vectors)
+                for total, offset in zip(sums, offsets, strict=True):
+                    v.store(builder.load(total), target, offset)
 
         _panel_cases(builder, count, tile)
         return context.get_dummy_value()
@@ -121,78 +113,63 @@ def sparse_tiles(
 
 @intrinsic
 def masked_tiles(
-    typingctx: Any,
-    panels: Any,
-    first: Any,
-    last: Any,
-    masks: Any,
-    value: Any,
-    places: Any,
-    place: Any,
-    B: Any,
-    b: Any,
-    b_row: Any,
-    C: Any,
-    c: Any,
-    c_panel: Any,
-    alpha: Any,
-    accumulate: Any,
-) -> tuple[Any, Emit]:
-    """Rows whose entries are a mask's bits: C[d] = α·Σᵢ xᵢ·B[i], or C[d] += that.
+    typingctx: Any, panels: Any, first: Any, last: Any, row_masks: Any, value: Any, B: Any,
+    C: Any, update: Any,
+) -> tuple[Any, Emit]:  # fmt: skip
+    """C[d] = α·Σᵢ xᵢ·B[i], or C[d] += that, over the set bits i of ``masks[d]``, ascending.
 
-    The i of the sum, ascending, are the bits of ``masks[d]``, and xᵢ is the next value of those
-    that i has. Where a row of C has no bits and would be added to, it is left alone. The rows are
-    looped over here as in :func:`gather_tiles`.
+    xᵢ is the next value of row i. Where no bit is set and C would be added to, C is not touched.
 
     Parameters
     ----------
     panels
-        1 to GATHER_PANELS neighbouring panels, summed at once.
+        1 to SPARSE_PANELS neighbouring panels, summed at once.
     first, last
-        The range of d, not empty.
-    masks, value, places, place
-        Flat arrays; the next value of i is ``value[places[place + i]]``, and the one after it lies
-        behind it.
-    B, b, b_row
-        Flat array; row i of all panels is at ``B[b + i * b_row]``, one beside the other.
-    C, c, c_panel
-        Flat array; row d of panel p is at ``C[c + d * columns + p * c_panel]``, columns a panel's.
+        Range of d, not empty.
+    row_masks, value
+        RowMasks, and the values of its entries: row i's next one is
+        ``value[positions[BITMASK_ROWS + i]]``, and its others follow.
+    B
+        Operand, row-major.
+    C
+        Operand in panels.
+    update
+        Update.
     """
-    signature = types.void(
-        panels, first, last, masks, value, places, place, B, b, b_row, C, c, c_panel, alpha,
-        accumulate,
-    )  # fmt: skip
+    signature = types.void(panels, first, last, row_masks, value, B, C, update)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-        (count, first, last, masks, value, places, place, B, b, b_row, C, c, c_panel, alpha,
-         add) = arguments  # fmt: skip
-        kinds = signature.args
-        masks, value, places, B, C = (
-            data_of(context, builder, kinds[i], array)
-            for i, array in ((3, masks), (4, value), (5, places), (7, B), (10, C))
+        count, first, last = arguments[:3]
+        row_masks, B, C, update = (
+            unpack_record(context, builder, signature.args[i], arguments[i]) for i in (3, 5, 6, 7)
         )
+        value = data_pointer(context, builder, signature.args[4], arguments[4])
+        element = signature.args[4].dtype
+        alpha = context.cast(builder, update.alpha, types.float64, element)
         word = first.type
-        v = VectorEmitter(context, builder, kinds[4].dtype)
+        v = VectorEmitter(context, builder, element)
         columns = VECTORS * v.lanes
 
         def tile(panels: int) -> None:
-            left, nexts = builder.gep(B, [b]), builder.gep(places, [place])
-            targets = strided_offsets(builder, c, c_panel, [word(p) for p in range(panels)])
-            columns_at = [word(n * v.lanes) for n in range(VECTORS * panels)]
+            left = builder.gep(B.values, [B.start])
+            positions = builder.gep(row_masks.positions, [word(BITMASK_ROWS)])
+            targets = strided_offsets(builder, C.start, C.panel, [word(p) for p in range(panels)])
+            offsets = [word(n * v.lanes) for n in range(VECTORS * panels)]
             with emit_loop(builder, first, last, word(1)) as (d,):
-                mask = builder.load(builder.gep(masks, [d]))
-                some = builder.icmp_unsigned("!=", mask, mask.type(0))
-                with builder.if_then(builder.or_(some, builder.not_(add))):
-                    sums = v.sums(len(columns_at))
-                    with builder.if_then(some), emit_bit_loop(builder, mask) as i:
-                        next_place = builder.gep(nexts, [i])
-                        n = builder.load(next_place)
-                        builder.store(builder.add(n, word(1)), next_place)
-                        row = builder.gep(left, [builder.mul(i, b_row)])
-                        vectors = [v.load(row, at) for at in columns_at]
+                mask = builder.load(builder.gep(row_masks.masks, [d]))
+                nonempty = builder.icmp_unsigned("!=", mask, mask.type(0))
+                with builder.if_then(builder.or_(nonempty, builder.not_(update.accumulate))):
+                    sums = v.accumulators(len(offsets))
+                    with builder.if_then(nonempty), emit_bit_loop(builder, mask) as i:
+                        position = builder.gep(positions, [i])
+                        n = builder.load(position)
+                        builder.store(builder.add(n, word(1)), position)
+                        row = builder.gep(left, [builder.mul(i, B.row)])
+                        vectors = [v.load(row, offset) for offset in offsets]
                         v.add_product(sums, builder.load(builder.gep(value, [n])), vectors)
                     at = builder.mul(d, word(columns))
-                    v.write_sums(sums, C, [builder.add(start, at) for start in targets], alpha, add)
+                    rows = [builder.add(start, at) for start in targets]
+                    v.write_sums(sums, C.values, rows, alpha, update.accumulate)
 
         _panel_cases(builder, count, tile)
         return context.get_dummy_value()

@@ -1,13 +1,13 @@
-"""A data set's nonzero inputs, packed once: each row's in one stretch of memory.
+"""The packed format of a data set's nonzero inputs: each row in one stretch of memory.
 
-Finding them in every epoch anew costs as much as half the products; and rows are read in random
-order, so that each further place that a row is spread over is a page whose address must be looked
-up first, which takes longer than to read the row.
+Searching for nonzero inputs in every epoch costs as much as half the products. Rows are read in
+random order, and every further stretch that a row is spread over is another page whose address
+must be translated, which takes longer than reading the row.
 
-A packed row is SPANS whole numbers of two bytes, how many of its entries lie before the end of each
-part of the inputs (sparse.py); its entries' inputs, of two bytes each; and their values, from the
-next multiple of their size on. It begins at a multiple of PACKED_ALIGNMENT bytes. Which data sets
-are packed is for sources.py to decide.
+A packed row is SEGMENTS numbers of two bytes, which count its entries before the end of each
+segment of the inputs; then the indices of its entries, of two bytes each; then their values, from
+the next multiple of their size on. It begins at a multiple of PACKED_ALIGNMENT bytes. data.py
+decides which data sets are packed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fusedmlp_numba.constants import (
 )
 from fusedmlp_numba.simd.dtype_dispatch import (
     MASK_LANES,
+    StoredValues,
     nonzero_mask,
     read_elements,
     take_elements,
@@ -34,114 +35,74 @@ from fusedmlp_numba.simd.memory import copy_convert, count_bits, unchecked_get, 
 from fusedmlp_numba.sparse.entries import list_nonzero, lower_bound, segment_start
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from fusedmlp.types import FloatArray, IntArray
+    from fusedmlp.types import IntArray
+    from fusedmlp_numba.sparse.operands import Entries, PackedRows
 
 
 @kernel
-def _value_place(start: int, count: int, itemsize: int) -> int:
-    """Return which element the first value is, of the packed row from byte ``start`` on."""
+def _first_value(start: int, count: int, itemsize: int) -> int:
+    """Return the element number of the first value of the packed row from byte ``start`` on."""
     return (start + HEADER_BYTES + PACKED_INDEX_BYTES * count + itemsize - 1) // itemsize
 
 
 @kernel
-def count_nonzero(
-    stored: npt.NDArray[np.uint8], element: int, first: int, last: int, D: int, counts: IntArray
-) -> None:
-    """Count the nonzero inputs of rows first to last of x (N, D), into counts (N,).
-
-    Parameters
-    ----------
-    stored
-        The memory of x, whose elements are of type ``element`` of sizes.py.
-    """
+def count_nonzero(stored: StoredValues, span: tuple[int, int], D: int, counts: IntArray) -> None:
+    """Count the nonzero inputs of a span of the rows of x (N, D), into counts (N,)."""
     no_inline()
-    for i in range(first, last):
+    for i in range(span[0], span[1]):
         count = 0
         for j in range(0, D, MASK_LANES):
-            at, lanes = i * D + j, min(D - j, MASK_LANES)
-            count += count_bits(nonzero_mask(stored, element, at, lanes))
+            count += count_bits(nonzero_mask(stored, i * D + j, min(D - j, MASK_LANES)))
         unchecked_set(counts, i, count)
 
 
 @kernel
 def pack_rows(
-    stored: npt.NDArray[np.uint8],
-    element: int,
-    first: int,
-    last: int,
-    D: int,
-    counts: IntArray,
-    starts: IntArray,
-    places: npt.NDArray[np.uint16],
-    pixels: npt.NDArray[np.uint8],
-    values: FloatArray,
+    stored: StoredValues, span: tuple[int, int], D: int, counts: IntArray, out: PackedRows
 ) -> None:
-    """Pack rows first to last of x (N, D).
-
-    Parameters
-    ----------
-    stored
-        The memory of x, whose elements are of type ``element`` of sizes.py.
-    counts, starts
-        (N,) entries of each row, and (N + 1,) bytes where its packed row begins.
-    places, pixels, values
-        The memory of packed rows: as numbers of two bytes, as pixels, and as the engine's floats.
-    """
+    """Pack a span of the rows of x (N, D), whose rows have ``counts`` (N,) entries."""
     no_inline()
-    for i in range(first, last):
-        header, count = unchecked_get(starts, i) // PACKED_INDEX_BYTES, unchecked_get(counts, i)
-        at, source = header + SEGMENTS, i * D
-        list_nonzero(stored, element, source, D, places, at)
-        if element == DTYPE_UINT8:
-            value = _value_place(unchecked_get(starts, i), count, 1)
-            take_elements(pixels, value, stored, element, source, places, at, count)
+    for i in range(span[0], span[1]):
+        start, count, source = unchecked_get(out.starts, i), unchecked_get(counts, i), i * D
+        header = start // PACKED_INDEX_BYTES
+        at = header + SEGMENTS
+        list_nonzero(stored, source, D, out.indices, at)
+        if stored.dtype == DTYPE_UINT8:
+            value = _first_value(start, count, 1)
+            take_elements(out.pixels, value, stored, source, out.indices, at, count)
         else:
-            value = _value_place(unchecked_get(starts, i), count, values.itemsize)
-            take_elements(values, value, stored, element, source, places, at, count)
+            value = _first_value(start, count, out.values.itemsize)
+            take_elements(out.values, value, stored, source, out.indices, at, count)
         for s in range(SEGMENTS):
-            end = lower_bound(places, at, at + count, segment_start(s + 1, D))
-            unchecked_set(places, header + s, end - at)
+            end = lower_bound(out.indices, at, at + count, segment_start(s + 1, D))
+            unchecked_set(out.indices, header + s, end - at)
 
 
 @kernel
-def gather_packed(
-    starts: IntArray,
-    places: npt.NDArray[np.uint16],
-    packed: npt.NDArray[np.uint8],
-    element: int,
-    rows: IntArray,
-    first: int,
-    last: int,
-    capacity: int,
-    index: npt.NDArray[np.uint32],
-    value: FloatArray,
-    row_bounds: IntArray,
+def list_packed(
+    packed: PackedRows, dtype: int, rows: IntArray, span: tuple[int, int], entries: Entries
 ) -> None:
-    """Copy the entries of rows first to last of the batch; pixels become x / 255.
-
-    Results as in :func:`~fusedmlp_numba.sparse.gather_csr`.
+    """Copy the entries of a span of a batch's rows; pixels become x / 255.
 
     Parameters
     ----------
-    places, packed
-        The memory of packed rows, as numbers of two bytes and as bytes.
-    element
-        The type of their values, of sizes.py: pixels, or the engine's floats.
+    dtype
+        Code of the values' type: DTYPE_UINT8, or the engine's.
+    rows
+        (B,) row numbers of the batch.
     """
     no_inline()
-    itemsize, most = 1 if element == DTYPE_UINT8 else value.itemsize, cast_like(PIXEL_MAX, value)
-    for i in range(first, last):
-        begin, start = unchecked_get(starts, rows[i]), i * capacity
+    value, indices, bounds = entries.values, packed.indices, entries.bounds
+    itemsize = 1 if dtype == DTYPE_UINT8 else value.itemsize
+    stored, divisor = StoredValues(packed.pixels, dtype), cast_like(PIXEL_MAX, value)
+    for i in range(span[0], span[1]):
+        begin, start = unchecked_get(packed.starts, rows[i]), i * entries.capacity
         header = begin // PACKED_INDEX_BYTES
-        unchecked_set(row_bounds, i * SEGMENT_BOUNDS, start)
+        unchecked_set(bounds, i * SEGMENT_BOUNDS, start)
         for s in range(SEGMENTS):
-            unchecked_set(
-                row_bounds, i * SEGMENT_BOUNDS + s + 1, start + unchecked_get(places, header + s)
-            )
-        count = unchecked_get(places, header + SEGMENTS - 1)
-        copy_convert(index, start, places, header + SEGMENTS, count, 1)
-        source = _value_place(begin, count, itemsize)
-        read_elements(value, start, packed, element, source, count, most)
+            end = start + unchecked_get(indices, header + s)
+            unchecked_set(bounds, i * SEGMENT_BOUNDS + s + 1, end)
+        count = unchecked_get(indices, header + SEGMENTS - 1)
+        copy_convert(entries.indices, start, indices, header + SEGMENTS, count, 1)
+        source = _first_value(begin, count, itemsize)
+        read_elements(value, start, stored, source, count, divisor)

@@ -8,23 +8,25 @@ import numba
 import numpy as np
 import pytest
 
+from fusedmlp_numba.compiler.host import panel_columns
 from fusedmlp_numba.compiler.jit import OPTIONS
 from fusedmlp_numba.simd import elementary
-from fusedmlp_numba.simd.vectors import (
-    broadcast,
-    convert_like,
+from fusedmlp_numba.simd.vector_memory import (
     gather_strided,
-    lane_count,
-    lane_indices,
     load,
     load_as,
     load_strided,
-    reduce_add,
-    select,
     store,
     store_partial,
     store_strided,
-    vector_lanes,
+)
+from fusedmlp_numba.simd.vectors import (
+    broadcast,
+    convert_like,
+    lane_count,
+    lane_indices,
+    reduce_add,
+    select,
 )
 
 EXACT = [("float32", "float64"), ("float64", "longdouble")]
@@ -39,7 +41,7 @@ def mapped(function):
             store(out, i, function(load(x, i)))
 
     def call(x):
-        filled = np.append(x, np.ones(-len(x) % vector_lanes(x.itemsize), x.dtype))
+        filled = np.append(x, np.ones(-len(x) % panel_columns(x.itemsize), x.dtype))
         out = np.empty_like(filled)
         loop(filled, out)
         return out[: len(x)]
@@ -160,7 +162,7 @@ def test_sum_of_lanes(dtype):
     def compute(x):
         return reduce_add(load(x, 0))
 
-    x = (np.arange(vector_lanes(np.dtype(dtype).itemsize)) ** 2 + 1).astype(dtype)
+    x = (np.arange(panel_columns(np.dtype(dtype).itemsize)) ** 2 + 1).astype(dtype)
     assert compute(x) == x.sum(dtype=np.float64).astype(dtype)
 
 
@@ -174,7 +176,7 @@ def test_columns_and_parts_of_vectors(dtype):
         store_partial(first, 0, column + load_as(small, 1, column), count)
         store_partial(wide, 0, convert_like(column, wide), count)
 
-    n = vector_lanes(np.dtype(dtype).itemsize)
+    n = panel_columns(np.dtype(dtype).itemsize)
     x, small = np.arange(500, dtype=dtype).reshape(100, 5), np.arange(40, dtype=np.uint8)
     rows = np.random.default_rng(0).permutation(100)
     for count in range(1, n + 3):

@@ -9,7 +9,7 @@ from fusedmlp.errors import InvalidInputError
 from fusedmlp_numba import NumbaBackend
 from fusedmlp_numba import data as data_module
 from fusedmlp_numba.constants import KC
-from fusedmlp_numba.network.small_batch import MAX_ROWS, MAX_VALUES
+from fusedmlp_numba.small_batch import MAX_ROWS, MAX_VALUES
 from problems import engine, order, problem
 
 DTYPES = ("float32", "float64")
@@ -145,7 +145,7 @@ def test_long_rows_get_no_places(width):
     built, _ = engine(NumbaBackend(), task, batch_size=4)
     for n_rows in (1, 2, 1, 2):
         built.forward(task.x[:n_rows])
-    held = sum(place.inputs.size for place in built._few_rows._places.values())
+    held = sum(place.inputs.size for place in built._small_batches._buffers.values())
     assert held == width * sum(n for n in (1, 2) if n * width <= MAX_VALUES)
 
 
