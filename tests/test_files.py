@@ -1,4 +1,4 @@
-"""Atomic writing, model files and checkpoints: round trips, and files that lie."""
+"""Atomic writing, model files and checkpoints: round trips, and refusal of malformed files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from fusedmlp import MLP
 from fusedmlp.backend import State
 from fusedmlp.errors import FileFormatError, StorageError
 from fusedmlp.io.atomic import check_writable, sweep, write_atomically
-from fusedmlp.io.model_files import MODEL_KIND, MODEL_VERSION, load_model, write_arrays
+from fusedmlp.io.model_files import MODEL_FORMAT, load_model
+from fusedmlp.io.parameter_files import write_arrays
 from fusedmlp.network import Network
 from fusedmlp.optimizers import SGD
 from fusedmlp.training.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from fusedmlp.training.history import EpochRecord, History
 from problems import flat, start
 from stored import parts
+
+KIND = MODEL_FORMAT.kind, MODEL_FORMAT.version
 
 
 def test_writing_replaces_the_whole_file_and_leaves_no_other(tmp_path):
@@ -110,7 +113,7 @@ def test_a_model_file_is_plain_safetensors(model):
     _, path = model
     with safe_open(path, "numpy") as file:
         assert sorted(file.keys()) == ["biases.0", "biases.1", "weights.0", "weights.1"]
-        assert json.loads(file.metadata()["fusedmlp"])["version"] == MODEL_VERSION
+        assert json.loads(file.metadata()["fusedmlp"])["version"] == MODEL_FORMAT.version
 
 
 def test_truncated_files_are_refused_at_any_length(model, tmp_path):
@@ -127,7 +130,10 @@ def test_truncated_files_are_refused_at_any_length(model, tmp_path):
     ("change", "message"),
     [
         ({"kind": "other"}, "holds 'other', expected 'fusedmlp-model'"),
-        ({"version": MODEL_VERSION + 1}, "format version 2, this release reads up to 1: upgrade"),
+        (
+            {"version": MODEL_FORMAT.version + 1},
+            "format version 2, this release reads up to 1: upgrade",
+        ),
         ({"version": "1"}, "format version '1'"),
         ({"network": {"sizes": [5, 4, 2]}}, r"biases.1' has shape \(3,\), its .* promises \(2,\)"),
         ({"network": {"sizes": [5, 4, 3], "hidden": "exec"}}, "unknown hidden activation 'exec'"),
@@ -142,14 +148,14 @@ def test_truncated_files_are_refused_at_any_length(model, tmp_path):
         ({"seed": float("inf")}, "seed inf is not a whole number"),
     ],
 )
-def test_headers_that_lie_are_refused(model, tmp_path, change, message):
+def test_malformed_headers_are_refused(model, tmp_path, change, message):
     _, path = model
     header, arrays = parts(path)
     header |= change
-    lying = tmp_path / "lying"
-    write_arrays(lying, header.pop("kind"), header.pop("version"), header, arrays)
+    malformed = tmp_path / "malformed"
+    write_arrays(malformed, header.pop("kind"), header.pop("version"), header, arrays)
     with pytest.raises(FileFormatError, match=message):
-        load_model(lying)
+        load_model(malformed)
 
 
 @pytest.mark.parametrize("saved", ["model", "checkpoint"])
@@ -161,22 +167,22 @@ def test_headers_are_compared_with_the_arrays_before_these_are_read(saved, model
         save_checkpoint(path, Checkpoint(mlp.network, state, state.parameters, History(), {}))
     header, arrays = parts(path)
     kind, version = header.pop("kind"), header.pop("version")
-    lies = [{"network": header["network"] | {"sizes": [10**9, 10**9, 3]}}]
+    changes = [{"network": header["network"] | {"sizes": [10**9, 10**9, 3]}}]
     if saved == "checkpoint":
-        lies += [{"slots": 10**12}, {"slots": 2}, {"slots": -1}, {"has_best": False}]
+        changes += [{"slots": 10**12}, {"slots": 2}, {"slots": -1}, {"has_best": False}]
     load = {"model": load_model, "checkpoint": load_checkpoint}[saved]
     load(path)
-    for lie in lies:
-        write_arrays(path, kind, version, header | lie, arrays)
+    for change in changes:
+        write_arrays(path, kind, version, header | change, arrays)
         with pytest.raises(FileFormatError, match=r"its header promises|header is not sound"):
             load(path)
 
 
-def test_arrays_that_lie_are_refused(model, tmp_path):
+def test_malformed_arrays_are_refused(model, tmp_path):
     _, path = model
     header, arrays = parts(path)
     header = {k: v for k, v in header.items() if k not in ("kind", "version")}
-    lying = tmp_path / "lying"
+    malformed = tmp_path / "malformed"
     cases = [
         ({"weights.0": arrays["weights.0"].astype(np.int64)}, "has type I64"),
         ({"weights.0": np.full_like(arrays["weights.0"], np.nan)}, "W1 holds NaN"),
@@ -184,13 +190,13 @@ def test_arrays_that_lie_are_refused(model, tmp_path):
         ({"more": np.ones(1)}, "'more' has shape .*promises None"),
     ]
     for change, message in cases:
-        write_arrays(lying, MODEL_KIND, MODEL_VERSION, header, arrays | change)
+        write_arrays(malformed, *KIND, header, arrays | change)
         with pytest.raises(FileFormatError, match=message):
-            load_model(lying)
+            load_model(malformed)
     del arrays["biases.1"]
-    write_arrays(lying, MODEL_KIND, MODEL_VERSION, header, arrays)
+    write_arrays(malformed, *KIND, header, arrays)
     with pytest.raises(FileFormatError, match=r"biases\.1"):
-        load_model(lying)
+        load_model(malformed)
 
 
 def test_foreign_files_are_refused(tmp_path):

@@ -35,7 +35,7 @@ def adopt_inputs(
     Raises
     ------
     InvalidInputError
-        As :func:`fusedmlp.validation.prepare_inputs` does; or the array lies on another device.
+        As :func:`fusedmlp.validation.validate_inputs` does; or the array lies on another device.
     DeviceMemoryError
         A conversion needs more memory than the device has.
     """

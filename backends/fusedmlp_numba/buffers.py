@@ -102,6 +102,7 @@ class Buffers:
         self._kept = [
             np.zeros(rows * stride if network.dropout else 0, np.uint8) for stride in above
         ]
+        self._slope = [self._floats(rows * stride if network.keeps_z else 0) for stride in above]
         # One for all layers: when it is needed again, it is still in a cache.
         self._transposed = self._floats(int(max(sizes[2:] * widths[1:-1], default=0)))
         self._left = self._floats(A_BLOCK * threads + ALIGNMENT)
@@ -119,6 +120,7 @@ class Buffers:
         self._narrow = self._floats(0)
         if is_narrow(network):
             vectors = self._n_units + 1 + self._n_parameters
+            vectors += self._n_units if network.keeps_z else 0
             self._narrow = self._floats(vectors * self.layout.columns)
         self._x = self._floats(0)
         self._reserve_entries(0)
@@ -212,6 +214,7 @@ class Buffers:
                 a=address(above[n]),
                 delta=address(self._delta[n]),
                 kept=address(self._kept[n]),
+                slope=address(self._slope[n]),
                 stride=strides[n + 1],
             )
             for n in range(len(layout.weights))

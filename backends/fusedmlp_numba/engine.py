@@ -17,14 +17,14 @@ import numpy as np
 from fusedmlp.backend import BatchMetrics, Data, Engine, State, keep_threshold
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Parameters
-from fusedmlp.optimizers import SGD
+from fusedmlp.optimizers import SGD, Adam
 from fusedmlp.validation import (
     HostData,
     check_rates,
     check_rows,
-    prepare,
-    prepare_inputs,
-    prepare_state,
+    validate_data,
+    validate_inputs,
+    validate_state,
 )
 from fusedmlp_numba.buffers import Buffers
 from fusedmlp_numba.constants import (
@@ -169,7 +169,7 @@ class NumbaEngine(Engine):
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
-        prepare_state(state, self.network, self.optimizer)
+        validate_state(state, self.network, self.optimizer)
         pack(state.parameters, self._buffers.layout, self._buffers.theta)
         for slot, flat in zip(state.slots, self._buffers.slots, strict=True):
             pack(slot, self._buffers.layout, flat)
@@ -191,7 +191,7 @@ class NumbaEngine(Engine):
         sample_weight: npt.ArrayLike | None = None,
     ) -> NumbaData:
         """See :meth:`fusedmlp.backend.Engine.stage`."""
-        host = prepare(x, y, sample_weight, self.network, self.dtype)
+        host = validate_data(x, y, sample_weight, self.network, self.dtype)
         return stage(host, self._form, self._first_units, self._pack)
 
     def forward(self, x: Inputs) -> FloatArray:
@@ -202,7 +202,7 @@ class NumbaEngine(Engine):
             # NaN marks an input that is not finite, which is named below, or is the true result.
             if not (outputs.size and math.isnan(outputs.item(0))):
                 return outputs
-        inputs = prepare_inputs(x, self.network, self.dtype)
+        inputs = validate_inputs(x, self.network, self.dtype)
         if self._small_batches.fits(inputs):
             return self._forward_small_batch(self._small_batches.copy(inputs))
         n_rows = inputs.shape[0]
@@ -359,7 +359,7 @@ class NumbaEngine(Engine):
 
     def _corrections(self, n_steps: int) -> Float64Array:
         """Adam's bias corrections and ε for each step; ones for the other optimizers."""
-        if isinstance(self.optimizer, SGD):
+        if not isinstance(self.optimizer, Adam):
             return np.ones((n_steps, 3))
         corrections = self.optimizer.bias_corrections(self._step, n_steps)
         return np.column_stack([corrections, self.optimizer.epsilons(self._step, n_steps)])
@@ -383,7 +383,7 @@ class NumbaEngine(Engine):
 def _settings(network: Network, optimizer: Optimizer, objective: Objective, seed: int) -> Settings:
     """Translate the settings for compiled code."""
     sgd = optimizer if isinstance(optimizer, SGD) else None
-    adam = None if isinstance(optimizer, SGD) else optimizer
+    moments = None if isinstance(optimizer, SGD) else optimizer
     return Settings(
         hidden=HIDDEN_ACTIVATIONS.index(network.hidden),
         output=OUTPUTS.index(network.output),
@@ -394,7 +394,7 @@ def _settings(network: Network, optimizer: Optimizer, objective: Objective, seed
         threshold=np.uint64(keep_threshold(network.dropout)),
         seed=np.uint64(seed),
         momentum=float(sgd.momentum) if sgd else 0.0,
-        beta1=float(adam.beta1) if adam else 0.0,
-        beta2=float(adam.beta2) if adam else 0.0,
-        decay=float(adam.weight_decay) if adam else 0.0,
+        beta1=float(moments.beta1) if moments else 0.0,
+        beta2=float(moments.beta2) if moments else 0.0,
+        decay=float(moments.weight_decay) if moments else 0.0,
     )

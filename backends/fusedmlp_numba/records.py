@@ -31,9 +31,10 @@ class LayerDescriptor(NamedTuple):
         Offsets in the flat parameters.
     below, below_stride
         Address and row stride of a[l] (B, D).
-    a, delta, kept, stride
-        Addresses and row stride of a[l + 1], delta[l + 1] and the dropout mask (B, width). The
-        last layer has one matrix for the first two: logits become delta in place.
+    a, delta, kept, slope, stride
+        Addresses and row stride of a[l + 1], delta[l + 1], the dropout mask and f'(z) (B, width).
+        The last layer has one matrix for the first two: logits become delta in place. Only
+        activations whose derivative needs z have the last.
     """
 
     D: int
@@ -47,6 +48,7 @@ class LayerDescriptor(NamedTuple):
     a: int
     delta: int
     kept: int
+    slope: int
     stride: int
 
 

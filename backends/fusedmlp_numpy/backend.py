@@ -1,29 +1,39 @@
-"""Finding and building the NumPy engine. The mathematics is in kernels.py and engine.py."""
+"""The NumPy backend: the reference engine, with matrix products on NumPy's BLAS.
+
+The formulas are in :mod:`fusedmlp.reference`, because strict mode of other backends uses them too.
+This file has the backend's description and the thread limit.
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
 from fusedmlp.errors import InvalidInputError
-from fusedmlp_numpy.engine import NumpyEngine
+from fusedmlp.reference.engine import ReferenceEngine
+from fusedmlp.reference.operations import Operations, StrictOperations
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import FloatDtype
 
 
 class NumpyBackend(Backend):
-    """Plain NumPy; matrix products on its BLAS, with that library's threads."""
+    """Plain NumPy; matrix products on its BLAS, with the threads of that library."""
 
     name = "numpy"
     has_strict = True
 
-    # BLAS libraries cut products by the number of threads, and sum the pieces by other kernels.
+    # BLAS libraries divide products by the number of threads and use other kernels for the parts.
     bits_depend_on_threads = True
 
     def __init__(
@@ -46,7 +56,7 @@ class NumpyBackend(Backend):
     @classmethod
     def preference(cls, workload: Workload) -> Preference:
         """See :meth:`fusedmlp.backend.Backend.preference`."""
-        return Preference(1.0, "always there, and slower than a compiled engine")
+        return Preference(1.0, "always available, slower than a compiled engine")
 
     def device(self) -> Device:
         """See :meth:`fusedmlp.backend.Backend.device`."""
@@ -83,13 +93,19 @@ class NumpyBackend(Backend):
         seed: int,
     ) -> Engine:
         """See :meth:`fusedmlp.backend.Backend.compile`."""
-        return NumpyEngine(
+        return ReferenceEngine(
             network,
             optimizer,
             objective,
             batch_size=batch_size,
             dtype=dtype,
             seed=seed,
-            threads=self._threads,
-            strict=self.strict,
+            operations=StrictOperations() if self.strict else Operations(),
+            threads=nullcontext if self._threads is None else self._limited_threads(),
         )
+
+    def _limited_threads(self) -> Callable[[], AbstractContextManager[object]]:
+        """Return a function whose contexts limit the threads of NumPy's BLAS."""
+        from threadpoolctl import ThreadpoolController  # only needed with a number of threads
+
+        return partial(ThreadpoolController().limit, limits=self._threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import cupy_shim
 import cupy_standin
@@ -13,7 +12,6 @@ from fusedmlp_cupy import clusters, cublas, driver, persistent
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.sources import kernel_source, put_together
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 DEVICE_THREADS = persistent.THREADS
 
 
@@ -66,15 +64,6 @@ def strict_kernels(shim_folder):
 def persistent_kernels(shim_folder):
     """persistent.cu and cluster.cu, built once."""
     return built(put_together(*cupy_shim.ALL_PERSISTENT), shim_folder)
-
-
-@pytest.fixture
-def running(monkeypatch):
-    """gpu_check.running, and the other modules of benchmarks/ to be imported."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_check import running
-
-    return running
 
 
 @pytest.fixture(scope="session", autouse=True)

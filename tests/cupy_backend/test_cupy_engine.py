@@ -16,13 +16,14 @@ from fusedmlp.backend import State
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
 from fusedmlp.optimizers import OPTIMIZERS, SGD, Adam, make_optimizer
+from fusedmlp.reference.engine import ReferenceEngine
+from fusedmlp.reference.operations import Operations
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
 from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.engine import CupyEngine
 from fusedmlp_cupy.kernels import KERNELS
 from fusedmlp_cupy.launching import Launching
 from fusedmlp_cupy.products import PRODUCTS
-from fusedmlp_numpy.engine import NumpyEngine
 
 B, STEPS = 7, 50
 SEED = 2**40 + 11
@@ -43,7 +44,7 @@ def engines(
     device = CupyDevice(standin, 0)
     launching = Launching(way, way, "asked for")
     ours = CupyEngine(network, optimizer, objective, **common, device=device, launching=launching)
-    reference = NumpyEngine(network, optimizer, objective, **common, threads=None)
+    reference = ReferenceEngine(network, optimizer, objective, **common, operations=Operations())
     if state is None:
         slots = tuple(zeros(network, dtype) for _ in optimizer.slots)
         state = State(initialise(network, 3, dtype), slots, 0)

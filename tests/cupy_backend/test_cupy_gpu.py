@@ -11,6 +11,7 @@ import gc
 import numpy as np
 import pytest
 
+import twins
 from bits import assert_same_bits, everything
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import Objective
@@ -21,7 +22,6 @@ from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout
 from fusedmlp_cupy.launching import GROUP_STEPS, Graphs
 from fusedmlp_numpy import NumpyBackend
-from fusedmlp_numpy import kernels as twins
 from problems import OPTIMIZERS, engine, flat, order, problem
 
 pytestmark = pytest.mark.gpu

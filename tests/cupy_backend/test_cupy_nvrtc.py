@@ -12,6 +12,7 @@ import re
 import cupy_shim
 import pytest
 
+import twins
 from fusedmlp import backend
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp_cupy import clusters, persistent
@@ -27,7 +28,6 @@ from fusedmlp_cupy.sources import (
     kernel_source,
     persistent_source,
 )
-from fusedmlp_numpy import kernels as twins
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 

@@ -12,13 +12,13 @@ import cupy_shim
 import numpy as np
 import pytest
 
+import twins
 from fusedmlp.network import HIDDEN_ACTIVATIONS
 from fusedmlp.tolerance import check_close, difference, kernel_bound
 from fusedmlp_cupy import products
 from fusedmlp_cupy.kernels import RATE_COLUMNS, Batch
 from fusedmlp_cupy.products import PRODUCTS, STEMS, TILES
 from fusedmlp_cupy.sources import kernel_source, put_together
-from fusedmlp_numpy import kernels as twins
 
 SIZES = [(1, 1, 1), (1, 37, 5), (7, 3, 1), (16, 32, 16), (17, 33, 31), (33, 97, 65), (5, 131, 40)]
 """Of products (m, k, n): below a tile, on its edge, above; fewer terms than slices, or a chunk."""

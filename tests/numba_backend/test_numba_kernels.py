@@ -6,6 +6,7 @@ exp, tanh and log, are tested in test_numba_lanes.py.
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import numpy as np
@@ -13,14 +14,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import twins
 from fusedmlp.backend import MAX_ROW_LOSS, keep_threshold
-from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp.network import DERIVATIVE_NEEDS_Z, HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.tolerance import check_close, kernel_bound
 from fusedmlp_numba.compiler.host import panel_columns
 from fusedmlp_numba.constants import scratch_size
 from fusedmlp_numba.network import activations, dropout, inputs, layers, outputs, updates
 from fusedmlp_numba.network.dropout import MaskStream, dropout_mask, philox4x32
-from fusedmlp_numpy import kernels as twins
 from kernel_inputs import as_stored, run
 
 DTYPES = ("float32", "float64")
@@ -42,13 +43,14 @@ def test_every_twin_is_there():
     public = {
         name
         for name, value in vars(twins).items()
-        if inspect.isfunction(value) and value.__module__ == twins.__name__
+        if isinstance(value, functools.partial)
+        or (inspect.isfunction(value) and value.__module__ == twins.__name__)
     }
     modules = activations, dropout, inputs, layers, outputs, updates
+    # Methods of ORDINARY are products and sums, which are gemm's and column_sums here.
     missing = {name for name in public if not any(hasattr(module, name) for module in modules)}
-    # Rows are weighed one by one here, products are those of products.py, and a bias's gradient is
-    # column_sums.
-    assert missing == {"_weighted_sums", "batch_weight", "product", "bias_gradient"}
+    assert missing == set()
+    assert {"bias_activation", "softmax_cross_entropy", "lion"} <= public
 
 
 @few
@@ -72,6 +74,16 @@ def test_all_pixels_equal_numpy():
         np.testing.assert_array_equal(out, x / np.dtype(dtype).type(255))
 
 
+def activate(z, b, activation, columns, saving=True):
+    """Z becomes the activation; return what the backward pass reads: that, or the slope."""
+    slope = np.full_like(z, 7) if saving else z[:0]
+    run(activations.bias_activation, z, b, slope, HIDDEN_ACTIVATIONS.index(activation), columns)
+    if activation in DERIVATIVE_NEEDS_Z and saving:
+        return slope
+    assert (slope == 7).all()
+    return z
+
+
 @few
 @given(
     B=sizes, width=vectors, activation=st.sampled_from(HIDDEN_ACTIVATIONS), seed=st.integers(0, 99),
@@ -81,23 +93,28 @@ def test_all_pixels_equal_numpy():
 def test_bias_activation_and_hidden_delta(dtype, B, width, activation, seed, keep):
     H, first = width * lanes(dtype), width // 3 * lanes(dtype)
     z, b, delta = draw((B, H), dtype, seed), draw(H, dtype, seed + 1), draw((B, H), dtype, seed + 2)
-    number = HIDDEN_ACTIVATIONS.index(activation)
-    mine, theirs = z.copy(), z.copy()
-    run(activations.bias_activation, mine, b, number, (first, H))
-    twins.bias_activation(theirs, b, activation)
+    mine, theirs, their_z = z.copy(), z.copy(), np.empty_like(z)
+    saved = activate(mine, b, activation, (first, H))
+    twins.bias_activation(theirs, b, activation, keep=their_z)
     np.testing.assert_array_equal(mine[:, :first], z[:, :first])
     check_close(activation, mine[:, first:], theirs[:, first:], kernel_bound(dtype))
+    predicted = z.copy()
+    activate(predicted, b, activation, (first, H), saving=False)
+    np.testing.assert_array_equal(predicted, mine)
 
     mine_delta, their_delta = delta.copy(), delta.copy()
     kept = np.random.default_rng(seed).integers(0, 2, (B, H)).astype(np.uint8)
-    # Rounded to eighths, a·keep is exact: near |a| = 1 the derivative would show a rounding.
-    a = np.round(theirs * 8) / 8
-    run(activations.hidden_delta, mine_delta, a / np.dtype(dtype).type(keep), kept, number, keep,
-        (first, H))  # fmt: skip
+    their_saved = their_z
+    if activation not in DERIVATIVE_NEEDS_Z:
+        # Rounded to eighths, a·keep is exact: near |a| = 1 the derivative would show a rounding.
+        their_saved = np.round(theirs * 8) / 8
+        saved = their_saved / np.dtype(dtype).type(keep)
+    run(activations.hidden_delta, mine_delta, saved, kept, HIDDEN_ACTIVATIONS.index(activation),
+        keep, (first, H))  # fmt: skip
     if keep < 1:
         their_delta *= kept
         their_delta *= 1 / keep
-    twins.hidden_delta(their_delta, a.copy(), activation)
+    twins.hidden_delta(their_delta, their_saved.copy(), activation)
     np.testing.assert_array_equal(mine_delta[:, :first], delta[:, :first])
     check_close("delta", np.append(mine_delta[:, first:], 1), np.append(their_delta[:, first:], 1),
                 kernel_bound(dtype))  # fmt: skip
@@ -106,23 +123,34 @@ def test_bias_activation_and_hidden_delta(dtype, B, width, activation, seed, kee
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
 def test_activations_of_what_is_not_finite(activation, dtype):
-    z = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0, 100.0] * 4, dtype)
+    z = np.array([np.nan, np.inf, -np.inf, 1e15, -1e15, 0.0, -0.0, 100.0] * 4, dtype)
     z, H = np.stack([np.roll(z, shift) for shift in range(5)]), len(z)
-    mine, theirs = z.copy(), z.copy()
-    number, delta = HIDDEN_ACTIVATIONS.index(activation), np.ones_like(z)
-    run(activations.bias_activation, mine, np.zeros(H, dtype), number, (0, H))
+    mine, theirs, their_z = z.copy(), z.copy(), np.empty_like(z)
+    delta, none = np.ones_like(z), np.zeros(H, dtype)
+    saved = activate(mine, none, activation, (0, H))
     with np.errstate(over="ignore", invalid="ignore"):
-        twins.bias_activation(theirs, np.zeros(H, dtype), activation)
+        twins.bias_activation(theirs, none, activation, keep=their_z)
         np.testing.assert_allclose(
             mine, theirs, rtol=kernel_bound(dtype), atol=np.finfo(dtype).tiny
         )
         their_delta = delta * np.inf
-        twins.hidden_delta(their_delta, theirs.copy(), activation)
-    mine_delta = delta * np.inf
-    run(
-        activations.hidden_delta, mine_delta, theirs, np.ones((1, 1), np.uint8), number, 1.0, (0, H)
-    )
+        their_saved = their_z if activation in DERIVATIVE_NEEDS_Z else theirs
+        twins.hidden_delta(their_delta, their_saved.copy(), activation)
+    mine_delta, number = delta * np.inf, HIDDEN_ACTIVATIONS.index(activation)
+    run(activations.hidden_delta, mine_delta, saved, np.ones((1, 1), np.uint8), number, 1.0,
+        (0, H))  # fmt: skip
     np.testing.assert_array_equal(np.isnan(mine_delta), np.isnan(their_delta))
+
+
+@pytest.mark.parametrize("activation", ["elu", "leaky_relu", "gelu", "silu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_of_tiny_numbers_keep_their_relative_accuracy(activation, dtype):
+    z = np.geomspace(1e-30, 1.0, 64 * lanes(dtype)).astype(dtype)
+    z = np.stack([z, -z])
+    mine, theirs = z.copy(), z.astype("float64")
+    activate(mine, np.zeros(z.shape[1], dtype), activation, (0, z.shape[1]))
+    twins.bias_activation(theirs, np.zeros(z.shape[1]), activation)
+    np.testing.assert_allclose(mine, theirs, rtol=8 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -137,10 +165,12 @@ def test_no_bit_depends_on_how_columns_and_rows_are_cut(activation, dtype):
     def compute(a, delta, kept, sums, rows, columns):
         begin, end = rows
         part = a[begin:end]
-        run(activations.bias_activation, part, b, number, columns)
+        saved = activate(part, b, activation, columns)
         run(dropout_mask, kept[begin:end], part, MaskStream(u(5), u(3), u(1), u(2**31)),
             1 / 0.7, columns, begin)  # fmt: skip
-        run(activations.hidden_delta, delta[begin:end], part, kept[begin:end], number, 0.7, columns)
+        run(
+            activations.hidden_delta, delta[begin:end], saved, kept[begin:end], number, 0.7, columns
+        )
 
     compute(*whole, (0, B), (0, H))
     run(layers.column_sums, whole[1], whole[3], (0, H))
@@ -389,22 +419,36 @@ def test_philox_known_answer():
 @few
 @given(n=vectors, seed=st.integers(0, 99))
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "lion"])
 def test_updates(name, dtype, n, seed):
     n = n * lanes(dtype)
     mine = [draw(n, dtype, seed + i, 1.0) for i in range({"sgd": 2, "adam": 4}.get(name, 3))]
     if name == "adam":
         mine[3] = np.abs(mine[3])
     theirs = [array.copy() for array in mine]
-    settings = {"sgd": (0.1,), "adam": (0.01, 0.9, 0.999, 1e-8)}.get(name, (0.1, 0.9))
-    corrections, decay = (0.271, 0.002997), 0.1
-    if name == "adam":
-        lr, beta1, beta2, eps = settings
-        step = updates.AdamStep(lr, beta1, beta2, decay, np.array([*corrections, eps]))
-        run(updates.adam, *mine, step)
-        twins.adam(*theirs, *settings, corrections, decay, np.empty(n, dtype))
+    settings = {"sgd": (0.1,), "adam": (0.01, 0.9, 0.999, 1e-8), "lion": (0.01, 0.9, 0.99)}
+    settings = settings.get(name, (0.1, 0.9))
+    corrections, decay, scratch = (0.271, 0.002997), 0.1, np.empty(n, dtype)
+    if name in ("adam", "lion"):
+        moments = updates.MomentStep(*settings[:3], decay, np.array([*corrections, 1e-8]))
+        run(getattr(updates, name), *mine, moments)
+        if name == "adam":
+            settings = (*settings, corrections)
+        getattr(twins, name)(*theirs, *settings, decay, scratch)
     else:
         run(getattr(updates, name), *mine, *settings)
         getattr(twins, name)(*theirs, *settings)
     for i in (0, *range(2, len(mine))):  # the twin uses the gradient up
         check_close(f"{name} {i}", mine[i], theirs[i], kernel_bound(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lion_s_sign_of_zero_is_zero_and_of_nan_is_nan(dtype):
+    theta, momentum = np.ones(lanes(dtype), dtype), np.zeros(lanes(dtype), dtype)
+    gradient = np.zeros_like(theta)
+    gradient[0], gradient[1] = np.nan, 1e-30
+    run(updates.lion, theta, gradient, momentum,
+        updates.MomentStep(0.25, 0.9, 0.99, 0.0, np.ones(3)))  # fmt: skip
+    assert np.isnan(theta[0])
+    assert theta[1] == 0.75
+    assert (theta[2:] == 1).all()

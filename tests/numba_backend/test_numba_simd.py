@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 
 import numba
 import numpy as np
 import pytest
+import scipy.special
 
 from fusedmlp_numba.compiler.host import panel_columns
 from fusedmlp_numba.compiler.jit import OPTIONS
@@ -23,6 +25,7 @@ from fusedmlp_numba.simd.vector_memory import (
 from fusedmlp_numba.simd.vectors import (
     broadcast,
     convert_like,
+    inline_kernel,
     lane_count,
     lane_indices,
     reduce_add,
@@ -34,6 +37,8 @@ EXACT = [("float32", "float64"), ("float64", "longdouble")]
 
 def mapped(function):
     """Compile a function of a vector into one of arrays of any length."""
+    if inspect.isfunction(function):
+        function = inline_kernel(function)
 
     @numba.njit(**OPTIONS)
     def loop(x, out):
@@ -49,10 +54,14 @@ def mapped(function):
     return call
 
 
-exp, tanh, log, log_1p = (
-    mapped(function)
-    for function in (elementary.exp, elementary.tanh, elementary.log, elementary.log_1p)
+exp, tanh, log, log_1p, expm1 = (
+    mapped(getattr(elementary, name)) for name in ("exp", "tanh", "log", "log_1p", "expm1")
 )
+
+
+@mapped
+def normal_cdf(z):
+    return elementary.normal_cdf(z, elementary.exp(z * z * -0.5))
 
 
 def worst(function, exact, x, wide):
@@ -86,6 +95,24 @@ def test_tanh_is_within_four_ulp_and_odd(dtype, wide):
     x = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0] * 5, dtype)
     np.testing.assert_array_equal(tanh(x), np.tanh(x))
     np.testing.assert_array_equal(np.signbit(tanh(x)), np.signbit(x))
+
+
+@pytest.mark.parametrize(("dtype", "wide"), EXACT)
+def test_expm1_is_within_four_ulp(dtype, wide):
+    x = np.concatenate([np.linspace(-40, 40, 500_001), np.geomspace(1e-30, 1, 100_001)])
+    x = np.concatenate([x[x != 0], -x[-100_001:]]).astype(dtype)
+    assert worst(expm1, np.expm1, x, wide) <= 4.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_normal_cdf_is_within_its_bound_in_the_tails_too(dtype):
+    """Relative to float64's ndtr, which is accurate to some ulp itself."""
+    z = np.linspace(-12 if dtype == "float32" else -37, 12, 400_003).astype(dtype)
+    exact = scipy.special.ndtr(z.astype("float64"))
+    error = np.abs(normal_cdf(z) - exact) / (np.finfo(dtype).eps * exact)
+    assert (error <= 4 + 2 * z.astype("float64") ** 2).all()
+    ends = np.array([np.inf, -np.inf, np.nan, 1e15, -1e15], dtype)
+    np.testing.assert_array_equal(normal_cdf(ends), [1, 0, np.nan, 1, 0])
 
 
 @pytest.mark.parametrize(("dtype", "wide"), EXACT)

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fusedmlp import MLP, SGD, Adam, Trainer
+from fusedmlp import MLP, SGD, Adam, Callback, Trainer
 from fusedmlp.registry import backend_class
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 from fusedmlp.training.schedules import Step, make_schedule
@@ -192,6 +192,17 @@ def test_dropout_changes_training_and_backends_agree_on_it():
         MLPClassifier(dropout=0.4, solver="lbfgs").fit(*IRIS)
 
 
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu", "gelu", "silu"])
+def test_activations_of_the_core_that_scikit_learn_lacks(activation, tmp_path):
+    given = {"learning_rate_init": 0.02, "random_state": 0, "backend": "numpy"}
+    estimator = MLPClassifier(12, activation, **given).fit(*IRIS)
+    assert estimator.score(*IRIS) > 0.9
+    assert estimator.to_mlp().network.hidden == activation
+    estimator.save(tmp_path / "file")
+    loaded = MLPClassifier.load(tmp_path / "file", backend="numpy")
+    np.testing.assert_array_equal(loaded.predict_proba(IRIS[0]), estimator.predict_proba(IRIS[0]))
+
+
 def test_arrays_put_in_place_of_the_fitted_ones_are_used():
     estimator = MLPRegressor(hidden_layer_sizes=4, max_iter=3, backend="numba", random_state=0).fit(
         *IRIS
@@ -200,7 +211,7 @@ def test_arrays_put_in_place_of_the_fitted_ones_are_used():
     estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
     np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 1.0)
     estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
-    estimator.to_mlp()  # does not count as a look at the new ones
+    estimator.to_mlp()  # does not update the prediction model
     np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 2.0)
     with pytest.raises(ValueError, match="read-only"):
         estimator.coefs_[0][:] = 0.0
@@ -216,6 +227,7 @@ def test_one_class_alone_is_predicted():
     [
         ({"hidden_layer_sizes": -1}, "hidden_layer_sizes"),
         ({"solver": "newton"}, "solver"),
+        ({"activation": "softsign"}, "'activation' parameter .* 'gelu'"),
         ({"backend": "abacus"}, "abacus"),
         ({"dtype": "float16"}, "dtype"),
         ({"dropout": 1.0}, "dropout"),
@@ -227,7 +239,7 @@ def test_bad_parameters_name_themselves(parameters, words):
         MLPClassifier(**parameters).fit(*IRIS)
 
 
-def test_bad_rows_give_scikit_learns_words(fitted):
+def test_bad_rows_raise_scikit_learns_messages(fitted):
     bad = IRIS[0][:3].copy()
     bad[1, 2] = np.nan
     with pytest.raises(ValueError, match="contains NaN"):
@@ -267,23 +279,23 @@ def test_planned_rates_are_those_of_the_core(solver, schedule, tmp_path):
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_warnings_are_laid_to_the_caller(solver):
-    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations|failed to converge") as said:
+def test_warnings_are_attributed_to_the_caller(solver):
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations|failed to converge") as caught:
         MLPClassifier(solver=solver, max_iter=2, backend="numpy").fit(*IRIS)
-    assert [warning.filename for warning in said] == [__file__]
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_the_fitted_network_is_that_of_the_core(fitted):
     mlp = MLP((4, 20, 3), "relu", dtype="float64", backend="numpy")
-    mlp.parameters = fitted._held()
+    mlp.parameters = fitted.to_mlp().parameters
     np.testing.assert_allclose(mlp.predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0]))
 
 
-def test_verbose_fits_say_what_scikit_learns_say(capsys):
+def test_verbose_fits_print_a_line_for_each_value(capsys):
     given = {"hidden_layer_sizes": 3, "verbose": True, "backend": "numpy", "random_state": 0}
     MLPClassifier(max_iter=2, early_stopping=True, **given).fit(*IRIS)
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split("=")[0].split(":")[0] for line in said] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("=")[0].split(":")[0] for line in lines] == [
         "Iteration 1, loss ",
         "Validation score",
         "Iteration 2, loss ",
@@ -295,16 +307,14 @@ def test_verbose_fits_say_what_scikit_learns_say(capsys):
     assert capsys.readouterr().out.startswith("loss = ")
 
 
-def test_ctrl_c_keeps_what_was_learned(monkeypatch):
-    estimator = MLPClassifier(3, max_iter=9, backend="numpy", random_state=0)
-    real = estimator._note_epoch
+def test_ctrl_c_keeps_what_was_learned():
+    class Interrupt(Callback):
+        def on_epoch_end(self, run, record):
+            if record.epoch == 3:
+                raise KeyboardInterrupt
 
-    def interrupted(loss, n_rows):
-        real(loss, n_rows)
-        if estimator.n_iter_ == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(estimator, "_note_epoch", interrupted)
+    given = {"max_iter": 9, "backend": "numpy", "random_state": 0}
+    estimator = MLPClassifier(3, callbacks=[Interrupt()], **given)
     with pytest.warns(UserWarning, match="interrupted"):
         estimator.fit(*IRIS)
     expected = MLPClassifier(3, max_iter=3, backend="numpy", random_state=0).fit(*IRIS)
@@ -317,11 +327,11 @@ def test_weights_that_overflow_are_refused():
 
 
 def test_a_batch_larger_than_the_data_is_clipped():
-    with pytest.warns(UserWarning, match="clipped") as said:
+    with pytest.warns(UserWarning, match="clipped") as caught:
         clipped = MLPClassifier(3, batch_size=999, max_iter=2, backend="numpy", random_state=0).fit(
             *IRIS
         )
-    assert said[0].filename == __file__
+    assert caught[0].filename == __file__
     whole = MLPClassifier(3, batch_size=150, max_iter=2, backend="numpy", random_state=0).fit(*IRIS)
     np.testing.assert_array_equal(clipped.coefs_[0], whole.coefs_[0])
 

@@ -1,4 +1,4 @@
-"""Estimators come back from files as they were, go on with the same bits, and lies are refused."""
+"""Estimator files: round trips, continued training, and refusal of malformed files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from sklearn.datasets import load_digits, load_iris, make_multilabel_classificat
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
-from fusedmlp.io.model_files import write_arrays
 from fusedmlp.io.onnx import export
+from fusedmlp.io.parameter_files import write_arrays
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
-from fusedmlp.sklearn.files import ESTIMATOR_VERSION
+from fusedmlp.sklearn.files import ESTIMATOR_FORMAT
 from stored import parts
 
 X, Y = load_iris(return_X_y=True)
+NEWER = ESTIMATOR_FORMAT.version + 1
 LABELS = {
     "whole": np.array([-3, 5, 2**62])[Y],
     "bytes": np.array([1, 2, 3], np.uint8)[Y],
@@ -189,7 +190,7 @@ def test_from_fit_through_a_file_and_onnx_to_onnxruntime(tmp_path):
     assert estimator.score(x, y) > 0.9
 
 
-def test_what_cannot_be_saved_says_so(tmp_path):
+def test_what_cannot_be_saved_raises(tmp_path):
     path = tmp_path / "estimator"
     with pytest.raises(NotFittedError):
         classifier().save(path)
@@ -237,7 +238,7 @@ def labels(*values, dtype="text", kind="multiclass"):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (at("version", value=ESTIMATOR_VERSION + 1), "format version 2, .* up to 1: upgrade"),
+        (at("version", value=NEWER), "format version 2, .* up to 1: upgrade"),
         (at("kind", value="other"), "holds 'other', expected 'fusedmlp-estimator'"),
         (at("estimator", value="MLPRegressor"), "holds 'MLPRegressor', not 'MLPClassifier'"),
         (at("network", "sizes", value=[4, 6, 5, 10**12]), "shape .*its header promises"),
@@ -285,22 +286,22 @@ def labels(*values, dtype="text", kind="multiclass"):
         (labels(1, 2, 3, dtype="no type"), "not a sound"),
     ],
 )  # fmt: skip
-def test_headers_that_lie_are_refused(saved, change, message):
+def test_malformed_headers_are_refused(saved, change, message):
     changed(saved, change)
     with pytest.raises(FileFormatError, match=message):
         MLPClassifier.load(saved)
 
 
-def test_arrays_that_lie_are_refused(saved):
+def test_malformed_arrays_are_refused(saved):
     header, arrays = parts(saved)
     kind, version = header.pop("kind"), header.pop("version")
-    for lie, message in (
+    for change, message in (
         ({"biases.0": np.full(6, np.nan)}, "NaN"),
         ({"biases.0": np.zeros(6, np.float32)}, "several types"),
         ({"biases.0": np.zeros(7)}, r"has shape \(7,\), its header promises \(6,\)"),
         ({"more": np.zeros(1)}, "promises None"),
     ):
-        write_arrays(saved, kind, version, header, arrays | lie)
+        write_arrays(saved, kind, version, header, arrays | change)
         with pytest.raises(FileFormatError, match=message):
             MLPClassifier.load(saved)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.compiler.jit import kernel
-from fusedmlp_numba.constants import A_BLOCK, BITMASK_ROWS, MOMENTUM, NESTEROV, SGD
+from fusedmlp_numba.constants import A_BLOCK, ADAM, BITMASK_ROWS, MOMENTUM, NESTEROV, SGD
 from fusedmlp_numba.gemm.operands import Block, Operand, Update
 from fusedmlp_numba.gemm.packing import pack_panels, transpose_panels
 from fusedmlp_numba.gemm.products import (
@@ -24,7 +24,7 @@ from fusedmlp_numba.gemm.products import (
     shifted,
     terms_per_chunk,
 )
-from fusedmlp_numba.network.activations import bias_activation, hidden_delta
+from fusedmlp_numba.network.activations import bias_activation, hidden_delta, saves_slope
 from fusedmlp_numba.network.batches import is_training, row_results, targets_of
 from fusedmlp_numba.network.dropout import MaskStream, dropout_mask
 from fusedmlp_numba.network.outputs import output_activation
@@ -41,7 +41,7 @@ from fusedmlp_numba.network.partition import (
     reads_in_place,
     weights_operand,
 )
-from fusedmlp_numba.network.updates import AdamStep, adam, momentum, nesterov, sgd
+from fusedmlp_numba.network.updates import MomentStep, adam, lion, momentum, nesterov, sgd
 from fusedmlp_numba.simd.intrinsics import cast_like
 from fusedmlp_numba.simd.vector_memory import load, store
 from fusedmlp_numba.simd.vectors import broadcast, lane_count
@@ -133,7 +133,9 @@ def forward_layer(
     settings = context.settings
     columns = panels[0] * context.columns, panels[1] * context.columns
     a = float_rows_at(context, layer.a, rows[0], rows[1], layer.stride)
-    bias_activation(a, unchecked_tail(W.values, layer.bias), settings.hidden, columns)
+    saved_rows = rows[1] if training else rows[0]
+    slope = float_rows_at(context, layer.slope, rows[0], saved_rows, layer.stride)
+    bias_activation(a, unchecked_tail(W.values, layer.bias), slope, settings.hidden, columns)
     if training and settings.keep < 1.0:
         kept = unchecked_slice(table_at(layer.kept, UINT8, layer.stride), rows[0], rows[1])
         stream = MaskStream(
@@ -198,9 +200,10 @@ def backpropagate_delta(context: EngineContext, layer_index: int, B: int, worker
         Update(1.0, False),
     )
     address, stride = delta_location(context, layer_index - 1, worker)
+    saved = under.slope if saves_slope(context.settings.hidden) else under.a
     hidden_delta(
         float_rows_at(context, address, rows[0], rows[1], stride),
-        float_rows_at(context, under.a, rows[0], rows[1], under.stride),
+        float_rows_at(context, saved, rows[0], rows[1], under.stride),
         unchecked_slice(table_at(under.kept, UINT8, under.stride), rows[0], rows[1]),
         context.settings.hidden,
         context.settings.keep,
@@ -361,9 +364,12 @@ def update(context: EngineContext, start: int, stop: int, step: Step, decay: flo
     elif settings.optimizer == NESTEROV:
         nesterov(theta, gradient, first, step.lr, settings.momentum)
     else:
-        second = unchecked_slice(floats_at(context, addresses.second_slot), start, stop)
-        adam_step = AdamStep(step.lr, settings.beta1, settings.beta2, decay, step.corrections)
-        adam(theta, gradient, first, second, adam_step)
+        moments = MomentStep(step.lr, settings.beta1, settings.beta2, decay, step.corrections)
+        if settings.optimizer == ADAM:
+            second = unchecked_slice(floats_at(context, addresses.second_slot), start, stop)
+            adam(theta, gradient, first, second, moments)
+        else:
+            lion(theta, gradient, first, moments)
 
 
 @kernel

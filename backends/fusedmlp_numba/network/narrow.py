@@ -7,7 +7,8 @@ activations.py and outputs.py. Sums over a layer's inputs run in the same order 
 over the batch by lanes first. One worker does everything. No dropout, and no sparse inputs.
 
 The vectors of ``context.work.narrow`` are a stack: the inputs, then each layer's activations; then
-one vector for the factor of the rows; then the sums of the gradients.
+one vector for the factor of the rows; then the sums of the gradients; then, where the derivative
+needs z, each unit's slope, in the order of the activations.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from typing import TYPE_CHECKING
 
 from fusedmlp_numba.compiler.jit import kernel
 from fusedmlp_numba.constants import DTYPE_FLOAT32, DTYPE_UINT8, PIXEL_MAX
-from fusedmlp_numba.network.activations import activate, multiply_derivative
+from fusedmlp_numba.network.activations import (
+    activate,
+    multiply_derivative,
+    saves_slope,
+    slope_from_z,
+)
 from fusedmlp_numba.network.batches import row_results, targets_of
 from fusedmlp_numba.network.outputs import loss_rows
 from fusedmlp_numba.network.partition import layer_at
@@ -123,11 +129,18 @@ def read_inputs(
 
 
 @kernel
+def first_slope(context: EngineContext) -> int:
+    """Return the vector at which the slopes of the stack begin."""
+    return context.n_units + 1 + context.n_parameters
+
+
+@kernel
 def forward(context: EngineContext, layer_index: int, at: int) -> int:
     """Compute a layer's activations, or the logits, behind its inputs at ``at``; return where."""
     layer, theta = layer_at(context, layer_index), floats_at(context, context.parameters.theta)
     a = floats_at(context, context.work.narrow)
     lanes, zero = lane_count(a), broadcast(cast_like(0.0, a))
+    hidden, slopes = context.settings.hidden, first_slope(context)
     for h in range(layer.H):
         z = zero
         for d in range(layer.D):
@@ -135,7 +148,9 @@ def forward(context: EngineContext, layer_index: int, at: int) -> int:
             z = fma(load(a, (at + d) * lanes), W, z)
         z = z + theta[layer.bias + h]
         if layer_index < context.depth - 1:
-            z = activate(z, context.settings.hidden)
+            if saves_slope(hidden):
+                store(a, (slopes + at + layer.D + h) * lanes, slope_from_z(z, hidden))
+            z = activate(z, hidden)
         store(a, (at + layer.D + h) * lanes, z)
     return at + layer.D
 
@@ -148,7 +163,7 @@ def backward(context: EngineContext, layer_index: int, at: int, sums: FloatArray
     """
     layer, theta = layer_at(context, layer_index), floats_at(context, context.parameters.theta)
     a = floats_at(context, context.work.narrow)
-    lanes, below, n = lane_count(a), at - layer.D, 0
+    lanes, below, n, hidden = lane_count(a), at - layer.D, 0, context.settings.hidden
     for h in range(layer.H):
         delta = load(a, (at + h) * lanes)
         store(sums, n * lanes, load(sums, n * lanes) + delta)
@@ -163,6 +178,9 @@ def backward(context: EngineContext, layer_index: int, at: int, sums: FloatArray
         for h in range(layer.H):
             W = theta[weight_at(layer, d, h, context.columns)]
             delta = fma(load(a, (at + h) * lanes), W, delta)
-        f = load(a, (below + d) * lanes)
-        store(a, (below + d) * lanes, multiply_derivative(delta, f, context.settings.hidden))
+        saved = below + d
+        if saves_slope(hidden):
+            saved += first_slope(context)
+        f = load(a, saved * lanes)
+        store(a, (below + d) * lanes, multiply_derivative(delta, f, hidden))
     return below

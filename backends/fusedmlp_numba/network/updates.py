@@ -1,7 +1,7 @@
 """The optimizers' update formulas on a range of the flat parameters.
 
-Twins of the NumPy kernels of the same names; formulas in :mod:`fusedmlp.optimizers`. A range is
-whole vectors. Every array passes through memory once.
+Twins of the functions of the same names in ``fusedmlp.reference``; formulas in
+:mod:`fusedmlp.optimizers`. A range is whole vectors. Every array passes through memory once.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from fusedmlp_numba.compiler.jit import kernel
+from fusedmlp_numba.simd.intrinsics import cast_like
 from fusedmlp_numba.simd.vector_memory import load, store
-from fusedmlp_numba.simd.vectors import fma, lane_count, sqrt
+from fusedmlp_numba.simd.vectors import fma, lane_count, select, sqrt
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray
 
 
-class AdamStep(NamedTuple):
-    """Adam's settings in one step: ``corrections`` are 1 − β₁ᵗ, 1 − β₂ᵗ and ε."""
+class MomentStep(NamedTuple):
+    """Settings of Adam or Lion in one step.
+
+    ``corrections`` are Adam's 1 − β₁ᵗ, 1 − β₂ᵗ and ε.
+    """
 
     lr: float
     beta1: float
@@ -63,7 +67,7 @@ def adam(
     gradient: FloatArray,
     first_moment: FloatArray,
     second_moment: FloatArray,
-    step: AdamStep,
+    step: MomentStep,
 ) -> None:
     """One Adam step, after θ ← θ − lr·decay·θ.
 
@@ -80,3 +84,18 @@ def adam(
         store(second_moment, i, v)
         change = m / fma(sqrt(v), root, eps)
         store(theta, i, fma(change, rate, load(theta, i) * kept))
+
+
+@kernel
+def lion(theta: FloatArray, gradient: FloatArray, momentum: FloatArray, step: MomentStep) -> None:
+    """θ ← θ − lr·(sign(β₁·m + (1 − β₁)·g) + λ·θ); m ← β₂·m + (1 − β₂)·g."""
+    beta1, beta2, kept = step.beta1, step.beta2, 1.0 - step.lr * step.decay
+    for i in range(0, len(theta), lane_count(theta)):
+        m, g = load(momentum, i), load(gradient, i)
+        direction = fma(m, beta1, g * (1.0 - beta1))
+        zero, one = cast_like(0.0, g), cast_like(1.0, g)
+        # NaN stays NaN, and 0 stays 0.
+        sign = select(direction < zero, zero - one, direction)
+        sign = select(direction > zero, one, sign)
+        store(theta, i, fma(sign, -step.lr, load(theta, i) * kept))
+        store(momentum, i, fma(m, beta2, g * (1.0 - beta2)))

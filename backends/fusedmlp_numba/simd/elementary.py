@@ -1,8 +1,8 @@
-"""exp, tanh and logarithms of a vector (see lanes.py), from arithmetic alone.
+"""exp, expm1, tanh, logarithms and the normal distribution function of a vector.
 
-The C library's functions take one number at a call. These are polynomials without branches or
+The C library's functions take one number per call. These are polynomials without branches or
 tables, in the argument's own type; tests bound their errors in ulp over the whole range. Formulas
-of the network are elsewhere.
+of the network are in network/.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ LOG2_E: Final = 1.4426950408889634
 HIGH_32, LOW_32 = 0.693359375, -2.12194440054690583e-4
 HIGH_64, LOW_64 = 6.93145751953125e-1, 1.42860682030941723212e-6
 SHIFTER_32, SHIFTER_64 = 1.5 * 2.0**23, 1.5 * 2.0**52
-"""A number so large that adding it rounds to whole numbers, which then stand in its last bits."""
+"""Large numbers whose addition rounds to integers, which are then in the last bits of the sum."""
 MANTISSA_32, MANTISSA_64 = 23, 52
-"""Bits below the exponent's."""
+"""Bits below the exponent."""
 BELOW_32, BELOW_64 = 2**MANTISSA_32 - 1, 2**MANTISSA_64 - 1
 """All of these bits."""
 LOWEST_32, HIGHEST_32 = -127 * math.log(2), 128 * math.log(2)
 LOWEST_64, HIGHEST_64 = -1023 * math.log(2), 1024 * math.log(2)
 TANH_IS_ONE: Final = 40.0
-"""2|x| from which on tanh x rounds to ±1 in both types."""
+"""2|x| from which on tanh x rounds to ±1, and −x from which on expm1 x rounds to −1."""
 
 EXP_32: Final = (
     0.5000000026950435, 0.16666576970055, 0.041666375132553404, 0.008363181233113597,
@@ -64,7 +64,25 @@ LOG_HIGH_64, LOG_LOW_64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 HALF_ROOT_32, HALF_ROOT_64 = 0x3F3504F3, 0x3FE6A09E667F3BCD
 """Bits of √½."""
 WHOLE_32, WHOLE_64 = 2.0**23, 2.0**52
-"""Numbers whose last bits are whole numbers."""
+"""Numbers whose last bits count integers."""
+
+NORMAL_SCALE_32, NORMAL_SCALE_64 = 3.5, 5.0
+NORMAL_32: Final = (
+    0.11398351192474365, 0.11398355662822723, 0.10467597097158432, 0.08613919466733932,
+    0.05955246835947037, 0.03847481682896614, -0.017730308696627617, 0.05563892051577568,
+    -0.1078929752111435, 0.0677352175116539, -0.014560369774699211,
+)  # fmt: skip
+NORMAL_64: Final = (
+    0.07978845608028654, 0.07978845608028673, 0.07659691783702884, 0.07021384135538963,
+    0.061022210953057675, 0.04978800490411994, 0.037583380641327116, 0.02563693023947511,
+    0.015085300216189297, 0.007105058497225468, 0.0003217463382828372, 0.003860562644911952,
+    -0.020076890917692217, 0.04890169410866331, -0.10997415719857502, 0.1885676704829755,
+    -0.2504086382399611, 0.2559406416250384, -0.19250987113973253, 0.10149056154743838,
+    -0.0353608951690396, 0.007324049001092023, -0.0006850298877882599,
+)  # fmt: skip
+"""e^(z²/2)·Φ(−z) / t for z ≥ 0 as a polynomial in t = s / (s + z), s the scale of the type:
+Chebyshev interpolation in 50 digits, within 1.2e-8 and 5e-17. The form is that of Schonfelder,
+Math. Comp. 32 (1978), for erfc."""
 
 
 @inline_kernel
@@ -98,11 +116,28 @@ def exp(x: Vector) -> Vector:
 def tanh(x: Vector) -> Vector:
     """(e^2x − 1) / (e^2x + 1), by way of e^2|x| − 1: within 4 ulp for any x, tiny ones too."""
     y = absolute(x) * 2.0
-    y = select(y > TANH_IS_ONE, cast_like(TANH_IS_ONE, x), y)
-    scale, r = reduced(y)
-    p = fma(polynomial(EXP_32, EXP_64, r), r * r, r)
-    e = fma(scale, p, scale - 1.0)
+    e = expm1(select(y > TANH_IS_ONE, cast_like(TANH_IS_ONE, x), y))
     return copysign(e / (e + 2.0), x)
+
+
+@inline_kernel
+def expm1(x: Vector) -> Vector:
+    """e^x − 1 within 4 ulp for |x| ≤ TANH_IS_ONE, tiny x too."""
+    scale, r = reduced(x)
+    p = fma(polynomial(EXP_32, EXP_64, r), r * r, r)
+    return fma(scale, p, scale - 1.0)
+
+
+@inline_kernel
+def normal_cdf(z: Vector, power: Vector) -> Vector:
+    """Φ(z) = ½·(1 + erf(z/√2)), with ``power`` = exp(−z²/2), which its density needs too.
+
+    Within (4 + 2·z²) ulp: relative, so that small tails are accurate too.
+    """
+    scale = constant_for(NORMAL_SCALE_32, NORMAL_SCALE_64, z)
+    t = scale / (absolute(z) + scale)
+    tail = power * (t * polynomial(NORMAL_32, NORMAL_64, t))
+    return select(z > 0.0, 1.0 - tail, tail)
 
 
 @inline_kernel
