@@ -26,7 +26,7 @@ from gpu_check.timing import ROUNDS, epoch_figures, rounds_of
 WORKLOADS = {each.name: (each.network, each.batch_size) for each in workloads.WORKLOADS}
 MNIST_ROWS = 60_000
 
-CAPABILITIES = {"tf32": ("TF32", 8.0), "cluster": ("clusters of blocks", 9.0)}
+CAPABILITIES = {"tf32": ("TF32", 8.0)}
 """Options that not every device has: their names, and the compute capability that they need."""
 
 

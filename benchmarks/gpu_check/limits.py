@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fusedmlp.errors import BreachedError
-from fusedmlp_cupy.device import CupyDevice
+from fusedmlp_cupy.runtime.device import CupyDevice
 from gpu_check.running import NotHereError, several
 from gpu_check.timing import on_device, per_call, rounds_of
 

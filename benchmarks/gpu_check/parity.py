@@ -17,13 +17,15 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network
 from fusedmlp.optimizers import OPTIMIZERS, make_optimizer
 from fusedmlp.tolerance import difference, tf32_trajectory_bound, trajectory_bound
 from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy.device import CupyDevice
-from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout, dropout_mask
-from fusedmlp_cupy.launching import GROUP_STEPS
+from fusedmlp_cupy.kernels.arguments import Batch, Dropout
+from fusedmlp_cupy.kernels.launches import KERNELS, dropout_mask
+from fusedmlp_cupy.runtime.device import CupyDevice
+from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend, kernels
 from gpu_check import engine
 from gpu_check.running import several
 
+GROUP_STEPS = Tuning().group_steps
 DEEP, SHALLOW = (37, 65, 33, 5), (37, 65, 5)
 BITS_SIZES = (784, 64, 10)
 MASK_SHAPE = (129, 1031)
@@ -117,33 +119,28 @@ def compare(backend, trajectory, bound):
 def compare_bits(options):
     """Calls long enough for groups of steps, beside eager ones and beside themselves.
 
-    Graphs hold the launches of eager steps, and so have their bits; clusters have those of the
-    persistent kernel without. Another way to launch may sum in another order: its difference is
-    noted. Each repeats its own bits.
+    Graphs hold the launches of eager steps, and so have their bits. Another way to launch may sum
+    in another order: its difference is noted. Each repeats its own bits.
     """
     rng = np.random.default_rng(2)
     network = Network(BITS_SIZES, "tanh", dropout=0.2)
-    size, n_steps, N = 16, 2 * GROUP_STEPS + 3, 500
+    size, n_steps, N = 16, 2 * Tuning().group_steps + 3, 500
     x = rng.integers(0, 256, (N, network.n_inputs), np.uint8)
     y = rng.integers(0, network.n_outputs, N)
     orders = [rng.integers(0, N, size * n_steps - 7) for _ in range(3)]
     found = []
-    same = [{"persistent": True}] if options == {"cluster": True} else []
-    for each in (options, options, {"eager": True}, *same):
+    for each in (options, options, {"eager": True}):
         adamw = make_optimizer("adamw")
         built, data = engine.build(CupyBackend(**each), network, size, x, y, adamw)
         losses = [built.train_epoch(data, o, np.full(n_steps, 1e-3)).losses for o in orders]
         found.append(np.concatenate([*losses, *(a.ravel() for a in built.parameters())]))
-    once, again, eager, *blocks = (each.tobytes() for each in found)
+    once, again, eager = (each.tobytes() for each in found)
     if once != again:
         raise BreachedError("a second run has other bits than the first")
     if once != eager and options == {"graph": True}:
         raise BreachedError("replayed graphs have other bits than eager steps")
-    if any(once != each for each in blocks):
-        raise BreachedError("clusters have other bits than the persistent kernel without them")
     apart = difference(found[0], found[2])
-    figures = {"repeat": "equal", "beside eager": f"{apart:.3g} apart" if apart else "equal"}
-    return figures | {"beside persistent": "equal"} if blocks else figures
+    return {"repeat": "equal", "beside eager": f"{apart:.3g} apart" if apart else "equal"}
 
 
 def masks():

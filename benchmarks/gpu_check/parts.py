@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from fusedmlp_cupy.launching import WAYS
+from fusedmlp_cupy.training.execution import MODES
 from gpu_check import engine, host, jax_peer, limits, parity, products, torch_peer
 from gpu_check.running import Part
 
@@ -19,8 +19,8 @@ DEVICE = "device"
 def all_parts():
     """Every part by its name. A part ``a-b`` is one of the family ``a``."""
     parts = {DEVICE: Part(60, host.facts)}
-    parts |= {f"parity-{way}": Part(40, partial(parity.parity, **{way: True})) for way in WAYS}
-    parts |= {f"training-{way}": Part(40, partial(engine.training, **{way: True})) for way in WAYS}
+    parts |= {f"parity-{way}": Part(40, partial(parity.parity, **{way: True})) for way in MODES}
+    parts |= {f"training-{way}": Part(40, partial(engine.training, **{way: True})) for way in MODES}
     return parts | {
         "training-default": Part(40, engine.training),
         "parity-tf32": Part(40, parity.parity_tf32),

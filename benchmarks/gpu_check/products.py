@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 
 from fusedmlp.errors import BreachedError
-from fusedmlp_cupy import products as own
-from fusedmlp_cupy.device import CupyDevice
+from fusedmlp_cupy.kernels import products as own
+from fusedmlp_cupy.runtime.device import CupyDevice
+from fusedmlp_cupy.tuning import Tuning
 from gpu_check import engine
 from gpu_check.running import several
 from gpu_check.timing import on_device
@@ -42,7 +43,7 @@ def ceilings(*, tf32=False):
         engine.backend_with(tf32=True)
     device = CupyDevice(cupy, 0, tf32=tf32)
     with device.active():
-        blas = device.cublas()
+        blas = device.cublas_handle()
         program = None if tf32 else device.program("float32", own.PRODUCTS)
         for name, (network, size) in engine.WORKLOADS.items():
             cases = [
@@ -67,7 +68,7 @@ def ceiling(cupy, device, blas, program, form, m, k, n):
         "us": 1e6 * recorded / N_PRODUCTS,
         "tflops": 2e-12 * m * k * n * N_PRODUCTS / recorded,
     }
-    if program is not None and own.is_small(m, k, n):
+    if program is not None and Tuning().is_small(m, k, n):
         launch = own_launch(device, program, form, a, b, out)
         launch()  # loads the kernel
         seconds = recorded_seconds(cupy, device, launch, None)
@@ -89,7 +90,7 @@ def own_launch(device, program, form, a, b, out):
         sums = device.empty((out.shape[1],), np.float32)
         return lambda: own.gradients(program, a, b, out, sums)
     if form == "b":
-        return lambda: own.delta_below(program, a, b, out)
+        return lambda: own.backpropagate_delta(program, a, b, out)
     return lambda: own.product(program, a, b, out)
 
 
@@ -123,7 +124,7 @@ def replayed(cupy, form, *, tf32):
     network, size = max(engine.WORKLOADS.values(), key=lambda each: each[1])
     m, k, n = size, network.sizes[0], network.sizes[1]
     with device.active():
-        blas = device.cublas()
+        blas = device.cublas_handle()
         a, b, out = operands(device, form, m, k, n)
         blas.product(a, b, out, form)
         queued = device.download(out)

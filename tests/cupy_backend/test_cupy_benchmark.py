@@ -18,8 +18,9 @@ import pytest
 
 from fusedmlp.errors import BackendUnavailableError, BreachedError
 from fusedmlp.network import OUTPUTS, Network
-from fusedmlp_cupy import CupyBackend, cublas
-from fusedmlp_cupy.launching import WAYS
+from fusedmlp_cupy import CupyBackend
+from fusedmlp_cupy.runtime import cublas
+from fusedmlp_cupy.training.execution import MODES
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -50,9 +51,6 @@ def checks(monkeypatch):
     workloads = {"small": (Network((784, 4, 10)), 64), "big": (Network((784, 6, 5, 10)), 100)}
     monkeypatch.setattr(engine, "WORKLOADS", workloads)
     monkeypatch.setattr(engine, "pixels", pixels)
-    for name, module in list(sys.modules.items()):  # wherever the engine takes it from
-        if name.startswith("fusedmlp_cupy.") and hasattr(module, "GROUP_STEPS"):
-            monkeypatch.setattr(module, "GROUP_STEPS", 2)
     monkeypatch.setattr(limits, "CALLS", 3)
     monkeypatch.setattr(limits, "NODES", (2, 5))
     monkeypatch.setattr(products, "N_PRODUCTS", 2)
@@ -66,7 +64,6 @@ def checks(monkeypatch):
 def cupy(built_kernels, persistent_kernels, monkeypatch):
     for each in (*built_kernels.values(), *persistent_kernels.values()):
         each.checked = False
-    # Enough for a cluster that holds the weights of a network of 784 inputs.
     monkeypatch.setitem(cupy_standin.PROPERTIES, "multiProcessorCount", 8)
     standin = cupy_bench.BenchStandIn(built_kernels, persistent=persistent_kernels)
     monkeypatch.setitem(sys.modules, "cupy", standin)
@@ -104,7 +101,7 @@ def test_a_whole_run(checks, cupy, tmp_path, capsys):
         expected = ("done", "not measured") if name in absent else ("done",)
         assert part["state"] in expected, (name, part)
     figures = {name: part["figures"] for name, part in parts.items()}
-    for way in WAYS:
+    for way in MODES:
         assert {"small", "big"} <= set(figures[f"training-{way}"])
         assert figures[f"training-{way}"]["small"]["launches"] == way
         found = figures[f"parity-{way}"]
@@ -113,8 +110,6 @@ def test_a_whole_run(checks, cupy, tmp_path, capsys):
             {"difference", "refused"} & set(each) for each in found.values() if "repeat" not in each
         )
     assert figures["parity-graph"]["bits"] == {"repeat": "equal", "beside eager": "equal"}
-    assert figures["parity-cluster"]["bits"]["beside persistent"] == "equal"
-    assert "1 cluster of 16 blocks" in figures["training-cluster"]["small"]["launches_because"]
     epoch = figures["training-tf32"]["small"]
     assert epoch["steps"] == 4
     assert epoch["first_loss"] == pytest.approx(2.3, abs=0.5)
@@ -142,7 +137,7 @@ def test_without_capability_nothing_of_tf32_and_clusters_is_measured(
     older = cupy_standin.PROPERTIES | {"major": 7, "minor": 5}
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda _: older)
     path = tmp_path / "out.json"
-    names = "parity-tf32,training-tf32,products-tf32,parity-cluster,training-cluster,barriers"
+    names = "parity-tf32,training-tf32,products-tf32,barriers"
     words = ["--out", str(path), "--parts", names]
     assert checks["gpu"].main(words, in_this_process(checks)) == 0
     parts = json.loads(path.read_text("utf-8"))["parts"]
@@ -202,20 +197,6 @@ def test_graphs_with_other_bits_than_eager_steps_breach(checks, cupy, monkeypatc
     monkeypatch.setattr(CupyBackend, "compile", different)
     with pytest.raises(BreachedError, match="other bits than eager steps"):
         checks["parity"].compare_bits({"graph": True})
-
-
-def test_clusters_with_other_bits_than_blocks_breach(checks, cupy, monkeypatch):
-    sound = CupyBackend.compile
-
-    def different(self, *args, **options):
-        engine = sound(self, *args, **options)
-        if self.device().facts["launches"] == "cluster":
-            engine.seed += 1  # other masks
-        return engine
-
-    monkeypatch.setattr(CupyBackend, "compile", different)
-    with pytest.raises(BreachedError, match="clusters have other bits"):
-        checks["parity"].compare_bits({"cluster": True})
 
 
 def test_a_network_that_a_way_refuses_is_named(checks, cupy, monkeypatch):

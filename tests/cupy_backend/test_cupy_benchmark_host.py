@@ -181,7 +181,7 @@ def test_the_device_s_own_tests_need_no_other_library_than_pytest(host):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    for file in ("test_cupy_gpu.py", "test_cupy_persistent_gpu.py", "test_cupy_clusters_gpu.py"):
+    for file in ("test_cupy_gpu.py", "test_cupy_persistent_gpu.py"):
         assert f"<Module {file}>" in done.stdout
 
 

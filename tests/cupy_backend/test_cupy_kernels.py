@@ -1,4 +1,4 @@
-"""Every kernel of kernels.cu against its NumPy twin, run on the CPU behind the shim.
+"""Every kernel against the NumPy function of its name, run on the CPU behind the shim.
 
 Sizes are odd on purpose: 1, primes, and above the block sizes. Outputs start as NaN, every launch
 is repeated in another order of threads and with a single block, which must agree bit for bit,
@@ -14,9 +14,10 @@ import scipy.sparse
 from fusedmlp.backend import MAX_ROW_LOSS
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_cupy import kernels as launches
 from fusedmlp_cupy.data import upload_inputs
-from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout, Targets
+from fusedmlp_cupy.kernels import launches
+from fusedmlp_cupy.kernels.arguments import RATE_COLUMNS, Batch, Dropout, Targets
+from fusedmlp_cupy.kernels.launches import KERNELS
 from fusedmlp_numpy import kernels as twins
 
 DTYPES = ("float32", "float64")
@@ -341,7 +342,7 @@ def test_updates(device, dtype, n, n_weights, l2, name):
 
     lr, mu, decay, corrections = 0.07, 0.9, 0.01, (0.19, 0.002)
     row = (lr, lr / corrections[0], corrections[1], 1.0 - lr * decay, 1e-3)
-    rates = device.upload(np.array([[np.nan] * launches.RATE_COLUMNS, row]).astype(dtype))
+    rates = device.upload(np.array([[np.nan] * RATE_COLUMNS, row]).astype(dtype))
     constants = {"sgd": (l2,), "adam": (l2, 0.9, 0.999, 1 - 0.9, 1 - 0.999)}
     batch = whole(0, number=1)
     launches.update(

@@ -1,0 +1,17 @@
+// The arithmetic of the ordinary programs: the compiler's own, with accurate elementary functions.
+// rounded.cu and strict.cu define the same names for strict mode. No kernels, and no program of its own.
+
+typedef REAL real;
+
+template <typename From>
+__device__ void assign(real& to, From from) { to = (real)from; }
+
+// The fast variants (__expf and its like) would exceed the parity bounds.
+__device__ float exponential(float x) { return expf(x); }
+__device__ double exponential(double x) { return exp(x); }
+__device__ float hyperbolic_tangent(float x) { return tanhf(x); }
+__device__ double hyperbolic_tangent(double x) { return tanh(x); }
+__device__ float square_root(float x) { return sqrtf(x); }
+__device__ double square_root(double x) { return sqrt(x); }
+__device__ double logarithm(double x) { return log(x); }
+__device__ double log_1p(double x) { return log1p(x); }
