@@ -15,6 +15,7 @@ from fusedmlp_cupy.engine import CupyEngine
 from fusedmlp_cupy.probing import examine
 from fusedmlp_cupy.runtime.device import CupyDevice
 from fusedmlp_cupy.training.execution import MODES, Execution
+from fusedmlp_cupy.tuning import Tuning
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Fact
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import FloatDtype
     from fusedmlp_cupy.training.execution import Mode
-    from fusedmlp_cupy.tuning import Tuning
 
 TF32_CAPABILITY: Final = (8, 0)
 """Lowest compute capability with TF32 products (CUDA programming guide)."""
@@ -51,8 +51,11 @@ class CupyBackend(Backend):
         How training steps reach the device; at most one. A requested mode is never replaced: where
         it cannot be had, an error says why. The default is CUDA graphs, and eager launches with a
         warning where graphs fail. :meth:`device` reports the mode in use.
+
+    Attributes
+    ----------
     tuning
-        Thresholds and sizes other than the defaults.
+        Thresholds and sizes of the engines compiled from now on.
     """
 
     name = "cupy"
@@ -71,7 +74,6 @@ class CupyBackend(Backend):
         graph: bool = False,
         eager: bool = False,
         persistent: bool = False,
-        tuning: Tuning | None = None,
     ) -> None:
         self._requested = _requested_mode(
             strict=strict, graph=graph, eager=eager, persistent=persistent
@@ -102,7 +104,7 @@ class CupyBackend(Backend):
         self._number = number
         self.strict = strict
         self._tf32 = tf32
-        self._tuning = tuning
+        self.tuning = Tuning()
         self._execution: Execution | None = None
         if tf32 and (capability := self._capability()) < TF32_CAPABILITY:
             raise InvalidInputError(
@@ -197,7 +199,7 @@ class CupyBackend(Backend):
             device=device,
             strict=self.strict,
             execution=self._execution,
-            tuning=self._tuning,
+            tuning=self.tuning,
         )
 
     def _initial_execution(self) -> Execution:

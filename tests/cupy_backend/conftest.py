@@ -10,6 +10,7 @@ import cupy_shim
 import cupy_standin
 import pytest
 
+from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.kernels.source import kernel_source, persistent_source
 from fusedmlp_cupy.runtime import cublas
 from fusedmlp_cupy.runtime.device import CupyDevice
@@ -119,6 +120,13 @@ def mode_and_tuning(name, **options):
     mode, _, products = name.partition(", ")
     options = TUNING | {"group_steps": 3} | options
     return mode, Tuning(**options, small_product=0) if products else Tuning(**options)
+
+
+def cupy_backend(tuning, **options):
+    """The backend with a tuning of its own."""
+    backend = CupyBackend(**options)
+    backend.tuning = tuning
+    return backend
 
 
 MODES = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bits import assert_same_bits, everything
+from conftest import cupy_backend
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import Objective
 from fusedmlp.tolerance import check_close, kernel_bound, tf32_trajectory_bound, trajectory_bound
@@ -130,7 +131,7 @@ def test_streamed_epochs_have_the_bits_of_resident_ones(backend, monkeypatch, st
     task = problem((784, 256, 10), rows=2000, storage=storage, dropout=0.2)
     expected = train(backend, task, "float32")
     monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: False)
-    found = train(CupyBackend(tuning=Tuning(chunk_bytes=100_000)), task, "float32")
+    found = train(cupy_backend(Tuning(chunk_bytes=100_000)), task, "float32")
     assert found[0].tobytes() == expected[0].tobytes()
     assert found[1].losses.tobytes() == expected[1].losses.tobytes()
 

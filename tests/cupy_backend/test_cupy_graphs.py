@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_cupy_engine import B, data_set, engines, train_both
 
-from conftest import TUNING, mode_and_tuning
+from conftest import TUNING, cupy_backend, mode_and_tuning
 from fusedmlp.errors import BackendUnavailableError, BreachedError, InvalidInputError
 from fusedmlp.network import Network, Objective
 from fusedmlp.optimizers import SGD, make_optimizer
@@ -203,19 +203,19 @@ def test_without_a_separate_cublas_handle_large_products_are_eager(cupy, monkeyp
     small = CupyBackend(graph=True)
     engine(small, problem((6, 5, 3)), dtype="float32")
     assert small.device().facts["launches"] == "graph"  # needs no handle
-    backend = CupyBackend(tuning=LARGE)
+    backend = cupy_backend(LARGE)
     with pytest.warns(RuntimeWarning, match="no handle for capturing: libcublas"):
         built, data = engine(backend, problem((6, 5, 3)), dtype="float32")
     built.train_epoch(data, order(37), np.full(5, 0.1))
     assert backend.device().facts["launches"] == "eager"
     with pytest.raises(BackendUnavailableError, match=r"leave \+graph out"):
-        engine(CupyBackend(graph=True, tuning=LARGE), problem((6, 5, 3)), dtype="float32")
+        engine(cupy_backend(LARGE, graph=True), problem((6, 5, 3)), dtype="float32")
 
 
 def test_a_workspace_that_is_not_set_again_is_noticed(cupy, monkeypatch):
     """Setting a handle's stream makes cuBLAS forget it, and allocate one where it must not."""
     monkeypatch.setattr(cupy.cublas_library, "cublasSetWorkspace_v2", lambda *_: 0)
-    built, data = engine(CupyBackend(graph=True, tuning=LARGE), problem(), dtype="float32")
+    built, data = engine(cupy_backend(LARGE, graph=True), problem(), dtype="float32")
     with pytest.raises(BackendUnavailableError, match="cublasSgemm_v2 failed with status 14"):
         built.train_epoch(data, order(37, 3), np.full(14, 0.1))
 
@@ -236,7 +236,7 @@ def test_products_of_a_separate_handle(device, dtype, transposed):
 
 
 def test_handles_are_destroyed(cupy):
-    built, _ = engine(CupyBackend(tuning=LARGE), problem(), dtype="float32")
+    built, _ = engine(cupy_backend(LARGE), problem(), dtype="float32")
     assert len(cupy.cublas_library.handles) == 1
     del built, _
     gc.collect()
@@ -305,7 +305,7 @@ def test_options_that_exclude_each_other(cupy, options, message):
 
 def test_the_default_is_graphs_for_small_networks_too(cupy):
     """The persistent kernel runs only on request."""
-    backend = CupyBackend(tuning=Tuning(**TUNING))
+    backend = cupy_backend(Tuning(**TUNING))
     built, data = engine(backend, problem((6, 5, 3)), batch_size=8, dtype="float32")
     for _ in range(2):
         built.train_epoch(data, order(37), np.full(5, 0.1))

@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 from test_cupy_engine import data_set, engines, train_both
 
-from conftest import TUNING, mode_and_tuning
+from conftest import TUNING, cupy_backend, mode_and_tuning
 from fusedmlp.errors import BackendUnavailableError, BreachedError, DeviceMemoryError
 from fusedmlp.network import Network, Objective
 from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
-from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.kernels.source import persistent_source
 from fusedmlp_cupy.runtime.cooperative import Limits
 from fusedmlp_cupy.training import persistent
@@ -35,7 +34,7 @@ H200 = Limits(132, 232448, True)
 
 
 def backend():
-    return CupyBackend(persistent=True, tuning=Tuning(**TUNING))
+    return cupy_backend(Tuning(**TUNING), persistent=True)
 
 
 def bits_of(built, sums):

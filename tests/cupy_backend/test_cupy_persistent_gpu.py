@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from conftest import cupy_backend
 from fusedmlp.errors import BackendUnavailableError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
 from fusedmlp.tolerance import check_close, trajectory_bound
@@ -50,7 +51,7 @@ def fits(sizes, size, dtype, n_rows=640):
 
 def trained(task, dtype, size=64, *, optimizer="adamw", epochs=5, backend=None, tuning=None):
     """Every array that some epochs leave, the sums first; the last batch is a partial one."""
-    asked = backend or CupyBackend(persistent=True, tuning=tuning)
+    asked = backend or cupy_backend(tuning or Tuning(), persistent=True)
     built, data = engine(asked, task, optimizer, Objective(l2=0.01), batch_size=size, dtype=dtype)
     rows = order(len(task.y), epochs)[:-7]
     sums = built.train_epoch(data, rows, np.linspace(0.02, 0.01, -(-len(rows) // size)))

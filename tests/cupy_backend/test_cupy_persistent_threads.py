@@ -16,8 +16,8 @@ import cupy_standin
 import numpy as np
 import pytest
 
+from conftest import cupy_backend
 from fusedmlp.network import Objective
-from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.kernels.source import persistent_source
 from fusedmlp_cupy.training import persistent
 from fusedmlp_cupy.tuning import Tuning
@@ -71,7 +71,7 @@ def recorded(built_kernels, persistent_kernels, dtype, case):
     standin = cupy_standin.StandIn({dtype: kernels}, persistent={dtype: recorder})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", standin)
-        backend = CupyBackend(persistent=True, tuning=Tuning(persistent_threads=32))
+        backend = cupy_backend(Tuning(persistent_threads=32), persistent=True)
         objective = Objective("mean", 0.1)
         built, data = engine(backend, task, optimizer, objective, batch_size=BATCH, dtype=dtype)
         built.train_epoch(data, order(2 * BATCH, 1), np.full(2, 0.01))

@@ -16,8 +16,8 @@ import cupy_standin
 import numpy as np
 import pytest
 
+from conftest import cupy_backend
 from fusedmlp.network import OUTPUTS, Objective
-from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.kernels import products
 from fusedmlp_cupy.kernels.arguments import RATE_COLUMNS, SUM_THREADS, Batch, Dropout
 from fusedmlp_cupy.kernels.launches import KERNELS, STRICT_KERNELS, dropout_mask
@@ -98,7 +98,7 @@ def recordings(built_kernels):
         recorder = sanitizers.Recorder(kernels)
         standin = cupy_standin.StandIn({dtype: recorder})
         for tuning in (Tuning(), Tuning(small_product=0)):
-            record(standin, dtype, tuning=tuning)
+            record(standin, dtype, tuning)
         record_a_mask(standin, dtype)
         record_products(standin, dtype)
         assert set(recorder.recording.names) == {*KERNELS, *PRODUCTS}
@@ -112,12 +112,12 @@ def strict_recording(strict_kernels):
     kernels = strict_kernels["float32"]
     kernels.checked = False
     recorder = sanitizers.Recorder(kernels)
-    record(cupy_standin.StandIn(None, {"float32": recorder}), "float32", strict=True)
+    record(cupy_standin.StandIn(None, {"float32": recorder}), "float32", Tuning(), strict=True)
     assert set(recorder.recording.names) == set(LAUNCHED_IN_STRICT)
     return recorder.recording
 
 
-def record(standin, dtype, **options):
+def record(standin, dtype, tuning, **options):
     cases = zip(
         ("uint8", "float32", "float64", "csr32", "csr64"),
         (*OUTPUTS, "softmax"),
@@ -130,7 +130,7 @@ def record(standin, dtype, **options):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "cupy", standin)
             built, data = engine(
-                CupyBackend(**options),
+                cupy_backend(tuning, **options),
                 task,
                 optimizer,
                 Objective("mean", 0.1),
