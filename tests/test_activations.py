@@ -6,6 +6,8 @@ them as the identity. It fails here.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,10 @@ FORMULAS = {
     "tanh": lambda z: (np.exp(z) - np.exp(-z)) / (np.exp(z) + np.exp(-z)),
     "relu": lambda z: np.where(z > 0, z, 0),
     "identity": lambda z: z,
+    "leaky_relu": lambda z: np.where(z > 0, z, z / 100),
+    "elu": lambda z: np.where(z > 0, z, np.exp(z) - 1),
+    "gelu": lambda z: z * (1 + np.vectorize(math.erf)(z / math.sqrt(2))) / 2,
+    "silu": lambda z: z / (1 + np.exp(-z)),
 }
 
 Z = np.array([-8.0, -1.5, -0.3, 0.2, 1.0, 7.0])

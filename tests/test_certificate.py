@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+import twins
 from fusedmlp.datasets import load_digits
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.model import DTYPES
@@ -71,28 +72,29 @@ def test_the_document_is_strict_json(certificate):
 
 
 def with_fault(monkeypatch, name, fault):
-    """Wrap a kernel of the NumPy engine; the other backends stay as they are."""
-    from fusedmlp_numpy import kernels
+    """Wrap a formula of the reference engine; the other backends stay as they are."""
+    from fusedmlp.reference import engine, operations
 
-    right = getattr(kernels, name)
-    monkeypatch.setattr(kernels, name, lambda *given: fault(right, *given))
+    place = operations.Operations if name == "dropout_mask" else engine
+    right = getattr(place, name)
+    monkeypatch.setattr(place, name, lambda *given: fault(right, *given))
 
 
-def flipped_sign(right, delta, *rest):
-    right(delta, *rest)
+def flipped_sign(right, ops, delta, *rest):
+    right(ops, delta, *rest)
     np.negative(delta, out=delta)
 
 
-def dropped_bias(right, z, b, activation):
-    right(z, np.zeros_like(b), activation)
+def dropped_bias(right, ops, z, b, *rest):
+    right(ops, z, np.zeros_like(b), *rest)
 
 
-def reused_mask(right, out, seed, step, layer, dropout):
-    right(out, seed, 0, layer, dropout)
+def reused_mask(right, ops, mask):
+    right(ops, mask._replace(step=0))
 
 
-def shared_mask(right, out, seed, step, layer, dropout):
-    right(out, seed, step, 0, dropout)
+def shared_mask(right, ops, mask):
+    right(ops, mask._replace(layer=0))
 
 
 @pytest.mark.parametrize(
@@ -138,15 +140,14 @@ def test_what_cannot_be_compared(names, words):
 
 
 def test_masks_are_those_of_the_contract():
-    """Drawn again from the formula in the contract, by the reference's own kernel."""
-    kernels = pytest.importorskip("fusedmlp_numpy.kernels")
+    """Drawn again from the formula in the contract, by the reference's own formula."""
     from fusedmlp.parity.masks import MASK_SEED, MASKED_SIZES, MASKED_STEPS
 
     found = dropout_masks(backend_class("numpy")(), "float64")
     for step, layers in zip(MASKED_STEPS, found, strict=True):
         for layer, mask in enumerate(layers):
             drawn = np.empty((MASKED_ROWS, MASKED_SIZES[layer + 1]), bool)
-            kernels.dropout_mask(drawn, MASK_SEED, step, layer, 0.5)
+            twins.dropout_mask(drawn, MASK_SEED, step, layer, 0.5)
             np.testing.assert_array_equal(mask, drawn)
 
 

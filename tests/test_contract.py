@@ -45,9 +45,8 @@ def without_options(signature, options):
 
 
 ENGINES = {
-    "numpy": ("fusedmlp_numpy.engine", "NumpyEngine"),
+    "reference": ("fusedmlp.reference.engine", "ReferenceEngine"),
     "numba": ("fusedmlp_numba.engine", "NumbaEngine"),
-    "numba-strict": ("fusedmlp_numba.strict", "StrictEngine"),
     "cupy": ("fusedmlp_cupy.engine", "CupyEngine"),
 }
 

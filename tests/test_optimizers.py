@@ -9,7 +9,7 @@ import pytest
 
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.network import Parameters
-from fusedmlp.optimizers import SGD, Adam, make_optimizer
+from fusedmlp.optimizers import SGD, Adam, Lion, make_optimizer
 from fusedmlp.training.schedules import (
     SCHEDULES,
     Adaptive,
@@ -31,6 +31,11 @@ def follow(optimizer, theta, gradients, rates, *, is_weight):
         if isinstance(optimizer, SGD):
             v = optimizer.momentum * v - lr * g
             theta += optimizer.momentum * v - lr * g if optimizer.nesterov else v
+        elif isinstance(optimizer, Lion):
+            b1, b2 = optimizer.beta1, optimizer.beta2
+            sign = math.copysign(1, b1 * m + (1 - b1) * g)
+            theta -= lr * (sign + optimizer.weight_decay * theta * is_weight)
+            m = b2 * m + (1 - b2) * g
         else:
             b1, b2 = optimizer.beta1, optimizer.beta2
             theta -= lr * optimizer.weight_decay * theta * is_weight
@@ -103,8 +108,8 @@ def test_optimizers_by_name():
     assert make_optimizer("nesterov") == SGD(momentum=0.9, nesterov=True)
     assert make_optimizer("adam") == Adam()
     assert make_optimizer("adamw", 0.01) == Adam(0.01, weight_decay=0.01)
-    with pytest.raises(UnknownNameError, match="optimizer 'lion': choose one of sgd, momentum"):
-        make_optimizer("lion")
+    with pytest.raises(UnknownNameError, match="optimizer 'lamb': choose one of sgd, momentum"):
+        make_optimizer("lamb")
 
 
 @pytest.mark.parametrize(

@@ -107,15 +107,17 @@ class NumbaBackend(Backend):
     ) -> Engine:
         """See :meth:`fusedmlp.backend.Backend.compile`."""
         if self.strict:
-            from fusedmlp_numba.strict import StrictEngine
+            from fusedmlp.reference.engine import ReferenceEngine
+            from fusedmlp_numba.strict import CompiledOperations
 
-            return StrictEngine(
+            return ReferenceEngine(
                 network,
                 optimizer,
                 objective,
                 batch_size=batch_size,
                 dtype=dtype,
                 seed=seed,
+                operations=CompiledOperations(),
             )
         from fusedmlp_numba.engine import NumbaEngine
 

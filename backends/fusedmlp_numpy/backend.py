@@ -1,17 +1,27 @@
-"""Finding and building the NumPy engine. The mathematics is in kernels.py and engine.py."""
+"""The NumPy backend: the reference engine, with matrix products on NumPy's BLAS.
+
+The formulas are in :mod:`fusedmlp.reference`, since strict mode of other backends runs them too.
+Here are the backend's description and the limit of its threads.
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
 from fusedmlp.errors import InvalidInputError
-from fusedmlp_numpy.engine import NumpyEngine
+from fusedmlp.reference.engine import ReferenceEngine
+from fusedmlp.reference.operations import Operations, StrictOperations
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import FloatDtype
@@ -83,13 +93,19 @@ class NumpyBackend(Backend):
         seed: int,
     ) -> Engine:
         """See :meth:`fusedmlp.backend.Backend.compile`."""
-        return NumpyEngine(
+        return ReferenceEngine(
             network,
             optimizer,
             objective,
             batch_size=batch_size,
             dtype=dtype,
             seed=seed,
-            threads=self._threads,
-            strict=self.strict,
+            operations=StrictOperations() if self.strict else Operations(),
+            threads=nullcontext if self._threads is None else self._limited_threads(),
         )
+
+    def _limited_threads(self) -> Callable[[], AbstractContextManager[object]]:
+        """Return what limits the threads of NumPy's BLAS while an engine computes."""
+        from threadpoolctl import ThreadpoolController  # not needed without a number of threads
+
+        return partial(ThreadpoolController().limit, limits=self._threads)

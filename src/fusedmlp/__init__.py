@@ -18,6 +18,7 @@ from fusedmlp.network import Objective as Objective
 from fusedmlp.network import Parameters as Parameters
 from fusedmlp.optimizers import SGD as SGD
 from fusedmlp.optimizers import Adam as Adam
+from fusedmlp.optimizers import Lion as Lion
 from fusedmlp.optimizers import make_optimizer as make_optimizer
 from fusedmlp.registry import availability as availability
 from fusedmlp.training.callbacks import Callback as Callback

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from fusedmlp.types import Float64Array, FloatArray, FloatDtype
 
-HiddenActivation: TypeAlias = Literal["sigmoid", "tanh", "relu", "identity"]
+HiddenActivation: TypeAlias = Literal[
+    "sigmoid", "tanh", "relu", "identity", "leaky_relu", "elu", "gelu", "silu"
+]
 Output: TypeAlias = Literal["softmax", "sigmoid", "identity", "exp"]
 Reduction: TypeAlias = Literal["mean", "sum"]
 Initialisation: TypeAlias = Literal["auto", "glorot", "he", "workshop"]
@@ -28,6 +30,17 @@ HIDDEN_ACTIVATIONS: Final = get_args(HiddenActivation)
 OUTPUTS: Final = get_args(Output)
 REDUCTIONS: Final = get_args(Reduction)
 INITIALISATIONS: Final = get_args(Initialisation)
+
+DERIVATIVE_NEEDS_Z: Final[frozenset[HiddenActivation]] = frozenset({"gelu", "silu"})
+"""Hidden activations that rise and fall, so that f'(z) does not follow from a = f(z) alone."""
+
+RECTIFIERS: Final[frozenset[HiddenActivation]] = frozenset(
+    {"relu", "leaky_relu", "elu", "gelu", "silu"}
+)
+"""Hidden activations near max(z, 0), which He's initialisation was derived for."""
+
+LEAKY_RELU_SLOPE: Final = 0.01
+"""f' of ``leaky_relu`` below 0 (Maas et al., 2013)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,11 @@ class Network:
     def predicts_values(self) -> bool:
         """Whether outputs are values, which are near or far and not right or wrong."""
         return self.output in ("identity", "exp")
+
+    @property
+    def keeps_z(self) -> bool:
+        """Whether the backward pass needs z of the hidden layers, and not only a = f(z)."""
+        return self.hidden in DERIVATIVE_NEEDS_Z and self.n_layers > 1
 
     @property
     def n_layers(self) -> int:
@@ -207,15 +225,15 @@ def initialise(
         ``glorot``: uniform on ±√(6/(fan-in + fan-out)) (Glorot and Bengio, 2010, eq. 16);
         ``he``: normal with deviation √(2/fan-in) (He et al., 2015, eq. 10);
         ``workshop``: uniform on [0, 1)/√fan-in, all positive as in the workshop;
-        ``auto``: ``he`` for layers that feed a relu, else ``glorot``.
+        ``auto``: ``he`` for layers that feed one of :data:`RECTIFIERS`, else ``glorot``.
     """
     if scheme not in INITIALISATIONS:
         raise UnknownNameError.of("initialisation", scheme, INITIALISATIONS)
     rng = generator(seed, Stream.WEIGHTS)
     weights = []
     for layer, (fan_in, fan_out) in enumerate(network.layer_shapes):
-        feeds_relu = network.hidden == "relu" and layer < network.n_layers - 1
-        chosen = ("he" if feeds_relu else "glorot") if scheme == "auto" else scheme
+        feeds_rectifier = network.hidden in RECTIFIERS and layer < network.n_layers - 1
+        chosen = ("he" if feeds_rectifier else "glorot") if scheme == "auto" else scheme
         draw = _DRAWS[chosen]
         weights.append(draw(rng, fan_in, fan_out).astype(dtype))
     return Parameters(tuple(weights), zeros(network, dtype).biases)

@@ -12,6 +12,8 @@ adam       m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g
            θ ← θ − lr·(m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)           (Kingma and Ba, 2015)
            with ``eps_hat``, ε = ε̂ / √(1 − β₂ᵗ)            (there, at the end of section 2)
 adamw      θ ← θ − lr·λ·θ (weights only), then adam            (Loshchilov and Hutter, 2019)
+lion       u = sign(β₁·m + (1 − β₁)·g);  θ ← θ − lr·λ·θ (weights only) − lr·u
+           m ← β₂·m + (1 − β₂)·g                                       (Chen et al., 2023)
 =========  ==================================================================================
 """
 
@@ -90,8 +92,7 @@ class Adam:
         _check_unit_interval("beta1", self.beta1)
         _check_unit_interval("beta2", self.beta2)
         _check_positive("eps", self.eps)
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
-            raise InvalidInputError(f"weight_decay {self.weight_decay} is not at least 0")
+        _check_weight_decay(self.weight_decay)
 
     def __repr__(self) -> str:
         # Checkpoints compare settings as text, and older ones do not know eps_hat.
@@ -138,9 +139,44 @@ class Adam:
         return found
 
 
-Optimizer: TypeAlias = SGD | Adam
+@dataclass(frozen=True, slots=True)
+class Lion:
+    """Lion ("evolved sign momentum"): steps of one size, lr, in each weight.
 
-OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "adam", "adamw")
+    Parameters
+    ----------
+    lr
+        Base learning rate; Chen et al. (2023) advise a third to a tenth of Adam's.
+    beta1
+        Share of the momentum in the direction of a step, in [0, 1).
+    beta2
+        Decay rate of the momentum, in [0, 1).
+    weight_decay
+        λ; three to ten times AdamW's for the same strength, since lr is smaller.
+    """
+
+    lr: float = 0.0001
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+
+    slots: ClassVar[tuple[str, ...]] = ("momentum",)
+
+    def __post_init__(self) -> None:
+        _check_positive("lr", self.lr)
+        _check_unit_interval("beta1", self.beta1)
+        _check_unit_interval("beta2", self.beta2)
+        _check_weight_decay(self.weight_decay)
+
+    @property
+    def kernel(self) -> Literal["lion"]:
+        """Name of the update formula."""
+        return "lion"
+
+
+Optimizer: TypeAlias = SGD | Adam | Lion
+
+OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion")
 
 DEFAULT_MOMENTUM: Final = 0.9
 DEFAULT_WEIGHT_DECAY: Final = 0.01
@@ -168,6 +204,8 @@ def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
             optimizer = Adam()
         case "adamw":
             optimizer = Adam(weight_decay=DEFAULT_WEIGHT_DECAY)
+        case "lion":
+            optimizer = Lion()
         case _:
             raise UnknownNameError.of("optimizer", name, OPTIMIZERS)
     return optimizer if lr is None else replace(optimizer, lr=lr)
@@ -181,3 +219,8 @@ def _check_positive(name: str, value: float) -> None:
 def _check_unit_interval(name: str, value: float) -> None:
     if not 0.0 <= value < 1.0:
         raise InvalidInputError(f"{name} {value} is not in [0, 1)")
+
+
+def _check_weight_decay(value: float) -> None:
+    if not (math.isfinite(value) and value >= 0.0):
+        raise InvalidInputError(f"weight_decay {value} is not at least 0")

@@ -28,14 +28,15 @@ import os, time
 from dataclasses import replace
 from fusedmlp.network import Parameters
 from fusedmlp_numpy import NumpyBackend
-from fusedmlp_numpy.engine import NumpyEngine
+from fusedmlp.reference.engine import ReferenceEngine
+from fusedmlp.reference.operations import Operations
 
-class SleepingEngine(NumpyEngine):
+class SleepingEngine(ReferenceEngine):
     def train_epoch(self, *args):
         time.sleep(float(os.environ.get("SLEEP", "0")))
         return super().train_epoch(*args)
 
-class FlippedEngine(NumpyEngine):
+class FlippedEngine(ReferenceEngine):
     def train_epoch(self, *args):
         before, sums = self.state(), super().train_epoch(*args)
         after = self.state()
@@ -44,14 +45,14 @@ class FlippedEngine(NumpyEngine):
         self.load(replace(after, parameters=flipped))
         return sums
 
-class DyingEngine(NumpyEngine):
+class DyingEngine(ReferenceEngine):
     def train_epoch(self, *args):
         os._exit(7)
 
 class Sleeping(NumpyBackend):
     engine = SleepingEngine
     def compile(self, *args, **kwargs):
-        return self.engine(*args, **kwargs, threads=1)
+        return self.engine(*args, **kwargs, operations=Operations())
 
 class Flipped(Sleeping):
     engine = FlippedEngine

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fusedmlp.errors import ExitCode
+from fusedmlp.reference import engine
 
 DIGITS = ("parity", "--backends", "numpy,numba", "--dataset", "digits")
 
@@ -39,14 +40,13 @@ def test_a_certificate_as_json_and_as_a_page(cli, tmp_path):
 
 
 def test_a_broken_kernel_ends_with_4_and_the_operations_name(cli, monkeypatch, tmp_path):
-    kernels = pytest.importorskip("fusedmlp_numpy.kernels")
-    right = kernels.hidden_delta
+    right = engine.hidden_delta
 
-    def flipped(delta, *rest):
-        right(delta, *rest)
+    def flipped(operations, delta, *rest):
+        right(operations, delta, *rest)
         np.negative(delta, out=delta)
 
-    monkeypatch.setattr(kernels, "hidden_delta", flipped)
+    monkeypatch.setattr(engine, "hidden_delta", flipped)
     page = tmp_path / "parity.html"
     outcome = cli(*DIGITS, "--html", page)
     assert outcome.code == ExitCode.BREACHED

@@ -17,6 +17,8 @@ from fusedmlp.backend import State
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
 from fusedmlp.optimizers import OPTIMIZERS, SGD, Adam, make_optimizer
+from fusedmlp.reference.engine import ReferenceEngine
+from fusedmlp.reference.operations import Operations
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
 from fusedmlp_cupy.engine import CupyEngine
 from fusedmlp_cupy.kernels.launches import KERNELS
@@ -24,7 +26,6 @@ from fusedmlp_cupy.kernels.products import PRODUCTS
 from fusedmlp_cupy.runtime.device import CupyDevice
 from fusedmlp_cupy.training.execution import Execution
 from fusedmlp_cupy.tuning import Tuning
-from fusedmlp_numpy.engine import NumpyEngine
 
 B, STEPS = 7, 50
 SEED = 2**40 + 11
@@ -51,7 +52,7 @@ def engines(
     device, (name, tuning) = CupyDevice(standin, 0), mode
     own = {"device": device, "execution": Execution(name, name, "asked for"), "tuning": tuning}
     ours = CupyEngine(network, optimizer, objective, **common, **own)
-    reference = NumpyEngine(network, optimizer, objective, **common, threads=None)
+    reference = ReferenceEngine(network, optimizer, objective, **common, operations=Operations())
     if state is None:
         slots = tuple(zeros(network, dtype) for _ in optimizer.slots)
         state = State(initialise(network, 3, dtype), slots, 0)
@@ -364,7 +365,7 @@ def launch_every_kernel(fast, mode):
     cases = zip(
         ("uint8", "float32", "float64", "csr", "csr", "float32"),
         ("softmax", "sigmoid", "identity", "softmax", "softmax", "exp"),
-        ("sgd", "momentum", "nesterov", "adam", "adamw", "sgd"),
+        ("sgd", "momentum", "nesterov", "adam", "adamw", "lion"),
         ("float32",) * 4 + ("float64", "float32"),
         strict=True,
     )

@@ -11,6 +11,7 @@ import gc
 import numpy as np
 import pytest
 
+import twins
 from bits import assert_same_bits, everything
 from conftest import cupy_backend
 from fusedmlp.errors import InvalidInputError
@@ -24,7 +25,6 @@ from fusedmlp_cupy.runtime.device import CupyDevice
 from fusedmlp_cupy.training.execution import GraphCache
 from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
-from fusedmlp_numpy import kernels as twins
 from problems import OPTIMIZERS, engine, flat, order, problem
 
 pytestmark = pytest.mark.gpu

@@ -12,8 +12,9 @@ import re
 import cupy_shim
 import pytest
 
+import twins
 from fusedmlp import backend
-from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp.network import HIDDEN_ACTIVATIONS, LEAKY_RELU_SLOPE, OUTPUTS
 from fusedmlp_cupy.device_inputs import CHECKS
 from fusedmlp_cupy.kernels import arguments
 from fusedmlp_cupy.kernels.launches import KERNELS, OUTPUT_KERNELS, STRICT_KERNELS
@@ -26,7 +27,6 @@ from fusedmlp_cupy.kernels.source import (
 )
 from fusedmlp_cupy.training import persistent
 from fusedmlp_cupy.tuning import Tuning
-from fusedmlp_numpy import kernels as twins
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
@@ -183,10 +183,11 @@ def test_numbers_agree_in_source_and_launch_table():
     blocks = ("ROW_LANES", "ROWS_PER_BLOCK", "COLUMN_LANES", "COLUMN_DEPTH", "SUM_THREADS")
     for name in (*blocks, "RATE_COLUMNS"):
         assert int(constants[name]) == getattr(arguments, name), name
-    limits = dict(re.findall(r"([A-Z_]+) = ([\de]+)[,;]", source))
+    limits = dict(re.findall(r"([A-Z_]+) = ([\de.]+)[,;]", source))
     assert float(limits["MAX_ROW_LOSS"]) == backend.MAX_ROW_LOSS
     assert float(limits["EXP_OVERFLOWS"]) == backend.EXP_OVERFLOWS
-    enums = re.findall(r"enum \{ ((?:HIDDEN|OUTPUT)_[^}]+) \}", source)
+    assert float(limits["LEAKY_RELU_SLOPE"]) == LEAKY_RELU_SLOPE
+    enums = re.findall(r"enum \{\s+((?:HIDDEN|OUTPUT)_[^}]+)\s+\}", source)
     hidden, outputs = (re.findall(r"_(\w+)", enum) for enum in enums)
     assert [name.lower() for name in hidden] == list(HIDDEN_ACTIVATIONS)
     assert [name.lower() for name in outputs] == list(OUTPUTS)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 SIZES, BATCH = (37, 35, 5), 66
 SOURCE = persistent_source()
 
-CASES = (("softmax", "adam", 0.3), ("sigmoid", "sgd", 0.0))
+CASES = (("softmax", "adam", "gelu", 0.3), ("sigmoid", "lion", "tanh", 0.0))
 
 PLANTED = {
     "a unit too far": (
@@ -64,10 +64,10 @@ def folder(tmp_path_factory):
 
 def recorded(built_kernels, persistent_kernels, dtype, case):
     """The persistent launch of an epoch of two batches."""
-    output, optimizer, dropout = case
+    output, optimizer, hidden, dropout = case
     kernels, recorder = built_kernels[dtype], sanitizers.Recorder(persistent_kernels[dtype])
     kernels.checked = persistent_kernels[dtype].checked = False
-    task = problem(SIZES, "tanh", output, dropout, rows=2 * BATCH, weighted=True)
+    task = problem(SIZES, hidden, output, dropout, rows=2 * BATCH, weighted=True)
     standin = cupy_standin.StandIn({dtype: kernels}, persistent={dtype: recorder})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", standin)

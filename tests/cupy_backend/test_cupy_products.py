@@ -12,14 +12,14 @@ import cupy_shim
 import numpy as np
 import pytest
 
-from fusedmlp.network import HIDDEN_ACTIVATIONS
+import twins
+from fusedmlp.network import DERIVATIVE_NEEDS_Z, HIDDEN_ACTIVATIONS
 from fusedmlp.tolerance import check_close, difference, kernel_bound
 from fusedmlp_cupy.kernels import products
 from fusedmlp_cupy.kernels.arguments import RATE_COLUMNS, Batch
 from fusedmlp_cupy.kernels.products import PRODUCTS, STEMS, TILES
 from fusedmlp_cupy.kernels.source import ORDINARY, assemble, kernel_source
 from fusedmlp_cupy.tuning import Tuning
-from fusedmlp_numpy import kernels as twins
 
 SIZES = [(1, 1, 1), (1, 37, 5), (7, 3, 1), (16, 32, 16), (17, 33, 31), (33, 97, 65), (5, 131, 40)]
 """Of products (m, k, n): below a tile, on its edge, above; fewer terms than slices, or a chunk."""
@@ -50,15 +50,18 @@ def test_product_with_bias_and_activation(device, tile, size, dtype, activation)
     m, k, n = size
     a, b, bias = random((m, k), dtype, 0), random((k, n), dtype, 1), random(n, dtype, 2)
     out = device.empty((m, n), dtype)
-    extra = (device.upload(bias), activation) if activation else ()
+    kept_z = device.empty((m, n), dtype) if activation in DERIVATIVE_NEEDS_Z else None
+    extra = (device.upload(bias), activation, kept_z) if activation else ()
     arrays = device.upload(a), device.upload(b), out
     products.product(program_of(device, dtype), *arrays, *extra)
     expected = np.empty((m, n), dtype)
     twins.product(a, b, expected)
     scale = np.abs(expected).max()
     if activation:
-        twins.bias_activation(expected, bias, activation)
         scale = max(scale, 1.0)
+        if kept_z is not None:
+            check_close("z", kept_z.get(), expected + bias, kernel_bound(dtype, k), scale)
+        twins.bias_activation(expected, bias, activation)
     check_close("product", out.get(), expected, kernel_bound(dtype, k), scale)
 
 
@@ -148,7 +151,7 @@ def test_sums_are_in_the_order_that_the_file_states(device, tile):
     ],
 )
 def test_a_planted_fault_is_found(kernels, device, tmp_path, monkeypatch, sound, fault, found):
-    source = assemble(*ORDINARY, "products.cu")
+    source = assemble(*ORDINARY, "kernels.cu", "products.cu")
     assert source.count(sound) == 1
     planted = cupy_shim.Kernels(source.replace(sound, fault), "float", tmp_path)
     monkeypatch.setitem(kernels, "float32", planted)

@@ -121,12 +121,13 @@ def record(standin, dtype, tuning, **options):
     cases = zip(
         ("uint8", "float32", "float64", "csr32", "csr64"),
         (*OUTPUTS, "softmax"),
-        ("sgd", "momentum", "nesterov", "adam", "sgd"),
+        ("sgd", "momentum", "nesterov", "adam", "lion"),
+        ("tanh", "gelu", "silu", "elu", "gelu"),
         (0.0, 0.5, 0.0, 0.5, 0.0),
         strict=True,
     )
-    for storage, output, optimizer, dropout in cases:
-        task = problem(SIZES, "tanh", output, dropout, rows=ROWS, storage=storage, weighted=True)
+    for storage, output, optimizer, hidden, dropout in cases:
+        task = problem(SIZES, hidden, output, dropout, rows=ROWS, storage=storage, weighted=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "cupy", standin)
             built, data = engine(

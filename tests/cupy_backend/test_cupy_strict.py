@@ -27,7 +27,15 @@ from problems import OPTIMIZERS, engine, problem
 DTYPES = ("float32", "float64")
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
-FUNCTIONS = (strict.exp, strict.logistic, strict.tanh, strict.log, strict.log_1p)
+FUNCTIONS = (
+    strict.exp,
+    strict.logistic,
+    strict.tanh,
+    strict.log,
+    strict.log_1p,
+    strict.expm1,
+    strict.normal_cdf,
+)
 """In the order of their numbers in the kernel ``elementary``."""
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import twins
 from fusedmlp.backend import MAX_ROW_LOSS, keep_threshold
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.tolerance import check_close, kernel_bound
@@ -22,7 +23,6 @@ from fusedmlp_numba import kernels
 from fusedmlp_numba.caching import OPTIONS
 from fusedmlp_numba.lanes import lanes_of
 from fusedmlp_numba.sizes import scratch_size
-from fusedmlp_numpy import kernels as twins
 from kernel_inputs import as_stored
 
 DTYPES = ("float32", "float64")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from fusedmlp.backend import keep_threshold
-from fusedmlp.network import HIDDEN_ACTIVATIONS
+from fusedmlp.network import DERIVATIVE_NEEDS_Z, HIDDEN_ACTIVATIONS
 
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation
@@ -108,9 +108,12 @@ class Dropout:
         low, high = np.uint32(self.seed % 2**32), np.uint32(self.seed // 2**32)
         return low, high, np.uint64(keep_threshold(self.rate))
 
-    def scales(self, dtype: np.dtype[np.generic]) -> tuple[Argument, Argument]:
-        """Return the arguments ``scale, unscale``."""
-        return dtype.type(1.0 / (1.0 - self.rate)), dtype.type(1.0 - self.rate)
+    def scales(
+        self, dtype: np.dtype[np.generic], activation: HiddenActivation
+    ) -> tuple[Argument, Argument]:
+        """Return the arguments ``scale, unscale``: of an activation, of what is saved."""
+        unscale = 1.0 if activation in DERIVATIVE_NEEDS_Z else 1.0 - self.rate
+        return dtype.type(1.0 / (1.0 - self.rate)), dtype.type(unscale)
 
 
 @dataclass(frozen=True, slots=True)

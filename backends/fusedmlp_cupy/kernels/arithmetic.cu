@@ -13,5 +13,11 @@ __device__ float hyperbolic_tangent(float x) { return tanhf(x); }
 __device__ double hyperbolic_tangent(double x) { return tanh(x); }
 __device__ float square_root(float x) { return sqrtf(x); }
 __device__ double square_root(double x) { return sqrt(x); }
+__device__ float exponential_minus_1(float x) { return expm1f(x); }
+__device__ double exponential_minus_1(double x) { return expm1(x); }
 __device__ double logarithm(double x) { return log(x); }
 __device__ double log_1p(double x) { return log1p(x); }
+
+// Φ(x), the normal distribution function, accurate in its lower tail too.
+__device__ float normal_cdf(float x) { return 0.5f * erfcf(-0.70710678f * x); }
+__device__ double normal_cdf(double x) { return 0.5 * erfc(-0.7071067811865476 * x); }

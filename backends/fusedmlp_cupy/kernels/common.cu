@@ -12,7 +12,10 @@ typedef unsigned long long uint64;
 #define KERNEL extern "C" __global__ void
 
 // The order of fusedmlp.network.HIDDEN_ACTIVATIONS and OUTPUTS, whose indices the launches pass.
-enum { HIDDEN_SIGMOID, HIDDEN_TANH, HIDDEN_RELU, HIDDEN_IDENTITY };
+enum {
+    HIDDEN_SIGMOID, HIDDEN_TANH, HIDDEN_RELU, HIDDEN_IDENTITY, HIDDEN_LEAKY_RELU, HIDDEN_ELU,
+    HIDDEN_GELU, HIDDEN_SILU
+};
 enum { OUTPUT_SOFTMAX, OUTPUT_SIGMOID, OUTPUT_IDENTITY, OUTPUT_EXP };
 
 // Threads that share one sum; arguments.py holds the same numbers. In strict mode one thread adds
@@ -24,8 +27,8 @@ enum { ROW_LANES = 32, COLUMN_DEPTH = 8, SUM_THREADS = 256 };
 #endif
 enum { ROWS_PER_BLOCK = 4, COLUMN_LANES = 32 };
 
-// The constants of the same names in fusedmlp/backend.py.
-const double MAX_ROW_LOSS = 1e300, EXP_OVERFLOWS = 710;
+// The constants of the same names in fusedmlp/backend.py and network.py.
+const double MAX_ROW_LOSS = 1e300, EXP_OVERFLOWS = 710, LEAKY_RELU_SLOPE = 0.01;
 
 // Columns of `rates`: scalars of a step that the host computes for the optimizers.
 enum { RATE_COLUMNS = 5 };

@@ -2,7 +2,7 @@
 //
 // No kernels, and no program of its own. It follows arithmetic.cu, or in strict mode rounded.cu and
 // strict.cu, whose operations round as the reference engine's. The order of operations is the
-// reference's: fusedmlp/reference/arithmetic.py and fusedmlp_numpy/kernels.py.
+// reference's, in fusedmlp/reference.
 
 // ------------------------------------------------------------------------------------ activations
 
@@ -16,17 +16,41 @@ __device__ real activation_of(real z, int activation)
     case HIDDEN_SIGMOID: return logistic(z);
     case HIDDEN_TANH: return hyperbolic_tangent(z);
     case HIDDEN_RELU: return z < 0 ? (real)0 : z; // keeps NaN
+    case HIDDEN_LEAKY_RELU: return z > 0 ? z : z * (real)LEAKY_RELU_SLOPE;
+    case HIDDEN_ELU: return z < 0 ? exponential_minus_1(z) : z;
+    case HIDDEN_GELU: return z * normal_cdf(z);
+    case HIDDEN_SILU: return z * logistic(z);
     default: return z;
     }
 }
 
-// delta·f'(z), from a = f(z)
-__device__ real backpropagated(real delta, real a, int activation)
+// The derivative of gelu: Φ(z) + z·φ(z), φ(z) = e^(-z²/2) / √(2π).
+__device__ real gelu_derivative(real z)
+{
+    const double inverse_sqrt_2pi = 0.3989422804014327;
+    const real density = exponential(z * z * (real)-0.5) * (real)inverse_sqrt_2pi;
+    return normal_cdf(z) + z * density;
+}
+
+// The derivative of silu: σ(z)·(1 + z·(1 - σ(z))).
+__device__ real silu_derivative(real z)
+{
+    const real probability = logistic(z);
+    return probability * ((real)1 + z * ((real)1 - probability));
+}
+
+// delta·f'(z). `saved` is z for gelu and silu (DERIVATIVE_NEEDS_Z of fusedmlp/network.py), and
+// a = f(z) for the others.
+__device__ real backpropagated(real delta, real saved, int activation)
 {
     switch (activation) {
-    case HIDDEN_SIGMOID: return delta * a * ((real)1 - a);
-    case HIDDEN_TANH: return delta * ((real)1 - a * a);
-    case HIDDEN_RELU: return delta * (real)(a > 0);
+    case HIDDEN_SIGMOID: return delta * saved * ((real)1 - saved);
+    case HIDDEN_TANH: return delta * ((real)1 - saved * saved);
+    case HIDDEN_RELU: return delta * (real)(saved > 0);
+    case HIDDEN_LEAKY_RELU: return saved > 0 ? delta : delta * (real)LEAKY_RELU_SLOPE;
+    case HIDDEN_ELU: return saved > 0 ? delta : delta * (saved + (real)1);
+    case HIDDEN_GELU: return delta * gelu_derivative(saved);
+    case HIDDEN_SILU: return delta * silu_derivative(saved);
     default: return delta;
     }
 }
@@ -102,7 +126,7 @@ __device__ bool is_wrong(real logit, real label) { return (logit > 0) != (label 
 
 // ------------------------------------------------------------------------------------- optimizers
 
-// A row of `rates`, computed by the host in float64 and rounded to real. SGD uses the first alone.
+// A row of `rates`, computed by the host in float64 and rounded to real. SGD uses only lr, Lion lr and keep.
 struct Rate {
     real lr;          // lr
     real adam_lr;     // lr / (1 - beta1^t)
@@ -149,4 +173,20 @@ __device__ void adam_step(
     *first_moment = m;
     *second_moment = v;
     *theta = decayed - rate.adam_lr * (m / (square_root(v / rate.correction) + rate.eps));
+}
+
+__device__ real sign(real x)
+{
+    if (x == 0)
+        return 0;
+    return x > 0 ? (real)1 : x < 0 ? (real)-1 : x; // keeps NaN
+}
+
+__device__ void lion_step(
+    real* theta, real* momentum, real g, bool is_weight, Rate rate, real beta1, real beta2,
+    real rest1, real rest2)
+{
+    const real decayed = is_weight ? *theta * rate.keep : *theta;
+    *theta = decayed - rate.lr * sign(beta1 * *momentum + rest1 * g);
+    *momentum = beta2 * *momentum + rest2 * g;
 }

@@ -1,7 +1,7 @@
 // Inputs and hidden layers: the kernels that gather a batch and pass through an activation.
 //
 // The kernels here, in outputs.cu and in updates.cu have the names and the formulas of
-// fusedmlp_numpy/kernels.py. These files are no library: they include nothing, allocate nothing and
+// fusedmlp/reference. These files are no library: they include nothing, allocate nothing and
 // know no network. NVRTC compiles them at run time, behind formulas.cu, once for each floating type, and
 // once more in strict mode. launches.py chooses grids and blocks. Matrix products are in products.cu,
 // in strict.cu and cuBLAS's.
@@ -129,50 +129,62 @@ KERNEL dropout_mask(
 }
 
 // ------------------------------------------------------------------------------ bias_activation
-// z (B, H) <- f(z + b), in place.
+// z (B, H) <- f(z + b), in place. kept_z (B, H) takes z + b where it is not null.
 
-KERNEL bias_activation(real* z, const real* b, int B, int H, int activation)
+__device__ real biased(real product, real bias, real* kept_z, int64 i)
+{
+    const real z = product + bias;
+    if (kept_z)
+        kept_z[i] = z;
+    return z;
+}
+
+KERNEL bias_activation(real* z, const real* b, real* kept_z, int B, int H, int activation)
 {
     for_elements(B, H, [=](int row, int h) {
-        real* at = z + (int64)row * H + h;
-        *at = activation_of(*at + b[h], activation);
+        const int64 i = (int64)row * H + h;
+        z[i] = activation_of(biased(z[i], b[h], kept_z, i), activation);
     });
 }
 
 // The same, then the mask: silenced units become 0, kept ones are multiplied by scale = 1/(1 - p).
 KERNEL bias_activation_dropout(
-    real* z, const real* b, int B, int H, int activation, const uint32* steps, const int64* cursor,
-    int64 batch, uint32 layer, uint32 seed_low, uint32 seed_high, uint64 threshold, real scale)
+    real* z, const real* b, real* kept_z, int B, int H, int activation, const uint32* steps,
+    const int64* cursor, int64 batch, uint32 layer, uint32 seed_low, uint32 seed_high,
+    uint64 threshold, real scale)
 {
     const uint32 step = steps[batch + batches_before(cursor)];
     for_masked(B, H, step, layer, seed_low, seed_high, threshold, [=](int row, int h, int mask) {
-        real* at = z + (int64)row * H + h;
-        *at = activation_of(*at + b[h], activation) * (real)mask * scale;
+        const int64 i = (int64)row * H + h;
+        const real a = activation_of(biased(z[i], b[h], kept_z, i), activation);
+        z[i] = a * (real)mask * scale;
     });
 }
 
 // --------------------------------------------------------------------------------- hidden_delta
-// delta (B, H) <- delta·f'(z), in place, with f' from the activation's value a = f(z).
+// delta (B, H) <- delta·f'(z), in place; saved (B, H) as in formulas.cu.
 
-KERNEL hidden_delta(real* delta, const real* a, int B, int H, int activation)
+KERNEL hidden_delta(real* delta, const real* saved, int B, int H, int activation)
 {
     for_elements(B, H, [=](int row, int h) {
         const int64 i = (int64)row * H + h;
-        delta[i] = backpropagated(delta[i], a[i], activation);
+        delta[i] = backpropagated(delta[i], saved[i], activation);
     });
 }
 
-// The same behind dropout: a holds f(z)·scale where kept, so f(z) is a·unscale with unscale = 1 - p;
-// where silenced, the mask makes delta 0 whatever a is.
+// The same behind dropout. Where a unit is kept, a saved activation is f(z)·scale, so f(z) is
+// saved·unscale with unscale = 1 - p; a saved z has unscale 1. Where it is silenced, the mask makes
+// delta 0 whatever was saved.
 KERNEL hidden_delta_dropout(
-    real* delta, const real* a, int B, int H, int activation, const uint32* steps,
+    real* delta, const real* saved, int B, int H, int activation, const uint32* steps,
     const int64* cursor, int64 batch, uint32 layer, uint32 seed_low, uint32 seed_high,
     uint64 threshold, real scale, real unscale)
 {
     const uint32 step = steps[batch + batches_before(cursor)];
     for_masked(B, H, step, layer, seed_low, seed_high, threshold, [=](int row, int h, int mask) {
         const int64 i = (int64)row * H + h;
-        delta[i] = backpropagated(delta[i] * (real)mask * scale, a[i] * unscale, activation);
+        const real masked = delta[i] * (real)mask * scale;
+        delta[i] = backpropagated(masked, saved[i] * unscale, activation);
     });
 }
 

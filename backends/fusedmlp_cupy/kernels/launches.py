@@ -1,7 +1,7 @@
 """How each kernel of kernels.cu, outputs.cu and updates.cu is launched: under the kernel's name.
 
-The formulas are in formulas.cu and in :mod:`fusedmlp_numpy.kernels`, whose functions of the same
-names compute the same things. Functions here choose the grid. The strict program has the same
+The formulas are in formulas.cu and in :mod:`fusedmlp.reference`, whose functions of the same names
+compute the same things. Functions here choose the grid. The strict program has the same
 kernels with the same arguments. Shapes follow the legend in :mod:`fusedmlp.types`.
 """
 
@@ -52,9 +52,10 @@ KERNELS: Final[dict[str, str | None]] = {
     "momentum": "momentum",
     "nesterov": "nesterov",
     "adam": "adam",
+    "lion": "lion",
 }
 """Every kernel of kernels.cu, outputs.cu and updates.cu, and its function in
-:mod:`fusedmlp_numpy.kernels`."""
+:mod:`fusedmlp.reference`."""
 
 STRICT_KERNELS: Final = (*KERNELS, "product")
 """Every kernel of the strict program that an engine launches."""
@@ -92,32 +93,37 @@ def bias_activation(
     activation: HiddenActivation,
     batch: Batch,
     dropout: Dropout | None,
+    kept_z: DeviceArray | None = None,
 ) -> None:
-    """Z (B, H) ← f(z + b), then the mask where there is dropout."""
+    """Z (B, H) ← f(z + b), then the mask where there is dropout; ``kept_z`` ← z + b if given."""
     B, H = z.shape
-    args = (z, b, np.int32(B), np.int32(H), activation_index(activation))
+    args = (z, b, or_null(kept_z), np.int32(B), np.int32(H), activation_index(activation))
     if dropout is None:
         program.launch("bias_activation", *_elements(B, H), args)
     else:
-        masked = (*args, *dropout.arguments(batch), dropout.scales(z.dtype)[0])
+        masked = (*args, *dropout.arguments(batch), dropout.scales(z.dtype, activation)[0])
         program.launch("bias_activation_dropout", *_elements(B, _quads(H)), masked)
 
 
 def hidden_delta(
     program: Program,
     delta: DeviceArray,
-    a: DeviceArray,
+    saved: DeviceArray,
     activation: HiddenActivation,
     batch: Batch,
     dropout: Dropout | None,
 ) -> None:
-    """Delta (B, H) ← delta ⊙ f'(z) from a = f(z), behind the mask where there is dropout."""
+    """Delta (B, H) ← delta ⊙ f'(z), behind the mask where there is dropout.
+
+    ``saved`` (B, H) is z for the activations in :data:`fusedmlp.network.DERIVATIVE_NEEDS_Z`, and
+    a = f(z), behind the mask, for the others.
+    """
     B, H = delta.shape
-    args = (delta, a, np.int32(B), np.int32(H), activation_index(activation))
+    args = (delta, saved, np.int32(B), np.int32(H), activation_index(activation))
     if dropout is None:
         program.launch("hidden_delta", *_elements(B, H), args)
     else:
-        masked = (*args, *dropout.arguments(batch), *dropout.scales(delta.dtype))
+        masked = (*args, *dropout.arguments(batch), *dropout.scales(delta.dtype, activation))
         program.launch("hidden_delta_dropout", *_elements(B, _quads(H)), masked)
 
 

@@ -30,14 +30,15 @@ __device__ real unit_of(real z, int activation, int row, int h, uint32 step, con
     return masks.steps ? a * mask_of(row, h, step, masks) * masks.scale : a;
 }
 
-// Delta of a hidden unit, from the sum of the deltas above it and the unit's value behind the mask.
+// Delta of a hidden unit, from the sum of the deltas above it and what was saved of the unit; see
+// formulas.cu and kernels.cu.
 __device__ real delta_of(
-    real above, real a, int activation, int row, int h, uint32 step, const Masks& masks)
+    real above, real saved, int activation, int row, int h, uint32 step, const Masks& masks)
 {
     if (!masks.steps)
-        return backpropagated(above, a, activation);
+        return backpropagated(above, saved, activation);
     const real mask = mask_of(row, h, step, masks);
-    return backpropagated(above * mask * masks.scale, a * masks.unscale, activation);
+    return backpropagated(above * mask * masks.scale, saved * masks.unscale, activation);
 }
 
 // Targets and where the losses go; see kernels.cu. One of labels and y is null.
@@ -108,6 +109,7 @@ __device__ void output_delta(
 //   theta, slots       flat, as layout.py lays them out; W1 begins at 0; slots are null where unused
 //   depth, held        rows of a tile, and tiles that a block has room for
 //   partial            (tiles down, B, H); values, delta1 (B, H) and delta2 (B, K): written before read
+//   kept_z             (B, H) for activations whose derivative needs z, else null
 //   barrier            one word, 0 before the first launch
 KERNEL persistent_steps(
     const real* x, real* theta, real* slot1, real* slot2, int64 at_W2, int64 at_b1, int64 at_b2, int D,
@@ -116,7 +118,7 @@ KERNEL persistent_steps(
     real c3, real c4, const int64* labels, const real* y, const real* w, const int64* rows, int mean,
     const double* batch_weights, double* losses, double* correct, const uint32* steps,
     uint32 seed_low, uint32 seed_high, uint64 threshold, real scale, real unscale, real* partial,
-    real* values, real* delta1, real* delta2, uint32* barrier)
+    real* values, real* delta1, real* delta2, real* kept_z, uint32* barrier)
 {
     DYNAMIC_SHARED(memory);
     const Sizes size = {B, D, H, K, depth};
@@ -160,7 +162,10 @@ KERNEL persistent_steps(
                 real z = partial[(int64)row * H + h];
                 for (int i = 1; i < down; ++i)
                     z += partial[((int64)i * B + row) * H + h];
-                const real a = unit_of(z + b1[h], activation, row, h, mask_step, masks);
+                z += b1[h];
+                if (kept_z)
+                    kept_z[(int64)row * H + h] = z; // read by this thread alone
+                const real a = unit_of(z, activation, row, h, mask_step, masks);
                 shared.values[h] = a;
                 values[(int64)row * H + h] = a;
             }
@@ -192,8 +197,9 @@ KERNEL persistent_steps(
                 real above = 0;
                 for (int k = 0; k < K; ++k)
                     above += shared.logits[k] * shared.W2[h * K + k];
+                const real saved = kept_z ? kept_z[(int64)row * H + h] : shared.values[h];
                 delta1[(int64)row * H + h] =
-                    delta_of(above, shared.values[h], activation, row, h, mask_step, masks);
+                    delta_of(above, saved, activation, row, h, mask_step, masks);
             }
             // Two barriers follow before the next row's logits are written.
         }

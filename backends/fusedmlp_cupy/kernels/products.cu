@@ -103,51 +103,57 @@ __device__ void product(const real* a, const real* b, int m, int k, int n, Finis
 }
 
 // ------------------------------------------------------------------------------------- product
-// out (m, n) = a (m, k) · b (k, n); with a bias (n,), f of that and the bias.
+// out (m, n) = a (m, k) · b (k, n); with a bias (n,), f of that and the bias. kept_z (m, n) takes the
+// argument of f where it is not null.
 
-struct Forward { const real* bias; int activation; real* out; };
+struct Forward { const real* bias; real* kept_z; int activation; real* out; };
 
-__device__ void finish_element(const Forward& to, int column, int64 at, real z)
+__device__ void finish_element(const Forward& to, int column, int64 at, real product)
 {
-    to.out[at] = to.bias ? activation_of(z + to.bias[column], to.activation) : z;
+    if (!to.bias)
+        to.out[at] = product;
+    else
+        to.out[at] = activation_of(biased(product, to.bias[column], to.kept_z, at), to.activation);
 }
 __device__ void finish_sum(const Forward&, int, real) {}
 
 KERNEL product_16(
-    const real* a, const real* b, int m, int k, int n, const real* bias, int activation, real* out)
+    const real* a, const real* b, int m, int k, int n, const real* bias, real* kept_z, int activation,
+    real* out)
 {
-    product<2, AS_IT_IS, AS_IT_IS, false>(a, b, m, k, n, Forward{bias, activation, out});
+    product<2, AS_IT_IS, AS_IT_IS, false>(a, b, m, k, n, Forward{bias, kept_z, activation, out});
 }
 
 KERNEL product_32(
-    const real* a, const real* b, int m, int k, int n, const real* bias, int activation, real* out)
+    const real* a, const real* b, int m, int k, int n, const real* bias, real* kept_z, int activation,
+    real* out)
 {
-    product<4, AS_IT_IS, AS_IT_IS, false>(a, b, m, k, n, Forward{bias, activation, out});
+    product<4, AS_IT_IS, AS_IT_IS, false>(a, b, m, k, n, Forward{bias, kept_z, activation, out});
 }
 
 // ---------------------------------------------------------------------- backpropagate_delta
-// out (m, n) = a (m, k) · b (n, k)ᵀ, times f'(z) from the values f(z) (m, n) where they are given.
+// out (m, n) = a (m, k) · b (n, k)ᵀ, times f'(z) from saved (m, n) where it is given; see formulas.cu.
 
-struct Backward { const real* values; int activation; real* out; };
+struct Backward { const real* saved; int activation; real* out; };
 
 __device__ void finish_element(const Backward& to, int, int64 at, real delta)
 {
-    to.out[at] = to.values ? backpropagated(delta, to.values[at], to.activation) : delta;
+    to.out[at] = to.saved ? backpropagated(delta, to.saved[at], to.activation) : delta;
 }
 __device__ void finish_sum(const Backward&, int, real) {}
 
 KERNEL backpropagate_delta_16(
-    const real* a, const real* b, int m, int k, int n, const real* values, int activation,
+    const real* a, const real* b, int m, int k, int n, const real* saved, int activation,
     real* out)
 {
-    product<2, AS_IT_IS, TRANSPOSED, false>(a, b, m, k, n, Backward{values, activation, out});
+    product<2, AS_IT_IS, TRANSPOSED, false>(a, b, m, k, n, Backward{saved, activation, out});
 }
 
 KERNEL backpropagate_delta_32(
-    const real* a, const real* b, int m, int k, int n, const real* values, int activation,
+    const real* a, const real* b, int m, int k, int n, const real* saved, int activation,
     real* out)
 {
-    product<4, AS_IT_IS, TRANSPOSED, false>(a, b, m, k, n, Backward{values, activation, out});
+    product<4, AS_IT_IS, TRANSPOSED, false>(a, b, m, k, n, Backward{saved, activation, out});
 }
 
 // ------------------------------------------------------------------------------------ gradients

@@ -38,10 +38,11 @@ def product(
     out: DeviceArray,
     bias: DeviceArray | None = None,
     activation: HiddenActivation = "identity",
+    kept_z: DeviceArray | None = None,
 ) -> None:
-    """Out (m, n) = a (m, k) · b (k, n), or f(a·b + bias)."""
+    """Out (m, n) = a (m, k) · b (k, n), or f(a·b + bias); ``kept_z`` = a·b + bias if given."""
     (m, k), n = a.shape, b.shape[1]
-    tail = (or_null(bias), activation_index(activation), out)
+    tail = (or_null(bias), or_null(kept_z), activation_index(activation), out)
     _launch(program, "product", a, b, (m, k, n), tail)
 
 
@@ -50,12 +51,12 @@ def backpropagate_delta(
     delta: DeviceArray,
     W: DeviceArray,
     out: DeviceArray,
-    values: DeviceArray | None = None,
+    saved: DeviceArray | None = None,
     activation: HiddenActivation = "identity",
 ) -> None:
-    """Out (B, H) = delta (B, K) · W (H, K)ᵀ, times f'(z) from ``values`` = f(z) (B, H) if given."""
+    """Out (B, H) = delta (B, K) · W (H, K)ᵀ, times f'(z) from ``saved`` (B, H) if given."""
     (m, k), n = delta.shape, W.shape[0]
-    tail = (or_null(values), activation_index(activation), out)
+    tail = (or_null(saved), activation_index(activation), out)
     _launch(program, "backpropagate_delta", delta, W, (m, k, n), tail)
 
 

@@ -63,6 +63,31 @@ __device__ T hyperbolic_tangent(T x)
     return is_negative ? c.zero - t : t;
 }
 
+// For x <= 0.
+template <typename T>
+__device__ T exponential_minus_1(T x)
+{
+    const Constants<T> c = constants(x);
+    x = x < c.expm1_is_minus_one ? c.expm1_is_minus_one : x;
+    const typename Whole<T>::type n = nearest_exponent(x, c);
+    const T scale = power_of_two(n, c);
+    return scale * exp_series(x, n, c) + (scale - c.one);
+}
+
+template <typename T>
+__device__ T normal_cdf(T x)
+{
+    const Constants<T> c = constants(x);
+    T y = (x < c.zero ? c.zero - x : x) * c.root_half;
+    y = y > c.highest ? c.highest : y;
+    const T t = (y - c.erfc_center) / (y + c.erfc_center);
+    T p = c.zero * t;
+    for (T term : c.erfc_terms)
+        p = p * t + term;
+    const T half = c.half * (exponential(c.minus_half * x * x) * p / (c.one + c.two * y));
+    return x < c.zero ? half : c.one - half;
+}
+
 template <typename T>
 __device__ T log_near_one(T f, T n, const Constants<T>& c)
 {
@@ -118,6 +143,8 @@ KERNEL elementary(const real* x, int64 n, int function, real* y)
         case 2: y[i] = hyperbolic_tangent(x[i]); break;
         case 3: y[i] = logarithm(x[i]); break;
         case 4: y[i] = log_1p(x[i]); break;
+        case 5: y[i] = exponential_minus_1(x[i]); break;
+        case 6: y[i] = normal_cdf(x[i]); break;
         }
 }
 

@@ -11,7 +11,7 @@
 
 enum { TILE_WIDTH = 32, TILE_ROWS = 64, LANES = 8, WARP = 32, PATCH_DOWN = 4, PATCH_ACROSS = 2 };
 enum { PATCHES_ACROSS = TILE_WIDTH / PATCH_ACROSS };
-enum { STEP_SGD, STEP_MOMENTUM, STEP_NESTEROV, STEP_ADAM };
+enum { STEP_SGD, STEP_MOMENTUM, STEP_NESTEROV, STEP_ADAM, STEP_LION };
 
 // ---------------------------------------------------------------------------------- grid barrier
 // All threads of the grid wait for each other; writes before the barrier are visible after it. All
@@ -113,6 +113,9 @@ __device__ void take_step(
     case STEP_SGD: sgd_step(theta, g, rate); break;
     case STEP_MOMENTUM: momentum_step(theta, by.slot1 + at, g, rate, by.c1); break;
     case STEP_NESTEROV: nesterov_step(theta, by.slot1 + at, g, rate, by.c1); break;
+    case STEP_LION:
+        lion_step(theta, by.slot1 + at, g, is_weight, rate, by.c1, by.c2, by.c3, by.c4);
+        break;
     default:
         adam_step(
             theta, by.slot1 + at, by.slot2 + at, g, is_weight, rate, by.c1, by.c2, by.c3, by.c4);

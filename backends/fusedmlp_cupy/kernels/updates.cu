@@ -65,3 +65,15 @@ KERNEL adam(
             rest2);
     });
 }
+
+KERNEL lion(
+    real* theta, const real* gradient, real* momentum, int64 n, int64 n_weights, const real* rates,
+    const int64* cursor, int64 batch, real l2, real beta1, real beta2, real rest1, real rest2)
+{
+    const Rate rate = rate_of(rates, batch + batches_before(cursor));
+    for_each(n, [=](int64 i) {
+        const bool is_weight = i < n_weights;
+        const real g = penalised(gradient[i], theta[i], is_weight, l2);
+        lion_step(theta + i, momentum + i, g, is_weight, rate, beta1, beta2, rest1, rest2);
+    });
+}

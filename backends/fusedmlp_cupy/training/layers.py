@@ -56,13 +56,14 @@ class LayerOperations:
         out: DeviceArray,
         batch: Batch,
         dropout: Dropout | None,
+        kept_z: DeviceArray | None,
     ) -> None:
-        """Out (B, H) = f(a·W + b), then the mask where there is dropout."""
+        """Out (B, H) = f(a·W + b), then the mask where there is dropout; ``kept_z`` = a·W + b."""
         if dropout is None and self._is_fused(a, W.shape[1]):
-            products.product(self.program, a, W, out, b, self.hidden)
+            products.product(self.program, a, W, out, b, self.hidden, kept_z)
             return
         self.logits(a, W, out)
-        launches.bias_activation(self.program, out, b, self.hidden, batch, dropout)
+        launches.bias_activation(self.program, out, b, self.hidden, batch, dropout, kept_z)
 
     def logits(self, a: DeviceArray, W: DeviceArray, out: DeviceArray) -> None:
         """Out (B, K) = a·W; the output kernels add the bias."""
@@ -75,21 +76,21 @@ class LayerOperations:
         self,
         delta: DeviceArray,
         W: DeviceArray,
-        a: DeviceArray,
+        saved: DeviceArray,
         out: DeviceArray,
         batch: Batch,
         dropout: Dropout | None,
     ) -> None:
-        """Out (B, H) = (delta·Wᵀ) ⊙ f'(z), with f' from a = f(z), behind the mask."""
+        """Out (B, H) = (delta·Wᵀ) ⊙ f'(z), behind the mask; ``saved`` as in hidden_delta."""
         fused = self._is_fused(delta, W.shape[0])
         if fused and dropout is None:
-            products.backpropagate_delta(self.program, delta, W, out, a, self.hidden)
+            products.backpropagate_delta(self.program, delta, W, out, saved, self.hidden)
             return
         if fused:
             products.backpropagate_delta(self.program, delta, W, out)
         else:
             self.multiply(delta, W, out, "b")
-        launches.hidden_delta(self.program, out, a, self.hidden, batch, dropout)
+        launches.hidden_delta(self.program, out, saved, self.hidden, batch, dropout)
 
     def gradients(
         self, a: DeviceArray, delta: DeviceArray, dW: DeviceArray, db: DeviceArray

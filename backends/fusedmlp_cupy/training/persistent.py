@@ -36,7 +36,7 @@ KERNEL: Final = "persistent_steps"
 TILE_WIDTH: Final = 32
 TILE_ROWS: Final = 64
 PATCH_DOWN: Final = 4
-STEPS: Final = ("sgd", "momentum", "nesterov", "adam")
+STEPS: Final = ("sgd", "momentum", "nesterov", "adam", "lion")
 
 WANTED_TILES: Final = 128
 """Tiles that W1 is cut into where it is large enough: about one for each multiprocessor of a large
@@ -186,11 +186,10 @@ class PersistentTraining:
         self._context, self._parameters, self._updates = context, parameters, updates
         self._kernel, self.plan = kernel, plan
         B, D, H, K = plan.size
-        self._exchanged: tuple[DeviceArray, ...] = (
-            *(
-                context.device.empty(shape, context.dtype)
-                for shape in ((plan.tiles[0], B, H), (B, H), (B, H), (B, K))
-            ),
+        empty, dtype = context.device.empty, context.dtype
+        self._exchanged: tuple[Argument, ...] = (
+            *(empty(shape, dtype) for shape in ((plan.tiles[0], B, H), (B, H), (B, H), (B, K))),
+            empty((B, H), dtype) if context.network.keeps_z else NULL,
             context.device.upload(np.zeros(1, np.uint32)),
         )
         batch_bytes = B * D * np.dtype(context.dtype).itemsize
@@ -287,7 +286,8 @@ class PersistentTraining:
         if dropout is None:
             one = dtype.type(1)
             return NULL, np.uint32(0), np.uint32(0), np.uint64(0), one, one
-        return dropout.steps, *dropout.seed_arguments(), *dropout.scales(dtype)
+        scales = dropout.scales(dtype, self._context.network.hidden)
+        return dropout.steps, *dropout.seed_arguments(), *scales
 
 
 def build_persistent(

@@ -30,6 +30,8 @@ class Propagation:
         (batch_size, width) of the inputs and of each layer's activation.
     delta
         (batch_size, H) of each hidden layer.
+    z
+        (batch_size, H) of each hidden layer where the derivative needs it, else empty.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Propagation:
         self._context, self._parameters, self.layers = context, parameters, layers
         self.a = self.activation_buffers(context.batch_size)
         empty, rows = context.device.empty, context.batch_size
-        self.delta = [empty((rows, H), context.dtype) for H in context.network.sizes[1:-1]]
+        hidden = context.network.sizes[1:-1]
+        self.delta = [empty((rows, H), context.dtype) for H in hidden]
+        self.z = [empty((rows, H), context.dtype) for H in hidden if context.network.keeps_z]
 
     def activation_buffers(self, rows: int) -> list[DeviceArray]:
         """One (rows, width) array for the inputs and for each layer's activation."""
@@ -47,7 +51,14 @@ class Propagation:
             context.device.empty((rows, width), context.dtype) for width in context.network.sizes
         ]
 
-    def logits(self, a: list[DeviceArray], batch: Batch, sequence: BatchSequence | None) -> None:
+    def logits(
+        self,
+        a: list[DeviceArray],
+        batch: Batch,
+        sequence: BatchSequence | None,
+        *,
+        keep_z: bool = False,
+    ) -> None:
         """Fill a behind a[0] = x[rows]: a[l + 1] = f(a[l]·W[l] + b[l]), a[L] = a[L - 1]·W[L - 1].
 
         The output kernels add the last bias, as the activation kernels add the others.
@@ -58,7 +69,8 @@ class Propagation:
                 self.layers.logits(a[layer], W, a[layer + 1])
             else:
                 dropout = sequence.dropout_of(layer) if sequence else None
-                self.layers.activations(a[layer], W, b, a[layer + 1], batch, dropout)
+                z = self.z[layer][: batch.size] if keep_z and self.z else None
+                self.layers.activations(a[layer], W, b, a[layer + 1], batch, dropout, z)
 
     def outputs(self, a: list[DeviceArray], batch: Batch) -> None:
         """Fill a behind a[0]; a[L] becomes the network's outputs."""
@@ -67,7 +79,13 @@ class Propagation:
         launches.output_activation(program, a[-1], self._parameters.b[-1], output)
 
     def losses(
-        self, a: list[DeviceArray], batch: Batch, sequence: BatchSequence, *, gathered: bool = False
+        self,
+        a: list[DeviceArray],
+        batch: Batch,
+        sequence: BatchSequence,
+        *,
+        gathered: bool = False,
+        keep_z: bool = False,
     ) -> None:
         """Gather a batch and fill a; a[L] becomes the output delta, and the rows' losses are kept.
 
@@ -77,11 +95,13 @@ class Propagation:
             Has dropout in training.
         gathered
             Whether the batch is in a[0] already.
+        keep_z
+            Whether a backward pass follows, which may need z.
         """
         program, output = self._context.program, self._context.network.output
         if not gathered:
             sequence.gather(program, batch, a[0])
-        self.logits(a, batch, sequence)
+        self.logits(a, batch, sequence, keep_z=keep_z)
         bias = self._parameters.b[-1]
         launches.output_delta(program, a[-1], bias, output, batch, sequence.targets)
 
@@ -101,12 +121,13 @@ class Propagation:
         a = [buffer[: batch.size] for buffer in self.a]
         if x is not None:
             a[0] = x
-        self.losses(a, batch, sequence, gathered=x is not None)
+        self.losses(a, batch, sequence, gathered=x is not None, keep_z=True)
         delta = a[-1]
         for layer in reversed(range(self._context.network.n_layers)):
             above = delta
             if layer:
                 delta = self.delta[layer - 1][: batch.size]
                 W, dropout = self._parameters.W[layer], sequence.dropout_of(layer - 1)
-                self.layers.backpropagate_delta(above, W, a[layer], delta, batch, dropout)
+                saved = self.z[layer - 1][: batch.size] if self.z else a[layer]
+                self.layers.backpropagate_delta(above, W, saved, delta, batch, dropout)
             yield layer, above, a[layer]

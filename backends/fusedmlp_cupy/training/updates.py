@@ -1,6 +1,6 @@
 """An optimizer's steps on all parameters of a network at once, and their rates.
 
-The formulas are in formulas.cu and :mod:`fusedmlp_numpy.kernels`. The rates of coming steps are
+The formulas are in formulas.cu and :mod:`fusedmlp.reference.updates`. The rates of coming steps are
 computed here in float64 and uploaded once a call.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.optimizers import SGD
+from fusedmlp.optimizers import SGD, Adam
 from fusedmlp_cupy.kernels import launches
 from fusedmlp_cupy.kernels.arguments import RATE_COLUMNS
 
@@ -63,10 +63,11 @@ class Updates:
         columns = np.zeros((len(lr), RATE_COLUMNS))
         columns[:, 0] = lr
         if not isinstance(self.optimizer, SGD):
+            columns[:, 3] = 1.0 - lr * self.optimizer.weight_decay
+        if isinstance(self.optimizer, Adam):
             corrections = self.optimizer.bias_corrections(step, len(lr))
             columns[:, 1] = lr / corrections[:, 0]
             columns[:, 2] = corrections[:, 1]
-            columns[:, 3] = 1.0 - lr * self.optimizer.weight_decay
             columns[:, 4] = self.optimizer.epsilons(step, len(lr))
         host = columns.astype(self.context.dtype)
         return self.context.buffers.upload("rates", host, each=RATE_COLUMNS)

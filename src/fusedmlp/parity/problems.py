@@ -12,7 +12,7 @@ import numpy as np
 
 from fusedmlp.backend import State
 from fusedmlp.network import Network, Objective, Parameters, initialise, zeros
-from fusedmlp.optimizers import SGD, Adam
+from fusedmlp.optimizers import SGD, Adam, Lion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,7 @@ OPTIMIZERS: Final[dict[str, Optimizer]] = {
     "adamw": Adam(0.01, weight_decay=0.1),
     # Large enough that it matters where it stands.
     "adam with ε̂": Adam(0.01, eps=1e-3, eps_hat=True),
+    "lion": Lion(0.01, weight_decay=0.1),
 }
 
 STORAGES: Final = ("uint8", "float32", "float64", "csr32", "csr64")

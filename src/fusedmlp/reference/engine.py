@@ -1,85 +1,51 @@
-"""The NumPy engine: forward, backward and update of a whole network, written as the formulas are.
+"""The reference engine: forward, backward and update of a whole network, as the formulas are.
 
-Every buffer is allocated once. Nothing here is compiled or threaded by hand; the matrix products
-run on NumPy's BLAS. The formulas of single operations are in kernels.py; strict mode exchanges
-those of them that are in strict.py.
+Every buffer is allocated once. The formulas of single operations are beside this file; the
+operations that they are made of are a parameter. Nothing here is compiled or threaded.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
 from fusedmlp.backend import BatchMetrics, Data, Engine, State
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import Parameters, zeros
-from fusedmlp.optimizers import SGD
+from fusedmlp.reference.activations import bias_activation, hidden_delta
 from fusedmlp.reference.arithmetic import evaluation_rows
+from fusedmlp.reference.dropout import Mask
+from fusedmlp.reference.outputs import LOSSES, output_activation
+from fusedmlp.reference.updates import Arrays, take_step
 from fusedmlp.validation import (
     HostData,
     check_rates,
     check_rows,
+    is_sparse,
     prepare,
     prepare_inputs,
     prepare_state,
 )
-from fusedmlp_numpy import kernels
-from fusedmlp_numpy import strict as strict_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import numpy.typing as npt
-    from threadpoolctl import ThreadpoolController
 
-    from fusedmlp.network import HiddenActivation, Network, Objective, Output
+    from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
+    from fusedmlp.reference.operations import Operations
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
 
-
-def blas_controller() -> ThreadpoolController:
-    """Find NumPy's BLAS, to limit its threads; only who gives a number of threads needs it."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-class Operations(Protocol):
-    """The kernels that strict mode exchanges: what kernels.py and strict.py both have."""
-
-    def product(self, a: FloatArray, b: FloatArray, out: FloatArray) -> None:
-        """Out = a·b."""
-
-    def bias_gradient(self, delta: FloatArray, db: FloatArray) -> None:
-        """Db = 1ᵀ·delta."""
-
-    def batch_weight(self, w: FloatArray) -> float:
-        """Σ w."""
-
-    def bias_activation(self, z: FloatArray, b: FloatArray, activation: HiddenActivation) -> None:
-        """Z ← f(z + b)."""
-
-    def output_activation(self, z: FloatArray, output: Output) -> None:
-        """Z ← ŷ."""
-
-
-OUTPUT_KERNELS: Final = {
-    "softmax": "softmax_cross_entropy",
-    "sigmoid": "sigmoid_cross_entropy",
-    "identity": "squared_error",
-    "exp": "poisson_deviance",
-}
-"""Names of the kernels of the outputs, which both have too."""
-
-FORWARD_ROWS: Final = 1024
-"""Rows that forward and evaluate take at a time, or the batch size where that is larger."""
+PIXEL_MAX: Final = 255
 
 
 @dataclass
-class NumpyData(Data):
+class ReferenceData(Data):
     """A staged data set: the checked host arrays themselves."""
 
     host: HostData
@@ -89,8 +55,16 @@ class NumpyData(Data):
         self.labelled = self.host.y is not None
 
 
-class NumpyEngine(Engine):
-    """One network in host memory; ``strict`` selects :mod:`fusedmlp.reference.arithmetic`."""
+class ReferenceEngine(Engine):
+    """One network in host memory.
+
+    Parameters
+    ----------
+    operations
+        What the formulas are made of.
+    threads
+        Makes a context in which the operations use no more threads than they may.
+    """
 
     def __init__(
         self,
@@ -101,8 +75,8 @@ class NumpyEngine(Engine):
         batch_size: int,
         dtype: FloatDtype,
         seed: int,
-        threads: int | None,
-        strict: bool = False,
+        operations: Operations,
+        threads: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -110,10 +84,8 @@ class NumpyEngine(Engine):
         self.batch_size = batch_size
         self.dtype = dtype
         self.seed = seed
-        self._threads = threads
-        self._blas = None if threads is None else blas_controller()
-        self._strict = strict
-        self._operations: Operations = strict_kernels if strict else kernels
+        self._operations = operations
+        self._limited_threads = threads
 
         self._theta = zeros(network, dtype)
         self._gradients = zeros(network, dtype)
@@ -124,11 +96,15 @@ class NumpyEngine(Engine):
         self._a = self._activation_buffers(batch_size)
         self._delta = [np.empty((batch_size, H), dtype) for H in network.sizes[1:-1]]
         self._kept = [np.empty((batch_size, H), np.bool_) for H in network.sizes[1:-1]]
+        kept_z = network.sizes[1:-1] if network.keeps_z else ()
+        self._z = [np.empty((batch_size, H), dtype) for H in kept_z]
+        if operations.compiles:
+            self._compile()
 
     @property
     def compile_seconds(self) -> float:
-        """See :attr:`fusedmlp.backend.Engine.compile_seconds`; nothing is compiled here."""
-        return 0.0
+        """See :attr:`fusedmlp.backend.Engine.compile_seconds`; only operations are compiled."""
+        return self._operations.compile_seconds
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
@@ -150,9 +126,9 @@ class NumpyEngine(Engine):
         x: Inputs,
         y: npt.ArrayLike | None = None,
         sample_weight: npt.ArrayLike | None = None,
-    ) -> NumpyData:
+    ) -> ReferenceData:
         """See :meth:`fusedmlp.backend.Engine.stage`."""
-        return NumpyData(prepare(x, y, sample_weight, self.network, self.dtype))
+        return ReferenceData(prepare(x, y, sample_weight, self.network, self.dtype))
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`."""
@@ -161,10 +137,10 @@ class NumpyEngine(Engine):
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         with self._arithmetic():
             for start, stop, a in self._evaluation_batches(n_rows):
-                kernels.gather_rows(inputs, np.arange(start, stop), a[0])
+                gather_rows(inputs, np.arange(start, stop), a[0])
                 self._logits(a)
                 a[-1] += self._theta.biases[-1]
-                self._operations.output_activation(a[-1], self.network.output)
+                output_activation(self._operations, a[-1], self.network.output)
                 outputs[start:stop] = a[-1]
         return outputs
 
@@ -175,7 +151,7 @@ class NumpyEngine(Engine):
         parts = []
         with self._arithmetic():
             for start, stop, a in self._evaluation_batches(len(rows)):
-                kernels.gather_rows(host.x, rows[start:stop], a[0])
+                gather_rows(host.x, rows[start:stop], a[0])
                 self._logits(a)
                 parts.append(self._output_delta(a[-1], host, rows[start:stop]))
         return _sums(parts)
@@ -206,8 +182,7 @@ class NumpyEngine(Engine):
         order = check_rows(order, host.rows)
         starts = range(0, len(order), self.batch_size)
         lr = check_rates(lr, len(starts))
-        # Plain SGD has its rate folded into the output delta, which is smaller than the weights.
-        folds = self.optimizer.kernel == "sgd" and not self._strict
+        folds = self.optimizer.kernel == "sgd" and self._operations.folds_rate
         parts = []
         with self._arithmetic():
             for start, rate in zip(starts, lr.tolist(), strict=True):
@@ -217,12 +192,20 @@ class NumpyEngine(Engine):
         return _sums(parts)
 
     def synchronize(self) -> None:
-        """See :meth:`fusedmlp.backend.Engine.synchronize`; NumPy never runs ahead."""
+        """See :meth:`fusedmlp.backend.Engine.synchronize`; every call ends with its work done."""
+
+    def _compile(self) -> None:
+        """Compute one batch of zeros, so that no later call waits for a compiler."""
+        n, K = min(self.batch_size, 2), self.network.n_outputs
+        x = np.zeros((n, self.network.n_inputs), self.dtype)
+        y = np.zeros(n, np.int64) if self.network.output == "softmax" else np.zeros((n, K))
+        self.loss_and_gradients(self.stage(x, y), np.arange(n))
+        self.forward(x)
 
     def _logits(self, a: list[FloatArray], *, training: bool = False) -> None:
         """Fill a[1:] from a[0]: a[l + 1] = f(a[l]·W[l] + b[l]), and a[L] = a[L − 1]·W[L − 1].
 
-        The last bias is left to the output kernels, as the activation's bias is to theirs.
+        The output's loss adds the last bias, as the activations add theirs.
         """
         hidden, dropout = self.network.hidden, self.network.dropout
         last = self.network.n_layers - 1
@@ -230,10 +213,12 @@ class NumpyEngine(Engine):
             self._operations.product(a[layer], W, a[layer + 1])
             if layer == last:
                 return
-            self._operations.bias_activation(a[layer + 1], b, hidden)
+            keep = self._z[layer][: len(a[0])] if training and self._z else None
+            bias_activation(self._operations, a[layer + 1], b, hidden, keep)
             if training and dropout:
                 kept = self._kept[layer][: len(a[0])]
-                kernels.dropout_mask(kept, self.seed, self._step, layer, dropout)
+                mask = Mask(kept, self.seed, self._step, layer, dropout)
+                self._operations.dropout_mask(mask)
                 a[layer + 1] *= kept
                 a[layer + 1] *= 1.0 / (1.0 - dropout)
 
@@ -246,7 +231,7 @@ class NumpyEngine(Engine):
         delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]).
         """
         a = [buffer[: len(rows)] for buffer in self._a]
-        kernels.gather_rows(host.x, rows, a[0])
+        gather_rows(host.x, rows, a[0])
         self._logits(a, training=True)
         delta = a[-1]
         loss, correct, weight = self._output_delta(delta, host, rows)
@@ -259,7 +244,7 @@ class NumpyEngine(Engine):
         for layer in reversed(range(self.network.n_layers)):
             dW, db = self._gradients.weights[layer], self._gradients.biases[layer]
             self._operations.product(a[layer].T, delta, dW)
-            self._operations.bias_gradient(delta, db)
+            self._operations.sum_rows(delta, db)
             if l2:
                 dW += rate * l2 * weights[layer]
             if layer == 0:
@@ -271,7 +256,8 @@ class NumpyEngine(Engine):
                 below *= self._kept[layer - 1][: len(rows)]
                 below *= 1.0 / (1.0 - dropout)
                 a[layer] *= 1.0 - dropout
-            kernels.hidden_delta(below, a[layer], self.network.hidden)
+            saved = self._z[layer - 1][: len(rows)] if self._z else a[layer]
+            hidden_delta(self._operations, below, saved, self.network.hidden)
             delta = below
         return loss, correct, weight
 
@@ -281,41 +267,16 @@ class NumpyEngine(Engine):
         """Turn the last product into the unscaled output delta; return the batch's sums."""
         assert host.y is not None
         w = None if host.sample_weight is None else host.sample_weight[rows]
-        name = OUTPUT_KERNELS[self.network.output]
-        kernel: Callable[..., tuple[float, float]] = getattr(self._operations, name)
-        loss, correct = kernel(z, self._theta.biases[-1], host.y[rows], w)
-        weight = float(len(rows)) if w is None else self._operations.batch_weight(w)
+        loss_of = LOSSES[self.network.output]
+        loss, correct = loss_of(self._operations, z, self._theta.biases[-1], host.y[rows], w)
+        weight = float(len(rows)) if w is None else self._operations.total(w)
         return loss, correct, weight
 
     def _update(self, lr: float) -> None:
         """Take one optimizer step along the gradients, which are used up."""
-        optimizer = self.optimizer
-        arrays = zip(self._theta, self._gradients, *self._slots, strict=True)
-        if isinstance(optimizer, SGD):
-            for theta, gradient, *slots in arrays:
-                if not slots:
-                    kernels.sgd(theta, gradient, lr)
-                elif optimizer.nesterov:
-                    kernels.nesterov(theta, gradient, slots[0], lr, optimizer.momentum)
-                else:
-                    kernels.momentum(theta, gradient, slots[0], lr, optimizer.momentum)
-        else:
-            c1, c2 = optimizer.bias_corrections(self._step, 1)[0]
-            (eps,) = optimizer.epsilons(self._step, 1)
-            for (theta, gradient, m, v), scratch in zip(arrays, self._scratch, strict=True):
-                kernels.adam(
-                    theta,
-                    gradient,
-                    m,
-                    v,
-                    lr,
-                    optimizer.beta1,
-                    optimizer.beta2,
-                    float(eps),
-                    (float(c1), float(c2)),
-                    optimizer.weight_decay if theta.ndim == 2 else 0.0,
-                    scratch,
-                )
+        every = zip(self._theta, self._gradients, self._scratch, *self._slots, strict=True)
+        for theta, gradient, scratch, *slots in every:
+            take_step(self.optimizer, Arrays(theta, gradient, slots, scratch), lr, self._step)
         self._step += 1
 
     def _activation_buffers(self, rows: int) -> list[FloatArray]:
@@ -324,15 +285,14 @@ class NumpyEngine(Engine):
 
     def _evaluation_batches(self, n_rows: int) -> Iterator[tuple[int, int, list[FloatArray]]]:
         """Yield the bounds of consecutive batches with buffers that fit them."""
-        most = evaluation_rows(self.batch_size) if self._strict else FORWARD_ROWS
-        size = min(max(self.batch_size, most), max(n_rows, 1))
+        size = min(evaluation_rows(self.batch_size), max(n_rows, 1))
         buffers = self._a if size == self.batch_size else self._activation_buffers(size)
         for start in range(0, n_rows, size):
             stop = min(start + size, n_rows)
             yield start, stop, [buffer[: stop - start] for buffer in buffers]
 
     def _own(self, data: Data, *, labelled: bool) -> HostData:
-        if not isinstance(data, NumpyData):
+        if not isinstance(data, ReferenceData):
             raise InvalidInputError(
                 f"data was staged by another backend ({type(data).__name__}): "
                 "call this engine's stage()"
@@ -343,13 +303,33 @@ class NumpyEngine(Engine):
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """Let e⁻ᶻ overflow to ∞ as the formulas intend, and hold BLAS to the threads asked for."""
-        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            if self._blas is None:
-                yield
-            else:
-                with self._blas.limit(limits=self._threads):
-                    yield
+        """Let e⁻ᶻ overflow to ∞ as the formulas intend, within the threads that are allowed."""
+        quiet = np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
+        with quiet, self._limited_threads():
+            yield
+
+
+def gather_rows(x: Inputs, rows: IntArray, out: FloatArray) -> None:
+    """Out = x[rows] in out's dtype; uint8 pixels become x / 255, CSR rows become dense.
+
+    Parameters
+    ----------
+    x
+        (N, D) stored inputs.
+    rows
+        (B,) row numbers.
+    out
+        (B, D).
+    """
+    if is_sparse(x):
+        out[...] = x[rows].toarray()
+    elif x.dtype == np.uint8:
+        np.divide(x[rows], out.dtype.type(PIXEL_MAX), out=out, dtype=out.dtype, casting="unsafe")
+    elif x.dtype == out.dtype:
+        # mode="clip" lets take write straight into out; the engine has checked the rows.
+        np.take(cast("FloatArray", x), rows, axis=0, out=out, mode="clip")
+    else:
+        out[...] = x[rows]
 
 
 def _sums(parts: list[tuple[float, float, float]]) -> BatchMetrics:

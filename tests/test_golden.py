@@ -1,0 +1,31 @@
+"""The bits of every engine are those of the golden table; tests/golden.py says what that is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import golden
+from fusedmlp.registry import backend_class
+
+CASES = list(golden.cases())
+
+
+@pytest.mark.parametrize("name", golden.engines())
+def test_no_bit_has_changed(name):
+    backend, file = golden.engines()[name]
+    if not file.exists():
+        pytest.skip(f"{file.name} is not in tests/golden: python tests/golden.py writes it")
+    expected = json.loads(file.read_text())
+    assert list(expected) == [case.name for case in CASES], "other configurations than the file's"
+    changed = [case.name for case in CASES if golden.digest(backend, case) != expected[case.name]]
+    assert not changed, f"{len(changed)} of {len(CASES)} differ: {changed[:5]}"
+
+
+def test_strict_numpy_has_the_bits_of_the_table():
+    expected = json.loads((golden.FOLDER / "strict.json").read_text())
+    backend = backend_class("numpy")(strict=True)
+    some = [case for case in CASES if max(case.sizes) <= 64 and case.rows < 40][::9]
+    changed = [case.name for case in some if golden.digest(backend, case) != expected[case.name]]
+    assert not changed
