@@ -1,4 +1,4 @@
-"""All that comes out of a training, to be compared bit for bit."""
+"""All results of a training, for comparison bit by bit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from problems import OPTIMIZERS, engine, order
 
 
 def everything(backend, task, optimizer, objective, dtype, *, epochs=2):
-    """Train for some steps and return all that came out: {name: array}.
+    """Train for some epochs and return all results: {name: array}.
 
-    Losses, outputs, parameters, slots, and one batch's gradients; no NaN may come out, because
-    its sign and payload are nobody's promise.
+    The results are losses, outputs, parameters, optimizer slots and the gradients of a batch. NaN
+    is an error, because its sign and payload are not specified.
     """
     built, data = engine(backend, task, optimizer, objective, dtype=dtype)
     rows = order(len(task.y), epochs)
@@ -19,19 +19,19 @@ def everything(backend, task, optimizer, objective, dtype, *, epochs=2):
     sums = built.train_epoch(data, rows, rates)
     state = built.state()
     batch, gradients = built.loss_and_gradients(data, rows[:7])
-    found = {"outputs": built.forward(task.x)}
+    results = {"outputs": built.forward(task.x)}
     for name, part in (("epoch", sums), ("evaluation", built.evaluate(data)), ("batch", batch)):
-        found |= {f"{name} {n}": getattr(part, n) for n in ("losses", "correct", "weights")}
+        results |= {f"{name} {n}": getattr(part, n) for n in ("losses", "correct", "weights")}
     parts = {"parameters": state.parameters, "gradients": gradients}
     parts |= {f"slot {i}": slot for i, slot in enumerate(state.slots)}
     for name, part in parts.items():
-        found |= {f"{name} {'Wb'[i % 2]}{i // 2 + 1}": array for i, array in enumerate(part)}
-    assert all(np.isfinite(array).all() for array in found.values()), "the training diverged"
-    return found
+        results |= {f"{name} {'Wb'[i % 2]}{i // 2 + 1}": array for i, array in enumerate(part)}
+    assert all(np.isfinite(array).all() for array in results.values()), "the training diverged"
+    return results
 
 
-def assert_same_bits(found, expected):
-    """Compare what :func:`everything` returned, and name what differs."""
-    assert found.keys() == expected.keys()
-    different = [name for name in found if found[name].tobytes() != expected[name].tobytes()]
-    assert not different, f"other bits in {', '.join(different)}"
+def assert_same_bits(results, expected):
+    """Compare two results of :func:`everything`; the message names the arrays that differ."""
+    assert results.keys() == expected.keys()
+    different = [name for name in results if results[name].tobytes() != expected[name].tobytes()]
+    assert not different, f"different bits in {', '.join(different)}"

@@ -1,21 +1,22 @@
-"""Fixtures for the whole suite: the backends to test, and why one is skipped."""
+"""Fixtures of the test suite: the backends under test, and a backend of another package."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
 
 from fusedmlp.registry import availability, backend_class
 
-# A fixed set of examples where a failure should mean a change, new ones at every run elsewhere.
+# In CI the examples are fixed, so that only a code change can cause a failure.
 settings.register_profile("fixed", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("fixed")
 
 STRICT = "-strict"
-"""What follows a backend's name below where it is built with strict arithmetic."""
+"""Suffix of a backend's name in test parameters: the backend is built in strict mode."""
 
 COMPILED = (
     "numba",
@@ -24,38 +25,38 @@ COMPILED = (
     pytest.param("cupy", marks=pytest.mark.gpu),
     pytest.param("cupy" + STRICT, marks=pytest.mark.gpu),
 )
-"""Backends that are compared with NumPy, the specification."""
+"""Backends that are compared with the NumPy backend, the specification."""
 
-EVERY = ("numpy", *COMPILED)
+ALL_BACKENDS = ("numpy", *COMPILED)
 
 
-def built(name):
-    """Build a backend by one of these names."""
+def build_backend(name):
+    """Build the backend of a test parameter."""
     return backend_class(name.removesuffix(STRICT))(strict=name.endswith(STRICT))
 
 
 def pytest_collection_modifyitems(items):
-    """Skip tests that need a device, with what the probe found as the reason."""
-    needing = [item for item in items if item.get_closest_marker("gpu")]
-    if not needing:
+    """Skip tests marked ``gpu`` without a usable device; the reason is the probe's result."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
         return
-    found = availability()["cupy"]
-    if found.state != "usable":
-        skip = pytest.mark.skip(reason=f"no GPU: cupy is {found.state}: {found.detail[:120]}")
-        for item in needing:
+    cupy = availability()["cupy"]
+    if cupy.state != "usable":
+        skip = pytest.mark.skip(reason=f"no GPU: cupy is {cupy.state}: {cupy.detail[:120]}")
+        for item in gpu_items:
             item.add_marker(skip)
 
 
-@pytest.fixture(scope="session", params=EVERY)
+@pytest.fixture(scope="session", params=ALL_BACKENDS)
 def backend(request):
     """Each backend in turn."""
-    return built(request.param)
+    return build_backend(request.param)
 
 
 @pytest.fixture(scope="session", params=COMPILED)
 def compiled_backend(request):
-    """Each backend but the specification."""
-    return built(request.param)
+    """Each backend except the specification."""
+    return build_backend(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -64,8 +65,41 @@ def numpy_backend():
     return backend_class("numpy")()
 
 
+PLUGIN_SOURCE = """
+from fusedmlp_numpy import NumpyBackend
+from fusedmlp.backend import Backend, Preference
+class PluginBackend(Backend):
+    name = "plugin"
+    def __init__(self, *, device=None, threads=None): self.inner = NumpyBackend(threads=threads)
+    @classmethod
+    def probe(cls): return NumpyBackend.probe()
+    @classmethod
+    def preference(cls, workload): return Preference(1e9, "highest score")
+    def device(self): return self.inner.device()
+    def compile(self, *args, **settings): return self.inner.compile(*args, **settings)
+not_a_backend = 3
+"""
+"""A backend without strict mode, and so without the constructor's parameter for it."""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Install a package with the backend ``plugin`` and two broken entry points."""
+    (tmp_path / "plugin_backend.py").write_text(PLUGIN_SOURCE)
+    info = tmp_path / "plugin_backend-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin_backend\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[fusedmlp.backends]\nplugin = plugin_backend:PluginBackend\n"
+        "not-a-backend = plugin_backend:not_a_backend\nnot-importable = no_such_module:X\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("plugin_backend", None)
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch):
-    """Keep the tester's own choice of backend and data out of the tests."""
+def _no_environment_variables(monkeypatch):
+    """Remove environment variables that select a backend or folders."""
     for name in ("FUSEDMLP_BACKEND", "FUSEDMLP_DATA", "FUSEDMLP_OUTPUT"):
         monkeypatch.delenv(name, raising=False)

@@ -1,12 +1,12 @@
-"""The golden table: what comes out of many small trainings, as hashes, to notice any changed bit.
+"""The golden table: hashes of the results of many small trainings, to detect any changed bit.
 
-Each line of a file in tests/golden/ is a configuration and the hash of its final weights, optimizer
-state, losses and outputs. Strict engines have one file, whatever the machine. The bits of the
-ordinary engines depend on the machine, so their files are named by what decides: the bytes of a
-vector for Numba; the kernels of the BLAS, and NumPy's version, for NumPy.
+Each line of a file in tests/golden/ has a configuration and the hash of its final weights,
+optimizer state, losses and outputs. Strict engines have one file for all machines. The bits of the
+ordinary engines depend on the machine, so their file names have the properties that decide: the
+bytes of a vector for Numba; the version of NumPy and the kernels of its BLAS for NumPy.
 
-``python tests/golden.py`` adds the files that this machine needs and does not have yet, and changes
-no other. To accept changed bits, delete a file first, and say why in the commit.
+``python tests/golden.py`` writes the missing files of this machine and changes no other. To accept
+changed bits, delete a file first, and give the reason in the commit message.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from problems import OPTIMIZERS, engine, order, problem
 FOLDER = Path(__file__).parent / "golden"
 
 DEPTHS = ((29, 6), (29, 21, 6), (29, 21, 18, 6))
-"""Sizes of the networks of one, two and three layers; none is a multiple of a vector."""
+"""Networks of one, two and three layers; no size is a multiple of a vector's."""
 
 SHAPES = (
-    ((2, 5, 2), 37, 37),  # small enough for the engine of narrow networks
+    ((2, 5, 2), 37, 37),  # computed by the kernels of narrow networks
     ((9, 8, 8, 1), 37, 10),
-    ((70, 300, 40, 7), 150, 64),  # several panels of columns, on every vector width
+    ((70, 300, 40, 7), 150, 64),  # several panels of columns for every vector width
     ((150, 33, 10), 2500, 1200),
 )
-"""Other sizes, with numbers of rows and batch sizes, for what depends on them."""
+"""(sizes, rows, batch size) for code that depends on them."""
 
 HIDDEN = ("sigmoid", "tanh", "relu", "identity")
 OPTIMIZER_NAMES = ("sgd", "momentum", "nesterov", "adam", "adamw", "adam with ε̂")
@@ -61,7 +61,7 @@ class Case(NamedTuple):
 
     @property
     def name(self):
-        """The configuration on one line; equal names are equal configurations."""
+        """The configuration as one line; different configurations have different names."""
         sizes = "-".join(map(str, self.sizes))
         weighted = "weighted " if self.weighted else ""
         return (
@@ -72,20 +72,22 @@ class Case(NamedTuple):
 
 
 def cases():
-    """Return dtype × storage × optimizer × output × depth, and some other shapes.
+    """Yield dtype × storage × optimizer × output × depth, and further shapes.
 
-    The hidden activation, dropout, sample weights and the objective vary along, so that each is
-    seen with each of the others somewhere, without a product of all.
+    The hidden activation, dropout, sample weights and the objective vary with the case number, so
+    that pairs of values occur together without the full product.
     """
     grid = itertools.product(DTYPES, STORAGES, OPTIMIZER_NAMES, OUTPUTS, DEPTHS)
-    found = [(*line, 21, 8) for line in grid]
+    combinations = [(*line, 21, 8) for line in grid]
     for (sizes, *rows), dtype, storage in itertools.product(SHAPES, DTYPES, STORAGES):
         for optimizer, output in zip(OPTIMIZER_NAMES, itertools.cycle(OUTPUTS), strict=False):
             if len(sizes) == 4 and sizes[-1] == 1 and output == "softmax":
                 output = "sigmoid"
-            found.append((dtype, storage, optimizer, output, sizes, *rows))
-    for number, (dtype, storage, optimizer, output, sizes, rows, batch_size) in enumerate(found):
-        reducible = output in ("softmax", "sigmoid")  # the others diverge at these rates
+            combinations.append((dtype, storage, optimizer, output, sizes, *rows))
+    for number, (dtype, storage, optimizer, output, sizes, rows, batch_size) in enumerate(
+        combinations
+    ):
+        reducible = output in ("softmax", "sigmoid")  # the other outputs diverge with sums
         yield Case(
             sizes,
             rows,
@@ -104,7 +106,7 @@ def cases():
 
 
 def digest(backend, case):
-    """Train a configuration and return the hash of all that came out."""
+    """Train a configuration and return the hash of all results."""
     task = problem(
         case.sizes,
         case.hidden,
@@ -135,26 +137,26 @@ def digest(backend, case):
 
 
 def table(backend):
-    """Return the hash of every configuration: {name: hash}."""
+    """Return the hashes of all configurations: {name: hash}."""
     return {case.name: digest(backend, case) for case in cases()}
 
 
 def numba_file():
-    """Return the file of this processor's vectors."""
+    """Return the Numba engine's file for the vectors of this processor."""
     from fusedmlp_numba import host
 
     return FOLDER / f"numba-{host.VECTOR_BYTES}-byte-vectors.json"
 
 
 def numpy_file():
-    """Return the file of this machine's BLAS."""
+    """Return the NumPy engine's file for the BLAS of this machine."""
     facts = backend_class("numpy")(threads=1).device().facts
     kernels = f"{facts['blas']}-{facts['blas_version']}-{facts['blas_kernels']}".lower()
     return FOLDER / f"numpy-{np.__version__}-{kernels}.json"
 
 
 def engines():
-    """Return each engine's backend and the file of its bits, slow ones left out."""
+    """Return backend and file of the engines that compute the whole table in little time."""
     return {
         "numba": (backend_class("numba")(threads=2), numba_file()),
         "numba-strict": (backend_class("numba")(strict=True), FOLDER / "strict.json"),
@@ -163,7 +165,7 @@ def engines():
 
 
 def main():
-    """Write the files that are not there."""
+    """Write the missing files."""
     FOLDER.mkdir(exist_ok=True)
     for name, (backend, file) in engines().items():
         if not file.exists():

@@ -1,7 +1,6 @@
-"""Every activation's values and slopes against formulas written here a second time.
+"""Values and derivatives of all activations, compared with an independent implementation.
 
-Parity tests compare engines with one another, so an activation that all of them lack would pass
-them as the identity. It fails here.
+Parity tests compare engines with each other, so they cannot find an error that all engines share.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ FORMULAS = {
 Z = np.array([-8.0, -1.5, -0.3, 0.2, 1.0, 7.0])
 
 
-def unit_by_unit(backend, name):
-    """An engine that computes f(x) on each input alone: weights are the identity matrix."""
+def elementwise_engine(backend, name):
+    """Return an engine that computes f(x) of each input: its weights are identity matrices."""
     n = len(Z)
     built = backend.compile(
         Network((n, n, n), name, "identity"),
@@ -40,21 +39,21 @@ def unit_by_unit(backend, name):
         dtype="float64",
         seed=0,
     )
-    eye, nothing = np.eye(n), np.zeros(n)
-    built.load(State(Parameters((eye, eye), (nothing, nothing)), (), 0))
+    eye, zero = np.eye(n), np.zeros(n)
+    built.load(State(Parameters((eye, eye), (zero, zero)), (), 0))
     return built
 
 
-def test_every_activation_has_a_formula_here():
+def test_all_activations_are_tested():
     assert set(FORMULAS) == set(HIDDEN_ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", HIDDEN_ACTIVATIONS)
-def test_values_and_slopes(backend, name):
-    built, f = unit_by_unit(backend, name), FORMULAS[name]
+def test_values_and_derivatives(backend, name):
+    built, f = elementwise_engine(backend, name), FORMULAS[name]
     np.testing.assert_allclose(built.forward(Z[None]), f(Z)[None], rtol=1e-13, atol=1e-15)
-    # With targets f(z) − 1 the output delta is 1, so the hidden bias's gradient is f'(z).
+    # With targets f(z) − 1 the output delta is 1, and the gradient of the hidden bias is f'(z).
     data = built.stage(Z[None], f(Z)[None] - 1)
     _, gradients = built.loss_and_gradients(data, np.arange(1))
-    slope = (f(Z + 1e-6) - f(Z - 1e-6)) / 2e-6
-    np.testing.assert_allclose(gradients.biases[0], slope, atol=1e-8)
+    derivative = (f(Z + 1e-6) - f(Z - 1e-6)) / 2e-6
+    np.testing.assert_allclose(gradients.biases[0], derivative, atol=1e-8)

@@ -1,4 +1,4 @@
-"""The parity certificate: it finds what is planted, and says which operation it is."""
+"""The parity certificate: it finds injected faults, and names the faulty operation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fusedmlp.datasets import load_digits
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.model import DTYPES
 from fusedmlp.parity import certify
+from fusedmlp.parity.checks import comparisons
 from fusedmlp.parity.comparison import Comparison
 from fusedmlp.parity.fingerprints import Fingerprint, unequal
 from fusedmlp.parity.masks import MASKED_ROWS, dropout_masks
-from fusedmlp.parity.operations import comparisons
+from fusedmlp.parity.recording import digest
 from fusedmlp.parity.trajectories import Trajectory
-from fusedmlp.parity.witness import digest
 from fusedmlp.registry import Selection, backend_class
 from fusedmlp.tolerance import accuracy_bound, ulps
 
@@ -29,7 +29,7 @@ def selections(*names):
 
 @pytest.fixture(scope="module")
 def certificate():
-    """Two backends as they are."""
+    """Certificate of two correct backends."""
     return certify(selections("numpy", "numba"), load_digits())
 
 
@@ -72,10 +72,11 @@ def test_the_document_is_strict_json(certificate):
 
 
 def with_fault(monkeypatch, name, fault):
-    """Wrap a formula of the reference engine; the other backends stay as they are."""
-    from fusedmlp.reference import engine, operations
+    """Replace a formula of the reference engine by a wrong one; other backends do not change."""
+    from fusedmlp.reference import engine, operations, updates
 
-    place = operations.Operations if name == "dropout_mask" else engine
+    places = {"dropout_mask": operations.Operations, "sgd": updates}
+    place = places.get(name, engine)
     right = getattr(place, name)
     monkeypatch.setattr(place, name, lambda *given: fault(right, *given))
 
@@ -83,6 +84,10 @@ def with_fault(monkeypatch, name, fault):
 def flipped_sign(right, ops, delta, *rest):
     right(ops, delta, *rest)
     np.negative(delta, out=delta)
+
+
+def uphill(right, arrays, lr):
+    right(arrays, -lr)
 
 
 def dropped_bias(right, ops, z, b, *rest):
@@ -98,26 +103,26 @@ def shared_mask(right, ops, mask):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "fault", "blamed", "innocent"),
+    ("kernel", "fault", "breached", "met"),
     [
         ("hidden_delta", flipped_sign, "gradients, sigmoid units", "sigmoid of hidden units"),
         ("bias_activation", dropped_bias, "biases of hidden units", "update, sgd"),
         ("dropout_mask", reused_mask, "dropout masks", "gradients, sigmoid units"),
         ("dropout_mask", shared_mask, "dropout masks", "gradients, sigmoid units"),
-        ("sgd", flipped_sign, "update, sgd", "update, momentum"),
+        ("sgd", uphill, "update, sgd", "update, momentum"),
     ],
 )
-def test_a_wrong_kernel_is_found_and_named(monkeypatch, kernel, fault, blamed, innocent):
+def test_a_wrong_kernel_is_found_and_named(monkeypatch, kernel, fault, breached, met):
     with_fault(monkeypatch, kernel, fault)
     backends = {name: backend_class(name)() for name in ("numba", "numpy")}
     found = [each for group in comparisons(backends, DTYPES) for each in group]
-    breached = [each.operation for each in found if not each.is_met]
-    assert blamed in breached[0]  # what one reads first
-    assert not any(innocent in name for name in breached), breached
+    names = [each.operation for each in found if not each.is_met]
+    assert breached in names[0]  # the line that is read first
+    assert not any(met in name for name in names), names
 
 
 def test_a_wrong_gradient_is_found_without_a_second_backend(monkeypatch):
-    """What all backends had in common would still show in the finite differences."""
+    """A fault common to all backends shows in the finite differences."""
     from fusedmlp.parity.finite_differences import OBJECTIVES, gradient_check
 
     with_fault(monkeypatch, "hidden_delta", flipped_sign)
@@ -134,13 +139,13 @@ def test_a_wrong_gradient_is_found_without_a_second_backend(monkeypatch):
         (("numpy", "numpy"), "twice"),
     ],
 )
-def test_what_cannot_be_compared(names, words):
+def test_backends_that_cannot_be_compared(names, words):
     with pytest.raises(InvalidInputError, match=words):
         certify(selections(*names), load_digits())
 
 
 def test_masks_are_those_of_the_contract():
-    """Drawn again from the formula in the contract, by the reference's own formula."""
+    """They equal those of the reference engine, which follows the formula of the contract."""
     from fusedmlp.parity.masks import MASK_SEED, MASKED_SIZES, MASKED_STEPS
 
     found = dropout_masks(backend_class("numpy")(), "float64")
@@ -230,8 +235,8 @@ def test_bounds():
 def test_growth():
     steps = np.arange(1, 101)
     for p in (0.5, 1.0, 2.0):
-        course = Trajectory("c", "a", "b", "float32", list(1e-8 * steps**p), 1e-3)
-        assert course.growth == pytest.approx(p)
+        growing = Trajectory("t", "a", "b", "float32", list(1e-8 * steps**p), 1e-3)
+        assert growing.growth == pytest.approx(p)
     still = Trajectory("c", "a", "b", "float32", [0.0] * 30, 1e-3)
     assert (still.growth, still.first_differing_step, still.is_met) == (None, None, True)
     assert not Trajectory("c", "a", "b", "float32", [0.0, math.nan], 1e-3).is_met

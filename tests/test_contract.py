@@ -1,4 +1,4 @@
-"""What the contract promises of every backend: its members, their signatures, its manners."""
+"""The contract of every backend: its members, their signatures, and their behaviour."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_backends_have_the_contract_signatures(name):
 
 
 def without_options(signature, options):
-    """A signature without a backend's own options, each a keyword that is False by default."""
+    """Remove a backend's own options, each a keyword that is False by default."""
     parameters = dict(signature.parameters)
     for option in options:
         own = parameters.pop(option)
@@ -195,7 +195,7 @@ def test_huge_logits_have_finite_losses(backend, output, dtype):
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("hidden", ["identity", "relu"])
 def test_a_loss_that_becomes_nan_is_returned(backend, hidden, output):
-    """A non-finite loss must reach the trainer, whatever the kernels may assume."""
+    """The trainer must receive a non-finite loss, whatever the kernels assume."""
     task = problem((5, 9, 9, 3), hidden, output, rows=8, storage="float32")
     built, data = engine(backend, task, dtype="float32")
     sums = built.train_epoch(data, np.tile(np.arange(8), 6), np.full(6, 1e38))
@@ -229,8 +229,8 @@ def test_data_without_targets_is_refused(backend):
 @pytest.mark.parametrize(
     ("rows", "lr", "message"),
     [
-        (np.array([0, 37]), np.ones(1), "row number 37 is outside the data set's 37 rows"),
-        (np.array([-1]), np.ones(1), "row number -1"),
+        (np.array([0, 37]), np.ones(1), "row index 37 is outside the data set's 37 rows"),
+        (np.array([-1]), np.ones(1), "row index -1"),
         (np.array([0.5]), np.ones(1), "integers"),
         (np.arange(0), np.ones(0), "at least one"),
         (np.arange(9), np.ones(1), r"lr has shape \(1,\), the batches need \(2,\)"),

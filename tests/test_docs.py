@@ -1,4 +1,4 @@
-"""What the documents say is there is there, and their Python runs."""
+"""Documentation: links and paths exist, code examples run, tables match the code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def blocks(path, language):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
-def test_links_and_paths_lead_somewhere(path):
+def test_links_and_paths_exist(path):
     text = path.read_text("utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if not target.startswith("http"):
@@ -34,18 +34,18 @@ def test_links_and_paths_lead_somewhere(path):
         assert (ROOT / named).exists(), named
 
 
-def test_the_python_of_the_formulas_page_runs_and_says_what_it_says():
+def test_the_example_of_the_formulas_page_runs():
     (code,) = blocks(ROOT / "docs" / "formulas.md", "python")
     *setup, last = code.strip().splitlines()
     expression, _, comment = last.partition("  # ")
     names = {}
     exec("\n".join(setup), names)
-    found = eval(expression, names)
-    assert repr(found) == comment.split(":")[0]
+    result = eval(expression, names)
+    assert repr(result) == comment.split(":")[0]
 
 
-def test_the_readme_s_python_runs(tmp_path, monkeypatch):
-    """On a few rows and epochs; the calls are the README's own."""
+def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):
+    """On few rows and epochs; the code is unchanged otherwise."""
     import fusedmlp
 
     rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch):
     assert MLP.load(tmp_path / "mnist.safetensors", backend="numpy").network.n_inputs == 784
 
 
-def test_the_readme_names_every_command_and_backend():
+def test_the_readme_lists_all_commands_and_backends():
     text = (ROOT / "README.md").read_text("utf-8")
     for name in known_backends():
         assert f"| `{name}`" in text
@@ -70,7 +70,7 @@ def test_the_readme_names_every_command_and_backend():
         assert re.search(rf"`(fusedmlp )?{name}`", text), name
 
 
-def test_the_parity_page_has_the_rules_of_the_code():
+def test_the_parity_page_has_the_bounds_of_the_code():
     text = (ROOT / "docs" / "parity.md").read_text("utf-8")
     for rule in RULES:
         assert f"| {' | '.join(rule)} |" in text

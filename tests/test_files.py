@@ -15,13 +15,16 @@ from fusedmlp import MLP
 from fusedmlp.backend import State
 from fusedmlp.errors import FileFormatError, StorageError
 from fusedmlp.io.atomic import check_writable, sweep, write_atomically
-from fusedmlp.io.model_files import MODEL_KIND, MODEL_VERSION, load_model, write_arrays
+from fusedmlp.io.model_files import MODEL_FORMAT, load_model
+from fusedmlp.io.parameter_files import write_arrays
 from fusedmlp.network import Network
 from fusedmlp.optimizers import SGD
 from fusedmlp.training.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from fusedmlp.training.history import EpochRecord, History
 from problems import flat, start
 from stored import parts
+
+KIND = MODEL_FORMAT.kind, MODEL_FORMAT.version
 
 
 def test_writing_replaces_the_whole_file_and_leaves_no_other(tmp_path):
@@ -110,7 +113,7 @@ def test_a_model_file_is_plain_safetensors(model):
     _, path = model
     with safe_open(path, "numpy") as file:
         assert sorted(file.keys()) == ["biases.0", "biases.1", "weights.0", "weights.1"]
-        assert json.loads(file.metadata()["fusedmlp"])["version"] == MODEL_VERSION
+        assert json.loads(file.metadata()["fusedmlp"])["version"] == MODEL_FORMAT.version
 
 
 def test_truncated_files_are_refused_at_any_length(model, tmp_path):
@@ -127,7 +130,10 @@ def test_truncated_files_are_refused_at_any_length(model, tmp_path):
     ("change", "message"),
     [
         ({"kind": "other"}, "holds 'other', expected 'fusedmlp-model'"),
-        ({"version": MODEL_VERSION + 1}, "format version 2, this release reads up to 1: upgrade"),
+        (
+            {"version": MODEL_FORMAT.version + 1},
+            "format version 2, this release reads up to 1: upgrade",
+        ),
         ({"version": "1"}, "format version '1'"),
         ({"network": {"sizes": [5, 4, 2]}}, r"biases.1' has shape \(3,\), its .* promises \(2,\)"),
         ({"network": {"sizes": [5, 4, 3], "hidden": "exec"}}, "unknown hidden activation 'exec'"),
@@ -184,11 +190,11 @@ def test_arrays_that_lie_are_refused(model, tmp_path):
         ({"more": np.ones(1)}, "'more' has shape .*promises None"),
     ]
     for change, message in cases:
-        write_arrays(lying, MODEL_KIND, MODEL_VERSION, header, arrays | change)
+        write_arrays(lying, *KIND, header, arrays | change)
         with pytest.raises(FileFormatError, match=message):
             load_model(lying)
     del arrays["biases.1"]
-    write_arrays(lying, MODEL_KIND, MODEL_VERSION, header, arrays)
+    write_arrays(lying, *KIND, header, arrays)
     with pytest.raises(FileFormatError, match=r"biases\.1"):
         load_model(lying)
 

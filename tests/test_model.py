@@ -1,4 +1,4 @@
-"""The model that users hold: prediction, the perceptron, copies; and the workshop's examples."""
+"""MLP: prediction, evaluation, parameters, copies, threads; and the examples of the workshop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_predictions_by_output():
         values.predict_proba(x)
 
 
-def test_forward_is_the_formula_of_the_workshop():
+def test_forward_matches_the_formula_of_the_workshop():
     mlp = MLP([4, 5, 3], backend="numpy", dtype="float64")
     (W1, W2), (b1, b2) = mlp.parameters.weights, mlp.parameters.biases
     x = np.random.default_rng(0).normal(size=(7, 4))
@@ -45,8 +45,8 @@ def test_forward_is_the_formula_of_the_workshop():
     np.testing.assert_allclose(mlp.forward(x), expected, rtol=1e-14)
 
 
-def test_a_perceptron_decides_about_a_loan(backend):
-    """Age, salary and years employed, with hand-chosen weights: the step output grants or not."""
+def test_a_perceptron_classifies_loan_applications(backend):
+    """Inputs are age, salary and years employed; the weights are chosen by hand."""
     neuron = MLP([3, 1], output="sigmoid", backend=backend, dtype="float64")
     neuron.parameters = Parameters((np.array([[0.0], [0.001], [0.5]]),), (np.array([-3.0]),))
     clients = np.array([[25, 900, 1], [40, 2500, 6], [33, 3000, 0.0], [60, 0, 5.9]])
@@ -55,7 +55,7 @@ def test_a_perceptron_decides_about_a_loan(backend):
     assert at_zero[0, 0] == 0.5
 
 
-def test_a_single_neuron_learns_a_line(backend):
+def test_a_single_neuron_learns_a_linear_boundary(backend):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 2))
     y = (x @ [1.0, -2.0] > 0.3).astype(int)
@@ -64,23 +64,23 @@ def test_a_single_neuron_learns_a_line(backend):
     assert neuron.evaluate(x, y).accuracy > 0.97
 
 
-def test_evaluate_is_the_mean_of_row_losses():
+def test_evaluate_returns_weighted_means_over_rows():
     mlp = MLP([4, 5, 3], backend="numpy", dtype="float64")
     rng = np.random.default_rng(0)
     x, y, w = rng.normal(size=(900, 4)), rng.integers(0, 3, 900), rng.random(900)
     proba = mlp.predict_proba(x)
     losses = -np.log(proba[np.arange(900), y])
     right = proba.argmax(axis=1) == y
-    found = mlp.evaluate(x, y)
-    assert found.loss == pytest.approx(losses.mean(), rel=1e-12)
-    assert found.accuracy == right.mean()
-    found = mlp.evaluate(x, y, w)
-    assert found.loss == pytest.approx((losses * w).sum() / w.sum(), rel=1e-12)
-    assert found.accuracy == pytest.approx((right * w).sum() / w.sum())
+    metrics = mlp.evaluate(x, y)
+    assert metrics.loss == pytest.approx(losses.mean(), rel=1e-12)
+    assert metrics.accuracy == right.mean()
+    metrics = mlp.evaluate(x, y, w)
+    assert metrics.loss == pytest.approx((losses * w).sum() / w.sum(), rel=1e-12)
+    assert metrics.accuracy == pytest.approx((right * w).sum() / w.sum())
     assert MLP([4, 1], output="identity", backend="numpy").evaluate(x, y).accuracy is None
 
 
-def test_the_loss_of_rates_is_half_the_poisson_deviance(backend):
+def test_the_loss_of_an_exp_output_is_half_the_poisson_deviance(backend):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(50, 4)), rng.poisson(1.0, (50, 2)) * rng.random((50, 2))
     mlp = MLP([4, 2], output="exp", backend=backend, dtype="float64")
@@ -95,16 +95,16 @@ def test_the_loss_of_rates_is_half_the_poisson_deviance(backend):
         mlp.predict_proba(x)
 
 
-def test_losses_of_the_other_outputs():
+def test_losses_of_sigmoid_and_identity_outputs():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 4))
     labels = rng.integers(0, 2, (50, 3))
     mlp = MLP([4, 3], output="sigmoid", backend="numpy", dtype="float64")
     p = mlp.predict_proba(x)
     expected = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).sum(axis=1).mean()
-    found = mlp.evaluate(x, labels)
-    assert found.loss == pytest.approx(expected, rel=1e-12)
-    assert found.accuracy == ((p > 0.5) == labels).all(axis=1).mean()
+    metrics = mlp.evaluate(x, labels)
+    assert metrics.loss == pytest.approx(expected, rel=1e-12)
+    assert metrics.accuracy == ((p > 0.5) == labels).all(axis=1).mean()
     mlp = MLP([4, 3], output="identity", backend="numpy", dtype="float64")
     targets = rng.normal(size=(50, 3))
     expected = 0.5 * ((mlp.predict(x) - targets) ** 2).sum(axis=1).mean()
@@ -121,7 +121,7 @@ def test_sparse_inputs_and_pixels():
     )
 
 
-def test_new_parameters_take_effect_and_are_copied():
+def test_assigned_parameters_are_copied_and_used():
     mlp = MLP([4, 3], backend="numpy")
     x = np.ones((1, 4))
     before = mlp.forward(x)
@@ -145,7 +145,7 @@ def test_models_can_be_copied_and_pickled(duplicate):
     np.testing.assert_array_equal(flat(other.parameters), flat(mlp.parameters))
 
 
-def test_what_is_refused_at_once():
+def test_the_constructor_rejects_invalid_arguments():
     with pytest.raises(UnknownNameError, match="backend 'torch'"):
         MLP([4, 3], backend="torch")
     with pytest.raises(UnknownNameError, match="dtype 'float16': choose one of float32, float64"):
@@ -164,7 +164,7 @@ def test_summary_and_repr():
     )
 
 
-def test_the_environment_chooses_the_backend(monkeypatch):
+def test_the_environment_variable_selects_the_backend(monkeypatch):
     monkeypatch.setenv("FUSEDMLP_BACKEND", "numpy")
     selection, _ = MLP([4, 3]).select_backend()
     assert (selection.name, selection.origin) == ("numpy", "FUSEDMLP_BACKEND")
@@ -178,23 +178,23 @@ def test_numpy_threads_limit_the_blas():
     assert mlp.select_backend()[1].device().facts["threads"] == 1
 
 
-def test_one_model_predicts_in_several_threads_at_once():
-    """An engine has one set of buffers: calls on one model wait for each other."""
+def test_one_model_can_predict_in_several_threads():
+    """An engine has one set of buffers, so concurrent calls on one model must be serialised."""
     rng = np.random.default_rng(0)
     mlp = MLP((40, 300, 5), backend="numba")
     inputs = [rng.normal(size=(500, 40)).astype(np.float32) for _ in range(4)]
     expected = [mlp.forward(x) for x in inputs]
-    found: list[list[np.ndarray]] = [[] for _ in inputs]
+    outputs: list[list[np.ndarray]] = [[] for _ in inputs]
 
     def predict(n):
         for _ in range(10):
-            found[n].append(mlp.forward(inputs[n]))
+            outputs[n].append(mlp.forward(inputs[n]))
 
     threads = [threading.Thread(target=predict, args=(n,)) for n in range(len(inputs))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for results, right in zip(found, expected, strict=True):
+    for results, reference in zip(outputs, expected, strict=True):
         assert len(results) == 10
-        assert all(np.array_equal(result, right) for result in results)
+        assert all(np.array_equal(result, reference) for result in results)

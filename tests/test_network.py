@@ -1,4 +1,4 @@
-"""Networks, objectives, parameters and how weights start."""
+"""Networks, objectives, parameters, initialisation and random streams."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_shapes_and_counts():
         ({"sizes": (3, 1)}, "softmax over 1 output is always 1"),
     ],
 )
-def test_wrong_networks_are_refused(arguments, message):
+def test_invalid_networks_are_rejected(arguments, message):
     with pytest.raises(InvalidInputError, match=message):
         Network(**arguments)
 
 
-def test_wrong_objectives_are_refused():
+def test_invalid_objectives_are_rejected():
     with pytest.raises(UnknownNameError, match="reduction 'median': choose one of mean, sum"):
         Objective("median")
     for l2 in (-1.0, float("nan"), float("inf")):
@@ -52,8 +52,8 @@ def test_wrong_objectives_are_refused():
             Objective(l2=l2)
 
 
-def test_initial_weights_are_the_same_everywhere():
-    """The digest pins the promise: a seed means these weights on every machine and release."""
+def test_initial_weights_are_reproducible():
+    """A seed must give the same weights on every machine and in every release."""
     weights = initialise(Network((784, 256, 10)), 0, "float64")
     digest = hashlib.sha256(flat(weights).tobytes()).hexdigest()
     assert digest[:16] == "3e5255639a628750"
@@ -61,7 +61,7 @@ def test_initial_weights_are_the_same_everywhere():
     np.testing.assert_array_equal(flat(single), flat(weights).astype(np.float32))
 
 
-def test_seeds_differ():
+def test_seeds_give_different_weights():
     network = Network((5, 4, 3))
     assert not np.array_equal(flat(initialise(network, 0)), flat(initialise(network, 1)))
 
@@ -86,7 +86,7 @@ def test_initialisation_schemes():
         initialise(network, 0, scheme="xavier")
 
 
-def test_parameters_are_checked():
+def test_parameters_are_validated():
     network = Network((3, 4, 2))
     good = initialise(network, 0)
     good.check(network)
@@ -100,7 +100,7 @@ def test_parameters_are_checked():
         bad.check(network)
 
 
-def test_copies_convert_and_do_not_share():
+def test_copies_convert_and_share_no_memory():
     original = zeros(Network((3, 4, 2)), "float32")
     copy = original.copy("float64")
     assert copy.dtype == np.float64

@@ -1,4 +1,4 @@
-"""Update formulas against the papers', one scalar at a time, and schedules' shapes."""
+"""Updates compared with the published formulas, hyper-parameters, and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fusedmlp.training.schedules import (
 from problems import OPTIMIZERS, engine, flat, problem
 
 
-def follow(optimizer, theta, gradients, rates, *, is_weight):
-    """The formulas as printed, on Python floats: the oracle."""
+def reference_steps(optimizer, theta, gradients, rates, *, is_weight):
+    """Apply the published formulas to one parameter, in Python floats."""
     v = m = s = 0.0
     for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), start=1):
         if isinstance(optimizer, SGD):
@@ -50,7 +50,7 @@ def follow(optimizer, theta, gradients, rates, *, is_weight):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_updates_follow_the_formulas(backend, name):
+def test_updates_match_the_formulas(backend, name):
     optimizer = OPTIMIZERS[name]
     built, _ = engine(backend, problem((3, 4, 2)), optimizer)
     start = built.parameters()
@@ -66,7 +66,7 @@ def test_updates_follow_the_formulas(backend, name):
     for gradients, lr in zip(steps, rates, strict=True):
         built.apply_gradients(gradients, lr)
     expected = [
-        follow(optimizer, theta, g, rates, is_weight=is_weight)
+        reference_steps(optimizer, theta, g, rates, is_weight=is_weight)
         for theta, *g, is_weight in zip(
             flat(start),
             *map(flat, steps),
@@ -85,7 +85,7 @@ def test_updates_follow_the_formulas(backend, name):
     assert built.state().step == 4
 
 
-def test_epsilon_hat_shrinks_to_epsilon():
+def test_epsilon_hat_converges_to_epsilon():
     given = {"eps": 1e-3, "beta2": 0.99}
     assert set(Adam(**given).epsilons(0, 5)) == {1e-3}
     hat = Adam(**given, eps_hat=True).epsilons(0, 5000)
@@ -95,7 +95,7 @@ def test_epsilon_hat_shrinks_to_epsilon():
     np.testing.assert_array_equal(Adam(**given, eps_hat=True).epsilons(7, 3), hat[7:10])
 
 
-def test_adam_as_text_is_that_of_older_checkpoints():
+def test_repr_of_adam_is_compatible_with_older_checkpoints():
     old = "Adam(lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08, weight_decay=0.0)"
     assert repr(Adam()) == old
     assert repr(Adam(eps_hat=True)) == old[:-1] + ", eps_hat=True)"
@@ -108,12 +108,13 @@ def test_optimizers_by_name():
     assert make_optimizer("nesterov") == SGD(momentum=0.9, nesterov=True)
     assert make_optimizer("adam") == Adam()
     assert make_optimizer("adamw", 0.01) == Adam(0.01, weight_decay=0.01)
+    assert make_optimizer("lion") == Lion()
     with pytest.raises(UnknownNameError, match="optimizer 'lamb': choose one of sgd, momentum"):
         make_optimizer("lamb")
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "build",
     [
         lambda: SGD(0.0),
         lambda: SGD(float("nan")),
@@ -124,6 +125,8 @@ def test_optimizers_by_name():
         lambda: Adam(beta2=-0.1),
         lambda: Adam(eps=0.0),
         lambda: Adam(weight_decay=-1.0),
+        lambda: Lion(beta2=1.0),
+        lambda: Lion(weight_decay=float("nan")),
         lambda: Step(every=0),
         lambda: Step(factor=0.0),
         lambda: Exponential(1.5),
@@ -133,9 +136,9 @@ def test_optimizers_by_name():
         lambda: Adaptive(patience=0),
     ],
 )
-def test_wrong_hyper_parameters_are_refused(wrong):
+def test_invalid_hyper_parameters_are_rejected(build):
     with pytest.raises(InvalidInputError):
-        wrong()
+        build()
 
 
 def all_rates(schedule, lr=1.0, steps_per_epoch=10, epochs=10, losses=()):
@@ -150,7 +153,7 @@ def all_rates(schedule, lr=1.0, steps_per_epoch=10, epochs=10, losses=()):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_give_one_rate_a_step_and_do_not_mind_cuts(name):
+def test_schedules_return_one_rate_per_step_for_any_division_of_an_epoch(name):
     schedule = make_schedule(name)
     rates = all_rates(schedule)
     assert rates.shape == (100,)
@@ -161,7 +164,7 @@ def test_schedules_give_one_rate_a_step_and_do_not_mind_cuts(name):
     np.testing.assert_array_equal(np.concatenate(halves), rates)
 
 
-def test_the_shapes_of_schedules():
+def test_values_of_the_schedules():
     assert (all_rates(make_schedule("constant"), 0.3) == 0.3).all()
     np.testing.assert_allclose(
         all_rates(Step(3, 0.1))[::10], [1] * 3 + [0.1] * 3 + [0.01] * 3 + [0.001]
@@ -181,7 +184,7 @@ def test_the_shapes_of_schedules():
         make_schedule("linear")
 
 
-def test_adaptive_divides_after_patience_epochs_without_progress():
+def test_adaptive_reduces_the_rate_after_patience_epochs_without_improvement():
     schedule = Adaptive(factor=0.2, patience=2, tolerance=0.01)
     losses = [1.0, 0.5, 0.495, 0.499, 0.3, 0.31, 0.31, 0.31]
     rates = all_rates(schedule, steps_per_epoch=1, epochs=9, losses=losses)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fusedmlp import optimizers
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
+from fusedmlp.parity.checks import gradients, parity_checks
 from fusedmlp.parity.comparison import compare
-from fusedmlp.parity.operations import gradients, operations
 from fusedmlp.tolerance import check_close, trajectory_bound
 from problems import OPTIMIZERS, engine, flat, order, problem
 
@@ -18,21 +19,27 @@ DTYPES = ("float32", "float64")
 
 def compare_batch(backend, reference, task, dtype, objective=None):
     """One batch's loss and gradients agree within the bound of an operation."""
-    run = gradients(task, objective)
-    parts = [run(each, dtype) for each in (backend, reference)]
-    for mine, theirs in zip(*parts, strict=True):
-        compare("gradients", (backend.name, reference.name), dtype, mine, theirs).check()
+    results = [gradients(each, dtype, task, objective) for each in (backend, reference)]
+    for actual, expected in zip(*results, strict=True):
+        compare("gradients", (backend.name, reference.name), dtype, actual, expected).check()
+
+
+def test_checks_cover_every_activation_output_and_optimizer():
+    names = {check.name for check in parity_checks()}
+    assert names >= {f"{hidden} of hidden units" for hidden in HIDDEN_ACTIVATIONS}
+    assert names >= {f"{output} output" for output in OUTPUTS}
+    assert names >= {f"training step, {optimizer}" for optimizer in optimizers.OPTIMIZERS}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("operation", list(operations()), ids=lambda operation: operation.name)
-def test_every_operation_of_the_certificate(compiled_backend, numpy_backend, operation, dtype):
-    parts = [operation.run(each, dtype) for each in (compiled_backend, numpy_backend)]
-    assert parts[0]
-    for mine, theirs in zip(*parts, strict=True):
-        assert np.any(theirs.values != 0), f"{theirs.name} is zero and could hide anything"
+@pytest.mark.parametrize("check", list(parity_checks()), ids=lambda check: check.name)
+def test_every_check_of_the_certificate(compiled_backend, numpy_backend, check, dtype):
+    results = [check.run(each, dtype) for each in (compiled_backend, numpy_backend)]
+    assert results[0]
+    for actual, expected in zip(*results, strict=True):
+        assert np.any(expected.values != 0), f"{expected.name} is zero and could hide anything"
         names = (compiled_backend.name, numpy_backend.name)
-        compare(operation.name, names, dtype, mine, theirs).check()
+        compare(check.name, names, dtype, actual, expected).check()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -124,6 +131,6 @@ def test_fifty_steps(compiled_backend, numpy_backend, optimizer, dropout, dtype)
     assert state.step == state_reference.step == n_steps
     check_close("losses", sums.losses, sums_reference.losses, bound)
     check_close("parameters", flat(state.parameters), flat(state_reference.parameters), bound)
-    for mine, theirs in zip(state.slots, state_reference.slots, strict=True):
-        check_close("slot", flat(mine), flat(theirs), bound)
+    for slot, expected in zip(state.slots, state_reference.slots, strict=True):
+        check_close("slot", flat(slot), flat(expected), bound)
     assert sums.losses[-5:].sum() < sums.losses[:5].sum(), "50 steps did not learn anything"

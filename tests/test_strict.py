@@ -1,7 +1,7 @@
-"""Strict mode: the elementary functions against exact values, and engines against each other.
+"""Strict mode: elementary functions against exact values, and NumPy against Numba bit by bit.
 
-Engines are compared bit for bit, so there is no bound but for the functions themselves. The CuPy
-engine's part is in tests/cupy_backend/test_cupy_strict.py.
+Only the elementary functions have error bounds; engines must agree exactly. Tests of the CuPy
+engine are in tests/cupy_backend/test_cupy_strict.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bits import assert_same_bits, everything
-from fusedmlp import MLP, Objective, Trainer, load_dataset, make_optimizer, make_schedule
-from fusedmlp.backend import Backend, Preference, Workload
+from fusedmlp import (
+    MLP,
+    Objective,
+    Trainer,
+    load_dataset,
+    make_optimizer,
+    make_schedule,
+    registry,
+)
+from fusedmlp.backend import Workload
 from fusedmlp.errors import BackendUnavailableError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network
-from fusedmlp.reference import arithmetic as strict
+from fusedmlp.reference import arithmetic
 from fusedmlp.reference.arithmetic import CONSTANTS, LN2
 from fusedmlp.reference.operations import StrictOperations
 from fusedmlp.registry import Selection, backend_class, create, select, strict_backends
@@ -36,7 +44,7 @@ DTYPES = ("float32", "float64")
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 WORST_ULP = {"exp": 1.0, "log": 1.0, "expm1": 1.5, "tanh": 2.0, "log_1p": 2.0, "logistic": 2.5}
-"""Largest errors, as stated; that of logistic is an exp's, a sum's and a quotient's."""
+"""Stated error bounds; the bound of logistic adds those of exp, a sum and a quotient."""
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +58,12 @@ def numba_strict_backend():
 
 
 def arguments(name, dtype):
-    """Arguments over a function's whole range: by size, by value, and where its parts meet."""
+    """Return arguments over the range of a function: tiny, near 1, and near its limits."""
     rng, limits = np.random.default_rng(0), np.finfo(dtype)
     tiny, huge = math.log(float(limits.smallest_subnormal)), math.log(float(limits.max))
     sizes = np.exp(rng.uniform(tiny, 0, 400))
     near = rng.uniform(-3, 3, 600)
-    whole = {
+    ranges = {
         "exp": [rng.uniform(tiny, huge, 900), rng.uniform(tiny, tiny + 20, 300), sizes, near],
         "log": [np.exp(rng.uniform(tiny, huge, 600)), rng.uniform(0.5, 2.0, 600), 1 + sizes],
         "expm1": [-sizes, -np.abs(near), rng.uniform(-60, 0, 300)],
@@ -64,12 +72,12 @@ def arguments(name, dtype):
         "log_1p": [sizes, rng.uniform(0, 1, 900)],
         "logistic": [-sizes, near, rng.uniform(-0.9 * huge, 40, 600)],
     }[name]
-    x = np.concatenate(whole).astype(dtype)
+    x = np.concatenate(ranges).astype(dtype)
     return x[x > 0] if name in ("log", "log_1p") else x
 
 
 def exact(name, x):
-    """The function to 40 digits, from decimal's exp and ln, which round correctly."""
+    """Return a function to 40 digits, by the correctly rounded exp and ln of decimal."""
     with localcontext() as context:
         context.prec = 400 if abs(x) < 1e-9 else 60
         match name:
@@ -95,10 +103,10 @@ def ulp_error(found, expected, dtype):
 
 @dtypes
 @pytest.mark.parametrize("name", WORST_ULP)
-def test_functions_are_within_their_stated_errors(name, dtype):
+def test_errors_are_within_the_stated_bounds(name, dtype):
     x = arguments(name, dtype)
-    with np.errstate(over="ignore"):  # in what choose() then leaves aside
-        y = getattr(strict, name)(x, CONSTANTS[dtype])
+    with np.errstate(over="ignore"):  # in values that choose() discards
+        y = getattr(arithmetic, name)(x, CONSTANTS[dtype])
     assert y.dtype == x.dtype
     assert np.isfinite(y).all()
     expected = [exact(name, Decimal(float(value))) for value in x]
@@ -107,7 +115,7 @@ def test_functions_are_within_their_stated_errors(name, dtype):
 
 
 def exact_normal_cdf(x):
-    """Φ(x) = ½ + φ(x)·(x + x³/3 + x⁵/(3·5) + …), whose terms all have the sign of x."""
+    """Return Φ(x) = ½ + φ(x)·(x + x³/3 + x⁵/(3·5) + …); all terms have the sign of x."""
     with localcontext() as context:
         context.prec = 120
         pi = Decimal(
@@ -124,10 +132,10 @@ def exact_normal_cdf(x):
 
 
 @dtypes
-def test_the_normal_distribution_is_within_its_stated_errors(dtype):
+def test_errors_of_normal_cdf_are_within_the_stated_bounds(dtype):
     x = arguments("normal_cdf", dtype)[::5]
     with np.errstate(all="ignore"):
-        y = strict.normal_cdf(x, CONSTANTS[dtype])
+        y = arithmetic.normal_cdf(x, CONSTANTS[dtype])
     assert y.dtype == x.dtype
     for number, found in zip(x, y, strict=True):
         expected = exact_normal_cdf(number)
@@ -138,47 +146,47 @@ def test_the_normal_distribution_is_within_its_stated_errors(dtype):
 
 
 @dtypes
-def test_functions_of_special_numbers(dtype):
+def test_special_numbers(dtype):
     c, limits = CONSTANTS[dtype], np.finfo(dtype)
     x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, limits.max, -limits.max], dtype)
     nan, inf = np.nan, np.inf
     with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(strict.exp(x, c), [1, 1, inf, 0, nan, inf, 0])
-        np.testing.assert_array_equal(strict.logistic(x, c), [0.5, 0.5, 1, 0, nan, 1, 0])
-        np.testing.assert_array_equal(strict.tanh(x, c), [0, 0, 1, -1, nan, 1, -1])
-        np.testing.assert_array_equal(strict.normal_cdf(x, c), [0.5, 0.5, 1, 0, nan, 1, 0])
+        np.testing.assert_array_equal(arithmetic.exp(x, c), [1, 1, inf, 0, nan, inf, 0])
+        np.testing.assert_array_equal(arithmetic.logistic(x, c), [0.5, 0.5, 1, 0, nan, 1, 0])
+        np.testing.assert_array_equal(arithmetic.tanh(x, c), [0, 0, 1, -1, nan, 1, -1])
+        np.testing.assert_array_equal(arithmetic.normal_cdf(x, c), [0.5, 0.5, 1, 0, nan, 1, 0])
         below = np.array([0.0, -0.0, -np.inf, np.nan, -limits.max], dtype)
-        np.testing.assert_array_equal(strict.expm1(below, c), [0, 0, -1, nan, -1])
-        logs = strict.log(x, c)
+        np.testing.assert_array_equal(arithmetic.expm1(below, c), [0, 0, -1, nan, -1])
+        logs = arithmetic.log(x, c)
     np.testing.assert_array_equal(logs[:5], [-inf, -inf, inf, nan, nan])
     assert math.isclose(logs[5], math.log(float(limits.max)), rel_tol=1e-6)
     assert np.isnan(logs[6])
     tiny = np.array([limits.smallest_subnormal], dtype)
-    assert strict.tanh(tiny, c)[0] == strict.log_1p(tiny, c)[0] == tiny[0]
-    np.testing.assert_array_equal(strict.log_1p(np.array([0.0, nan], dtype), c), [0, nan])
+    assert arithmetic.tanh(tiny, c)[0] == arithmetic.log_1p(tiny, c)[0] == tiny[0]
+    np.testing.assert_array_equal(arithmetic.log_1p(np.array([0.0, nan], dtype), c), [0, nan])
 
 
 @dtypes
-def test_exp_overflows_and_vanishes_where_it_must(dtype):
-    """The last finite and the first infinite result, the last subnormal one and the first 0."""
+def test_overflow_and_underflow_of_exp(dtype):
+    """Check the last finite, first infinite, last subnormal and first zero result."""
     c, limits = CONSTANTS[dtype], np.finfo(dtype)
     largest = np.array(math.log(float(limits.max)), dtype)
     edge = np.nextafter(largest, np.array([-np.inf, np.inf], dtype))
     half_of_smallest = math.log(float(limits.smallest_subnormal)) - math.log(2)
-    foot = np.array([half_of_smallest * 0.9999, half_of_smallest * 1.0001], dtype)
+    underflow = np.array([half_of_smallest * 0.9999, half_of_smallest * 1.0001], dtype)
     with np.errstate(all="ignore"):
-        assert np.isfinite(strict.exp(edge, c)).tolist() == [True, False]
-        assert (strict.exp(foot, c) > 0).tolist() == [True, False]
+        assert np.isfinite(arithmetic.exp(edge, c)).tolist() == [True, False]
+        assert (arithmetic.exp(underflow, c) > 0).tolist() == [True, False]
 
 
 @dtypes
-def test_exp_and_log_never_fall(dtype):
-    """At the seams between two powers of two, number by number."""
+def test_exp_and_log_are_monotonic(dtype):
+    """For consecutive numbers where the exponent of the result changes."""
     c, limits = CONSTANTS[dtype], np.finfo(dtype)
     whole = np.dtype(f"i{limits.bits // 8}")
     for function, seams in (
-        (strict.exp, (np.arange(limits.minexp - 20, limits.maxexp - 2) + 0.5) * math.log(2)),
-        (strict.log, np.sqrt(0.5) * 2.0 ** np.arange(-60, 60)),
+        (arithmetic.exp, (np.arange(limits.minexp - 20, limits.maxexp - 2) + 0.5) * math.log(2)),
+        (arithmetic.log, np.sqrt(0.5) * 2.0 ** np.arange(-60, 60)),
     ):
         seam = seams.astype(dtype)[:, None].view(whole)
         x = np.sort((seam + np.arange(-200, 200, dtype=whole)).view(dtype), axis=1)
@@ -187,7 +195,7 @@ def test_exp_and_log_never_fall(dtype):
 
 
 @dtypes
-def test_ln_2_is_split_exactly(dtype):
+def test_the_two_parts_of_ln_2(dtype):
     with localcontext() as context:
         context.prec = 75
         gap = Decimal(LN2.numerator) / Decimal(LN2.denominator) - Decimal(2).ln()
@@ -201,9 +209,9 @@ def test_ln_2_is_split_exactly(dtype):
 
 @dtypes
 @pytest.mark.parametrize("name", [*WORST_ULP, "normal_cdf"])
-def test_numba_compiles_the_same_functions(name, dtype):
-    """Number by number in machine code, and as arrays in NumPy: every bit."""
-    function, c = getattr(strict, name), CONSTANTS[dtype]
+def test_compiled_functions_have_the_same_bits(name, dtype):
+    """Scalars in code compiled by Numba, and arrays in NumPy."""
+    function, c = getattr(arithmetic, name), CONSTANTS[dtype]
 
     @numba.njit(**OPTIONS)
     def each(x, y, c):
@@ -225,8 +233,8 @@ def test_numba_compiles_the_same_functions(name, dtype):
 
 
 @dtypes
-def test_sums_run_in_order_and_round_each_time(dtype):
-    """Both engines against loops over NumPy's numbers, on terms whose order and fusing shows."""
+def test_sums_are_in_order_and_round_each_term(dtype):
+    """Compare with scalar loops, for terms whose sum depends on order and fusing."""
     rng = np.random.default_rng(2)
     a = (rng.standard_normal((3, 40)) * 10.0 ** rng.integers(-4, 5, (3, 40))).astype(dtype)
     b = (rng.standard_normal((40, 5)) * 10.0 ** rng.integers(-4, 5, (40, 5))).astype(dtype)
@@ -251,7 +259,9 @@ def test_sums_run_in_order_and_round_each_time(dtype):
 
 @dtypes
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer(numpy_strict_backend, numba_strict_backend, optimizer, dtype):
+def test_every_optimizer_has_the_same_bits(
+    numpy_strict_backend, numba_strict_backend, optimizer, dtype
+):
     task = problem((13, 9, 7, 5), dropout=0.3, weighted=True)
     results = [
         everything(backend, task, optimizer, Objective(l2=0.01), dtype, epochs=8)
@@ -263,7 +273,7 @@ def test_every_optimizer(numpy_strict_backend, numba_strict_backend, optimizer, 
 @dtypes
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
-def test_every_activation_and_output(
+def test_every_activation_and_output_has_the_same_bits(
     numpy_strict_backend, numba_strict_backend, hidden, output, dtype
 ):
     task = problem((13, 7, 11, 5), hidden, output)
@@ -293,7 +303,7 @@ width = st.sampled_from([1, 2, 3, 5, 8, 17, 31, 33])
     optimizer=st.sampled_from(sorted(OPTIMIZERS)),
     seed=st.integers(0, 1000),
 )
-def test_anything(
+def test_random_configurations_have_the_same_bits(
     numpy_strict_backend,
     numba_strict_backend,
     D,
@@ -313,7 +323,7 @@ def test_anything(
     if output == "softmax":
         K = max(K, 2)
     if hidden in ("relu", "identity") or output in ("identity", "exp"):
-        optimizer = "adam"  # plain descent may diverge from arbitrary starts
+        optimizer = "adam"  # plain gradient descent may diverge for random data
     task = problem(
         (D, *widths, K),
         hidden,
@@ -332,8 +342,8 @@ def test_anything(
 
 
 @dtypes
-def test_an_epoch_is_its_batches_to_the_last_bit(numpy_strict_backend, numba_strict_backend, dtype):
-    """No rate is folded into anything: train_epoch is its gradients, applied."""
+def test_an_epoch_has_the_bits_of_its_batches(numpy_strict_backend, numba_strict_backend, dtype):
+    """The ordinary engines fold the learning rate of plain SGD into delta; strict ones must not."""
     task = problem(dropout=0.3, weighted=True, rows=21)
     rows = order(21)
     for backend in (numpy_strict_backend, numba_strict_backend):
@@ -347,17 +357,17 @@ def test_an_epoch_is_its_batches_to_the_last_bit(numpy_strict_backend, numba_str
             assert flat(whole.parameters()).tobytes() == flat(steps.parameters()).tobytes()
 
 
-def test_evaluation_takes_the_same_rows_at_a_time(numpy_strict_backend, numba_strict_backend):
-    """More rows than one evaluation takes, on all of them and on some."""
-    task = problem(rows=2 * strict.LEAST_EVALUATION_ROWS + 5, weighted=True)
-    found = []
+def test_evaluation_of_several_chunks_has_the_same_bits(numpy_strict_backend, numba_strict_backend):
+    """For more rows than one chunk, with all rows and with a selection."""
+    task = problem(rows=2 * arithmetic.LEAST_EVALUATION_ROWS + 5, weighted=True)
+    results = []
     for backend in (numpy_strict_backend, numba_strict_backend):
         built, data = engine(backend, task, dtype="float32")
         for rows in (None, np.arange(3, 2000)):
             sums = built.evaluate(data, rows)
-            found.append((sums.losses.tobytes(), sums.correct.tobytes(), sums.weights.tobytes()))
-    assert found[:2] == found[2:]
-    assert len(found[0][0]) == 3 * 8
+            results.append((sums.losses.tobytes(), sums.correct.tobytes(), sums.weights.tobytes()))
+    assert results[:2] == results[2:]
+    assert len(results[0][0]) == 3 * 8
 
 
 def digits_model(backend, *, optimizer=("nesterov", 0.1), dtype="float32", strict=True, epochs=3):
@@ -377,7 +387,7 @@ def digits_model(backend, *, optimizer=("nesterov", 0.1), dtype="float32", stric
 
 
 def digest(mlp, data):
-    """SHA-256 of the weights, the outputs on the test part and every loss of the history."""
+    """Return the SHA-256 of the weights, the outputs on the test set and all losses."""
     records = [(r.train_loss, r.train_accuracy, r.validation_loss) for r in mlp.history.records]
     parts = [flat(mlp.parameters), mlp.forward(data.x_test), np.array(records)]
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
@@ -385,7 +395,7 @@ def digest(mlp, data):
 
 @dtypes
 @pytest.mark.parametrize("optimizer", [("nesterov", 0.1), ("adamw", 0.01)], ids=str)
-def test_a_whole_training_has_one_digest(optimizer, dtype):
+def test_a_training_on_digits_has_the_same_bits(optimizer, dtype):
     models = [
         digits_model(backend, optimizer=optimizer, dtype=dtype) for backend in ("numpy", "numba")
     ]
@@ -396,14 +406,14 @@ def test_a_whole_training_has_one_digest(optimizer, dtype):
 
 @dtypes
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_strict_is_near_ordinary(name, dtype):
+def test_strict_mode_agrees_with_ordinary_mode_within_the_bound(name, dtype):
     models = [digits_model(name, dtype=dtype, strict=value, epochs=1)[0] for value in (True, False)]
     a, b = (flat(mlp.parameters) for mlp in models)
     check_close("parameters", a, b, trajectory_bound(dtype))
     assert a.tobytes() != b.tobytes(), "strict mode was not on"
 
 
-def test_threads_do_not_matter():
+def test_bits_do_not_depend_on_the_number_of_threads():
     task = problem((30, 20, 5), rows=60)
     results = [
         everything(backend_class(name)(strict=True, threads=n), task, "adam", None, "float32")
@@ -414,80 +424,51 @@ def test_threads_do_not_matter():
         assert_same_bits(other, results[0])
 
 
-# ------------------------------------------------------------------------------- asking for it
+# ----------------------------------------------------------------------- selecting strict mode
 
 
-NUMPY = backend_class("numpy")
-
-
-class Loose(Backend):
-    """A third party's backend without strict mode, from before there was one."""
-
-    name = "loose"
-
-    def __init__(self, *, device=None, threads=None):
-        self.inner = NUMPY(threads=threads)
-
-    probe = classmethod(lambda cls: NUMPY.probe())
-    preference = classmethod(lambda cls, workload: Preference(100.0, "always first"))
-
-    def device(self):
-        return self.inner.device()
-
-    def compile(self, *args, **settings):
-        return self.inner.compile(*args, **settings)
-
-
-def test_our_three_backends_have_it():
+def test_backends_with_strict_mode():
     assert strict_backends() == ("cupy", "numba", "numpy")
 
 
-def test_a_backend_without_it_says_so(monkeypatch):
-    from fusedmlp import registry
-
-    known = registry.backend_class
-    monkeypatch.setattr(
-        registry, "backend_class", lambda name: Loose if name == "loose" else known(name)
-    )
-    selection = Selection("loose", None, "argument", "")
-    assert isinstance(create(selection, threads=1), Loose)
+@pytest.mark.usefixtures("plugin")
+def test_a_backend_without_strict_mode_rejects_it():
+    selection = Selection.from_request("plugin", "argument")
+    assert create(selection, threads=1).name == "plugin"
     with pytest.raises(
-        InvalidInputError, match=r"strict .* 'loose' has none: .* cupy, numba, numpy"
+        InvalidInputError, match=r"strict .* 'plugin' has none: .* cupy, numba, numpy"
     ):
         create(selection, strict=True)
 
 
-def test_auto_chooses_among_those_that_have_it(monkeypatch):
-    from fusedmlp import registry
-
-    found = {"loose": Loose, "numpy": NUMPY}
-    monkeypatch.setattr(registry, "known_backends", lambda: dict.fromkeys(found))
-    monkeypatch.setattr(registry, "backend_class", found.__getitem__)
+@pytest.mark.usefixtures("plugin")
+def test_auto_selects_among_backends_with_strict_mode(monkeypatch):
     workload = Workload(Network((3, 2)), 8)
-    assert select("auto", workload).name == "loose"
-    assert select("auto", workload, strict=True).name == "numpy"
-    del found["numpy"]
+    assert select("auto", workload).name == "plugin"
+    assert select("auto", workload, strict=True).name in ("cupy", "numba", "numpy")
+    only_plugin = {"plugin": registry.known_backends()["plugin"]}
+    monkeypatch.setattr(registry, "known_backends", lambda: only_plugin)
     with pytest.raises(BackendUnavailableError, match="no backend with strict mode"):
         select("auto", workload, strict=True)
 
 
-def test_a_built_backend_must_agree():
+def test_a_built_backend_must_match_the_strict_argument():
     ordinary, strict_one = (backend_class("numpy")(strict=value) for value in (False, True))
     x = np.ones((2, 3))
     with pytest.raises(InvalidInputError, match="built without it: build it with strict=True"):
         MLP((3, 2), backend=ordinary, strict=True).predict(x)
     MLP((3, 2), backend=strict_one, strict=True).predict(x)
-    MLP((3, 2), backend=strict_one).predict(x)  # asks nothing, and gets what was built
+    MLP((3, 2), backend=strict_one).predict(x)  # the mode of the built backend applies
 
 
-def test_the_mode_is_no_part_of_a_saved_model(tmp_path):
+def test_strict_mode_is_not_saved_in_a_model(tmp_path):
     path = tmp_path / "model"
     MLP((3, 2), strict=True, backend="numpy").save(path)
     assert MLP.load(path, backend="numpy").strict is False
     assert MLP.load(path, backend="numpy", strict=True).strict is True
 
 
-def test_a_resumed_training_keeps_to_its_mode(tmp_path):
+def test_resuming_cannot_change_the_mode(tmp_path):
     task, path = problem((4, 3, 2), rows=32), tmp_path / "checkpoint"
 
     def fit(epochs, *, strict, resume=None, backend="numpy"):
@@ -505,7 +486,7 @@ def test_a_resumed_training_keeps_to_its_mode(tmp_path):
     assert resumed.tobytes() == whole.tobytes()
 
 
-def test_a_checkpoint_from_before_there_was_strict_mode_is_not_strict(tmp_path):
+def test_a_checkpoint_without_the_setting_is_not_strict(tmp_path):
     task, path = problem((4, 3, 2), rows=32), tmp_path / "checkpoint"
     settings = {"batch_size": 8, "checkpoint": path}
     Trainer(epochs=1, **settings).fit(MLP((4, 3, 2), backend="numpy"), task.x, task.y)

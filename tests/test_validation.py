@@ -1,4 +1,4 @@
-"""Bad arrays are refused before any compute, by every engine, with the value and the remedy."""
+"""Invalid arrays are rejected by every engine, with a message; valid ones are not copied."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ NAN_X = np.array([[1, 1, 1], [1, np.nan, 1]])
         (-np.inf * GOOD_X, None, None, r"x\[0, 0\] is -inf"),
         (scipy.sparse.csr_array(NAN_X), None, None, "is nan: inputs must be finite"),
         (scipy.sparse.csr_array(np.ones((4, 5))), None, None, "5 columns"),
-        (GOOD_X, np.array([0, 1, 2, 0]), None, r"y\[2\] is 2: .* class numbers 0 to 1"),
+        (GOOD_X, np.array([0, 1, 2, 0]), None, r"y\[2\] is 2: .* class indices 0 to 1"),
         (GOOD_X, np.array([0, -1, 1, 0]), None, r"y\[1\] is -1"),
-        (GOOD_X, np.array([0, 0.5, 1, 0]), None, r"y\[1\] is 0.5: class numbers are whole"),
+        (GOOD_X, np.array([0, 0.5, 1, 0]), None, r"y\[1\] is 0.5: class indices are integers"),
         (GOOD_X, np.array([0, np.nan, 1, 0]), None, r"y\[1\] is NaN"),
         (GOOD_X, np.array(["a", "b", "a", "b"]), None, "y has dtype <U1"),
         (GOOD_X, GOOD_Y[:3], None, r"y has shape \(3,\), but x has 4 rows"),
@@ -42,7 +42,7 @@ NAN_X = np.array([[1, 1, 1], [1, np.nan, 1]])
         (GOOD_X, GOOD_Y, np.array(["1"] * 4), "sample_weight has dtype"),
     ],
 )
-def test_bad_arrays(backend, x, y, weight, message):
+def test_invalid_arrays_are_rejected(backend, x, y, weight, message):
     built, _ = engine(backend, problem((3, 2)))
     with pytest.raises(InvalidInputError, match=message):
         built.stage(x, y, weight)
@@ -63,24 +63,24 @@ def test_bad_arrays(backend, x, y, weight, message):
         ("exp", np.array([[0, 1], [2, -1], [0, 0], [1, 1]]), r"y\[1, 1\] is -1: targets of an exp"),
     ],
 )
-def test_bad_targets_of_other_outputs(output, y, message):
+def test_invalid_targets_are_rejected(output, y, message):
     with pytest.raises(InvalidInputError, match=message):
-        validation.prepare(GOOD_X, y, None, Network((3, 2), output=output), "float64")
+        validation.validate_data(GOOD_X, y, None, Network((3, 2), output=output), "float64")
 
 
-def test_forward_refuses_the_same(backend):
+def test_forward_rejects_invalid_inputs(backend):
     built, _ = engine(backend, problem((3, 2)))
     for x in (np.ones(3), np.ones((1, 4)), NAN_X):
         with pytest.raises(InvalidInputError):
             built.forward(x)
 
 
-def test_forward_takes_no_rows(backend):
+def test_forward_accepts_zero_rows(backend):
     built, _ = engine(backend, problem((3, 2)))
     assert built.forward(np.ones((0, 3))).shape == (0, 2)
 
 
-def test_any_layout_and_number_type_gives_the_same_outputs(backend):
+def test_outputs_do_not_depend_on_layout_and_dtype(backend):
     built, _ = engine(backend, problem((3, 4, 2)))
     x = np.arange(12.0).reshape(4, 3)
     expected = built.forward(x)
@@ -101,7 +101,7 @@ def test_any_layout_and_number_type_gives_the_same_outputs(backend):
     np.testing.assert_allclose(built.forward(pixels), built.forward(x / 255), rtol=1e-14)
 
 
-def test_unsorted_csr_with_repeated_entries_is_summed(backend):
+def test_duplicate_csr_entries_are_summed(backend):
     data, columns, starts = [1.0, 2.0, 4.0], [2, 0, 2], [0, 3]
     x = scipy.sparse.csr_array((data, columns, starts), shape=(1, 3))
     built, _ = engine(backend, problem((3, 4, 2)))
@@ -111,36 +111,38 @@ def test_unsorted_csr_with_repeated_entries_is_summed(backend):
     assert x.nnz == 3, "the caller's matrix was changed"
 
 
-def test_what_can_be_used_as_it_is_is_not_copied(tmp_path):
+def test_arrays_of_a_stored_dtype_are_not_copied(tmp_path):
     network = Network((3, 2))
     for dtype in ("uint8", "float32", "float64"):
         x = np.memmap(tmp_path / dtype, dtype, "w+", shape=(4, 3))
-        staged = validation.prepare(x, GOOD_Y, None, network, "float32")
+        staged = validation.validate_data(x, GOOD_Y, None, network, "float32")
         assert np.shares_memory(staged.x, x)
 
 
-def test_the_scan_for_nan_reaches_the_last_piece(monkeypatch):
-    monkeypatch.setattr(validation, "_SCAN_BYTES", 64)
-    x = np.zeros((50, 3))
-    x[49, 2] = np.nan
-    with pytest.raises(InvalidInputError, match=r"x\[49, 2\]"):
-        validation.prepare(x, None, None, Network((3, 2)), "float64")
+def test_nan_is_found_in_the_last_of_several_chunks():
+    x = np.zeros((4_000_000, 3))  # 96 MB, in chunks of 32 MiB
+    x[3_999_999, 2] = np.nan
+    with pytest.raises(InvalidInputError, match=r"x\[3999999, 2\]"):
+        validation.validate_data(x, None, None, Network((3, 2)), "float64")
 
 
-def test_large_numbers_are_finite_and_nan_among_them_is_found():
-    """Their squares overflow, which the fast check of a few rows must not take for an answer."""
+def test_nan_is_found_among_numbers_whose_squares_overflow():
+    """The fast check sums squares; an overflow must be neither accepted nor reported as NaN."""
     network, x = Network((3, 2)), np.full((2, 3), 1e30, np.float32)
-    assert validation.prepare_inputs(x, network, "float32") is x
+    assert validation.validate_inputs(x, network, "float32") is x
     x[1, 2] = np.nan
     with pytest.raises(InvalidInputError, match=r"x\[1, 2\] is nan"):
-        validation.prepare_inputs(x, network, "float32")
+        validation.validate_inputs(x, network, "float32")
 
 
-def test_targets_come_back_in_their_one_form():
+def test_targets_and_weights_are_converted_to_one_form():
     network = Network((3, 1), output="sigmoid")
-    staged = validation.prepare(
+    staged = validation.validate_data(
         GOOD_X, [True, False, True, False], [1, 2, 3, 4], network, "float32"
     )
     assert staged.y.shape == (4, 1)
     assert staged.y.dtype == staged.sample_weight.dtype == np.float32
-    assert validation.prepare(GOOD_X, GOOD_Y * 1.0, None, Network((3, 2)), "float32").y.dtype == int
+    assert (
+        validation.validate_data(GOOD_X, GOOD_Y * 1.0, None, Network((3, 2)), "float32").y.dtype
+        == int
+    )

@@ -1,4 +1,4 @@
-"""The reference's formulas as plain functions of arrays, with NumPy's own operations.
+"""The formulas of the reference engine as functions of arrays, with NumPy's operations.
 
 Kernels of other backends are compared with the function of the same name here.
 """
@@ -33,7 +33,7 @@ def dropout_mask(kept, seed, step, layer, dropout):
 
 
 def sgd(theta, gradient, lr):
-    """Take a step; all arrays (n,), here and below."""
+    """Take a step of plain SGD; all arrays are (n,), here and below."""
     updates.sgd(updates.Arrays(theta, gradient, (), gradient), lr)
 
 

@@ -27,7 +27,7 @@ MAX_PARTS: Final = 1024
 """Most parts that an array is divided into for the search."""
 
 
-def prepare_device_inputs(
+def validate_device_inputs(
     device: CupyDevice, x: ForeignArray, network: Network, dtype: FloatDtype
 ) -> DeviceArray:
     """Check inputs (N, D) on the device, and convert them to a stored dtype in C order there.
@@ -35,7 +35,7 @@ def prepare_device_inputs(
     Raises
     ------
     InvalidInputError
-        As :func:`fusedmlp.validation.prepare_inputs` does; or the array lies on another device.
+        As :func:`fusedmlp.validation.validate_inputs` does; or the array lies on another device.
     DeviceMemoryError
         A conversion needs more memory than the device has.
     """

@@ -23,15 +23,15 @@ from fusedmlp.validation import (
     check_rows,
     check_rows_exist,
     is_sparse,
-    prepare,
-    prepare_inputs,
-    prepare_state,
-    prepare_targets,
-    prepare_weights,
+    validate_data,
+    validate_inputs,
+    validate_sample_weight,
+    validate_state,
+    validate_targets,
 )
 from fusedmlp_cupy.batches import BatchSequence, DropoutSettings
 from fusedmlp_cupy.data import CupyData, upload, upload_inputs, with_targets
-from fusedmlp_cupy.device_inputs import prepare_device_inputs
+from fusedmlp_cupy.device_inputs import validate_device_inputs
 from fusedmlp_cupy.kernels import launches
 from fusedmlp_cupy.kernels.arguments import Batch
 from fusedmlp_cupy.kernels.launches import KERNELS, STRICT_KERNELS
@@ -125,7 +125,7 @@ class CupyEngine(Engine):
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
-        prepare_state(state, self.network, self.optimizer)
+        validate_state(state, self.network, self.optimizer)
         own, parts = self._parameters, (state.parameters, *state.slots)
         with self._device.active():
             for flat, part in zip((own.theta, *own.slots), parts, strict=True):
@@ -156,25 +156,25 @@ class CupyEngine(Engine):
             inputs need not: see streaming.py.
         """
         if not on_device(x) or is_sparse(x):
-            host = prepare(x, y, sample_weight, self.network, self.dtype)
+            host = validate_data(x, y, sample_weight, self.network, self.dtype)
             with self._device.active():
                 return upload(self._device, host)
         self._device.await_caller()
         with self._device.active():
-            inputs = prepare_device_inputs(self._device, x, self.network, self.dtype)
+            inputs = validate_device_inputs(self._device, x, self.network, self.dtype)
             check_rows_exist(inputs.shape)
             n = inputs.shape[0]
-            targets = None if y is None else prepare_targets(y, n, self.network, self.dtype)
+            targets = None if y is None else validate_targets(y, n, self.network, self.dtype)
             weights = None
             if sample_weight is not None:
-                weights = prepare_weights(sample_weight, n, self.dtype)
+                weights = validate_sample_weight(sample_weight, n, self.dtype)
             return with_targets(self._device, inputs, n, targets, weights)
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`; a CuPy array for inputs on the device."""
         if on_device(x) and not is_sparse(x):
             return self._forward_on_device(x)
-        inputs = prepare_inputs(x, self.network, self.dtype)
+        inputs = validate_inputs(x, self.network, self.dtype)
         n = int(inputs.shape[0])
         outputs: FloatArray = np.empty((n, self.network.n_outputs), self.dtype)
         with self._device.active():
@@ -192,7 +192,7 @@ class CupyEngine(Engine):
         """Compute the outputs of inputs on the device, as an array on the device."""
         self._device.await_caller()
         with self._device.active():
-            inputs = prepare_device_inputs(self._device, x, self.network, self.dtype)
+            inputs = validate_device_inputs(self._device, x, self.network, self.dtype)
             n = inputs.shape[0]
             outputs = self._device.empty((n, self.network.n_outputs), self.dtype)
             size, buffers = self._evaluation_buffers(n)

@@ -22,9 +22,9 @@ from fusedmlp.validation import (
     HostData,
     check_rates,
     check_rows,
-    prepare,
-    prepare_inputs,
-    prepare_state,
+    validate_data,
+    validate_inputs,
+    validate_state,
 )
 from fusedmlp_numba.buffers import Buffers
 from fusedmlp_numba.fewrows import FewCall, FewRows
@@ -180,7 +180,7 @@ class NumbaEngine(Engine):
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
-        prepare_state(state, self.network, self.optimizer)
+        validate_state(state, self.network, self.optimizer)
         pack(state.parameters, self._buffers.shape, self._buffers.theta)
         for slot, flat in zip(state.slots, self._buffers.slots, strict=True):
             pack(slot, self._buffers.shape, flat)
@@ -202,7 +202,7 @@ class NumbaEngine(Engine):
         sample_weight: npt.ArrayLike | None = None,
     ) -> NumbaData:
         """See :meth:`fusedmlp.backend.Engine.stage`."""
-        host = prepare(x, y, sample_weight, self.network, self.dtype)
+        host = validate_data(x, y, sample_weight, self.network, self.dtype)
         return stage(host, self._form, self._first_units, self._pack)
 
     def forward(self, x: Inputs) -> FloatArray:
@@ -213,7 +213,7 @@ class NumbaEngine(Engine):
             # NaN is an input that is not finite, which is named below, or the network's own result.
             if not (outputs.size and math.isnan(outputs.item(0))):
                 return outputs
-        inputs = prepare_inputs(x, self.network, self.dtype)
+        inputs = validate_inputs(x, self.network, self.dtype)
         if self._few_rows.fits(inputs):
             return self._forward_few(self._few_rows.copy(inputs))
         n_rows = inputs.shape[0]

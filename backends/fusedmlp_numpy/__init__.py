@@ -1,3 +1,3 @@
-"""The NumPy backend: the readable specification that every other engine is compared with."""
+"""The NumPy backend: the specification with which all other engines are compared."""
 
 from fusedmlp_numpy.backend import NumpyBackend as NumpyBackend

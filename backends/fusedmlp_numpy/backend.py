@@ -1,7 +1,7 @@
 """The NumPy backend: the reference engine, with matrix products on NumPy's BLAS.
 
-The formulas are in :mod:`fusedmlp.reference`, since strict mode of other backends runs them too.
-Here are the backend's description and the limit of its threads.
+The formulas are in :mod:`fusedmlp.reference`, because strict mode of other backends uses them too.
+This file has the backend's description and the thread limit.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class NumpyBackend(Backend):
-    """Plain NumPy; matrix products on its BLAS, with that library's threads."""
+    """Plain NumPy; matrix products on its BLAS, with the threads of that library."""
 
     name = "numpy"
     has_strict = True
 
-    # BLAS libraries cut products by the number of threads, and sum the pieces by other kernels.
+    # BLAS libraries divide products by the number of threads and use other kernels for the parts.
     bits_depend_on_threads = True
 
     def __init__(
@@ -56,7 +56,7 @@ class NumpyBackend(Backend):
     @classmethod
     def preference(cls, workload: Workload) -> Preference:
         """See :meth:`fusedmlp.backend.Backend.preference`."""
-        return Preference(1.0, "always there, and slower than a compiled engine")
+        return Preference(1.0, "always available, slower than a compiled engine")
 
     def device(self) -> Device:
         """See :meth:`fusedmlp.backend.Backend.device`."""
@@ -105,7 +105,7 @@ class NumpyBackend(Backend):
         )
 
     def _limited_threads(self) -> Callable[[], AbstractContextManager[object]]:
-        """Return what limits the threads of NumPy's BLAS while an engine computes."""
-        from threadpoolctl import ThreadpoolController  # not needed without a number of threads
+        """Return a function whose contexts limit the threads of NumPy's BLAS."""
+        from threadpoolctl import ThreadpoolController  # only needed with a number of threads
 
         return partial(ThreadpoolController().limit, limits=self._threads)

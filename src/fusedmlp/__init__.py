@@ -1,6 +1,6 @@
 """fusedmlp: one multilayer perceptron and one trainer that run unchanged on several backends.
 
-Importing this package imports NumPy, and none of numba, cupy, scikit-learn or scipy.
+Importing this package imports NumPy, but not Numba, CuPy, scikit-learn or SciPy.
 """
 
 from importlib.metadata import PackageNotFoundError as _NotInstalled
@@ -30,5 +30,5 @@ from fusedmlp.training.trainer import Trainer as Trainer
 
 try:
     __version__ = _version("fusedmlp")
-except _NotInstalled:  # the sources of a checkout, found by their path
+except _NotInstalled:  # a source checkout on the module search path
     __version__ = "unknown"

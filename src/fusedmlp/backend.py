@@ -1,21 +1,21 @@
-"""The contract between the core and the engines: what a backend is, and nothing of how.
+"""The contract between the core and the engines: the interface alone, no implementation.
 
 The interface is network-level: an engine owns one network on one device, with its parameters,
-optimizer state and every buffer, in whatever layout is fastest there. Only abstract members are
-implemented; no backend inherits from another, and nothing falls through to another backend.
-Shapes follow the legend in :mod:`fusedmlp.types`; formulas are in the NumPy backend, which is the
-specification, and in :mod:`fusedmlp.optimizers`.
+optimizer state and all buffers, in the memory layout that is fastest on that device. A backend
+implements the abstract members and nothing else; no backend inherits from another, and none falls
+back to another. Shapes follow the legend in :mod:`fusedmlp.types`. The formulas are in
+:mod:`fusedmlp.reference`, which is the specification, and in :mod:`fusedmlp.optimizers`.
 
 Rules for every engine
 ----------------------
 - One floating dtype. ``uint8`` inputs are pixels, read as x / 255. CSR inputs stay sparse.
-- A staged row's storage is never widened: a memory-mapped input is read batch by batch.
+- A staged data set keeps its dtype: a memory-mapped input is read and converted batch by batch.
 - Row losses are computed from logits and summed in float64, each capped at ``MAX_ROW_LOSS``.
 - A batch's objective is that of :class:`fusedmlp.network.Objective`; a batch whose sample weights
   sum to 0 has the gradient of the L2 penalty alone.
 - The same inputs give the same bits in every run, and for every number of threads unless the
-  backend says that its ``bits_depend_on_threads``.
-- A non-finite loss does not raise: it comes back in :class:`BatchMetrics`, and the trainer stops.
+  backend sets ``bits_depend_on_threads``.
+- A non-finite loss does not raise: it is returned in :class:`BatchMetrics`, and the trainer stops.
 
 Dropout masks
 -------------
@@ -47,19 +47,20 @@ MAX_ROW_LOSS: Final = 1e300
 """Cap of one row's loss, so that huge logits give a huge but finite sum in float64."""
 
 EXP_OVERFLOWS: Final = 710.0
-"""Logit from which on eᶻ is infinite in float64: losses of an exp output need none above it."""
+"""eᶻ is infinite in float64 from this logit on: the loss of an exp output clips logits to it."""
 
 Fact: TypeAlias = str | int | float | bool | None
+"""A value in a device's description that JSON can hold."""
 
 
 def keep_threshold(dropout: float) -> int:
-    """Return the bound under which a 32-bit random word keeps its unit: ⌊(1 − dropout)·2³²⌋."""
+    """Return ⌊(1 − dropout)·2³²⌋: a unit is kept if its random 32-bit word is below it."""
     return int((1.0 - dropout) * 2.0**32)
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether a backend can be used here, in words and as data.
+    """Whether a backend can be used on this machine.
 
     Parameters
     ----------
@@ -67,9 +68,9 @@ class Availability:
         ``usable``, ``missing`` (its library is not installed), ``no-device`` (installed, nothing
         to run on) or ``broken`` (installed, a part of it does not load).
     detail
-        What was found; for ``no-device`` and ``broken`` the driver's or loader's own text.
+        What the probe found; for ``no-device`` and ``broken`` the driver's or loader's message.
     remedy
-        The exact line that would repair it; empty when usable.
+        The exact command that repairs it; empty when usable.
     """
 
     state: Literal["usable", "missing", "no-device", "broken"]
@@ -79,7 +80,7 @@ class Availability:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What ``auto`` weighs: the network, the rows per step and the rows in the data set."""
+    """The input of the ``auto`` choice: the network, the rows per step and in the data set."""
 
     network: Network
     batch_size: int
@@ -93,7 +94,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """How well a usable backend suits a workload: ``auto`` takes the highest score."""
+    """How well a usable backend suits a workload: ``auto`` selects the highest score."""
 
     score: float
     reason: str
@@ -101,7 +102,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a backend runs on: a line for people and the facts behind it."""
+    """The hardware and libraries of a backend: a readable line and its data."""
 
     description: str
     facts: Mapping[str, Fact] = field(default_factory=dict)
@@ -112,15 +113,15 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class BatchMetrics:
-    """Loss and accuracy over consecutive batches, one entry a batch: each array (n_batches,).
+    """Loss and accuracy over consecutive batches: arrays of shape (n_batches,).
 
     Parameters
     ----------
     losses
         Σ wᵢ·lossᵢ over the batch's rows, without the L2 penalty.
     correct
-        Σ wᵢ over the rows that were predicted right (all K labels, for several); 0 for outputs
-        that predict values.
+        Σ wᵢ over the rows predicted right (for K labels, all of them right); 0 for outputs that
+        predict values.
     weights
         Σ wᵢ; the number of rows when there are no sample weights.
     """
@@ -136,7 +137,7 @@ class BatchMetrics:
 
     @property
     def accuracy(self) -> float:
-        """Weighted share of rows predicted right."""
+        """Weighted fraction of the rows predicted right; 0 when the weights sum to 0."""
         return self._mean(self.correct)
 
     def first_non_finite(self) -> int | None:
@@ -150,7 +151,7 @@ class BatchMetrics:
 
     @classmethod
     def joined(cls, parts: list[BatchMetrics]) -> BatchMetrics:
-        """Concatenate; the result does not depend on how the batches were cut into parts."""
+        """Concatenate parts; the result does not depend on how the batches were divided."""
         return cls(
             np.concatenate([part.losses for part in parts]),
             np.concatenate([part.correct for part in parts]),
@@ -160,7 +161,7 @@ class BatchMetrics:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that training needs to go on elsewhere, as plain host arrays.
+    """The state of a training, as plain host arrays: training resumes from it on any backend.
 
     Parameters
     ----------
@@ -169,7 +170,7 @@ class State:
     slots
         One :class:`Parameters` for each name in the optimizer's ``slots``.
     step
-        Steps taken.
+        Number of steps taken.
     """
 
     parameters: Parameters
@@ -178,9 +179,14 @@ class State:
 
 
 class Data:
-    """A data set that :meth:`Engine.stage` has put on an engine's device. Opaque to the core.
+    """A data set on an engine's device, made by :meth:`Engine.stage`. Opaque to the core.
 
-    ``rows`` is N, ``labelled`` tells whether it was staged with targets.
+    Attributes
+    ----------
+    rows
+        N.
+    labelled
+        Whether it has targets.
     """
 
     rows: int
@@ -200,11 +206,11 @@ class Engine(ABC):
     @property
     @abstractmethod
     def compile_seconds(self) -> float:
-        """Seconds that this engine has spent compiling or loading compiled code so far."""
+        """Seconds spent so far on compiling and on loading compiled code."""
 
     @abstractmethod
     def load(self, state: State) -> None:
-        """Copy a state into the engine, converting to its dtype.
+        """Copy a state into the engine, converted to its dtype.
 
         Raises
         ------
@@ -214,11 +220,11 @@ class Engine(ABC):
 
     @abstractmethod
     def parameters(self) -> Parameters:
-        """Return weights and biases as fresh C-ordered host arrays of the engine's dtype."""
+        """Return weights and biases as new C-ordered host arrays of the engine's dtype."""
 
     @abstractmethod
     def state(self) -> State:
-        """Return everything :meth:`load` takes, as fresh host arrays."""
+        """Return the state that :meth:`load` accepts, as new host arrays."""
 
     @abstractmethod
     def stage(
@@ -227,24 +233,24 @@ class Engine(ABC):
         y: npt.ArrayLike | None = None,
         sample_weight: npt.ArrayLike | None = None,
     ) -> Data:
-        """Check a data set and put it on the device, once.
+        """Validate a data set and place it on the device, once for any number of epochs.
 
         Parameters
         ----------
         x
-            (N, D) ``uint8`` pixels, ``float32`` or ``float64``, or SciPy CSR of those floats. An
-            array of another library is taken as :mod:`fusedmlp.interop` says; one that lies in
-            the memory of the engine's own device is not copied, one of another device is refused.
+            (N, D) ``uint8`` pixels, ``float32`` or ``float64``, or SciPy CSR of those floats.
+            Arrays of other libraries are converted as in :mod:`fusedmlp.interop`. An array in the
+            memory of the engine's device is not copied; one on another device is an error.
         y
-            (N,) class numbers for softmax; (N,) or (N, K) zeros and ones for sigmoid; (N,) or
-            (N, K) real targets for identity, at least 0 for exp; None to predict only.
+            (N,) class indices for softmax; (N,) or (N, K) zeros and ones for sigmoid; (N,) or
+            (N, K) real targets for identity, at least 0 for exp; None for prediction only.
         sample_weight
             (N,) finite, at least 0.
 
         Raises
         ------
         InvalidInputError
-            A wrong shape, type, label or a non-finite value; nothing was computed.
+            A shape, dtype or label is wrong, or a value is not finite; nothing was computed.
         """
 
     @abstractmethod
@@ -253,8 +259,8 @@ class Engine(ABC):
 
         Returns
         -------
-        (N, K) of the engine's dtype: probabilities for softmax and sigmoid, else the values. An
-        engine that takes x from its device's memory leaves them there.
+        (N, K) of the engine's dtype: probabilities for softmax and sigmoid, else the values. For
+        x in the memory of the engine's device, the outputs are there too.
         """
 
     @abstractmethod
@@ -264,7 +270,7 @@ class Engine(ABC):
         Parameters
         ----------
         rows
-            (n,) row numbers of ``data``; None for all of them.
+            (n,) row indices into ``data``; None for all rows.
         """
 
     @abstractmethod
@@ -274,12 +280,12 @@ class Engine(ABC):
         Parameters
         ----------
         rows
-            (B,) row numbers of ``data``, 1 ≤ B ≤ batch size.
+            (B,) row indices into ``data``, 1 ≤ B ≤ batch size.
 
         Returns
         -------
-        sums, gradients
-            One-entry sums; gradients in the parameters' shapes, the L2 term included.
+        metrics, gradients
+            Metrics of one batch; gradients in the parameters' shapes, the L2 term included.
         """
 
     @abstractmethod
@@ -293,46 +299,47 @@ class Engine(ABC):
         Parameters
         ----------
         order
-            (n,) row numbers, cut into consecutive batches; the last may be smaller. A slice of an
-            epoch at a multiple of the batch size gives the same bits as one call.
+            (n,) row indices, divided into consecutive batches; the last may be smaller. Several
+            calls give the same bits as one, if all but the last have whole batches.
         lr
             (n_batches,) learning rate of each step.
         """
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until the device has finished all work given to it."""
+        """Wait until the device has finished all submitted work."""
 
 
 class Backend(ABC):
-    """A way to run networks: found by entry point, built with a device number and threads.
+    """A factory of engines, registered as an entry point.
 
-    Importing a backend's module and calling :meth:`probe` and :meth:`preference` must not import
-    its heavy library at import time; building the backend does.
+    Hazard: importing a backend's module must not import its heavy library, such as Numba or CuPy.
+    :meth:`probe` and the constructor import it.
 
     Parameters
     ----------
     device
-        Number of the device, for backends that have several; None for the default.
+        Device number, for backends with several devices; None for the default.
     threads
-        CPU threads to use at most; None for all that the process may use.
+        Maximum number of CPU threads; None for all that the process may use.
     strict
-        Build engines that compute as :mod:`fusedmlp.reference.arithmetic` states, with the same
-        bits on every backend that has it. A backend without it need not have the parameter.
+        Build engines with the arithmetic of :mod:`fusedmlp.reference.arithmetic`, which gives the
+        same bits on every backend with strict mode. A backend without strict mode may omit the
+        parameter.
 
     Attributes
     ----------
     has_strict
-        Whether the backend can be built so.
+        Whether the backend has strict mode.
     strict
-        Whether it was.
+        Whether this backend was built with it.
 
     Raises
     ------
     MissingDependencyError, NoUsableDeviceError
         The backend cannot be used here.
     InvalidInputError
-        The backend has no numbered devices, or a thread count it cannot honour.
+        The backend has no numbered devices, or does not support the number of threads.
     """
 
     name: ClassVar[str]
@@ -340,11 +347,11 @@ class Backend(ABC):
     strict: bool = False
 
     options: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """What may be asked for behind the name, as in ``cupy+tf32``, and what it does. Each is a
-    keyword of the class, False where it is not given."""
+    """Options that a request may append to the name, as in ``cupy+tf32``, and their effects. Each
+    is a keyword argument of the class, False by default."""
 
     bits_depend_on_threads: ClassVar[bool] = False
-    """Whether another number of threads may round differently; the same number never does."""
+    """Whether results depend on the number of threads. For one number they are the same bits."""
 
     @abstractmethod
     def __init__(
@@ -354,16 +361,16 @@ class Backend(ABC):
     @classmethod
     @abstractmethod
     def probe(cls) -> Availability:
-        """Find out, by really trying, whether this backend can be used here. Never raises."""
+        """Test whether this backend works on this machine, by using it. Never raises."""
 
     @classmethod
     @abstractmethod
     def preference(cls, workload: Workload) -> Preference:
-        """Say how well this backend suits a workload; called only where it is usable."""
+        """Return how well this backend suits a workload; called only if it is usable."""
 
     @abstractmethod
     def device(self) -> Device:
-        """Describe what this backend runs on."""
+        """Describe the hardware and libraries of this backend."""
 
     @abstractmethod
     def compile(
@@ -376,12 +383,12 @@ class Backend(ABC):
         dtype: FloatDtype,
         seed: int,
     ) -> Engine:
-        """Build an engine with zeroed parameters, ready for :meth:`Engine.load`.
+        """Build an engine with parameters of zero, ready for :meth:`Engine.load`.
 
         Parameters
         ----------
         batch_size
-            Most rows in one step.
+            Maximum number of rows in a step.
         seed
             Key of the dropout masks.
         """

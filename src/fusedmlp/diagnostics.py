@@ -1,7 +1,7 @@
-"""What ``fusedmlp doctor`` finds out about this machine, as plain data.
+"""Facts about this machine for ``fusedmlp doctor``, as plain data.
 
-Only facts that decide speed or explain a failure. Every part is read where it is, nothing is
-installed or changed, and what cannot be found out is None.
+They are facts that decide speed or explain a failure. Nothing is installed or changed; what cannot
+be found out is None.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
@@ -43,21 +43,75 @@ VARIABLES: Final = (
     "NUMBA_DISABLE_JIT",
     "CUDA_VISIBLE_DEVICES",
 )
-"""Variables besides ``FUSEDMLP_…`` that change how fast or where things run."""
+"""Variables besides ``FUSEDMLP_…`` that change the speed or the device of computations."""
 
 _GROUPS: Final = {"X86_V2": "SSE4.2", "X86_V3": "AVX2 and FMA", "X86_V4": "AVX-512"}
 
 WIDE_FEATURES: Final = frozenset({"AVX512F", "AVX512_SKX", "X86_V4"})
-"""Any of these means that 512-bit vectors are there."""
+"""Each of these features implies vectors of 512 bits."""
 
 NARROW_KERNELS: Final = frozenset({"Haswell", "Zen", "Sandybridge", "Nehalem", "Prescott"})
 """OpenBLAS's names for kernels with vectors of 256 bits or fewer."""
 
-Facts = dict[str, object]
+
+class System(TypedDict):
+    """Python, and what it runs on."""
+
+    python: str
+    implementation: str
+    executable: str
+    os: str
 
 
-def diagnose() -> Facts:
-    """Collect everything, by topic; ``hints`` says what could be better."""
+class Cores(TypedDict):
+    """CPUs of the machine, those that this process may use, and a container's time limit."""
+
+    cpus: int | None
+    usable: int | None
+    limit: float | None
+
+
+class Cpu(Cores):
+    """The processor."""
+
+    model: str | None
+    features: list[str]
+
+
+class BlasLibrary(TypedDict):
+    """A BLAS that NumPy or SciPy has loaded, the kernels that it chose, and its threads."""
+
+    name: str
+    used_by: str | None
+    version: str | None
+    kernels: str | None
+    threads: int
+    file: str
+
+
+class Folders(TypedDict):
+    """Where data sets are kept and looked for."""
+
+    cache: str
+    cached: list[str]
+    data: str | None
+
+
+class Diagnosis(TypedDict):
+    """Everything; ``hints`` are sentences on what could be better."""
+
+    system: System
+    packages: dict[str, str | None]
+    cpu: Cpu
+    blas: list[BlasLibrary]
+    gpu: dict[str, dict[str, object]]
+    folders: Folders
+    variables: dict[str, str]
+    hints: list[str]
+
+
+def diagnose() -> Diagnosis:
+    """Collect all facts, by topic."""
     features = cpu_features()
     blas = blas_libraries()
     return {
@@ -72,12 +126,12 @@ def diagnose() -> Facts:
         "gpu": gpu(),
         "folders": folders(),
         "variables": variables(os.environ),
-        "hints": hints(features, blas, os.environ),
+        "hints": hints(features, [library["kernels"] for library in blas], os.environ),
     }
 
 
-def system() -> Facts:
-    """Python, and what it runs on."""
+def system() -> System:
+    """Describe Python and the operating system."""
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
@@ -87,26 +141,26 @@ def system() -> Facts:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Versions from the packages' metadata, without importing them; None where not installed."""
+    """Read versions from the packages' metadata, without importing them; None: not installed."""
     found = {name: _version(name) for name in PACKAGES}
     cupy = [f"{_version(name)} ({name})" for name in CUPY_PACKAGES if _version(name)]
     return found | {"cupy": ", ".join(cupy) or None}
 
 
 def cpu_features() -> frozenset[str]:
-    """Instruction sets of this CPU that NumPy was built to look for, and found."""
+    """Return the instruction sets that NumPy detects on this CPU."""
     extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})
     return frozenset([*extensions.get("baseline", ()), *extensions.get("found", ())])
 
 
 def readable_feature(name: str) -> str:
-    """Say what is in one of NumPy's feature groups."""
+    """Name the instruction sets in one of NumPy's feature groups."""
     inside = _GROUPS.get(name)
     return f"{inside} ({name.replace('X86_V', 'x86-64-v')})" if inside else name
 
 
 def cpu_model() -> str | None:
-    """Name of the CPU, as the system gives it."""
+    """Return the name of the CPU, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -115,19 +169,19 @@ def cpu_model() -> str | None:
     return names[0] if names else platform.processor() or None
 
 
-def cores() -> Facts:
-    """CPUs of the machine, those that this process may use, and a container's time limit."""
+def cores() -> Cores:
+    """Count the CPUs of the machine and of this process."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"cpus": os.cpu_count(), "usable": usable, "limit": cgroup_limit(Path("/sys/fs/cgroup"))}
 
 
 def cgroup_limit(root: Path) -> float | None:
-    """CPUs' worth of time that a container may use; None without a limit.
+    """Return a container's limit of CPU time per unit of time, in CPUs; None without a limit.
 
     Parameters
     ----------
     root
-        Where control groups are mounted; version 2 and version 1 are read.
+        Folder where control groups are mounted; version 2 and version 1 are read.
     """
     try:
         quota, period = (root / "cpu.max").read_text().split()
@@ -143,8 +197,8 @@ def cgroup_limit(root: Path) -> float | None:
         return None
 
 
-def blas_libraries() -> list[Facts]:
-    """Each BLAS that NumPy and SciPy load, with the kernels it chose and its threads."""
+def blas_libraries() -> list[BlasLibrary]:
+    """List the BLAS libraries that NumPy and SciPy load."""
     import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, which is then listed too
     from threadpoolctl import threadpool_info
 
@@ -162,28 +216,32 @@ def blas_libraries() -> list[Facts]:
     ]
 
 
-def gpu() -> Facts:
-    """State of every backend that has a device of its own, as its probe finds it."""
+def gpu() -> dict[str, dict[str, object]]:
+    """Probe every backend that has a device of its own."""
     from fusedmlp.errors import FusedMLPError
     from fusedmlp.registry import availability, backend_class
 
-    found: Facts = {}
+    found = {}
     for name, state in availability().items():
         if name in ("numpy", "numba"):
             continue
-        facts: Facts = {"state": state.state, "detail": state.detail, "remedy": state.remedy}
+        facts: dict[str, object] = {
+            "state": state.state,
+            "detail": state.detail,
+            "remedy": state.remedy,
+        }
         if state.state == "usable":
             try:
                 device = backend_class(name)().device()
                 facts |= {"device": device.description, **device.facts}
-            except FusedMLPError as error:  # it went away since the probe
+            except FusedMLPError as error:  # the device disappeared after the probe
                 facts |= {"state": "broken", "detail": str(error)}
         found[name] = facts
     return found
 
 
-def folders() -> Facts:
-    """Where data sets are kept and looked for."""
+def folders() -> Folders:
+    """Return the folders of data sets."""
     from fusedmlp.datasets import default_cache_dir
 
     cache = default_cache_dir()
@@ -196,7 +254,7 @@ def folders() -> Facts:
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables in force that fusedmlp, the BLAS libraries or Numba read."""
+    """Return the variables that are set and that fusedmlp, a BLAS library or Numba reads."""
     return {
         name: value
         for name, value in sorted(environment.items())
@@ -204,13 +262,23 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def hints(features: Iterable[str], blas: list[Facts], environment: Mapping[str, str]) -> list[str]:
-    """Say what would make this machine faster, one sentence each."""
+def hints(
+    features: Iterable[str], kernels: Iterable[str | None], environment: Mapping[str, str]
+) -> list[str]:
+    """Return sentences on what would make this machine faster.
+
+    Parameters
+    ----------
+    features
+        Instruction sets of the CPU.
+    kernels
+        OpenBLAS's names of the kernels in use.
+    """
     found = []
-    narrow = [library for library in blas if library["kernels"] in NARROW_KERNELS]
+    narrow = [name for name in kernels if name in NARROW_KERNELS]
     if narrow and WIDE_FEATURES & set(features) and "OPENBLAS_CORETYPE" not in environment:
         found.append(
-            f"this CPU has AVX-512, but OpenBLAS runs its {narrow[0]['kernels']} kernels: "
+            f"this CPU has AVX-512, but OpenBLAS runs its {narrow[0]} kernels: "
             "set OPENBLAS_CORETYPE=SkylakeX for faster matrix products with the numpy backend"
         )
     if environment.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):

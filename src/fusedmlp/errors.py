@@ -1,8 +1,8 @@
-"""Every error that fusedmlp raises on purpose, and the exit code that the command line gives it.
+"""The exceptions of fusedmlp, and their exit codes for the command line.
 
-An error names the value, the expectation and the remedy. The command line prints the message,
-without a traceback, and exits with the class's code; Python users catch :class:`FusedMLPError`
-or, where one fits, the built-in exception that the class also derives from.
+A message names the value, the expectation and the remedy. The command line prints the message
+without a traceback and exits with the class's code. In Python, catch :class:`FusedMLPError` or the
+built-in exception that the class also derives from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What a process exit status of the ``fusedmlp`` command means."""
+    """Exit codes of the ``fusedmlp`` command."""
 
     OK = 0
     FAILURE = 1
@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
 
 
 class FusedMLPError(Exception):
-    """Base of every error below."""
+    """Base class of all errors of this package."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
 
@@ -40,40 +40,40 @@ class UnknownNameError(InvalidInputError):
 
     @classmethod
     def of(cls, kind: str, name: str, known: list[str] | tuple[str, ...]) -> UnknownNameError:
-        """Build the one sentence that every unknown name gets: the name and the choices."""
+        """Return the error whose message has the unknown name and the valid choices."""
         return cls(f"unknown {kind} {name!r}: choose one of {', '.join(known)}")
 
 
 class BackendUnavailableError(FusedMLPError, RuntimeError):
-    """A backend was asked for and cannot be used here."""
+    """A requested backend cannot be used on this machine."""
 
     exit_code = ExitCode.BACKEND_UNAVAILABLE
 
 
 class MissingDependencyError(BackendUnavailableError):
-    """The backend's library is not installed; the message holds the exact install line."""
+    """The backend's library is not installed; the message has the install command."""
 
 
 class NoUsableDeviceError(BackendUnavailableError):
-    """The backend's library is installed, but no device works; the driver's own words follow."""
+    """The backend's library is installed, but no device works; the message quotes the driver."""
 
 
 class DeviceMemoryError(FusedMLPError, MemoryError):
-    """The device has too little free memory; the message has the bytes asked for and free."""
+    """The device has too little free memory; the message has the bytes required and free."""
 
 
 class DataUnavailableError(FusedMLPError, OSError):
-    """A data set could not be obtained, or a data file is truncated, foreign or corrupted."""
+    """A data set could not be obtained, or a data file is truncated, unknown or corrupted."""
 
     exit_code = ExitCode.DATA_UNAVAILABLE
 
 
 class FileFormatError(FusedMLPError, ValueError):
-    """A model or checkpoint file is truncated, foreign, or of a version too new to read."""
+    """A model or checkpoint file is truncated, of another format, or of a newer version."""
 
 
 class StorageError(FusedMLPError, OSError):
-    """A file or folder could not be written: full disk, read-only target, missing rights."""
+    """A file or folder could not be read or written: full disk, read-only, no permission."""
 
 
 class DivergedError(FusedMLPError, ArithmeticError):
@@ -81,6 +81,6 @@ class DivergedError(FusedMLPError, ArithmeticError):
 
 
 class BreachedError(FusedMLPError):
-    """A measured figure is outside its stated bound."""
+    """A measured value is outside its stated bound."""
 
     exit_code = ExitCode.BREACHED

@@ -1,9 +1,9 @@
-"""Arrays of other libraries: where they lie, and how they become NumPy's. None is imported here.
+"""Conversion of other libraries' arrays to NumPy arrays. No such library is imported here.
 
-An array tells where it lies through DLPack's ``__dlpack_device__`` (the array API standard,
-2021.12), or by having ``__cuda_array_interface__``. What is in host memory is used as it is. What
-is in a GPU's memory goes into an engine of that GPU as it is, and into no other: a copy of a whole
-data set across the bus should be seen in the program that asks for it.
+The location of an array follows from DLPack's ``__dlpack_device__`` (the array API standard,
+2021.12), or from the presence of ``__cuda_array_interface__``. Arrays in host memory are used
+without a copy. Arrays in GPU memory are used without a copy by engines on the same GPU, and
+rejected by all others: the caller has to copy a data set from the device explicitly.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 ForeignArray: TypeAlias = Any
-"""An array of a library that this one does not know."""
+"""An array of a library that is not imported here."""
 
 HOST_DEVICES: Final = frozenset({1, 3, 11})
-"""DLPack's device types in host memory: kDLCPU, kDLCUDAHost, kDLROCMHost (dlpack.h)."""
+"""DLPack device types of host memory: kDLCPU, kDLCUDAHost, kDLROCMHost (dlpack.h)."""
 
 CUDA_DEVICES: Final = frozenset({2, 13})
 """DLPack's kDLCUDA and kDLCUDAManaged."""
 
 
 def dlpack_device(array: object) -> tuple[int, int] | None:
-    """DLPack's type and number of the device that holds an array; None where it does not say."""
-    ask: Callable[[], tuple[int, int]] | None = getattr(array, "__dlpack_device__", None)
-    if ask is None:
+    """Return the DLPack type and number of an array's device; None without DLPack support."""
+    device: Callable[[], tuple[int, int]] | None = getattr(array, "__dlpack_device__", None)
+    if device is None:
         return None
-    kind, number = ask()
+    kind, number = device()
     return int(kind), int(number)
 
 
 def on_device(array: object) -> bool:
-    """Tell whether an array lies in a device's memory, where NumPy cannot read it."""
-    if isinstance(array, np.ndarray):  # most are, and need not be asked
+    """Whether an array is in device memory, which NumPy cannot read."""
+    if isinstance(array, np.ndarray):  # the common case, without slow attribute look-ups
         return False
     if hasattr(array, "__cuda_array_interface__"):
         return True
@@ -50,9 +50,9 @@ def on_device(array: object) -> bool:
 
 
 def device_of(array: ForeignArray) -> AbstractContextManager[object]:
-    """Make an array's device current for a while, where its library works on the current one only.
+    """Return a context in which an array's device is the current one, for libraries such as CuPy.
 
-    CuPy does; its ``device`` is a context for this. NumPy's is a word, and nothing happens.
+    CuPy's ``array.device`` is such a context. NumPy's is a string; its context does nothing.
     """
     if isinstance(array, np.ndarray):
         return nullcontext()
@@ -61,58 +61,62 @@ def device_of(array: ForeignArray) -> AbstractContextManager[object]:
 
 
 def count_rows(x: ForeignArray) -> int:
-    """N of anything array-like, wherever it lies."""
+    """Return N of an array-like object in host or device memory."""
     shape = x.shape if hasattr(x, "shape") else np.shape(x)
     return int(shape[0])
 
 
 def host_array(name: str, array: object) -> npt.NDArray[Any]:
-    """Take anything array-like in host memory as a NumPy array, without a copy where there is none.
+    """Convert an array-like object in host memory to a NumPy array, without a copy if possible.
 
     Parameters
     ----------
     name
-        What messages call it.
+        Its name in messages.
 
     Raises
     ------
     InvalidInputError
-        It lies in a device's memory, or NumPy cannot take it.
+        It is in device memory, or NumPy cannot convert it.
     """
     if isinstance(array, np.ndarray):
         return array
     if on_device(array):
         raise InvalidInputError(
-            f"{name} is a {_type_of(array)} in a GPU's memory, and this backend computes on the "
-            f"CPU: pass a copy in host memory ({name}.get() of CuPy, {name}.cpu() of PyTorch), or "
-            "use backend 'cupy'"
+            f"{name} is a {_type_of(array)} in GPU memory, and this backend computes on the CPU: "
+            f"pass a copy in host memory ({name}.get() of CuPy, {name}.cpu() of PyTorch), or use "
+            "backend 'cupy'"
         )
+    return _from_host(name, array)
+
+
+def host_copy(name: str, array: ForeignArray) -> npt.NDArray[Any]:
+    """Convert an array-like object to a NumPy array; an array in device memory is copied.
+
+    For targets, weights and samples of rows, which all backends read on the host.
+    """
+    if not on_device(array):
+        return np.asarray(_from_host(name, array))
+    for method in ("get", "copy_to_host", "cpu"):  # of CuPy, Numba and PyTorch
+        if hasattr(array, method):
+            return np.asarray(getattr(array, method)())
+    try:
+        return np.asarray(array)  # JAX arrays copy themselves to the host
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{name} is a {_type_of(array)} in device memory that cannot be copied to the host: "
+            f"{error}; pass a NumPy array"
+        ) from error
+
+
+def _from_host(name: str, array: object) -> npt.NDArray[Any]:
     try:
         if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):
             return np.from_dlpack(array)
         return np.asanyarray(array)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise InvalidInputError(
-            f"{name} is a {_type_of(array)} that NumPy does not take: {error}"
-        ) from error
-
-
-def host_copy(name: str, array: ForeignArray) -> npt.NDArray[Any]:
-    """Take anything array-like as a NumPy array; what lies in a device's memory is copied.
-
-    For targets, weights and samples of rows, which every backend looks at on the host.
-    """
-    if not on_device(array):
-        return np.asarray(host_array(name, array))
-    for method in ("get", "copy_to_host", "cpu"):  # of CuPy, Numba and PyTorch
-        if hasattr(array, method):
-            return np.asarray(getattr(array, method)())
-    try:
-        return np.asarray(array)  # JAX copies of itself
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"{name} is a {_type_of(array)} in a device's memory that cannot be read from here: "
-            f"{error}; pass a NumPy array"
+            f"{name} is a {_type_of(array)} that NumPy cannot convert: {error}"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""The network that users hold: its parameters, a backend to run them, prediction, and files.
+"""The public model: a network, its parameters, its backend, prediction and files.
 
-Training is in trainer.py; the mathematics is in the backends.
+Training is in :mod:`fusedmlp.training`; the numerical work is done by the backends.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 DTYPES: Final = ("float32", "float64")
 
 PREDICT_BATCH: Final = 256
-"""Batch size of the engine that only predicts; engines may take more rows at a time."""
+"""Batch size of the prediction engine; an engine may compute more rows at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Mean loss, and the share of rows predicted right (None for real targets)."""
+    """Mean loss, and the fraction of rows predicted right (None for real targets)."""
 
     loss: float
     accuracy: float | None
@@ -55,30 +55,31 @@ class MLP:
     hidden, output, dropout
         See :class:`fusedmlp.network.Network`.
     init
-        How weights start; see :func:`fusedmlp.network.initialise`.
+        Initialisation of the weights; see :func:`fusedmlp.network.initialise`.
     backend
         ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``cupy+tf32``, ``auto``, or a built backend.
-        None asks ``FUSEDMLP_BACKEND`` and then chooses as ``auto`` does, when the model first runs.
+        None selects the value of ``FUSEDMLP_BACKEND``, or ``auto`` if it is not set. The backend is
+        built at the first computation.
     dtype
-        ``float32`` or ``float64``: of the parameters and of all arithmetic.
+        ``float32`` or ``float64``, for the parameters and all arithmetic.
     seed
-        Of the weights, the shuffles and the dropout masks.
+        Seed of the weights, the shuffles and the dropout masks.
     threads
-        CPU threads at most; None for all that the process may use.
+        Maximum number of CPU threads; None for all that the process may use.
     strict
-        Compute as :mod:`fusedmlp.reference.arithmetic` states: slowly, and with the same bits on
-        NumPy, Numba and CuPy. Of a built backend, False asks nothing: it is strict or not.
+        Use the arithmetic of :mod:`fusedmlp.reference.arithmetic`: slow, with the same bits on
+        NumPy, Numba and CuPy. For a built backend, False means that the backend's mode applies.
 
     Attributes
     ----------
     network
-        The shape.
+        The architecture.
     parameters
         Weights and biases on the host; assign to replace them.
     history
-        Of the last training, or None.
+        History of the last training, or None.
     class_names
-        Names of the classes, kept with the model; None where there are none.
+        Names of the classes, stored with the model; None if there are none.
 
     Raises
     ------
@@ -108,7 +109,7 @@ class MLP:
         self.strict = strict
         self.backend = backend
         if isinstance(backend, str) and backend != "auto":
-            parse(backend)  # a typing error should not wait for the first batch
+            parse(backend)  # report a misspelled name now, not at the first computation
         self.history: History | None = None
         self.class_names: tuple[str, ...] | None = None
         self._engine: Engine | None = None
@@ -135,20 +136,20 @@ class MLP:
     def select_backend(
         self, batch_size: int = PREDICT_BATCH, rows: int | None = None
     ) -> tuple[Selection, Backend]:
-        """Choose and build the backend for batches of ``batch_size`` rows.
+        """Select and build the backend for batches of ``batch_size`` rows.
 
         Raises
         ------
         BackendUnavailableError
-            The one asked for cannot be used here; the message says how to repair it.
+            The requested backend cannot be used on this machine; the message has the remedy.
         InvalidInputError
-            The model is strict, and the backend is not or cannot be.
+            The model is strict, and the backend is not strict or has no strict mode.
         """
         if isinstance(self.backend, Backend):
             if self.strict and not self.backend.strict:
                 raise InvalidInputError(
-                    f"strict=True was asked for, but the backend {self.backend.name!r} that was "
-                    "given was built without it: build it with strict=True"
+                    f"strict=True was requested, but the given backend {self.backend.name!r} was "
+                    "built without it: build it with strict=True"
                 )
             chosen = Selection(self.backend.name, None, "argument", "a built backend was given")
             return chosen, self.backend
@@ -162,18 +163,18 @@ class MLP:
         Parameters
         ----------
         x
-            (N, D) numbers; ``uint8`` means pixels, read as x / 255; SciPy CSR is taken as it is.
-            With the backend ``cupy`` also an array on its device, which is not copied.
+            (N, D) numbers; ``uint8`` means pixels, read as x / 255; SciPy CSR stays sparse. The
+            backend ``cupy`` also accepts an array on its device, without a copy.
 
         Returns
         -------
-        (N, K) probabilities for softmax and sigmoid outputs, else values; of the model's dtype. A
-        NumPy array, or a CuPy array for inputs on the device; so do the methods below.
+        (N, K) probabilities for softmax and sigmoid outputs, else values, in the model's dtype. A
+        NumPy array, or a CuPy array for inputs on the device; this holds for the methods below too.
 
         Raises
         ------
         InvalidInputError
-            x has another width or type, or holds NaN or infinite values.
+            x has a wrong number of columns or a wrong dtype, or contains NaN or infinity.
         """
         with self._engine_lock:
             engine = self._engine or self._inference_engine()
@@ -189,12 +190,12 @@ class MLP:
         return self.forward(x)
 
     def predict(self, x: Inputs) -> npt.NDArray[np.generic]:
-        """Predictions.
+        """Predict classes, labels or values.
 
         Returns
         -------
-        (N,) int64 class numbers for softmax; int64 zeros and ones for sigmoid (the step output of
-        a perceptron), (N,) for one output and (N, K) for several; values likewise for the others.
+        For softmax (N,) int64 class indices. Otherwise (N,) for one output and (N, K) for several:
+        int64 zeros and ones for sigmoid (the step output of a perceptron), else values.
         """
         outputs = self.forward(x)
         with device_of(outputs):
@@ -214,18 +215,18 @@ class MLP:
         Parameters
         ----------
         x, y, sample_weight
-            As :meth:`fusedmlp.backend.Engine.stage` takes them.
+            See :meth:`fusedmlp.backend.Engine.stage`.
         """
         with self._engine_lock:
             engine = self._inference_engine()
             return self.metrics(engine.evaluate(engine.stage(x, y, sample_weight)))
 
     def metrics(self, sums: BatchMetrics) -> Metrics:
-        """Turn an engine's sums into means."""
+        """Convert an engine's sums to means."""
         return Metrics(sums.loss, None if self.network.predicts_values else sums.accuracy)
 
     def summary(self) -> str:
-        """Describe the layers, their shapes and parameter counts, as a table for people."""
+        """Return a table of the layers, their shapes and parameter counts, as text."""
         lines = [
             str(self.network),
             f"{'layer':<10}{'shape':>16}{'activation':>14}{'parameters':>14}",
@@ -246,7 +247,7 @@ class MLP:
         Raises
         ------
         StorageError
-            The file cannot be written; an older one is untouched.
+            The file cannot be written; an existing file is unchanged.
         """
         content = ModelFile(self.network, self._parameters, self.seed, self.class_names)
         save_model(Path(path), content)
@@ -260,7 +261,7 @@ class MLP:
         threads: int | None = None,
         strict: bool = False,
     ) -> MLP:
-        """Read a model that :meth:`save` wrote, to run on any backend.
+        """Load a model that :meth:`save` has written, on any backend.
 
         Raises
         ------
@@ -290,14 +291,14 @@ class MLP:
         return f"MLP({self.network}, dtype={self.dtype!r}, backend={self.backend!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the engine, which holds device buffers, out of pickles and copies."""
+        """Omit the engine, which has device buffers, from pickles and copies."""
         return {k: v for k, v in self.__dict__.items() if k != "_engine_lock"} | {"_engine": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _engine_lock=threading.Lock())
 
     def _inference_engine(self) -> Engine:
-        """Build the engine, or return it; under the lock, since an engine serves one call only."""
+        """Return the engine, built if needed. Callers hold the lock: an engine is not reentrant."""
         if self._engine is None:
             _, backend = self.select_backend()
             engine = backend.compile(

@@ -1,6 +1,6 @@
-"""What a network is: its sizes, activations and output, its parameters, and how they start.
+"""Networks as data: sizes, activations, output, objective, parameters and initialisation.
 
-This file holds no forward or backward pass: that mathematics lives in the backends.
+The forward and backward passes are in :mod:`fusedmlp.reference` and in the backends.
 """
 
 from __future__ import annotations
@@ -31,35 +31,42 @@ OUTPUTS: Final = get_args(Output)
 REDUCTIONS: Final = get_args(Reduction)
 INITIALISATIONS: Final = get_args(Initialisation)
 
+OUTPUT_OF_TASK: Final[dict[str, Output]] = {
+    "classification": "softmax",
+    "multilabel": "sigmoid",
+    "regression": "identity",
+}
+"""Output layer for each task of a data set; the loss follows from it."""
+
 DERIVATIVE_NEEDS_Z: Final[frozenset[HiddenActivation]] = frozenset({"gelu", "silu"})
-"""Hidden activations that rise and fall, so that f'(z) does not follow from a = f(z) alone."""
+"""Hidden activations that are not monotonic: f'(z) does not follow from a = f(z) alone."""
 
 RECTIFIERS: Final[frozenset[HiddenActivation]] = frozenset(
     {"relu", "leaky_relu", "elu", "gelu", "silu"}
 )
-"""Hidden activations near max(z, 0), which He's initialisation was derived for."""
+"""Hidden activations close to max(z, 0), for which the initialisation of He et al. is derived."""
 
 LEAKY_RELU_SLOPE: Final = 0.01
-"""f' of ``leaky_relu`` below 0 (Maas et al., 2013)."""
+"""Slope of ``leaky_relu`` below 0 (Maas et al., 2013)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A multilayer perceptron's shape: everything about it but its numbers.
+    """The architecture of a multilayer perceptron: everything but its parameters.
 
     Parameters
     ----------
     sizes
-        ``(D, H1, …, K)``. ``(D, 1)`` with a sigmoid output is the single neuron, the perceptron.
+        ``(D, H1, …, K)``. ``(D, 1)`` with a sigmoid output is a single neuron, the perceptron.
     hidden
         Activation of every hidden layer.
     output
-        ``softmax`` (one class of K ≥ 2, cross-entropy), ``sigmoid`` (K independent yes/no labels,
+        ``softmax`` (one class of K ≥ 2, cross-entropy), ``sigmoid`` (K independent binary labels,
         binary cross-entropy), ``identity`` (K real targets, half the squared error) or ``exp``
-        (K counts or rates, at least 0, half the Poisson deviance). With these pairs the output
-        delta is ŷ − y for all four.
+        (K counts or rates, at least 0, half the Poisson deviance). For each of these pairs of
+        output and loss, the output delta is ŷ − y.
     dropout
-        Probability in [0, 1) with which each hidden unit is silenced in training; the kept ones
+        Probability in [0, 1) with which a hidden unit is set to 0 in a training step; kept units
         are scaled by 1/(1 − dropout) ("inverted dropout", Srivastava et al., 2014).
     """
 
@@ -94,7 +101,7 @@ class Network:
 
     @property
     def predicts_values(self) -> bool:
-        """Whether outputs are values, which are near or far and not right or wrong."""
+        """Whether the outputs are real values, without classes and so without an accuracy."""
         return self.output in ("identity", "exp")
 
     @property
@@ -104,12 +111,12 @@ class Network:
 
     @property
     def n_layers(self) -> int:
-        """L, the layers that have weights."""
+        """L, the number of layers with weights."""
         return len(self.sizes) - 1
 
     @property
     def layer_shapes(self) -> tuple[tuple[int, int], ...]:
-        """The shape (fan-in, fan-out) of each layer's weights, from the input on."""
+        """The shape (fan-in, fan-out) of each layer's weights, first layer first."""
         return tuple(zip(self.sizes[:-1], self.sizes[1:], strict=True))
 
     @property
@@ -119,10 +126,10 @@ class Network:
 
     @property
     def flops_per_row(self) -> int:
-        """Floating-point operations that the matrix products of one training row need.
+        """Floating-point operations of the matrix products, per row and training step.
 
-        A layer's forward product and its weight gradient take 2·D·H each; so does the delta that
-        it hands down, which the first layer does not need.
+        A layer's forward product and its weight gradient take 2·D·H each, and so does the product
+        delta·Wᵀ for the layer before it. The first layer does not compute the latter.
         """
         products = [2 * fan_in * fan_out for fan_in, fan_out in self.layer_shapes]
         return 3 * sum(products) - products[0]
@@ -136,7 +143,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What training minimises: how row losses are reduced over a batch, and the L2 penalty.
+    """The objective of training: the reduction of row losses over a batch, and the L2 penalty.
 
     Parameters
     ----------
@@ -159,7 +166,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Weights and biases, or anything of their shape: gradients, velocities, moments.
+    """Weights and biases, or arrays of the same shapes: gradients, velocities, moments.
 
     ``weights[l]`` is (fan-in, fan-out) and ``biases[l]`` (fan-out,), C order, one dtype.
     """
@@ -175,18 +182,18 @@ class Parameters:
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
-        """The one dtype of all arrays."""
+        """The common dtype of all arrays."""
         return cast("np.dtype[np.floating]", self.weights[0].dtype)
 
     def copy(self, dtype: FloatDtype | np.dtype[np.floating] | None = None) -> Parameters:
-        """Copy into fresh C-ordered arrays, of ``dtype`` where given."""
+        """Copy into new C-ordered arrays, converted if ``dtype`` is given."""
         return Parameters(
             tuple(np.array(W, dtype=dtype or W.dtype, order="C") for W in self.weights),
             tuple(np.array(b, dtype=dtype or b.dtype, order="C") for b in self.biases),
         )
 
     def check(self, network: Network) -> None:
-        """Raise :class:`InvalidInputError` unless these fit ``network`` and are finite."""
+        """Raise :class:`InvalidInputError` unless the arrays fit ``network`` and are finite."""
         if len(self.weights) != network.n_layers or len(self.biases) != network.n_layers:
             raise InvalidInputError(
                 f"parameters of {len(self.weights)} layers do not fit a network of "
@@ -204,7 +211,7 @@ class Parameters:
 
 
 def zeros(network: Network, dtype: FloatDtype | np.dtype[np.floating]) -> Parameters:
-    """All-zero arrays in the shapes of the network's parameters."""
+    """Return arrays of zeros in the shapes of the network's parameters."""
     return Parameters(
         tuple(np.zeros(shape, dtype) for shape in network.layer_shapes),
         tuple(np.zeros(shape[1], dtype) for shape in network.layer_shapes),
@@ -214,10 +221,10 @@ def zeros(network: Network, dtype: FloatDtype | np.dtype[np.floating]) -> Parame
 def initialise(
     network: Network, seed: int, dtype: FloatDtype = "float32", scheme: Initialisation = "auto"
 ) -> Parameters:
-    """Draw starting weights; biases start at zero.
+    """Draw initial weights; biases are 0.
 
-    Drawn in float64 on the host, so that every backend and both dtypes start from the same
-    numbers (float32 rounds them).
+    Weights are drawn in float64 on the host, so that all backends and both dtypes start from the
+    same values (rounded for float32).
 
     Parameters
     ----------
@@ -225,7 +232,7 @@ def initialise(
         ``glorot``: uniform on ±√(6/(fan-in + fan-out)) (Glorot and Bengio, 2010, eq. 16);
         ``he``: normal with deviation √(2/fan-in) (He et al., 2015, eq. 10);
         ``workshop``: uniform on [0, 1)/√fan-in, all positive as in the workshop;
-        ``auto``: ``he`` for layers that feed one of :data:`RECTIFIERS`, else ``glorot``.
+        ``auto``: ``he`` for layers followed by one of :data:`RECTIFIERS`, else ``glorot``.
     """
     if scheme not in INITIALISATIONS:
         raise UnknownNameError.of("initialisation", scheme, INITIALISATIONS)

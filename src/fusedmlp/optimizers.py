@@ -1,8 +1,8 @@
-"""Optimizers as hyper-parameters: frozen, hashable, comparable, and nothing else.
+"""Optimizers as hyper-parameters: frozen, hashable and comparable, without computation.
 
-The update formulas are stated here, once, and computed by the backends' kernels of the same
-names. θ is a weight or bias array, g its gradient, lr the step's learning rate from the schedule
-and t the number of the step, from 1.
+The update formulas are below. :mod:`fusedmlp.reference.updates` computes them, and the backends
+have kernels of the same names. θ is a weight or bias array, g its gradient, lr the step's learning
+rate from the schedule and t the number of the step, from 1.
 
 =========  ==================================================================================
 sgd        θ ← θ − lr·g
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SGD:
-    """Stochastic gradient descent, with momentum μ where it is above 0."""
+    """Stochastic gradient descent, with momentum μ if it is above 0."""
 
     lr: float = 0.1
     momentum: float = 0.0
@@ -54,13 +54,13 @@ class SGD:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the arrays that the optimizer keeps beside each parameter."""
+        """Names of the optimizer's state arrays for each parameter."""
         return ("velocity",) if self.momentum else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Adam:
-    """Adam, with decoupled weight decay (AdamW) where ``weight_decay`` is above 0.
+    """Adam, with decoupled weight decay (AdamW) if ``weight_decay`` is above 0.
 
     Parameters
     ----------
@@ -69,13 +69,13 @@ class Adam:
     beta1, beta2
         Decay rates of the moments, in [0, 1).
     eps
-        ε, which bounds the step where the gradients vanish.
+        ε, which bounds the step for vanishing gradients.
     weight_decay
         λ of AdamW.
     eps_hat
-        Take ``eps`` as ε̂, which stands beside √v without its correction: the form that Kingma and
-        Ba (2015) give at the end of their section 2, and that TensorFlow and scikit-learn compute.
-        It is the larger ε of the two in the first steps, 32 times with the default β₂.
+        Use ``eps`` as ε̂, which is added to the uncorrected √v: the form at the end of section 2 of
+        Kingma and Ba (2015), which TensorFlow and scikit-learn compute. The equivalent ε is larger
+        in the first steps, up to 32 times with the default β₂.
     """
 
     lr: float = 0.001
@@ -95,14 +95,14 @@ class Adam:
         _check_weight_decay(self.weight_decay)
 
     def __repr__(self) -> str:
-        # Checkpoints compare settings as text, and older ones do not know eps_hat.
+        # Checkpoints compare settings as text; those written before eps_hat lack it.
         values = f"lr={self.lr!r}, beta1={self.beta1!r}, beta2={self.beta2!r}, eps={self.eps!r}"
         hat = ", eps_hat=True" if self.eps_hat else ""
         return f"Adam({values}, weight_decay={self.weight_decay!r}{hat})"
 
     @property
     def kernel(self) -> Literal["adam"]:
-        """Name of the update formula; AdamW is ``adam`` with a decay."""
+        """Name of the update formula; AdamW is ``adam`` with weight decay."""
         return "adam"
 
     def bias_corrections(self, first_step: int, n_steps: int) -> Float64Array:
@@ -111,7 +111,7 @@ class Adam:
         Parameters
         ----------
         first_step
-            Steps already taken: the first row is for t = first_step + 1.
+            Number of steps already taken: the first row is for t = first_step + 1.
 
         Returns
         -------
@@ -121,12 +121,12 @@ class Adam:
         return np.stack([1.0 - self.beta1**t, 1.0 - self.beta2**t], axis=1)
 
     def epsilons(self, first_step: int, n_steps: int) -> Float64Vector:
-        """ε beside the corrected √v in each step, in float64 on the host.
+        """Return the ε that is added to the corrected √v in each step, in float64 on the host.
 
         Parameters
         ----------
         first_step
-            As for :meth:`bias_corrections`.
+            See :meth:`bias_corrections`.
 
         Returns
         -------
@@ -135,24 +135,24 @@ class Adam:
         if not self.eps_hat:
             return np.full(n_steps, self.eps)
         corrections = self.bias_corrections(first_step, n_steps)[:, 1]
-        found: Float64Vector = self.eps / np.sqrt(corrections)
-        return found
+        epsilons: Float64Vector = self.eps / np.sqrt(corrections)
+        return epsilons
 
 
 @dataclass(frozen=True, slots=True)
 class Lion:
-    """Lion ("evolved sign momentum"): steps of one size, lr, in each weight.
+    """Lion ("evolved sign momentum"): every parameter changes by lr in each step.
 
     Parameters
     ----------
     lr
-        Base learning rate; Chen et al. (2023) advise a third to a tenth of Adam's.
+        Base learning rate; Chen et al. (2023) recommend a third to a tenth of Adam's.
     beta1
-        Share of the momentum in the direction of a step, in [0, 1).
+        Weight of the momentum in the direction of a step, in [0, 1).
     beta2
         Decay rate of the momentum, in [0, 1).
     weight_decay
-        λ; three to ten times AdamW's for the same strength, since lr is smaller.
+        λ; three to ten times AdamW's for the same effect, since lr is smaller.
     """
 
     lr: float = 0.0001
@@ -183,14 +183,14 @@ DEFAULT_WEIGHT_DECAY: Final = 0.01
 
 
 def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
-    """Build an optimizer from its name with its usual hyper-parameters.
+    """Return an optimizer with its usual hyper-parameters, by name.
 
     Parameters
     ----------
     name
         One of :data:`OPTIMIZERS`.
     lr
-        Base learning rate; the class's default where None.
+        Base learning rate; None for the default of the class.
     """
     optimizer: Optimizer
     match name:

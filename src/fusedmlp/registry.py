@@ -1,8 +1,8 @@
-"""Choosing a backend: argument, then ``FUSEDMLP_BACKEND``, then ``auto``.
+"""Selection of a backend: argument, then ``FUSEDMLP_BACKEND``, then ``auto``.
 
 Backends are found through the entry-point group ``fusedmlp.backends``; this file names none of
-them. A request that cannot be met is an error, never a fallback. Nothing is cached but the list of
-installed backends: the same questions get fresh answers.
+them. A request that cannot be fulfilled is an error, never a fallback. Only the list of installed
+backends is cached; their availability is probed at each call.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ AUTO: Final = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A backend that was chosen, and why.
+    """A selected backend, and the reason for the choice.
 
     Parameters
     ----------
     name, device
-        The backend and, for ``cupy:1``, the device's number.
+        The backend and, for ``cupy:1``, the device number.
     origin
-        Who chose: ``argument``, ``FUSEDMLP_BACKEND`` or ``auto``.
+        Source of the choice: ``argument``, ``FUSEDMLP_BACKEND`` or ``auto``.
     reason
-        One sentence for people.
+        The reason, as one sentence for messages.
     options
-        Those of the backend's own that were asked for: ``tf32`` of ``cupy+tf32``.
+        The requested options of the backend, such as ``tf32`` of ``cupy+tf32``.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Selection:
     options: tuple[str, ...] = ()
 
     @classmethod
-    def asked(cls, request: str, origin: str, reason: str = "") -> Selection:
-        """Read a request that names a backend; see :func:`parse`."""
+    def from_request(cls, request: str, origin: str, reason: str = "") -> Selection:
+        """Parse a request that names a backend; see :func:`parse`."""
         name, device, options = parse(request)
         return cls(name, device, origin, reason, options)
 
@@ -76,10 +76,10 @@ class Request(NamedTuple):
 
 
 def known_backends() -> Mapping[str, EntryPoint]:
-    """Every registered backend by name, ours and other packages', without loading any.
+    """Return the entry points of all registered backends by name, without loading them.
 
-    What is installed is looked up once for each ``sys.path``: it takes some ten milliseconds, in
-    which a small network is trained.
+    The look-up is cached for each ``sys.path``: it takes about ten milliseconds, longer than the
+    training of a small network.
     """
     return _installed(tuple(sys.path))
 
@@ -91,14 +91,14 @@ def _installed(_path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
 
 
 def backend_class(name: str) -> type[Backend]:
-    """Load a backend's class, which does not import its heavy library.
+    """Load a backend's class; this does not import the backend's heavy library.
 
     Raises
     ------
     UnknownNameError
         No such backend is registered.
     BackendUnavailableError
-        Its package does not import, or its entry point is not a Backend.
+        Its package cannot be imported, or its entry point is not a Backend.
     """
     points = known_backends()
     if name not in points:
@@ -117,14 +117,14 @@ def backend_class(name: str) -> type[Backend]:
 
 
 def availability() -> dict[str, Availability]:
-    """Probe every registered backend, for real."""
-    found = {}
+    """Probe all registered backends; see :meth:`fusedmlp.backend.Backend.probe`."""
+    states = {}
     for name in known_backends():
         try:
-            found[name] = backend_class(name).probe()
+            states[name] = backend_class(name).probe()
         except BackendUnavailableError as error:
-            found[name] = Availability("broken", str(error), f"reinstall the package of {name!r}")
-    return found
+            states[name] = Availability("broken", str(error), f"reinstall the package of {name!r}")
+    return states
 
 
 def select(
@@ -134,35 +134,35 @@ def select(
     *,
     strict: bool = False,
 ) -> Selection:
-    """Decide which backend to use; an explicit one is not probed before :func:`create`.
+    """Select a backend. A backend named explicitly is not probed here; :func:`create` fails for it.
 
     Parameters
     ----------
     request
-        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``cupy+tf32``, ``auto``, …; None to ask the
-        environment.
+        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``cupy+tf32``, ``auto``, …; None for the value
+        of ``FUSEDMLP_BACKEND``, or ``auto`` if it is not set.
     workload
-        What ``auto`` weighs.
+        The input of the ``auto`` choice.
     strict
-        Whether ``auto`` may only choose a backend that has strict mode.
+        Restrict ``auto`` to backends with strict mode.
     """
     origin = "argument"
     if request is None and environment.get(ENVIRONMENT_VARIABLE):
         request, origin = environment[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if request is None or request == AUTO:
         return _select_auto(workload, strict=strict)
-    return Selection.asked(request, origin, f"asked for by {origin}")
+    return Selection.from_request(request, origin, f"requested by {origin}")
 
 
 def parse(request: str) -> Request:
-    """Split a request and check its names.
+    """Split a request into its parts and check the names.
 
     Raises
     ------
     UnknownNameError
-        No such backend, or no such option of it.
+        The backend or one of its options does not exist.
     InvalidInputError
-        What follows the colon is not a device number, or an option stands twice.
+        The text after the colon is not a device number, or an option is repeated.
     """
     backend, *options = request.split("+")
     name, colon, number = backend.partition(":")
@@ -194,56 +194,56 @@ def create(selection: Selection, *, threads: int | None = None, strict: bool = F
     Raises
     ------
     MissingDependencyError, NoUsableDeviceError, BackendUnavailableError
-        It cannot be used here; the message says how to repair it.
+        It cannot be used on this machine; the message has the remedy.
     InvalidInputError
-        ``strict`` was asked of a backend that has no strict mode.
+        ``strict`` is set, and the backend has no strict mode.
     """
-    found = backend_class(selection.name)
+    backend = backend_class(selection.name)
     options = dict.fromkeys(selection.options, True)
     if not strict:
-        return found(device=selection.device, threads=threads, **options)
-    if not found.has_strict:
+        return backend(device=selection.device, threads=threads, **options)
+    if not backend.has_strict:
         raise InvalidInputError(
-            f"strict mode was asked for, but backend {selection.name!r} has none: use one of "
+            f"strict mode was requested, but backend {selection.name!r} has none: use one of "
             f"{', '.join(strict_backends())}, or leave strict out"
         )
-    return found(device=selection.device, threads=threads, strict=True, **options)
+    return backend(device=selection.device, threads=threads, strict=True, **options)
 
 
 def strict_backends() -> tuple[str, ...]:
-    """Names of the registered backends that have a strict mode, usable here or not."""
+    """Return the names of the registered backends with strict mode, usable or not."""
     names = []
     for name in known_backends():
         try:
             if backend_class(name).has_strict:
                 names.append(name)
         except BackendUnavailableError:
-            continue  # a plugin that does not import cannot be built either
+            continue  # a plugin that cannot be imported cannot be built either
     return tuple(names)
 
 
-def unavailable(name: str, found: Availability) -> BackendUnavailableError:
-    """Build the error for a backend whose probe did not find it usable."""
+def unavailable(name: str, probed: Availability) -> BackendUnavailableError:
+    """Return the error for a backend that its probe found unusable."""
     kinds = {"missing": MissingDependencyError, "no-device": NoUsableDeviceError}
-    remedy = f". Remedy: {found.remedy}" if found.remedy else ""
-    return kinds.get(found.state, BackendUnavailableError)(
-        f"backend {name!r} is {found.state}: {found.detail}{remedy}"
+    remedy = f". Remedy: {probed.remedy}" if probed.remedy else ""
+    return kinds.get(probed.state, BackendUnavailableError)(
+        f"backend {name!r} is {probed.state}: {probed.detail}{remedy}"
     )
 
 
 def _select_auto(workload: Workload, *, strict: bool) -> Selection:
     usable = {
         name: backend_class(name)
-        for name, found in availability().items()
-        if found.state == "usable"
+        for name, probed in availability().items()
+        if probed.state == "usable"
     }
     preferences = {
-        name: found.preference(workload)
-        for name, found in usable.items()
-        if not strict or found.has_strict
+        name: backend.preference(workload)
+        for name, backend in usable.items()
+        if not strict or backend.has_strict
     }
     if not preferences:
-        what = "no backend with strict mode" if strict else "no backend"
-        raise BackendUnavailableError(f"{what} is usable here: run 'fusedmlp backends'")
+        kind = "backend with strict mode" if strict else "backend"
+        raise BackendUnavailableError(f"no {kind} is usable here: run 'fusedmlp backends'")
     best = max(preferences, key=lambda name: preferences[name].score)
     return Selection(best, None, AUTO, preferences[best].reason)

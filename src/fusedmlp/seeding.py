@@ -1,9 +1,8 @@
-"""One seed, many independent streams of random numbers, the same on every backend.
+"""Independent streams of random numbers from one seed, the same on every backend.
 
-Each use has a stream of its own, so that one more draw in one place changes nothing elsewhere,
-and each epoch's shuffle is drawn afresh from (seed, epoch), so that resuming needs no generator
-state. Dropout does not draw from here: its masks come from the counter-based generator that
-:mod:`fusedmlp.backend` specifies.
+Each use has its own stream, so an additional draw in one place changes nothing elsewhere. The
+shuffle of an epoch is drawn from (seed, epoch), so resuming needs no generator state. Dropout
+masks are not drawn here: they come from the counter-based generator in :mod:`fusedmlp.backend`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Stream(IntEnum):
-    """What a stream is for; results are reproducible only while the numbers stay as they are."""
+    """Use of a stream. The numbers must not change: results would no longer be reproducible."""
 
     WEIGHTS = 1
     SHUFFLE = 2
@@ -29,14 +28,14 @@ class Stream(IntEnum):
 
 
 def checked_seed(seed: int) -> int:
-    """Return ``seed`` if it is a whole number that fits the 64-bit key of the dropout generator."""
+    """Return ``seed``, checked to fit the 64-bit key of the dropout generator."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise InvalidInputError(f"seed {seed!r} is not a whole number in [0, 2**64)")
     return int(seed)
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:
-    """Return the generator of ``stream`` number ``index`` (an epoch, say) under ``seed``."""
+    """Return the generator of a stream; ``index`` is a number within it, such as an epoch."""
     sequence = np.random.SeedSequence([checked_seed(seed), int(stream), index])
     return np.random.Generator(np.random.PCG64(sequence))
 
@@ -46,23 +45,23 @@ def shuffled(rows: IntArray, seed: int, epoch: int) -> IntArray:
     return generator(seed, Stream.SHUFFLE, epoch).permutation(rows)
 
 
-def validation_split(n_rows: int, share: float, seed: int) -> tuple[IntArray, IntArray]:
-    """Draw which rows to hold out: training and validation row numbers, each ascending.
+def validation_split(n_rows: int, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
+    """Return row numbers for training and, drawn at random, for validation, each ascending.
 
     Parameters
     ----------
-    share
-        In [0, 1); 0 holds out none.
+    fraction
+        Fraction in [0, 1) of the rows that are for validation.
 
     Raises
     ------
     InvalidInputError
-        The share comes to less than half a row.
+        The fraction is not 0, and rounds to no row.
     """
-    n_held_out = round(n_rows * share)
-    if not n_held_out:
-        if share:
-            raise InvalidInputError(f"validation {share} of {n_rows} rows is no row: use more")
+    n_validation = round(n_rows * fraction)
+    if not n_validation:
+        if fraction:
+            raise InvalidInputError(f"validation {fraction} of {n_rows} rows is no row: use more")
         return np.arange(n_rows), np.arange(0)
     order = generator(seed, Stream.VALIDATION_SPLIT).permutation(n_rows)
-    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+    return np.sort(order[n_validation:]), np.sort(order[:n_validation])

@@ -1,8 +1,8 @@
 """How far two backends may differ: one rule for each kind of comparison, each with its reason.
 
-Backends round differently (order of sums, fused multiply-add, their own exp), so results are
-compared within bounds; runs of one backend must agree bit for bit, and, unless the backend says
-otherwise, so must thread counts: they need no bound at all.
+Backends round differently (order of sums, fused multiply-add, their own exp), so their results are
+compared within bounds. The runs of one backend must agree bit for bit and need no bound. The same
+holds for any number of threads, unless the backend declares otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RULES: Final = (
         "steps amplify differences; half of the digits must survive",
     ),
     (
-        "products in TF32, where they were asked for",
+        "products in TF32, where requested",
         "4 · 2⁻¹⁰ for each product in a row; after 50 steps 4 · √2⁻¹⁰",
         "operands keep 10 bits; their errors are independent, so a sum's grow as the sum does",
     ),
@@ -51,7 +51,7 @@ RULES: Final = (
         "they follow from the seed alone, or from the same instructions",
     ),
 )
-"""Every rule for readers of a certificate: what it bounds, how, and why; the code is below."""
+"""Every rule as text for the certificate: what it bounds, the bound, the reason."""
 
 KERNEL_FACTOR: Final = 16.0
 """Roundings per term that a kernel may add: a product, a sum, an exp of a few ulp, and slack."""
@@ -76,29 +76,30 @@ def trajectory_bound(dtype: npt.DTypeLike) -> float:
 
 
 TF32_EPS: Final = 2.0**-10
-"""Distance of 1 to the next number of TF32, which keeps 10 bits of float32's mantissa (NVIDIA A100
-Tensor Core GPU Architecture, 2020)."""
+"""Distance from 1 to the next number of TF32, which keeps 10 bits of float32's mantissa (NVIDIA
+A100 Tensor Core GPU Architecture, 2020)."""
 
 
 def tf32_bound(products: int = 1) -> float:
-    """Bound of max|a − b| / max|b| after so many float32 products in a row whose operands are TF32.
+    """Bound of max|a − b| / max|b| after a chain of float32 products whose operands are TF32.
 
     Each operand is rounded once, by at most half of TF32_EPS, and sums stay in float32. The errors
     of a sum's terms are independent, so they grow with its depth as the sum itself does, and the
-    depth has no part in the bound. The factor covers the largest of many elements, and results
-    that are smaller than their terms. It holds for what depends smoothly on the products: behind a
-    relu, a unit whose sum is as near to 0 as its error may have another derivative altogether.
+    bound does not depend on the depth. The factor covers the largest of many elements, and results
+    that are smaller than their terms. The bound holds for results that depend smoothly on the
+    products: after a relu, a unit whose sum is as near to 0 as its error may have the other
+    derivative.
     """
     return 4.0 * TF32_EPS * products
 
 
 def tf32_trajectory_bound() -> float:
-    """:func:`trajectory_bound` where products are in TF32: half of its digits must survive."""
+    """:func:`trajectory_bound` where products are in TF32: half of their digits must survive."""
     return 4.0 * math.sqrt(TF32_EPS)
 
 
 TRAJECTORY_STEPS: Final = 50
-"""The "some tens of steps" after which :func:`trajectory_bound` is checked."""
+"""Number of steps over which :func:`trajectory_bound` is checked."""
 
 GRADIENT_STEP: Final = 1e-6
 GRADIENT_BOUND: Final = 1e-6
@@ -113,14 +114,14 @@ def accuracy_bound(accuracy: float, rows: int) -> float:
     that rounding drove apart may differ by less than what another test set would change.
     """
     if not 0.0 <= accuracy <= 1.0:
-        return 0.0  # of a training that diverged: nothing is near it
+        return 0.0  # the training diverged
     return max(3.0 * math.sqrt(accuracy * (1.0 - accuracy) / rows), 1.0 / rows)
 
 
 def ulps(
     actual: npt.NDArray[np.generic], reference: npt.NDArray[np.generic], dtype: FloatDtype
 ) -> npt.NDArray[np.float64]:
-    """Measure distances by elements, in units in the last place of the larger of the two.
+    """Return the distance of each pair of elements, in units in the last place of the larger one.
 
     Equal values, NaN beside NaN among them, are 0 apart; a NaN beside a number is infinitely far.
     Where both are below the smallest normal number, which an engine may flush to zero, that number
@@ -129,7 +130,7 @@ def ulps(
     Parameters
     ----------
     dtype
-        Whose last place is meant; the arrays may be wider, as sums are.
+        The type whose last place is the unit; the arrays may be wider, as sums are.
     """
     a, b = actual.astype(np.float64), reference.astype(np.float64)
     smallest = float(np.finfo(dtype).tiny)

@@ -1,6 +1,6 @@
-"""The array types that every other file names. No code runs here.
+"""Type aliases for arrays, without code.
 
-The shape legend, used in every file, docstring and kernel of the project:
+The shape legend of the project:
 
 ====  =======================================================
 N     rows of a data set
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 FloatArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-"""An array of the engine's one floating type."""
+"""An array of the engine's dtype."""
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 Float64Vector: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 PixelArray: TypeAlias = npt.NDArray[np.uint8]
-"""Pixels 0..255; every engine reads them as x / 255."""
+"""Pixels 0 to 255; engines read them as x / 255."""
 
 DenseInputs: TypeAlias = PixelArray | FloatArray
 Inputs: TypeAlias = "DenseInputs | scipy.sparse.csr_array"

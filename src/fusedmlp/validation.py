@@ -1,8 +1,8 @@
-"""Checks on what users hand to an engine, and its canonical form on the host.
+"""Validation of an engine's inputs, and their conversion to one canonical form on the host.
 
-Every backend's ``stage``, ``forward`` and ``load`` call these functions first, so that all of
-them refuse the same inputs with the same words before any compute. Nothing here is copied that
-can be used as it is: memory-mapped inputs stay mapped.
+The ``stage``, ``forward`` and ``load`` of every backend call these functions first, so that all
+backends reject the same inputs with the same messages before any computation. Arrays that already
+have the canonical form are not copied: memory-mapped inputs stay mapped.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from fusedmlp.types import DenseInputs, FloatArray, FloatDtype, Inputs, IntArray
 
 _SCAN_BYTES: Final = 32 * 2**20
-"""Inputs are scanned for NaN in pieces, so that mapped files are not pulled in whole."""
+"""Size of the chunks of a NaN scan: a memory-mapped file is not read into memory as a whole."""
 
 STORED_DTYPES: Final = frozenset(map(np.dtype, ("uint8", "float32", "float64")))
-"""Inputs of these dtypes are kept as they are; others are converted to the engine's dtype."""
+"""Inputs of these dtypes are stored unchanged; others are converted to the engine's dtype."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostData:
-    """A checked data set on the host.
+    """A validated data set on the host.
 
     Parameters
     ----------
     x
-        (N, D) C-ordered array of one of :data:`STORED_DTYPES` (perhaps read-only or mapped), or
-        canonical CSR of a float dtype.
+        (N, D) C-ordered array of one of :data:`STORED_DTYPES` (may be read-only or
+        memory-mapped), or canonical CSR of a float dtype.
     y
-        (N,) int64 class numbers for softmax; (N, K) of the engine's dtype otherwise; or None.
+        (N,) int64 class indices for softmax; (N, K) of the engine's dtype otherwise; or None.
     sample_weight
         (N,) of the engine's dtype, or None.
     """
@@ -58,34 +58,34 @@ class HostData:
 
 
 def is_sparse(x: object) -> TypeGuard[scipy.sparse.csr_array]:
-    """Tell whether ``x`` is a SciPy sparse container, without importing SciPy for arrays."""
-    if isinstance(x, np.ndarray):  # most are, and need not be asked
+    """Whether ``x`` is a sparse container, without importing SciPy."""
+    if isinstance(x, np.ndarray):  # the common case, without slow attribute look-ups
         return False
     return hasattr(x, "indptr") or (hasattr(x, "tocsr") and hasattr(x, "nnz"))
 
 
-def prepare(
+def validate_data(
     x: Inputs,
     y: npt.ArrayLike | None,
     sample_weight: npt.ArrayLike | None,
     network: Network,
     dtype: FloatDtype,
 ) -> HostData:
-    """Check a data set against a network; see :meth:`fusedmlp.backend.Engine.stage`."""
-    inputs = prepare_inputs(x, network, dtype)
+    """Validate a data set for a network; see :meth:`fusedmlp.backend.Engine.stage`."""
+    inputs = validate_inputs(x, network, dtype)
     check_rows_exist(inputs.shape)
     rows = int(inputs.shape[0])
     return HostData(
         inputs,
-        None if y is None else prepare_targets(y, rows, network, dtype),
-        None if sample_weight is None else prepare_weights(sample_weight, rows, dtype),
+        None if y is None else validate_targets(y, rows, network, dtype),
+        None if sample_weight is None else validate_sample_weight(sample_weight, rows, dtype),
     )
 
 
-def prepare_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
-    """Check inputs and bring them into one of the stored forms; 0 rows are allowed."""
+def validate_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
+    """Validate inputs and convert them to a form of :class:`HostData`; 0 rows are allowed."""
     if is_sparse(x):
-        return _prepare_sparse(x, network, dtype)
+        return _validate_sparse(x, network, dtype)
     array = host_array("x", x)
     check_input_dtype(array.dtype)
     check_input_shape(array.shape, network)
@@ -93,25 +93,30 @@ def prepare_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
         array = array.astype(dtype)
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
-    _check_finite("x", array)
+    check_finite("x", array)
     return cast("DenseInputs", array)
 
 
-def prepare_targets(
+def validate_targets(
     y: npt.ArrayLike, rows: int, network: Network, dtype: FloatDtype
 ) -> IntArray | FloatArray:
-    """Check targets for the network's output; (N,) class numbers or (N, K) values come back."""
+    """Validate targets for the network's output.
+
+    Returns
+    -------
+    (N,) class indices for softmax, else (N, K) values.
+    """
     array = host_copy("y", y)
     if array.dtype.kind not in "buif":
         raise InvalidInputError(
-            f"y has dtype {array.dtype}: give numbers (class numbers for a softmax output)"
+            f"y has dtype {array.dtype}: give numbers (class indices for a softmax output)"
         )
     if array.shape[:1] != (rows,):
         raise InvalidInputError(f"y has shape {array.shape}, but x has {rows} rows")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidInputError(f"y{_first_index(~np.isfinite(array))} is NaN or infinite")
     if network.output == "softmax":
-        return _class_numbers(array, network.n_outputs)
+        return _class_indices(array, network.n_outputs)
     values = array.reshape(rows, -1)
     if array.ndim > 2 or values.shape[1] != network.n_outputs:
         raise InvalidInputError(
@@ -133,7 +138,7 @@ def prepare_targets(
     return cast("FloatArray", np.ascontiguousarray(values, dtype=dtype))
 
 
-def prepare_state(state: State, network: Network, optimizer: Optimizer) -> None:
+def validate_state(state: State, network: Network, optimizer: Optimizer) -> None:
     """Raise :class:`InvalidInputError` unless a state fits the network and the optimizer."""
     state.parameters.check(network)
     if len(state.slots) != len(optimizer.slots):
@@ -148,24 +153,24 @@ def prepare_state(state: State, network: Network, optimizer: Optimizer) -> None:
 
 
 def check_rows(rows: IntArray, n_rows: int) -> IntArray:
-    """Return row numbers as a contiguous int64 array, each checked to be in [0, n_rows)."""
+    """Check that row indices are in [0, n_rows), and return them as contiguous int64."""
     array = np.ascontiguousarray(rows)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InvalidInputError(
-            f"row numbers have shape {array.shape} and dtype {array.dtype}: give (n,) integers"
+            f"row indices have shape {array.shape} and dtype {array.dtype}: give (n,) integers"
         )
     if array.size == 0:
-        raise InvalidInputError("no rows were given: at least one is needed")
+        raise InvalidInputError("there are no row indices: give at least one")
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= n_rows:
         raise InvalidInputError(
-            f"row number {low if low < 0 else high} is outside the data set's {n_rows} rows"
+            f"row index {low if low < 0 else high} is outside the data set's {n_rows} rows"
         )
     return array.astype(np.int64, copy=False)
 
 
 def check_rates(lr: npt.ArrayLike, n_batches: int) -> npt.NDArray[np.float64]:
-    """Return learning rates as (n_batches,) float64, each checked to be finite and ≥ 0."""
+    """Check that learning rates are finite and ≥ 0, and return them as (n_batches,) float64."""
     rates = np.ascontiguousarray(lr, dtype=np.float64)
     if rates.shape != (n_batches,):
         raise InvalidInputError(f"lr has shape {rates.shape}, the batches need ({n_batches},)")
@@ -174,14 +179,14 @@ def check_rates(lr: npt.ArrayLike, n_batches: int) -> npt.NDArray[np.float64]:
     return rates
 
 
-def _prepare_sparse(
+def _validate_sparse(
     x: scipy.sparse.csr_array, network: Network, dtype: FloatDtype
 ) -> scipy.sparse.csr_array:
     import scipy.sparse
 
     if on_device(getattr(x, "data", x)):
         raise InvalidInputError(
-            "x is a sparse matrix in a GPU's memory, which no backend takes: "
+            "x is a sparse matrix in GPU memory, which no backend supports: "
             "pass SciPy's CSR (x.get() of CuPy)"
         )
     csr = scipy.sparse.csr_array(x)
@@ -189,24 +194,23 @@ def _prepare_sparse(
     if csr.dtype.kind not in "buif":
         raise InvalidInputError(f"x has dtype {csr.dtype}: give numbers (float32 or float64)")
     if csr.dtype.name not in ("float32", "float64"):
-        # uint8 would mean pixels, but stored zeros are rare enough in CSR that nobody keeps
-        # pixels so: sparse integers are counts, and are taken as the numbers they are.
+        # Sparse integers are counts, and uint8 is no exception: they are not divided by 255.
         csr = csr.astype(dtype)
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()
-    _check_finite("x.data", csr.data.reshape(1, -1))
+    check_finite("x.data", csr.data.reshape(1, -1))
     return csr
 
 
 def check_rows_exist(shape: tuple[int, ...]) -> None:
-    """Raise :class:`InvalidInputError` for a data set of no rows."""
+    """Raise :class:`InvalidInputError` for a data set without rows."""
     if shape[0] == 0:
         raise InvalidInputError(f"the data set is empty: x has shape {shape}")
 
 
 def check_input_dtype(dtype: np.dtype[Any]) -> None:
-    """Raise :class:`InvalidInputError` for dense inputs that are no numbers."""
+    """Raise :class:`InvalidInputError` for dense inputs that are not numeric."""
     if dtype.kind not in "buif":
         raise InvalidInputError(
             f"x has dtype {dtype}: give numbers (float32, float64, or uint8 pixels)"
@@ -225,52 +229,61 @@ def check_input_shape(shape: tuple[int, ...], network: Network) -> None:
         )
 
 
-def _check_finite(name: str, array: npt.NDArray[Any]) -> None:
+def check_finite(name: str, array: npt.NDArray[Any]) -> None:
+    """Refuse NaN and infinity in an array (N, C), which is scanned in pieces of bounded size.
+
+    Raises
+    ------
+    InvalidInputError
+        If a value is not finite; the message has the row and column, from zero.
+    """
     if array.dtype.kind != "f" or array.size == 0:
         return
-    # A sum of squares is twice as fast. It is finite for most finite numbers; where it
-    # overflows, look closer.
+    # A sum of squares is twice as fast as isfinite. NaN and infinity make it non-finite; so does
+    # an overflow, which the second check excludes.
     if array.nbytes <= _SCAN_BYTES and math.isfinite(np.vdot(array, array)):
         return
-    rows_per_piece = max(1, _SCAN_BYTES * len(array) // array.nbytes)
-    for start in range(0, len(array), rows_per_piece):
-        piece = array[start : start + rows_per_piece]
-        if math.isfinite(np.vdot(piece, piece)):
+    rows_per_chunk = max(1, _SCAN_BYTES * len(array) // array.nbytes)
+    for start in range(0, len(array), rows_per_chunk):
+        chunk = array[start : start + rows_per_chunk]
+        if math.isfinite(np.vdot(chunk, chunk)):
             continue
-        finite = np.isfinite(piece)
+        finite = np.isfinite(chunk)
         if not finite.all():
             row, column = (int(i) for i in np.argwhere(~finite)[0])
             raise non_finite(f"{name}[{start + row}, {column}]", array[start + row, column])
 
 
 def non_finite(place: str, value: object) -> InvalidInputError:
-    """Build the error for an input that is NaN or infinite."""
+    """Return the error for an input value that is NaN or infinite."""
     return InvalidInputError(f"{place} is {value}: inputs must be finite; drop or fill such rows")
 
 
-def _class_numbers(array: npt.NDArray[np.generic], n_classes: int) -> IntArray:
+def _class_indices(array: npt.NDArray[np.generic], n_classes: int) -> IntArray:
     if array.ndim != 1:
         raise InvalidInputError(
-            f"y has shape {array.shape}: a softmax output takes (N,) class numbers "
+            f"y has shape {array.shape}: a softmax output needs (N,) class indices "
             "(one-hot rows: pass y.argmax(axis=1))"
         )
     labels = array.astype(np.int64)
     wrong = labels != array
     if wrong.any():
         raise InvalidInputError(
-            f"y{_first_index(wrong)} is {array[wrong][0]}: class numbers are whole numbers"
+            f"y{_first_index(wrong)} is {array[wrong][0]}: class indices are integers"
         )
     outside = (labels < 0) | (labels >= n_classes)
     if outside.any():
         raise InvalidInputError(
             f"y{_first_index(outside)} is {labels[outside][0]}: the network's {n_classes} "
-            f"outputs need class numbers 0 to {n_classes - 1}"
+            f"outputs need class indices 0 to {n_classes - 1}"
         )
     return labels
 
 
-def prepare_weights(sample_weight: npt.ArrayLike, rows: int, dtype: FloatDtype) -> FloatArray:
-    """Check sample weights; (N,) of the engine's dtype come back."""
+def validate_sample_weight(
+    sample_weight: npt.ArrayLike, rows: int, dtype: FloatDtype
+) -> FloatArray:
+    """Validate sample weights and return them as (N,) of the engine's dtype."""
     weights = host_copy("sample_weight", sample_weight)
     if weights.dtype.kind not in "buif":
         raise InvalidInputError(f"sample_weight has dtype {weights.dtype}: give numbers")

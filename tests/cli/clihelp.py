@@ -1,4 +1,4 @@
-"""What the tests of the command share and is no fixture."""
+"""Constants and functions that the tests of the command share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ QUICK = ("--dataset", "digits", "--hidden", "12", "--epochs", "2")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by name."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    """Content of every file below a folder, by name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def parameters(folder: str | Path) -> list:

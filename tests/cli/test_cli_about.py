@@ -1,18 +1,21 @@
-"""Help, version, ``backends``, ``doctor``, ``data``: what the command says of itself and here."""
+"""Help, version, ``backends``, ``doctor`` and ``data``."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from fusedmlp import __version__, diagnostics
-from fusedmlp.backend import Availability
+from fusedmlp import __version__, diagnostics, registry
+from fusedmlp.backend import Availability, Device
+from fusedmlp.cli.recipes import DEFAULT_RECIPE
 from fusedmlp.errors import ExitCode
-from fusedmlp.recipes import MNIST_REPAIRED
 
-COMMANDS = ("train", "evaluate", "predict", "reproduce", "backends", "doctor", "data")
+COMMANDS = (
+    "train", "evaluate", "predict", "reproduce", "parity", "bench", "backends", "doctor", "data",
+)  # fmt: skip
 
 
 def test_version_and_help(cli, process):
@@ -21,27 +24,30 @@ def test_version_and_help(cli, process):
     assert all(command in text for command in COMMANDS)
     assert "130 interrupted" in text
     assert cli().code == ExitCode.USAGE
+    for command in COMMANDS:
+        assert cli(command, "--help").code == 0
 
 
-def test_ctrl_c_outside_a_training_exits_with_130(cli, monkeypatch):
-    def interrupted(*_args, **_keywords):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(diagnostics, "diagnose", interrupted)
-    outcome = cli("doctor")
-    assert outcome.code == ExitCode.INTERRUPTED
-    assert outcome.stderr == "interrupted\n"
-
-
-def test_a_reader_that_goes_away_is_no_error(process):
-    command = [sys.executable, "-m", "fusedmlp", "data", "--json"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    child.stdout.close()
-    assert child.wait(60) in (0, 1)
-    assert child.stderr is not None
-    with child.stderr:
-        assert "Traceback" not in child.stderr.read()
+def test_help_gives_variables_and_defaults(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = cli("train", "--help").stdout
+    recipe = DEFAULT_RECIPE
+    for option, variable, default in (
+        ("--backend", "FUSEDMLP_BACKEND", "(auto)"),
+        ("--dataset", "FUSEDMLP_DATASET", "mnist"),
+        ("--hidden", "FUSEDMLP_HIDDEN", "256"),
+        ("--lr", "FUSEDMLP_LR", f"({recipe.lr:g}; "),
+        ("--epochs", "FUSEDMLP_EPOCHS", f"({recipe.epochs}; "),
+        ("--schedule", "FUSEDMLP_SCHEDULE", recipe.schedule),
+        ("--output", "FUSEDMLP_OUTPUT", "(runs/"),
+    ):
+        shown = text[text.index(f"{option} ") :][:800]
+        assert f"[env var: {variable}]" in shown
+        assert f"[default: {default}" in shown
+    assert "FUSEDMLP_DATA]" in text
+    assert "Only --epochs, --backend, --threads and --data-dir may differ" in re.sub(
+        r"[│\s]+", " ", text
+    )
 
 
 def test_help_imports_nothing_heavy():
@@ -55,47 +61,40 @@ def test_help_imports_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
-def test_help_gives_variables_and_defaults(cli, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    text = cli("train", "--help").stdout
-    recipe = MNIST_REPAIRED
-    for option, variable, default in (
-        ("--backend", "FUSEDMLP_BACKEND", "auto"),
-        ("--dataset", "FUSEDMLP_DATASET", "mnist"),
-        ("--hidden", "FUSEDMLP_HIDDEN", "256"),
-        ("--lr", "FUSEDMLP_LR", f"{recipe.lr:g}"),
-        ("--epochs", "FUSEDMLP_EPOCHS", str(recipe.epochs)),
-        ("--schedule", "FUSEDMLP_SCHEDULE", recipe.schedule),
-        ("--output", "FUSEDMLP_OUTPUT", "runs/"),
-    ):
-        lines = text[text.index(f"{option} ") :]
-        assert f"[env var: {variable}]" in lines[:600]
-        assert f"[default: ({default}" in lines[:800]
-    assert "FUSEDMLP_DATA]" in text
-    for command in COMMANDS:
-        assert cli(command, "--help").code == 0
+def test_ctrl_c_outside_a_training_exits_with_130(cli, monkeypatch):
+    def interrupted(*_args, **_keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(diagnostics, "diagnose", interrupted)
+    outcome = cli("doctor")
+    assert outcome.code == ExitCode.INTERRUPTED
+    assert outcome.stderr == "interrupted\n"
+
+
+def test_a_closed_pipe_is_no_error():
+    command = [sys.executable, "-m", "fusedmlp", "data", "--json"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with child, child.stderr:
+        child.stdout.close()
+        assert "Traceback" not in child.stderr.read()
+    assert child.wait(60) in (0, 1)
 
 
 def test_backends_gives_states_remedies_and_the_choice_of_auto(cli, monkeypatch):
-    from fusedmlp import registry
-
-    real = registry.availability()
     found = {
-        "numpy": real["numpy"],
+        "numpy": registry.availability()["numpy"],
         "cupy": Availability("missing", "CuPy is not there", "pip install 'fusedmlp[cuda13]'"),
         "own": Availability("broken", "a library does not load", "reinstall it"),
     }
     monkeypatch.setattr(registry, "availability", lambda: found)
     document = cli("backends", "--json").document
-    assert document["backends"]["cupy"]["state"] == "missing"
-    assert document["backends"]["cupy"]["remedy"] == "pip install 'fusedmlp[cuda13]'"
-    assert document["backends"]["numpy"]["remedy"] is None
-    assert document["auto"]["choice"] == "numpy"
-    assert document["auto"]["reason"] == document["backends"]["numpy"]["reason"]
+    numpy, cupy = document["backends"]["numpy"], document["backends"]["cupy"]
+    assert (cupy["state"], cupy["remedy"]) == ("missing", "pip install 'fusedmlp[cuda13]'")
+    assert numpy["remedy"] is None
+    assert (document["auto"]["choice"], document["auto"]["reason"]) == ("numpy", numpy["reason"])
     text = cli("backends").stdout
-    assert "pip install 'fusedmlp[cuda13]'" in text
-    assert "would choose numpy to train 784-256-10" in text
-    assert "a library does not load" in text
+    for words in (cupy["remedy"], "auto", "would choose numpy to train 784-256-10", "not load"):
+        assert words in text
 
 
 def test_doctor_reports_this_machine(cli, monkeypatch):
@@ -104,75 +103,78 @@ def test_doctor_reports_this_machine(cli, monkeypatch):
     assert document["packages"]["fusedmlp"] == __version__
     assert document["system"]["python"] == sys.version.split()[0]
     assert document["cpu"]["usable"] >= 1
-    users = {library["used_by"] for library in document["blas"]}
-    assert users <= {"numpy", "scipy", None}
+    assert {library["used_by"] for library in document["blas"]} <= {"numpy", "scipy", None}
     assert all(library["kernels"] for library in document["blas"])
     assert document["variables"]["FUSEDMLP_SEED"] == "4"
     assert set(document["gpu"]["cupy"]) >= {"state", "detail", "remedy"}
-    text = cli("doctor").stdout
-    for word in ("Packages", "BLAS", "GPU", "FUSEDMLP_SEED=4", str(document["folders"]["cache"])):
-        assert word in text
-
-
-def test_doctor_hints_at_narrow_kernels_on_a_wide_cpu(cli, monkeypatch):
-    narrow = [{"kernels": "Haswell"}]
-    (hint,) = diagnostics.hints({"AVX512F"}, narrow, {})
-    assert "OPENBLAS_CORETYPE=SkylakeX" in hint
-    assert diagnostics.hints({"AVX2"}, narrow, {}) == []
-    assert diagnostics.hints({"AVX512F"}, [{"kernels": "SkylakeX"}], {}) == []
-    assert diagnostics.hints({"AVX512F"}, narrow, {"OPENBLAS_CORETYPE": "Zen"}) == []
-    (hint,) = diagnostics.hints((), [], {"NUMBA_DISABLE_JIT": "1"})
-    assert "NUMBA_DISABLE_JIT" in hint
     monkeypatch.setattr(diagnostics, "hints", lambda *_: ["do this"])
-    assert "do this" in cli("doctor").stdout
+    text = cli("doctor").stdout
+    cache = document["folders"]["cache"]
+    for words in ("Packages", "BLAS", "GPU", "FUSEDMLP_SEED=4", cache, "do this"):
+        assert words in text
 
 
-def test_doctor_reads_container_limits(tmp_path):
-    assert diagnostics.cgroup_limit(tmp_path) is None
+@pytest.mark.parametrize(
+    ("features", "kernels", "environment", "word"),
+    [
+        ({"AVX512F"}, ["Haswell"], {}, "OPENBLAS_CORETYPE=SkylakeX"),
+        ({"AVX2"}, ["Haswell"], {}, None),
+        ({"AVX512F"}, ["SkylakeX"], {}, None),
+        ({"AVX512F"}, ["Haswell"], {"OPENBLAS_CORETYPE": "Zen"}, None),
+        (set(), [], {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT"),
+    ],
+)
+def test_doctor_hints(features, kernels, environment, word):
+    hints = diagnostics.hints(features, kernels, environment)
+    assert len(hints) == (word is not None)
+    assert all(word in hint for hint in hints)
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+    ],
+)
+def test_doctor_reads_container_limits(tmp_path, files, limit):
     (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
-    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
-    assert diagnostics.cgroup_limit(tmp_path) is None
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("50000\n")
-    assert diagnostics.cgroup_limit(tmp_path) == 0.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert diagnostics.cgroup_limit(tmp_path) is None
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert diagnostics.cgroup_limit(tmp_path) == 1.5
+    for name, content in files.items():
+        (tmp_path / name).write_text(f"{content}\n")
+    assert diagnostics.cgroup_limit(tmp_path) == limit
 
 
 def test_doctor_describes_a_device_that_works(monkeypatch):
-    from fusedmlp import registry
-    from fusedmlp.backend import Device
-
     class Works:
         def device(self):
             return Device("GPU 0, a card", {"driver_cuda": "13.0"})
 
     monkeypatch.setattr(registry, "availability", lambda: {"cupy": Availability("usable", "CuPy")})
     monkeypatch.setattr(registry, "backend_class", lambda _name: Works)
-    assert diagnostics.gpu()["cupy"]["device"] == "GPU 0, a card"
-    assert diagnostics.gpu()["cupy"]["driver_cuda"] == "13.0"
+    facts = diagnostics.gpu()["cupy"]
+    assert (facts["device"], facts["driver_cuda"]) == ("GPU 0, a card", "13.0")
 
 
 def test_data_lists_the_names_and_what_is_cached(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("FUSEDMLP_CACHE", str(tmp_path))
     (tmp_path / "mnist").mkdir()
-    document = cli("data", "--json").document
-    assert set(document["datasets"]) == {"mnist", "fashion-mnist", "digits", "moons"}
-    assert document["datasets"]["mnist"]["cache"] == str(tmp_path / "mnist")
-    assert document["datasets"]["fashion-mnist"]["cache"] is None
+    sets = cli("data", "--json").document["datasets"]
+    assert set(sets) == {"mnist", "fashion-mnist", "digits", "moons"}
+    assert sets["mnist"]["cache"] == str(tmp_path / "mnist")
+    assert sets["fashion-mnist"]["cache"] is None
     text = cli("data").stdout
     assert "after a download" in text
     assert "built in" in text
 
 
-@pytest.mark.parametrize("name", ["digits", "moons"])
-def test_data_describes_one(cli, name):
+@pytest.mark.parametrize(("name", "shape"), [("digits", (64, 10, 1437)), ("moons", (2, 2, 200))])
+def test_data_describes_one(cli, name, shape):
     document = cli("data", name, "--json").document
-    expected = {"digits": (64, 10, 1437), "moons": (2, 2, 200)}[name]
-    assert (document["inputs"], document["outputs"], document["rows"]["train"]) == expected
+    assert (document["inputs"], document["outputs"], document["rows"]["train"]) == shape
     assert 0 < document["density"] <= 1
     text = cli("data", name).stdout
     assert "scikit-learn" in text
-    assert f"{expected[2]:,} train" in text
+    assert f"{shape[2]:,} train" in text

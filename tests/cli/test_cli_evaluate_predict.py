@@ -1,4 +1,4 @@
-"""``evaluate`` and ``predict``: figures and answers agree with the library's."""
+"""``evaluate`` and ``predict``: figures and predictions agree with the library's."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ from fusedmlp.datasets.idx import write_idx
 from fusedmlp.errors import ExitCode
 
 
-def test_evaluate_agrees_with_the_library(cli, trained):
+@pytest.fixture
+def mlp(trained):
+    return MLP.load(trained / "model.safetensors", backend="numpy")
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Five rows, also as rows.npy."""
+    rows = load_dataset("digits").x_test[:5]
+    np.save(tmp_path / "rows.npy", rows)
+    return rows
+
+
+def test_evaluate_agrees_with_the_library(cli, trained, mlp):
     data = load_dataset("digits")
-    mlp = MLP.load(trained / "model.safetensors", backend="numpy")
     expected = mlp.evaluate(data.x_test, data.y_test)
     document = cli("evaluate", trained, "--json").document
-    assert document["loss"] == expected.loss
-    assert document["accuracy"] == expected.accuracy
+    assert (document["loss"], document["accuracy"]) == (expected.loss, expected.accuracy)
     assert document["error_rate"] == pytest.approx(1 - expected.accuracy)
-    matrix = np.array(document["confusion"])
-    wanted = np.zeros((10, 10), int)
-    np.add.at(wanted, (data.y_test, mlp.predict(data.x_test)), 1)
-    np.testing.assert_array_equal(matrix, wanted)
+    matrix = np.zeros((10, 10), int)
+    np.add.at(matrix, (data.y_test, mlp.predict(data.x_test)), 1)
+    np.testing.assert_array_equal(document["confusion"], matrix)
     shares = matrix.diagonal() / matrix.sum(axis=1)
     assert document["class_accuracy"] == pytest.approx(shares.tolist())
 
@@ -40,79 +50,75 @@ def test_evaluate_shows_figures_classes_and_part(cli, trained):
 
 
 def test_evaluate_needs_to_know_the_data(cli, trained):
-    lonely = trained.parent / "lonely.safetensors"
-    lonely.write_bytes((trained / "model.safetensors").read_bytes())
-    cli("evaluate", lonely).failed(ExitCode.USAGE, "settings.json", "--dataset")
-    assert cli("evaluate", lonely, "--dataset", "digits").code == 0
+    alone = trained.parent / "alone.safetensors"
+    alone.write_bytes((trained / "model.safetensors").read_bytes())
+    cli("evaluate", alone).failed(ExitCode.USAGE, "settings.json", "--dataset")
+    assert cli("evaluate", alone, "--dataset", "digits").code == 0
     cli("evaluate", trained, "--part", "all").failed(ExitCode.USAGE, "'all'", "test, train")
 
 
-def test_evaluate_describes_other_tasks(cli, npz):
-    rng = np.random.default_rng(0)
-    x = rng.random((80, 3))
-    several = npz("several.npz", x=x, y=(x > 0.5).astype(int))
-    values = npz("values.npz", x=x, y=x[:, 0] + 0.5)
-    for path, words in ((several, ("label", "accuracy")), (values, ("loss",))):
-        out = path.with_suffix("")
-        assert cli("train", "--dataset", path, "--epochs", 1, "--output", out).code == 0
-        cli("evaluate", out).failed(ExitCode.USAGE, "no test part", "--part train")
-        outcome = cli("evaluate", out, "--part", "train")
-        assert outcome.code == 0
-        assert all(word in outcome.stdout for word in words)
-    assert "error rate" not in outcome.stdout
-    assert cli("evaluate", out, "--part", "train", "--json").document["accuracy"] is None
+def test_evaluate_splits_as_the_training_did(cli, tmp_path):
+    options = ("--dataset", "moons", "--epochs", 1, "--seed", 5)
+    cli("train", *options, "--output", tmp_path / "out")
+    default, same, other = (
+        cli("evaluate", "out", "--part", "train", "--json", *seed).document["loss"]
+        for seed in ((), ("--seed", 5), ("--seed", 6))
+    )
+    assert default == same != other
 
 
-@pytest.fixture
-def rows():
-    return load_dataset("digits").x_test[:5]
+@pytest.mark.parametrize(
+    ("targets", "shown"), [(lambda x: (x > 0.5).astype(int), "label"), (lambda x: x[:, 0], "loss")]
+)
+def test_evaluate_describes_other_tasks(cli, npz, targets, shown):
+    x = np.random.default_rng(0).random((80, 3))
+    path = npz("set.npz", x=x, y=targets(x))
+    assert cli("train", "--dataset", path, "--epochs", 1, "--output", "out").code == 0
+    cli("evaluate", "out").failed(ExitCode.USAGE, "no test part", "--part train")
+    text = cli("evaluate", "out", "--part", "train").stdout
+    assert shown in text
+    document = cli("evaluate", "out", "--part", "train", "--json").document
+    has_accuracy = shown == "label"
+    assert ("error rate" in text) == has_accuracy
+    assert (document["accuracy"] is not None) == has_accuracy
 
 
-@pytest.fixture
-def expected(trained, rows):
-    return MLP.load(trained / "model.safetensors", backend="numpy").predict(rows)
-
-
-def test_predict_reads_every_kind_of_file(cli, trained, tmp_path, rows, expected):
-    np.save(tmp_path / "rows.npy", rows)
+def test_predict_reads_every_kind_of_file(cli, trained, mlp, tmp_path, rows):
     np.savez(tmp_path / "rows.npz", x=rows)
     np.savetxt(tmp_path / "rows.csv", rows, delimiter=",")
     head = ",".join(f"p{i}" for i in range(64)) + ",digit"
     with_target = np.column_stack([rows, np.full(5, 3)])
     np.savetxt(tmp_path / "target.csv", with_target, delimiter=",", header=head, comments="")
-    for name in ("rows.npy", "rows.npz", "rows.csv"):
-        assert cli("predict", trained, name, "--json").document["predictions"] == list(expected)
-    skipping = cli("predict", trained, "target.csv", "--skip-column", "digit", "--json")
-    assert skipping.document["predictions"] == list(expected)
-    by_number = cli("predict", trained, "target.csv", "--skip-column", 64, "--json")
-    assert by_number.document["predictions"] == list(expected)
+    for arguments in (
+        ("rows.npy",),
+        ("rows.npz",),
+        ("rows.csv",),
+        ("target.csv", "--skip-column", "digit"),
+        ("target.csv", "--skip-column", 64),
+    ):
+        document = cli("predict", trained, *arguments, "--json").document
+        assert document["predictions"] == list(mlp.predict(rows))
     pixels = np.round(rows.reshape(5, 8, 8) * 255).astype(np.uint8)
     write_idx(tmp_path / "images-idx3-ubyte", pixels)
     assert cli("predict", trained, "images-idx3-ubyte", "--json").document["rows"] == 5
+    assert cli("predict", trained, "digits", "--json").document["rows"] == 360
 
 
-def test_predict_writes_csv_on_stdout_alone(process, trained, tmp_path, rows, expected):
-    np.save(tmp_path / "rows.npy", rows)
+def test_predict_writes_csv_on_stdout_alone(process, trained, mlp, rows):
     outcome = process("predict", trained, "rows.npy")
-    assert outcome.stdout == "prediction\n" + "".join(f"{digit}\n" for digit in expected)
+    assert outcome.stdout == "prediction\n" + "".join(f"{k}\n" for k in mlp.predict(rows))
     table = list(csv.reader(io.StringIO(process("predict", trained, "rows.npy", "--proba").stdout)))
     assert table[0] == [str(digit) for digit in range(10)]
-    chances = np.array(table[1:], np.float32)
-    mlp = MLP.load(trained / "model.safetensors", backend="numpy")
-    np.testing.assert_array_equal(chances, mlp.predict_proba(rows))
+    np.testing.assert_array_equal(np.array(table[1:], np.float32), mlp.predict_proba(rows))
 
 
-def test_predict_writes_files_and_overwrites_none(cli, trained, tmp_path, rows, expected):
-    np.save(tmp_path / "rows.npy", rows)
+def test_predict_writes_files_and_overwrites_none(cli, trained, mlp, tmp_path, rows):
     assert cli("predict", trained, "rows.npy", "--output", "out.npy").stdout == ""
-    np.testing.assert_array_equal(np.load("out.npy"), expected)
+    np.testing.assert_array_equal(np.load("out.npy"), mlp.predict(rows))
     assert cli("predict", trained, "rows.npy", "--output", "out.csv").code == 0
     before = contents(tmp_path)
-    outcome = cli("predict", trained, "rows.npy", "--output", "out.csv")
-    outcome.failed(ExitCode.USAGE, "out.csv exists", "another file")
-    cli("predict", trained, "rows.npy", "--output", "out.txt").failed(
-        ExitCode.USAGE, ".csv or .npy"
-    )
+    for name, words in (("out.csv", ("out.csv exists", "another")), ("out.txt", (".csv or .npy",))):
+        cli("predict", trained, "rows.npy", "--output", name).failed(ExitCode.USAGE, *words)
     assert contents(tmp_path) == before
 
 
@@ -145,8 +151,7 @@ def test_predict_refuses_unsound_files(cli, trained, tmp_path, name, content, co
     cli("predict", trained, name).failed(code, name, *words)
 
 
-def test_predict_refuses_options_that_do_not_apply(cli, trained, tmp_path):
-    np.save(tmp_path / "rows.npy", np.zeros((2, 64)))
+def test_predict_refuses_options_that_do_not_apply(cli, trained, tmp_path, rows):
     outcome = cli("predict", trained, "rows.npy", "--skip-column", "x")
     outcome.failed(ExitCode.USAGE, ".csv files")
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fusedmlp import MLP, Trainer, load_dataset
 from fusedmlp.cli import console
-from fusedmlp.cli.progress import TrainingLines, TrainingTable, duration, is_shown, loss_text, view
+from fusedmlp.cli.progress import duration, is_shown, loss_text, progress_view
 from fusedmlp.training.callbacks import Callback
 
 
@@ -20,11 +20,11 @@ def screen(*, terminal):
     return Console(file=stream, force_terminal=terminal, width=80, _environ={}), stream
 
 
-def train(shown, epochs=2, validation=0.2):
+def train(out, *others, epochs=2, validation=0.2):
     data = load_dataset("digits")
     mlp = MLP((64, 8, 10), backend="numpy")
-    with shown:
-        Trainer(epochs=epochs, validation=validation, callbacks=(shown,)).fit(
+    with progress_view(out) as view:
+        Trainer(epochs=epochs, validation=validation, callbacks=(view, *others)).fit(
             mlp, data.x_train, data.y_train
         )
     return mlp.history
@@ -32,9 +32,7 @@ def train(shown, epochs=2, validation=0.2):
 
 def test_a_terminal_gets_a_table_and_a_bar():
     out, stream = screen(terminal=True)
-    shown = view(out)
-    assert isinstance(shown, TrainingTable)
-    history = train(shown)
+    history = train(out)
     text = stream.getvalue()
     assert "validation" in text
     assert "1,150 rows" in text
@@ -48,15 +46,13 @@ def test_a_terminal_gets_a_table_and_a_bar():
 
 def test_a_table_without_validation_leaves_its_columns_out():
     out, stream = screen(terminal=True)
-    train(TrainingTable(out), validation=0.0)
+    train(out, validation=0.0)
     assert "validation" not in stream.getvalue()
 
 
 def test_a_pipe_gets_plain_lines_of_some_epochs():
     out, stream = screen(terminal=False)
-    shown = view(out)
-    assert isinstance(shown, TrainingLines)
-    train(shown, epochs=60)
+    train(out, epochs=60)
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("epoch 1/60")
     assert lines[-1].startswith("epoch 60/60")
@@ -71,12 +67,8 @@ class Fails(Callback):
 
 def test_the_bar_is_gone_when_training_fails():
     out, stream = screen(terminal=True)
-    shown = TrainingTable(out)
-    data = load_dataset("digits")
-    with pytest.raises(ZeroDivisionError), shown:
-        Trainer(epochs=1, callbacks=(shown, Fails())).fit(
-            MLP((64, 8, 10), backend="numpy"), data.x_train, data.y_train
-        )
+    with pytest.raises(ZeroDivisionError):
+        train(out, Fails())
     shows_cursor, hides_cursor = "\x1b[?25h", "\x1b[?25l"
     assert stream.getvalue().rindex(shows_cursor) > stream.getvalue().rindex(hides_cursor)
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from fusedmlp import load_dataset, workshop
+from fusedmlp import load_dataset
+from fusedmlp.cli import workshop
+from fusedmlp.cli.workshop import MNIST_WORKSHOP, MOONS_REPAIRED, MOONS_WORKSHOP
 from fusedmlp.errors import ExitCode
-from fusedmlp.recipes import MNIST_WORKSHOP, MOONS_REPAIRED, MOONS_WORKSHOP
 from fusedmlp.registry import backend_class
 
 
@@ -85,7 +86,7 @@ def mnist():
 
 @pytest.mark.slow
 def test_mnist_lands_on_the_workshops_figures(backend, mnist):
-    values = workshop.mnist_figures(MNIST_WORKSHOP, backend, 3, mnist)
+    values = workshop.mnist_results(MNIST_WORKSHOP, backend, 3, mnist)
     assert missed(workshop.MNIST_FIGURES, values) == []
 
 
@@ -99,7 +100,7 @@ def test_mnist_lands_on_the_workshops_figures(backend, mnist):
     ],
 )
 def test_broken_mnist_recipes_miss_a_figure(backend, mnist, change, caught_by):
-    values = workshop.mnist_figures(replace(MNIST_WORKSHOP, **change), backend, 0, mnist)
+    values = workshop.mnist_results(replace(MNIST_WORKSHOP, **change), backend, 0, mnist)
     assert caught_by in missed(workshop.MNIST_FIGURES, values)
 
 

@@ -11,16 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from fusedmlp.datasets.checksums import Corpus, IdxFile
+from fusedmlp.datasets.download import Timeouts
 from fusedmlp.datasets.idx import encode_idx
-from fusedmlp.datasets.transfer import Limits
-
-NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+from fusedmlp.datasets.published import MNIST, IdxFile, PublishedSet
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -31,32 +24,24 @@ class Server:
 
     url: str
     answers: dict[str, Answer] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
-    def serve(self, path: str, body: bytes, *, status: int = 200, length: int | None = None):
-        """Answer ``path`` with ``body``; announce ``length`` bytes instead of its real length."""
+    def serve(self, path: str, body: bytes, *, status: int = 200, length: int | None = -1):
+        """Answer ``path`` with ``body``; announce its length, another one, or (None) none."""
 
         def answer(request: BaseHTTPRequestHandler) -> None:
             request.send_response(status)
-            request.send_header("Content-Length", str(len(body) if length is None else length))
-            request.end_headers()
-            request.wfile.write(body)
-
-        self.answers[path] = answer
-
-    def serve_endless(self, path: str, body: bytes):
-        """Answer ``path`` with ``body`` and no announced length, then close."""
-
-        def answer(request: BaseHTTPRequestHandler) -> None:
-            request.send_response(200)
+            if length is not None:
+                announced = len(body) if length < 0 else length
+                request.send_header("Content-Length", str(announced))
             request.end_headers()
             request.wfile.write(body)
 
         self.answers[path] = answer
 
     def stall(self, path: str):
-        """Accept a request for ``path`` and say nothing until the test is over."""
+        """Accept a request for ``path`` and do not answer until the test is over."""
         self.answers[path] = lambda _request: self.released.wait(30) and None
 
 
@@ -64,7 +49,7 @@ class Server:
 def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            state.asked.append(self.path)
+            state.requests.append(self.path)
             answer = state.answers.get(self.path)
             try:
                 if answer:
@@ -98,8 +83,8 @@ def arrays() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(7)
     shapes = ((20, 4, 4), (20,), (5, 4, 4), (5,))
     return {
-        name: rng.integers(0, 3 if len(shape) == 1 else 256, shape, np.uint8)
-        for name, shape in zip(NAMES, shapes, strict=True)
+        file.name: rng.integers(0, 3 if len(shape) == 1 else 256, shape, np.uint8)
+        for file, shape in zip(MNIST.files, shapes, strict=True)
     }
 
 
@@ -110,9 +95,9 @@ def raw(arrays) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def corpus(raw, server) -> Corpus:
+def published(raw, server) -> PublishedSet:
     """A published set that the local server may carry below ``a/`` and ``b/``."""
-    return Corpus(
+    return PublishedSet(
         name="tiny",
         files=tuple(
             IdxFile(name, len(content), hashlib.sha256(content).hexdigest())
@@ -127,8 +112,8 @@ def corpus(raw, server) -> Corpus:
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits(connect=5.0, silence=1.0, download=5.0, openml=20.0, pip=60.0)
+def timeouts() -> Timeouts:
+    return Timeouts(connect=5.0, read=1.0, download=5.0, openml=20.0, pip=60.0)
 
 
 @pytest.fixture

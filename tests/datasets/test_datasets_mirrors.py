@@ -10,118 +10,87 @@ import time
 
 import pytest
 
-from fusedmlp.datasets.published import from_mirrors
-from fusedmlp.datasets.transfer import Limits, download, require_reachable
+from fusedmlp.datasets.download import Timeouts, check_reachable, download
+from fusedmlp.datasets.mirrors import from_mirrors
 from fusedmlp.errors import DataUnavailableError
 
-NAME = "train-labels-idx1-ubyte"
+LABELS = "train-labels-idx1-ubyte"
 
 
-def serve_all(server, raw, folder):
+def serve_all(server, raw, folder, compress=gzip.compress):
     for name, content in raw.items():
-        server.serve(f"/{folder}/{name}.gz", gzip.compress(content))
+        server.serve(f"/{folder}/{name}.gz", compress(content))
 
 
-def as_bytes(payloads):
-    return {name: payload.tobytes() for name, payload in payloads.items()}
+def contents(files):
+    return {name: content.tobytes() for name, content in files.items()}
 
 
-def test_first_mirror_is_enough(server, raw, corpus, limits):
-    serve_all(server, raw, "a")
-    assert as_bytes(from_mirrors(corpus, limits)) == raw
-    assert server.asked == [f"/a/{name}.gz" for name in raw]
+@pytest.mark.parametrize("compress", [gzip.compress, bytes], ids=["gzip", "undone by the store"])
+def test_first_mirror_is_enough(server, raw, published, timeouts, compress):
+    serve_all(server, raw, "a", compress)
+    assert contents(from_mirrors(published, timeouts)) == raw
+    assert server.requests == [f"/a/{name}.gz" for name in raw]
 
 
-def test_store_that_undoes_gzip_on_the_way(server, raw, corpus, limits):
-    for name, content in raw.items():
-        server.serve(f"/a/{name}.gz", content)
-    assert as_bytes(from_mirrors(corpus, limits)) == raw
+def wrong_byte(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def spoil_404(server, _raw):
-    del server.answers[f"/a/{NAME}.gz"]
-
-
-def spoil_504(server, _raw):
-    server.serve(f"/a/{NAME}.gz", b"gateway", status=504)
-
-
-def spoil_html(server, _raw):
-    server.serve(f"/a/{NAME}.gz", b"<!DOCTYPE html><p>no")
-
-
-def spoil_bytes(server, raw):
-    wrong = bytearray(raw[NAME])
-    wrong[-1] ^= 1
-    server.serve(f"/a/{NAME}.gz", gzip.compress(bytes(wrong)))
-
-
-def spoil_length(server, raw):
-    body = gzip.compress(raw[NAME])
-    server.serve(f"/a/{NAME}.gz", body[:-5], length=len(body))
-
-
-def spoil_silent_cut(server, raw):
-    server.serve_endless(f"/a/{NAME}.gz", gzip.compress(raw[NAME])[:-5])
-
-
-def spoil_garbage(server, raw):
-    server.serve(f"/a/{NAME}.gz", gzip.compress(raw[NAME]) + b"and more")
-
-
-def spoil_announced(server, raw):
-    server.serve(f"/a/{NAME}.gz", raw[NAME] * 1000)
-
-
-def spoil_flood(server, raw):
-    server.serve_endless(f"/a/{NAME}.gz", raw[NAME] * 1000)
-
-
-def spoil_stall(server, _raw):
-    server.stall(f"/a/{NAME}.gz")
-
-
-def spoil_protocol(server, _raw):
-    server.answers[f"/a/{NAME}.gz"] = lambda request: request.wfile.write(b"what?\r\n\r\n")
-
-
-SPOILERS = {
-    spoil_404: "HTTP 404",
-    spoil_504: "HTTP 504",
-    spoil_html: "is no gzip file, it starts with b'<!DOCTYPE html>",
-    spoil_bytes: "is damaged or another file",
-    spoil_length: "cut off after",
-    spoil_silent_cut: "damaged gzip",
-    spoil_garbage: "damaged gzip",
-    spoil_announced: "bytes announced, expected",
-    spoil_flood: "more than the expected",
-    spoil_stall: "silent for 1 s",
-    spoil_protocol: "what?",
+# A fault of a mirror, given the server, the path and the right content; words of the reason.
+FAULTS = {
+    "404": (lambda s, path, _: s.answers.pop(path), "HTTP 404"),
+    "504": (lambda s, path, _: s.serve(path, b"gateway", status=504), "HTTP 504"),
+    "html": (
+        lambda s, path, _: s.serve(path, b"<!DOCTYPE html><p>no"),
+        "is no gzip file, it starts with b'<!DOCTYPE html>",
+    ),
+    "bytes": (
+        lambda s, path, raw: s.serve(path, gzip.compress(wrong_byte(raw))),
+        "is damaged or another file",
+    ),
+    "cut off": (lambda s, path, raw: s.serve(path, raw[:-5], length=len(raw)), "cut off after"),
+    "cut off, no length": (
+        lambda s, path, raw: s.serve(path, gzip.compress(raw)[:-5], length=None),
+        "damaged gzip",
+    ),
+    "more after it": (
+        lambda s, path, raw: s.serve(path, gzip.compress(raw) + b"and more"),
+        "damaged gzip",
+    ),
+    "too long": (lambda s, path, raw: s.serve(path, raw * 1000), "bytes announced, expected"),
+    "too long, no length": (
+        lambda s, path, raw: s.serve(path, raw * 1000, length=None),
+        "more than the expected",
+    ),
+    "stall": (lambda s, path, _: s.stall(path), "silent for 1 s"),
+    "no http": (
+        lambda s, path, _: s.answers.update({path: lambda r: r.wfile.write(b"what?\r\n\r\n")}),
+        "what?",
+    ),
 }
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words"), SPOILERS.items(), ids=lambda x: getattr(x, "__name__", "")
-)
+@pytest.mark.parametrize(("fault", "words"), FAULTS.values(), ids=FAULTS)
 def test_bad_mirror_gives_its_reason_and_the_next_one_helps(
-    server, raw, corpus, limits, spoil, words
+    server, raw, published, timeouts, fault, words
 ):
     serve_all(server, raw, "a")
-    spoil(server, raw)
+    fault(server, f"/a/{LABELS}.gz", raw[LABELS])
     with pytest.raises(DataUnavailableError, match=re.escape(words)):
-        from_mirrors(corpus, limits)  # the second mirror is empty
+        from_mirrors(published, timeouts)  # the second mirror is empty
     serve_all(server, raw, "b")
-    server.asked.clear()
-    assert as_bytes(from_mirrors(corpus, limits)) == raw
-    # What the first mirror delivered right is not fetched again.
-    assert "/a/train-images-idx3-ubyte.gz" in server.asked
-    assert "/b/train-images-idx3-ubyte.gz" not in server.asked
-    assert f"/b/{NAME}.gz" in server.asked
+    server.requests.clear()
+    assert contents(from_mirrors(published, timeouts)) == raw
+    # A right file of the first mirror is not fetched again.
+    assert "/a/train-images-idx3-ubyte.gz" in server.requests
+    assert "/b/train-images-idx3-ubyte.gz" not in server.requests
+    assert f"/b/{LABELS}.gz" in server.requests
 
 
-def test_each_mirror_is_named_when_all_fail(corpus, limits):
+def test_each_mirror_is_named_when_all_fail(published, timeouts):
     with pytest.raises(DataUnavailableError) as caught:
-        from_mirrors(corpus, limits)
+        from_mirrors(published, timeouts)
     assert str(caught.value).count("HTTP 404") == 2
 
 
@@ -138,41 +107,38 @@ def test_trickle_is_cut_by_the_total_limit(server):
     server.answers["/slow"] = trickle
     start = time.monotonic()
     with pytest.raises(DataUnavailableError, match="too slow"):
-        download(f"{server.url}slow", 1000, Limits(silence=2.0, download=0.3))
+        download(f"{server.url}slow", 1000, Timeouts(read=2.0, download=0.3))
     assert time.monotonic() - start < 3
 
 
-def test_nothing_listens(closed_url, limits):
+def test_closed_port_and_unknown_host(closed_url, timeouts):
     with pytest.raises(DataUnavailableError, match=r"127\.0\.0\.1: .*refused"):
-        require_reachable(closed_url, limits)
+        check_reachable(closed_url, timeouts)
     with pytest.raises(DataUnavailableError, match="refused"):
-        download(closed_url, 10, limits)
-
-
-def test_unknown_host(limits):
+        download(closed_url, 10, timeouts)
     with pytest.raises(DataUnavailableError, match=r"no-such-host\.invalid: "):
-        require_reachable("https://no-such-host.invalid/", limits)
+        check_reachable("https://no-such-host.invalid/", timeouts)
 
 
 def test_dropped_packets_cost_no_more_than_the_limit(monkeypatch):
     release = threading.Event()
 
     def hang(_address, _timeout):
-        release.wait(20)  # as a name look-up does, deaf to timeouts
+        release.wait(20)  # a name look-up has no timeout
         raise OSError("late")
 
     monkeypatch.setattr(socket, "create_connection", hang)
     start = time.monotonic()
     with pytest.raises(DataUnavailableError, match=r"no connection within 0\.2 s"):
-        require_reachable("https://example.invalid/", Limits(connect=0.2))
+        check_reachable("https://example.invalid/", Timeouts(connect=0.2))
     assert time.monotonic() - start < 2
     release.set()
 
 
-def test_proxy_is_what_must_be_reachable(monkeypatch, server, closed_url, limits):
+def test_proxy_is_what_must_be_reachable(monkeypatch, server, closed_url, timeouts):
     monkeypatch.setenv("https_proxy", server.url)
     monkeypatch.setenv("no_proxy", "")
-    require_reachable("https://no-such-host.invalid/", limits)
+    check_reachable("https://no-such-host.invalid/", timeouts)
     monkeypatch.setenv("https_proxy", closed_url.removeprefix("http://").rstrip("/"))
     with pytest.raises(DataUnavailableError, match="refused"):
-        require_reachable("https://no-such-host.invalid/", limits)
+        check_reachable("https://no-such-host.invalid/", timeouts)

@@ -51,12 +51,13 @@ def test_column_major_arrays(path, save):
     np.testing.assert_array_equal(load_npz(path).x_train, X)
 
 
-def test_local_header_longer_than_the_directory_says(path):
-    # The extra field of the local header differs from the one in the directory, as zip allows.
+@pytest.mark.parametrize(("version", "zip64"), [((1, 0), True), ((2, 0), False)])
+def test_member_headers_of_other_lengths(path, version, zip64):
+    # With zip64 the extra field of the local header differs from the directory's, as zip allows.
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in (("x.npy", X), ("y.npy", Y)):
-            with archive.open(name, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array)
+            with archive.open(name, "w", force_zip64=zip64) as member:
+                np.lib.format.write_array(member, array, version=version)
     np.testing.assert_array_equal(load_npz(path).x_train, X)
 
 
@@ -76,10 +77,11 @@ def test_local_header_longer_than_the_directory_says(path):
 )
 def test_input_types(path, dtype, kept):
     x = RNG.integers(0, 2, (12, 5)).astype(dtype)
-    np.savez(path, x=x, y=Y)
-    data = load_npz(path)
-    assert data.x_train.dtype == kept
-    np.testing.assert_array_equal(data.x_train, x)
+    for save in (np.savez, np.savez_compressed):
+        save(path, x=x, y=Y)
+        data = load_npz(path)
+        assert data.x_train.dtype == kept
+        np.testing.assert_array_equal(data.x_train, x)
 
 
 def test_images_become_rows_and_stay_mapped(path):
@@ -159,7 +161,7 @@ def test_class_that_only_the_test_part_has(path):
         (Y[:7], r"12 rows of inputs and targets of shape \(7,\)"),
         (Y.reshape(12, 1, 1), r"targets of shape \(12, 1, 1\)"),
         (np.zeros((12, 0)), r"targets of shape \(12, 0\)"),
-        (np.where(np.eye(12)[:, :2] > 0, np.nan, 0.5), "targets hold nan at row 0, column 0"),
+        (np.where(np.eye(12)[:, :2] > 0, np.nan, 0.5), r"targets\[0, 0\] is nan"),
         (X[:, :2].astype("M8[s]"), "targets are datetime64"),
     ],
 )
@@ -188,16 +190,7 @@ def test_values_that_are_not_finite(path):
     x = X.copy()
     x[7, 2] = np.inf
     np.savez_compressed(path, x=x, y=Y)
-    with pytest.raises(InvalidInputError, match="x_train: inputs hold inf at row 7, column 2"):
-        load_npz(path)
-
-
-def test_position_of_a_bad_value_in_a_later_block(path, monkeypatch):
-    monkeypatch.setattr("fusedmlp.datasets.labels._CHUNK_VALUES", 20)  # four rows of five
-    x = X.copy()
-    x[10, 3] = np.nan
-    np.savez_compressed(path, x=x, y=Y)
-    with pytest.raises(InvalidInputError, match="hold nan at row 10, column 3"):
+    with pytest.raises(InvalidInputError, match=r"x_train: inputs\[7, 2\] is inf"):
         load_npz(path)
 
 
@@ -261,7 +254,7 @@ def test_member_that_reaches_past_the_end(path):
             struct.pack("<I", size), struct.pack("<I", larger)
         ),
     )
-    # Newer releases of Python notice themselves that members overlap.
+    # Newer releases of Python detect overlapping members.
     with pytest.raises(DataUnavailableError, match=r"x\.npy(' \(possible| reaches past the end)"):
         load_npz(path)
 
@@ -284,18 +277,3 @@ def test_member_that_is_no_array(path, member, words):
             archive.writestr(name, content)
     with pytest.raises(DataUnavailableError, match=words):
         load_npz(path)
-
-
-def test_compressed_pixels_stay_pixels(path):
-    x = RNG.integers(0, 256, (12, 5), np.uint8)
-    np.savez_compressed(path, x=x, y=Y)
-    assert load_npz(path).x_train.dtype == np.uint8
-    np.testing.assert_array_equal(load_npz(path).x_train, x)
-
-
-def test_array_format_2(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in (("x.npy", X), ("y.npy", Y)):
-            with archive.open(name, "w") as member:
-                np.lib.format.write_array(member, array, version=(2, 0))
-    np.testing.assert_array_equal(load_npz(path).x_train, X)

@@ -50,9 +50,9 @@ def fake(monkeypatch, tmp_path, arrays, server):
     return make
 
 
-def test_raw_files_are_rebuilt(fake, server, corpus, limits, raw):
+def test_raw_files_are_rebuilt(fake, server, published, timeouts, raw):
     fake("return Table")
-    payloads = from_openml(corpus, limits, server.url)
+    payloads = from_openml(published, timeouts, server.url)
     assert {name: payload.tobytes() for name, payload in payloads.items()} == raw
 
 
@@ -70,74 +70,75 @@ def test_child_script_in_this_process(monkeypatch, tmp_path):
     assert np.load(tmp_path / "labels.npy").tolist() == [7]
 
 
-def test_sockets_of_the_child_have_a_timeout(fake, server, corpus, limits):
-    fake("import socket; raise OSError(f'timeout is {socket.getdefaulttimeout()}')")
-    with pytest.raises(DataUnavailableError, match=r"OSError: timeout is 1\.0$"):
-        from_openml(corpus, limits, server.url)
-
-
-def test_modules_beside_the_script_shadow_nothing(fake, server, corpus, limits):
-    fake("import importlib.util as i; raise OSError(str(i.find_spec('openml_child')))")
-    with pytest.raises(DataUnavailableError, match=r"OSError: None$"):
-        from_openml(corpus, limits, server.url)
-
-
-def test_error_is_one_line(fake, server, corpus, limits):
-    fake("import urllib.error as e; raise e.HTTPError('url', 504, 'Gateway Time-out', None, None)")
-    with pytest.raises(DataUnavailableError, match="504: Gateway Time-out") as caught:
-        from_openml(corpus, limits, server.url)
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "import socket; raise OSError(f'timeout is {socket.getdefaulttimeout()}')",
+            r"OSError: timeout is 1\.0$",
+        ),
+        # The folder of the script must not be on the path.
+        (
+            "import importlib.util as i; raise OSError(str(i.find_spec('openml_child')))",
+            r"OSError: None$",
+        ),
+        (
+            "import urllib.error as e; raise e.HTTPError('url', 504, 'Gateway', None, None)",
+            "504: Gateway",
+        ),
+        ("import os; os._exit(9)", "exit status 9"),
+    ],
+)
+def test_failing_child_gives_one_line(fake, server, published, timeouts, body, words):
+    fake(body)
+    with pytest.raises(DataUnavailableError, match=words) as caught:
+        from_openml(published, timeouts, server.url)
     assert "\n" not in str(caught.value)
 
 
-def test_child_that_dies_without_a_word(fake, server, corpus, limits):
-    fake("import os; os._exit(9)")
-    with pytest.raises(DataUnavailableError, match="exit status 9"):
-        from_openml(corpus, limits, server.url)
-
-
-def test_child_that_never_ends(fake, server, corpus, limits):
+def test_child_that_never_ends(fake, server, published, timeouts):
     fake("import time; time.sleep(60)")
     start = time.monotonic()
     with pytest.raises(DataUnavailableError, match="not finished within 1 s"):
-        from_openml(corpus, replace(limits, openml=1.0), server.url)
+        from_openml(published, replace(timeouts, openml=1.0), server.url)
     assert time.monotonic() - start < 10
 
 
-def test_another_table(fake, server, corpus, limits):
+def test_another_table(fake, server, published, timeouts):
     fake("return Table", np.zeros((25, 7), np.uint8))
     with pytest.raises(DataUnavailableError, match=r"another table: inputs \(25, 7\)"):
-        from_openml(corpus, limits, server.url)
+        from_openml(published, timeouts, server.url)
 
 
-def test_unreachable_host_costs_no_process(fake, closed_url, corpus, limits):
+def test_unreachable_host_costs_no_process(fake, closed_url, published, timeouts):
     fake("raise AssertionError('started')")
     with pytest.raises(DataUnavailableError, match="refused"):
-        from_openml(corpus, limits, closed_url)
+        from_openml(published, timeouts, closed_url)
 
 
-def test_openml_that_is_down_or_silent_costs_no_process(fake, server, corpus, limits):
+def test_openml_that_is_down_or_silent_costs_no_process(fake, server, published, timeouts):
     fake("raise AssertionError('started')")
     server.serve("/api/v1/json/data/1", b"", status=504)
     with pytest.raises(DataUnavailableError, match="HTTP 504"):
-        from_openml(corpus, limits, server.url)
+        from_openml(published, timeouts, server.url)
     server.stall("/api/v1/json/data/1")
     with pytest.raises(DataUnavailableError, match="silent for 1 s"):
-        from_openml(corpus, limits, server.url)
+        from_openml(published, timeouts, server.url)
 
 
 def test_what_scikit_learn_has_on_disk_needs_no_network(
-    fake, closed_url, corpus, limits, monkeypatch, tmp_path
+    fake, closed_url, published, timeouts, monkeypatch, tmp_path
 ):
     fake("return Table")
     answer = _get_local_path("api/v1/json/data/1", str(tmp_path / "home" / "openml"))
     Path(answer).parent.mkdir(parents=True)
     Path(answer).touch()
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
-    assert len(from_openml(corpus, limits, closed_url)) == 4
+    assert len(from_openml(published, timeouts, closed_url)) == 4
 
 
-def test_python_that_cannot_be_started(monkeypatch, server, corpus, limits):
+def test_python_that_cannot_be_started(monkeypatch, server, published, timeouts):
     server.serve("/api/v1/json/data/1", b"{}")
     monkeypatch.setattr("sys.executable", "/nonexistent/python")
     with pytest.raises(DataUnavailableError, match="cannot start /nonexistent/python"):
-        from_openml(corpus, limits, server.url)
+        from_openml(published, timeouts, server.url)

@@ -155,9 +155,9 @@ def skl():
 def test_older_releases_of_scikit_learn_have_no_callbacks(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.callback", None)
     assert not hasattr(callbacks._callback_support(), "set_callbacks")
-    tasks = callbacks.Tasks(None, "epoch", 2, {"estimator": classifier()})
-    tasks.next_begins()
-    assert tasks.ended(lambda: None) is False
+    tasks = callbacks.FitTasks(None, "epoch", 2, {"estimator": classifier()})
+    tasks.begin_next()
+    assert tasks.end_current(lambda: None) is False
     tasks.end()
 
 
@@ -232,7 +232,7 @@ def test_ctrl_c_is_served_inside_an_epoch():
     with pytest.warns(UserWarning, match="interrupted by user"):
         estimator.fit(x, y)
     timer.join()
-    assert 0 < estimator._steps < len(x)
+    assert 0 < estimator._optimizer.step < len(x)
     assert (estimator.n_iter_, estimator.loss_curve_) == (0, [])
     start = np.random.RandomState(0).uniform(-1, 1, (64, 512)) * np.sqrt(6 / (64 + 512))
     assert np.abs(estimator.coefs_[0] - start).max() > 1e-3  # it keeps what was learned

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fusedmlp import MLP, SGD, Adam, Trainer
+from fusedmlp import MLP, SGD, Adam, Callback, Trainer
 from fusedmlp.registry import backend_class
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 from fusedmlp.training.schedules import Step, make_schedule
@@ -192,6 +192,17 @@ def test_dropout_changes_training_and_backends_agree_on_it():
         MLPClassifier(dropout=0.4, solver="lbfgs").fit(*IRIS)
 
 
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu", "gelu", "silu"])
+def test_activations_of_the_core_that_scikit_learn_lacks(activation, tmp_path):
+    given = {"learning_rate_init": 0.02, "random_state": 0, "backend": "numpy"}
+    estimator = MLPClassifier(12, activation, **given).fit(*IRIS)
+    assert estimator.score(*IRIS) > 0.9
+    assert estimator.to_mlp().network.hidden == activation
+    estimator.save(tmp_path / "file")
+    loaded = MLPClassifier.load(tmp_path / "file", backend="numpy")
+    np.testing.assert_array_equal(loaded.predict_proba(IRIS[0]), estimator.predict_proba(IRIS[0]))
+
+
 def test_arrays_put_in_place_of_the_fitted_ones_are_used():
     estimator = MLPRegressor(hidden_layer_sizes=4, max_iter=3, backend="numba", random_state=0).fit(
         *IRIS
@@ -216,6 +227,7 @@ def test_one_class_alone_is_predicted():
     [
         ({"hidden_layer_sizes": -1}, "hidden_layer_sizes"),
         ({"solver": "newton"}, "solver"),
+        ({"activation": "softsign"}, "'activation' parameter .* 'gelu'"),
         ({"backend": "abacus"}, "abacus"),
         ({"dtype": "float16"}, "dtype"),
         ({"dropout": 1.0}, "dropout"),
@@ -275,7 +287,7 @@ def test_warnings_are_laid_to_the_caller(solver):
 
 def test_the_fitted_network_is_that_of_the_core(fitted):
     mlp = MLP((4, 20, 3), "relu", dtype="float64", backend="numpy")
-    mlp.parameters = fitted._held()
+    mlp.parameters = fitted.to_mlp().parameters
     np.testing.assert_allclose(mlp.predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0]))
 
 
@@ -295,16 +307,14 @@ def test_verbose_fits_say_what_scikit_learns_say(capsys):
     assert capsys.readouterr().out.startswith("loss = ")
 
 
-def test_ctrl_c_keeps_what_was_learned(monkeypatch):
-    estimator = MLPClassifier(3, max_iter=9, backend="numpy", random_state=0)
-    real = estimator._note_epoch
+def test_ctrl_c_keeps_what_was_learned():
+    class Interrupt(Callback):
+        def on_epoch_end(self, run, record):
+            if record.epoch == 3:
+                raise KeyboardInterrupt
 
-    def interrupted(loss, n_rows):
-        real(loss, n_rows)
-        if estimator.n_iter_ == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(estimator, "_note_epoch", interrupted)
+    given = {"max_iter": 9, "backend": "numpy", "random_state": 0}
+    estimator = MLPClassifier(3, callbacks=[Interrupt()], **given)
     with pytest.warns(UserWarning, match="interrupted"):
         estimator.fit(*IRIS)
     expected = MLPClassifier(3, max_iter=3, backend="numpy", random_state=0).fit(*IRIS)

@@ -12,13 +12,14 @@ from sklearn.datasets import load_digits, load_iris, make_multilabel_classificat
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
-from fusedmlp.io.model_files import write_arrays
 from fusedmlp.io.onnx import export
+from fusedmlp.io.parameter_files import write_arrays
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
-from fusedmlp.sklearn.files import ESTIMATOR_VERSION
+from fusedmlp.sklearn.files import ESTIMATOR_FORMAT
 from stored import parts
 
 X, Y = load_iris(return_X_y=True)
+NEWER = ESTIMATOR_FORMAT.version + 1
 LABELS = {
     "whole": np.array([-3, 5, 2**62])[Y],
     "bytes": np.array([1, 2, 3], np.uint8)[Y],
@@ -237,7 +238,7 @@ def labels(*values, dtype="text", kind="multiclass"):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (at("version", value=ESTIMATOR_VERSION + 1), "format version 2, .* up to 1: upgrade"),
+        (at("version", value=NEWER), "format version 2, .* up to 1: upgrade"),
         (at("kind", value="other"), "holds 'other', expected 'fusedmlp-estimator'"),
         (at("estimator", value="MLPRegressor"), "holds 'MLPRegressor', not 'MLPClassifier'"),
         (at("network", "sizes", value=[4, 6, 5, 10**12]), "shape .*its header promises"),

@@ -24,6 +24,10 @@ ROWS = 120
 """Three whole batches of 40; some tests ask for others, and have a smaller last batch."""
 
 
+HAS_POISSON = "loss" in inspect.signature(reference.MLPRegressor).parameters
+"""Whether scikit-learn is release 1.7 or later; 1.6 has no Poisson loss, no sample weights, and
+early stopping fails there on labels that are text."""
+
 VALUES = ("regression", "targets", "counts")
 
 
@@ -59,6 +63,8 @@ def pair(kind, backend, **parameters):
     """Both libraries' estimators, not fitted."""
     name = "MLPRegressor" if kind in VALUES else "MLPClassifier"
     if kind == "counts":
+        if not HAS_POISSON:
+            pytest.skip("this scikit-learn's MLPRegressor has no Poisson loss")
         parameters["loss"] = "poisson"
     given = {"hidden_layer_sizes": (9, 5), "random_state": 11, "batch_size": 40} | parameters
     theirs = getattr(reference, name)(**given)
@@ -134,6 +140,8 @@ def test_every_way_to_take_steps(backend, parameters):
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 def test_early_stopping_holds_out_the_same_rows(backend, kind):
     x, y = data(kind)
+    if kind != "regression" and not HAS_POISSON:
+        pytest.skip("early stopping of this scikit-learn fails on text labels")
     theirs, mine = pair(
         kind, backend, early_stopping=True, batch_size=27, max_iter=40, n_iter_no_change=5,
         learning_rate_init=0.01,
@@ -192,7 +200,7 @@ def test_sample_weights_are_scikit_learns(backend, solver, alpha, batch_size):
     weights = np.random.default_rng(5).uniform(0.1, 3.0, ROWS)
     given = {"solver": solver, "alpha": alpha, "batch_size": batch_size, "max_iter": 10}
     theirs, mine = pair("multiclass", backend, **given)
-    if "sample_weight" not in inspect.signature(theirs.fit).parameters:
+    if not HAS_POISSON:
         pytest.skip("this scikit-learn's MLP takes no sample weights")
     theirs.fit(x, y, sample_weight=weights)
     mine.fit(x, y, sample_weight=weights)

@@ -47,7 +47,9 @@ def main() -> None:
     """Do what the first argument says and print one line of figures."""
     wanted = json.loads(sys.argv[1])
     confine(wanted["cpus"])
-    backend = create(Selection.asked(wanted["backend"], "argument"), threads=wanted["threads"])
+    backend = create(
+        Selection.from_request(wanted["backend"], "argument"), threads=wanted["threads"]
+    )
     seconds = {"import": time.monotonic() - wanted["started"]}
 
     from fusedmlp.bench.operations import compiled

@@ -1,8 +1,8 @@
-"""The ``fusedmlp`` command: its subcommands, and what every failure turns into.
+"""The ``fusedmlp`` command: its subcommands, and their errors as messages and exit codes.
 
-An error that fusedmlp raises on purpose is one message and its class's exit code. Anything else
-is a bug and keeps its traceback. Heavy libraries are imported inside the commands, so that help
-stays quick.
+An error that fusedmlp raises on purpose becomes one line ``error: …`` and the exit code of its
+class. A malformed command line gets Typer's message and exit code 2. Any other exception is a bug
+and keeps its traceback. Heavy libraries are imported inside the commands, so that help is quick.
 """
 
 from typing import Annotated
@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from fusedmlp.cli import console
 from fusedmlp.cli.backends import backends
 from fusedmlp.cli.bench import bench
+from fusedmlp.cli.command import command
 from fusedmlp.cli.data import data
 from fusedmlp.cli.doctor import doctor
 from fusedmlp.cli.evaluate import evaluate
@@ -25,11 +26,11 @@ from fusedmlp.errors import ExitCode, FusedMLPError
 HELP = """Train and use multilayer perceptrons on NumPy, Numba or CuPy.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 backend unavailable, \
-4 a figure was missed, 5 data unavailable, 130 interrupted."""
+4 a bound was missed, 5 data unavailable, 130 interrupted."""
 
 
 class _Commands(TyperGroup):
-    """Subcommands whose intended errors become one message and an exit code."""
+    """Subcommands; an error becomes one message and an exit code."""
 
     # The supertype's Context is Typer's private copy of Click's, which has no public name.
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
@@ -43,8 +44,8 @@ class _Commands(TyperGroup):
             raise typer.Exit(ExitCode.INTERRUPTED) from interrupt
 
 
-def _print_version(*, wanted: bool) -> None:
-    if wanted:
+def _print_version(*, is_given: bool) -> None:
+    if is_given:
         from fusedmlp import __version__
 
         typer.echo(f"fusedmlp {__version__}")
@@ -59,7 +60,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a subcommand."""
+    """Take the options before a subcommand."""
 
 
 def build() -> typer.Typer:
@@ -72,8 +73,8 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=HELP)(_root)
-    for command in (train, evaluate, predict, reproduce, parity, bench, backends, doctor, data):
-        app.command()(command)
+    for function in (train, evaluate, predict, reproduce, parity, bench, backends, doctor, data):
+        app.command()(command(function))
     return app
 
 

@@ -1,28 +1,26 @@
-"""``fusedmlp backends``: the state of every backend, and the line that would repair it."""
+"""``fusedmlp backends``: the state of every backend, and the command that would repair it."""
 
-from typing import TYPE_CHECKING
-
-from fusedmlp.cli import console, options
-
-if TYPE_CHECKING:
-    from fusedmlp.backend import Availability, Preference
+from fusedmlp.cli import console
+from fusedmlp.cli.options import Json
 
 DEFAULT_SIZES = (784, 256, 10)
-"""What ``auto`` is asked about: the default recipe's network on MNIST."""
+"""Network of the default recipe on MNIST, for which ``auto`` would choose."""
 
 DEFAULT_ROWS = 60_000
 
 _STYLES = {"usable": "green", "missing": "yellow", "no-device": "yellow", "broken": "red"}
 
 
-def backends(json_: options.Json = False) -> None:
-    """Say which backends work here, how to repair the others, and what auto would choose."""
+def backends(json_: Json = False) -> None:
+    """List the backends that work here, how to repair the others, and what auto would choose."""
+    from rich.text import Text
+
     from fusedmlp.backend import Workload
+    from fusedmlp.cli.recipes import DEFAULT_RECIPE
     from fusedmlp.network import Network
-    from fusedmlp.recipes import MNIST_REPAIRED
     from fusedmlp.registry import AUTO, availability, backend_class, select
 
-    workload = Workload(Network(DEFAULT_SIZES), MNIST_REPAIRED.batch_size, DEFAULT_ROWS)
+    workload = Workload(Network(DEFAULT_SIZES), DEFAULT_RECIPE.batch_size, DEFAULT_ROWS)
     found = availability()
     preferences = {
         name: backend_class(name).preference(workload)
@@ -52,27 +50,13 @@ def backends(json_: options.Json = False) -> None:
         )
         return
     for name, state in found.items():
-        _print_backend(name, state, preferences.get(name))
+        head = (f"{name:<{console.LABEL_WIDTH}}", "bold"), (state.state, _STYLES[state.state])
+        console.show(Text.assemble(*head))
+        preference = preferences.get(name)
+        reason = "" if preference is None else preference.reason
+        rows = {"found": state.detail, "remedy": state.remedy, "for MNIST": reason}
+        console.results([(label, text) for label, text in rows.items() if text], indent=2)
+        console.show("")
     network = "-".join(map(str, DEFAULT_SIZES))
-    console.labelled(
-        "auto",
-        f"would choose {choice} to train {network} on MNIST: {choice.reason}",
-        console.stdout(),
-    )
-
-
-def _print_backend(name: str, found: "Availability", preference: "Preference | None") -> None:
-    from rich.text import Text
-
-    out = console.stdout()
-    head = Text.assemble(
-        (f"{name:<{console.LABEL_WIDTH}}", "bold"), (found.state, _STYLES[found.state])
-    )
-    out.print(head)
-    rows = {"found": found.detail, "remedy": found.remedy}
-    if preference is not None:
-        rows["for MNIST"] = preference.reason
-    for label, text in rows.items():
-        if text:
-            console.labelled(label, text, out, indent=2)
-    out.print()
+    answer = f"would choose {choice} to train {network} on MNIST: {choice.reason}"
+    console.results([("auto", answer)])

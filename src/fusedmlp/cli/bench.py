@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from fusedmlp.cli import console, options
+from fusedmlp.cli.settings import DataOptions
 from fusedmlp.errors import BreachedError, ExitCode, FusedMLPError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ _MEASURED, _RESULTS = "What is measured", "Results"
 
 
 def bench(
-    ctx: typer.Context,
     backends: options.Backends = None,
     networks: Annotated[
         str | None,
@@ -111,11 +111,8 @@ def bench(
             rich_help_panel=_MEASURED,
         ),
     ] = True,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    source: options.Source = None,
-    split: options.Split = None,
-    target: options.Target = None,
+    *,
+    data_options: DataOptions,
     csv: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the figures as CSV.", rich_help_panel=_RESULTS),
@@ -160,8 +157,7 @@ def bench(
     from fusedmlp.bench.plan import Request, plan, usual_peers
     from fusedmlp.bench.summary import as_csv, records
     from fusedmlp.bench.tables import failures
-    from fusedmlp.cli.choosing import named_or_usable
-    from fusedmlp.cli.settings import DataRequest
+    from fusedmlp.cli.backend_choice import named_or_usable
     from fusedmlp.io.atomic import write_atomically
 
     named = tuple(_words(peer, "peer")) if peer is not None else ()
@@ -183,11 +179,8 @@ def bench(
     if peers and not request.peers:
         console.note(f"none of {', '.join(USUAL)} is installed: no peer takes part")
     before = None if compare is None else comparing.read(compare)
-    typed = options.given_on_command_line(ctx)
-    folder = str(data_dir) if data_dir is not None and "data_dir" in typed else None
     err = console.stderr()
-    wanted = DataRequest(dataset or "mnist", folder, source, split, target)
-    data = wanted.load(0, lambda text: console.note(text, err))
+    data = data_options.load(0, console.note)
     planned = plan(request, data)
     if before is not None and compare is not None:
         comparing.check_comparable(compare, before, planned)

@@ -1,6 +1,6 @@
-"""Where text goes: results to stdout, everything else to stderr.
+"""Output of the commands: results to stdout, progress, notes and errors to stderr.
 
-Nothing here decides what to say. Rich honours ``NO_COLOR``, ``TERM=dumb`` and ``COLUMNS``.
+Rich honours ``NO_COLOR``, ``TERM=dumb`` and ``COLUMNS``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import math
 import sys
 from typing import TYPE_CHECKING, Final
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from rich.console import RenderableType
 
@@ -23,7 +24,7 @@ LABEL_WIDTH: Final = 16
 """Column in which the values of labelled lines start."""
 
 _PIPE_WIDTH: Final = 120
-"""Tables that no terminal limits may be this wide."""
+"""Width of tables that go to a file or pipe."""
 
 
 def stdout() -> Console:
@@ -55,6 +56,12 @@ def labelled(label: str, text: str, console: Console, indent: int = 0) -> None:
     console.print(line)
 
 
+def results(lines: Iterable[tuple[str, str]], indent: int = 0) -> None:
+    """Write labels and their texts to stdout."""
+    for label, text in lines:
+        labelled(label, text, stdout(), indent)
+
+
 def error(text: str) -> None:
     """Write ``error: …`` to stderr."""
     _print_line(Text.assemble(("error: ", "bold red"), text), stderr())
@@ -66,13 +73,23 @@ def print_json(document: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
+def table() -> Table:
+    """Return an empty table in the style of all commands."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def verdict(*, is_met: bool, met: str = "met", missed: str) -> Text:
+    """Return a table cell that says whether a bound is met."""
+    return Text(met, "green") if is_met else Text(missed, "bold red")
+
+
 def show(renderable: RenderableType) -> None:
     """Write a table or the like to stdout."""
     stdout().print(renderable)
 
 
 def finite(value: object) -> object:
-    """Replace what strict JSON cannot say by None, at any depth."""
+    """Replace NaN and infinity, which strict JSON lacks, by None at any depth."""
     match value:
         case float():
             return value if math.isfinite(value) else None

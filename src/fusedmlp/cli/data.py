@@ -1,14 +1,16 @@
 """``fusedmlp data``: which data sets there are, and what is in one."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusedmlp.cli import console, options
-from fusedmlp.cli.settings import DataRequest
+from fusedmlp.cli import console
+from fusedmlp.cli.options import Json, Only
+from fusedmlp.cli.settings import DataOptions, RunOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from fusedmlp.datasets import Dataset
 
 DESCRIPTIONS = {
     "mnist": "70,000 handwritten digits, 28 x 28 pixels",
@@ -19,7 +21,8 @@ DESCRIPTIONS = {
 
 
 def data(
-    ctx: typer.Context,
+    options: Annotated[DataOptions, Only("data_dir", "source", "split", "target")],
+    run: Annotated[RunOptions, Only("seed")],
     dataset: Annotated[
         str | None,
         typer.Argument(
@@ -28,31 +31,17 @@ def data(
             show_default=False,
         ),
     ] = None,
-    data_dir: options.DataDir = None,
-    source: options.Source = None,
-    split: options.Split = None,
-    target: options.Target = None,
-    seed: options.Seed = None,
-    json_: options.Json = False,
+    json_: Json = False,
 ) -> None:
     """List the known data sets, or load one and describe it."""
     if dataset is None:
         _list(json_=json_)
         return
-    typed = options.given_on_command_line(ctx)
-    request = DataRequest(
-        dataset,
-        data_dir=str(data_dir) if data_dir is not None and "data_dir" in typed else None,
-        source=source,
-        split=split,
-        target=target,
-    )
-    loaded = request.load(seed or 0, console.note)
-    summary = loaded.summary() | {"cache": _cached(dataset)}
+    loaded = replace(options, dataset=dataset).load(run.seed, console.note)
     if json_:
-        console.print_json(summary)
+        console.print_json({**loaded.summary(), "cache": _cached(dataset)})
     else:
-        _describe(summary)
+        _describe(loaded, _cached(dataset))
 
 
 def _cached(name: str) -> str | None:
@@ -64,9 +53,6 @@ def _cached(name: str) -> str | None:
 
 
 def _list(*, json_: bool) -> None:
-    from rich import box
-    from rich.table import Table
-
     from fusedmlp.datasets import DATASET_NAMES, default_cache_dir
 
     sets = {
@@ -80,7 +66,7 @@ def _list(*, json_: bool) -> None:
     if json_:
         console.print_json({"datasets": sets, "cache": str(default_cache_dir())})
         return
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = console.table()
     for column in ("name", "content", "here"):
         table.add_column(column, no_wrap=column == "name")
     for name, facts in sets.items():
@@ -88,35 +74,36 @@ def _list(*, json_: bool) -> None:
         here = where if facts["downloaded"] else "built in"
         table.add_row(name, str(facts["description"]), here)
     console.show(table)
-    out = console.stdout()
-    console.labelled("cache", str(default_cache_dir()), out)
-    console.labelled("your own", "a folder of IDX files, an .npz or a .csv file, by its path", out)
+    own = "a folder of IDX files, an .npz or a .csv file, by its path"
+    console.results([("cache", str(default_cache_dir())), ("your own", own)])
 
 
-def _describe(summary: "Mapping[str, object]") -> None:
-    out = console.stdout()
-    rows, counts = summary["rows"], summary["class_counts"]
-    assert isinstance(rows, dict)
+def _describe(dataset: "Dataset", cache: str | None) -> None:
+    summary = dataset.summary()
+    parts = [f"{len(dataset.x_train):,} train"]
+    if dataset.x_test is not None:
+        parts.append(f"{len(dataset.x_test):,} test")
+    shape = dataset.image_shape
+    picture = "" if shape is None else f" ({shape[0]} x {shape[1]} pixels)"
+    lines = {
+        "name": dataset.name,
+        "task": dataset.task,
+        "rows N": " and ".join(parts),
+        "inputs D": f"{dataset.n_inputs}{picture}, {dataset.x_train.dtype}",
+        "outputs K": str(dataset.n_outputs),
+        "density": f"{summary['density']:.1%} of the inputs are not zero",
+    }
+    counts = summary["class_counts"]
     assert isinstance(counts, dict)
+    if counts["train"] is not None:
+        names = dataset.class_names or range(dataset.n_outputs)
+        pairs = zip(names, counts["train"], strict=True)
+        lines["training rows"] = ", ".join(f"{name}: {count:,}" for name, count in pairs)
+    mapped = ", read from disk as needed" if summary["memory_mapped"] else ""
     n_bytes = summary["bytes"]
     assert isinstance(n_bytes, int)
-    parts = [f"{count:,} {part}" for part, count in rows.items() if count is not None]
-    shape = summary["image_shape"]
-    picture = f" ({shape[0]} x {shape[1]} pixels)" if isinstance(shape, list) else ""
-    console.labelled("name", str(summary["name"]), out)
-    console.labelled("task", str(summary["task"]), out)
-    console.labelled("rows N", " and ".join(parts), out)
-    console.labelled("inputs D", f"{summary['inputs']}{picture}, {summary['dtype']}", out)
-    console.labelled("outputs K", str(summary["outputs"]), out)
-    console.labelled("density", f"{summary['density']:.1%} of the inputs are not zero", out)
-    names = summary["class_names"]
-    if isinstance(counts["train"], list):
-        labels = names if isinstance(names, list) else list(range(len(counts["train"])))
-        pairs = zip(labels, counts["train"], strict=True)
-        each = ", ".join(f"{label}: {count:,}" for label, count in pairs)
-        console.labelled("training rows", each, out)
-    mapped = ", read from disk as needed" if summary["memory_mapped"] else ""
-    console.labelled("size", f"{n_bytes / 1e6:,.1f} MB{mapped}", out)
-    console.labelled("source", str(summary["source"]), out)
-    if summary["cache"]:
-        console.labelled("cache", str(summary["cache"]), out)
+    lines["size"] = f"{n_bytes / 1e6:,.1f} MB{mapped}"
+    lines["source"] = dataset.source
+    if cache is not None:
+        lines["cache"] = cache
+    console.results(lines.items())

@@ -1,97 +1,81 @@
 """``fusedmlp doctor``: this machine as fusedmlp sees it; the facts are from diagnostics.py."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fusedmlp.cli import console, options
+from fusedmlp.cli import console
+from fusedmlp.cli.options import Json
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from fusedmlp.diagnostics import Diagnosis
 
-    from fusedmlp.diagnostics import Facts
+Line = tuple[str, str]
+"""Label and text."""
 
 
-def doctor(json_: options.Json = False) -> None:
+def doctor(json_: Json = False) -> None:
     """Report versions, CPU, BLAS and its kernels, threads, GPU, folders and variables."""
+    from rich.text import Text
+
     from fusedmlp.diagnostics import diagnose
 
     facts = diagnose()
     if json_:
         console.print_json(facts)
         return
-    out = console.stdout()
-    system, packages, cpu = _part(facts, "system"), _part(facts, "packages"), _part(facts, "cpu")
-    _head("System", out)
-    console.labelled(
-        "python",
-        f"{system['implementation']} {system['python']}, {system['executable']}",
-        out,
-        indent=2,
-    )
-    console.labelled("os", str(system["os"]), out, indent=2)
-    _head("Packages", out)
-    for name, found in packages.items():
-        console.labelled(name, str(found or "not installed"), out, indent=2)
-    _head("CPU", out)
-    console.labelled("model", str(cpu["model"] or "unknown"), out, indent=2)
-    features = cpu["features"]
-    assert isinstance(features, list)
-    console.labelled("features", ", ".join(features) or "unknown", out, indent=2)
+    for title, lines in _sections(facts):
+        console.show(Text(title, style="bold"))
+        console.results(lines, indent=2)
+
+
+def _sections(facts: "Diagnosis") -> Iterator[tuple[str, list[Line]]]:
+    """Yield titles and lines of the report."""
+    system = facts["system"]
+    python = f"{system['implementation']} {system['python']}, {system['executable']}"
+    yield "System", [("python", python), ("os", system["os"])]
+    packages = facts["packages"].items()
+    yield "Packages", [(name, version or "not installed") for name, version in packages]
+    cpu = facts["cpu"]
     limit = "" if cpu["limit"] is None else f", limited to the time of {cpu['limit']:g}"
-    console.labelled("cores", f"{cpu['usable']} of {cpu['cpus']} usable{limit}", out, indent=2)
-    _print_blas(facts, out)
-    _print_gpu(facts, out)
-    _print_places(facts, out)
+    yield (
+        "CPU",
+        [
+            ("model", cpu["model"] or "unknown"),
+            ("features", ", ".join(cpu["features"]) or "unknown"),
+            ("cores", f"{cpu['usable']} of {cpu['cpus']} usable{limit}"),
+        ],
+    )
+    yield "BLAS (matrix products of the numpy backend)", _blas(facts)
+    yield "GPU", _gpu(facts)
+    yield "Folders and variables", _folders_and_variables(facts)
+    if facts["hints"]:
+        yield "Hints", [("-", hint) for hint in facts["hints"]]
 
 
-def _print_blas(facts: "Facts", out: "Console") -> None:
-    _head("BLAS (matrix products of the numpy backend)", out)
-    libraries = facts["blas"]
-    assert isinstance(libraries, list)
-    for library in libraries:
+def _blas(facts: "Diagnosis") -> list[Line]:
+    lines = []
+    for library in facts["blas"]:
         kernels = f", {library['kernels']} kernels" if library["kernels"] else ""
-        threads = f", {library['threads']} threads"
-        name = f"{library['name']} {library['version']}{kernels}{threads}"
-        console.labelled(library["used_by"] or "other", name, out, indent=2)
-    if not libraries:
-        console.labelled("none", "no BLAS library was recognised", out, indent=2)
+        text = f"{library['name']} {library['version']}{kernels}, {library['threads']} threads"
+        lines.append((library["used_by"] or "other", text))
+    return lines or [("none", "no BLAS library was recognised")]
 
 
-def _print_gpu(facts: "Facts", out: "Console") -> None:
-    _head("GPU", out)
-    for name, found in _part(facts, "gpu").items():
-        assert isinstance(found, dict)
-        console.labelled(
-            name, f"{found['state']}: {found.get('device', found['detail'])}", out, indent=2
-        )
+def _gpu(facts: "Diagnosis") -> list[Line]:
+    lines = []
+    for name, found in facts["gpu"].items():
+        lines.append((name, f"{found['state']}: {found.get('device', found['detail'])}"))
         if found["remedy"]:
-            console.labelled("remedy", str(found["remedy"]), out, indent=2)
+            lines.append(("remedy", str(found["remedy"])))
+    return lines
 
 
-def _print_places(facts: "Facts", out: "Console") -> None:
-    folders = _part(facts, "folders")
-    _head("Folders and variables", out)
+def _folders_and_variables(facts: "Diagnosis") -> list[Line]:
+    folders = facts["folders"]
     cached = folders["cached"]
-    assert isinstance(cached, list)
-    holds = f" (holds {', '.join(cached)})" if cached else " (empty)"
-    console.labelled("cache", f"{folders['cache']}{holds}", out, indent=2)
-    console.labelled("data", str(folders["data"] or "FUSEDMLP_DATA is not set"), out, indent=2)
-    for name, value in _part(facts, "variables").items():
-        console.labelled("variable", f"{name}={value}", out, indent=2)
-    hints = facts["hints"]
-    assert isinstance(hints, list)
-    if hints:
-        _head("Hints", out)
-    for hint in hints:
-        console.labelled("-", hint, out, indent=2)
-
-
-def _part(facts: "Facts", name: str) -> "Facts":
-    part = facts[name]
-    assert isinstance(part, dict)
-    return part
-
-
-def _head(text: str, out: "Console") -> None:
-    from rich.text import Text
-
-    out.print(Text(text, style="bold"))
+    content = f" (holds {', '.join(cached)})" if cached else " (empty)"
+    return [
+        ("cache", f"{folders['cache']}{content}"),
+        ("data", folders["data"] or "FUSEDMLP_DATA is not set"),
+        *(("variable", f"{name}={value}") for name, value in facts["variables"].items()),
+    ]

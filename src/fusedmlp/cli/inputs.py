@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from fusedmlp.datasets import DATASET_NAMES, load_dataset
+from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.idx import read_idx
 from fusedmlp.datasets.labels import as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _NPZ_KEYS = ("x_test", "x", "x_train")
 
 
-def load_inputs(source: str, *, skip_column: str | None, data_dir: Path | None) -> DenseInputs:
+def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -> DenseInputs:
     """Read rows (N, D).
 
     Parameters
@@ -32,15 +33,12 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: Path | None) 
         of an IDX file of images, plain or ``.gz``.
     skip_column
         A ``.csv`` file's column to leave out: its name, or its number from 0.
-    data_dir
-        Folder of a published data set's files.
 
     Raises
     ------
-    InvalidInputError
-        The content is not rows of finite numbers, or an option does not apply.
-    DataUnavailableError
-        The file is missing, truncated or foreign.
+    InvalidInputError, DataUnavailableError
+        The content is not rows of finite numbers; the file is missing, truncated or of another
+        format.
     """
     path = Path(source).expanduser()
     is_csv = path.suffix.lower() == ".csv"
@@ -52,7 +50,7 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: Path | None) 
         return cast("DenseInputs", inputs)
     if not path.is_file():
         raise DataUnavailableError(
-            f"{source} is neither a file nor a data set: name a .csv, .npy, .npz or IDX file, "
+            f"{source} is neither a file nor a data set: give a .csv, .npy, .npz or IDX file, "
             f"or one of {', '.join(DATASET_NAMES)}"
         )
     if is_csv:
@@ -84,24 +82,37 @@ def _read_numpy(path: Path) -> npt.NDArray[np.generic]:
 
 def _read_csv(path: Path, skip_column: str | None) -> npt.NDArray[np.generic]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [(number, cells) for number, cells in enumerate(csv.reader(file), 1) if cells]
+        with convert_read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            lines = [(reader.line_num, cells) for cells in reader if cells]
     except UnicodeDecodeError as error:
         raise DataUnavailableError(f"{path}: not UTF-8 text: {error.reason}") from error
-    except OSError as error:
-        raise DataUnavailableError(f"cannot read {path}: {error.strerror}") from error
-    header = lines[0][1] if lines and not any(map(_is_number, lines[0][1])) else None
-    skipped = None
-    if skip_column is not None and lines:
-        skipped = _find_column(path, skip_column, header, len(lines[0][1]))
-    rows = lines[1:] if header else lines
+    has_header = bool(lines) and not any(map(_is_number, lines[0][1]))
+    rows = lines[has_header:]
     if not rows:
         raise InvalidInputError(f"{path}: no rows: expected at least one row of numbers")
-    return np.array([_numbers(path, number, cells, skipped, rows[0][1]) for number, cells in rows])
+    n_columns, skipped = len(rows[0][1]), None
+    if skip_column is not None:
+        skipped = _find_column(path, skip_column, lines[0][1] if has_header else [], n_columns)
+    table = []
+    for line, cells in rows:
+        if len(cells) != n_columns:
+            raise InvalidInputError(
+                f"{path}: line {line} has {len(cells)} cells, expected {n_columns} as in the first"
+            )
+        kept = [cell for column, cell in enumerate(cells) if column != skipped]
+        texts = [cell for cell in kept if not _is_number(cell)]
+        if texts:
+            raise InvalidInputError(
+                f"{path}: line {line}: {texts[0]!r} is not a number (leave a column of text out "
+                "with --skip-column)"
+            )
+        table.append([float(cell) for cell in kept])
+    return np.array(table)
 
 
-def _find_column(path: Path, name: str, header: list[str] | None, n_columns: int) -> int:
-    names = [cell.strip() for cell in header or ()]
+def _find_column(path: Path, name: str, header: list[str], n_columns: int) -> int:
+    names = [cell.strip() for cell in header]
     if name in names:
         return names.index(name)
     if name.isdecimal() and int(name) < n_columns:
@@ -110,23 +121,6 @@ def _find_column(path: Path, name: str, header: list[str] | None, n_columns: int
     raise InvalidInputError(
         f"{path}: no column {name!r}: expected a number below {n_columns}{known}"
     )
-
-
-def _numbers(
-    path: Path, line: int, cells: list[str], skipped: int | None, first: list[str]
-) -> list[float]:
-    if len(cells) != len(first):
-        raise InvalidInputError(
-            f"{path}: line {line} has {len(cells)} cells, expected {len(first)} as in the first"
-        )
-    kept = [cell for column, cell in enumerate(cells) if column != skipped]
-    for cell in kept:
-        if not _is_number(cell):
-            raise InvalidInputError(
-                f"{path}: line {line}: {cell!r} is no number; every cell must be one (a column "
-                "of names can be left out with --skip-column)"
-            )
-    return [float(cell) for cell in kept]
 
 
 def _is_number(cell: str) -> bool:

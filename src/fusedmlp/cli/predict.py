@@ -1,4 +1,7 @@
-"""``fusedmlp predict``: a saved model's answers for rows without targets, as CSV, .npy or JSON."""
+"""``fusedmlp predict``: a saved model's predictions for rows without targets.
+
+They are written as CSV, .npy or JSON.
+"""
 
 import csv
 import io
@@ -9,27 +12,26 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from fusedmlp.cli import console, options
-from fusedmlp.cli.evaluate import ModelArgument
+from fusedmlp.cli import console
+from fusedmlp.cli.options import Json, Only
+from fusedmlp.cli.saved_model import ModelArgument, SavedModel
+from fusedmlp.cli.settings import DataOptions, RunOptions
 from fusedmlp.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from fusedmlp.model import MLP
-
 OUTPUT_SUFFIXES = (".csv", ".npy")
 
 
 def predict(
-    ctx: typer.Context,
     model: ModelArgument,
     inputs: Annotated[
         str,
         typer.Argument(
             metavar="INPUT",
             help="Rows: a .csv, .npy, .npz (x_test, x or x_train) or IDX file, or a data set's "
-            "name, whose test part is taken.",
+            "name for its test part.",
             show_default=False,
         ),
     ],
@@ -52,57 +54,51 @@ def predict(
             "or its number from 0.",
         ),
     ] = None,
-    data_dir: options.DataDir = None,
-    backend: options.Backend = None,
-    threads: options.Threads = None,
-    json_: options.Json = False,
+    *,
+    data: Annotated[DataOptions, Only("data_dir")],
+    run: Annotated[RunOptions, Only("backend", "threads")],
+    json_: Json = False,
 ) -> None:
     """Predict with a saved model."""
     from fusedmlp.cli.inputs import load_inputs
-    from fusedmlp.cli.outputs import model_path
-    from fusedmlp.model import MLP
 
-    typed = options.given_on_command_line(ctx)
     if output is not None:
         _check_output(output)
-    path = model_path(model)
-    mlp = MLP.load(path, backend=backend if "backend" in typed else None, threads=threads)
-    chosen, mlp.backend = mlp.select_backend()
-    folder = data_dir if "data_dir" in typed else None
-    x = load_inputs(inputs, skip_column=skip_column, data_dir=folder)
-    answers = mlp.predict_proba(x) if proba else mlp.predict(x)
+    saved = SavedModel.load(model, run)
+    x = load_inputs(inputs, skip_column=skip_column, data_dir=data.data_dir)
+    predicted = saved.mlp.predict_proba(x) if proba else saved.mlp.predict(x)
     if output is not None:
-        _write(output, mlp, answers, proba=proba)
+        _write(output, saved, predicted, proba=proba)
         console.note(f"{len(x):,} predictions written to {output}")
     if json_:
         console.print_json(
             {
-                "model": str(path),
+                "model": str(saved.path),
                 "input": inputs,
                 "rows": len(x),
-                "backend": str(chosen),
-                "class_names": mlp.class_names,
+                "backend": saved.backend,
+                "class_names": saved.mlp.class_names,
                 "output": None if output is None else str(output),
-                "probabilities" if proba else "predictions": answers.tolist(),
+                "probabilities" if proba else "predictions": predicted.tolist(),
             }
         )
     elif output is None:
-        sys.stdout.write(as_csv(mlp, answers, proba=proba))
+        sys.stdout.write(as_csv(saved, predicted, proba=proba))
 
 
-def as_csv(mlp: "MLP", answers: "npt.NDArray[np.generic]", *, proba: bool) -> str:
-    """Write one line a row under a header; classes by their names."""
-    names = list(mlp.class_names or map(str, range(mlp.network.n_outputs)))
+def as_csv(model: SavedModel, predicted: "npt.NDArray[np.generic]", *, proba: bool) -> str:
+    """Return a header and one line for each row; classes are named."""
+    names = model.output_names
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if answers.ndim == 2:
+    if predicted.ndim == 2:
         # A float's shortest text that reads back to the same float.
         writer.writerow(names)
-        writer.writerows([str(value) for value in row] for row in answers)
+        writer.writerows([str(value) for value in row] for row in predicted)
         return text.getvalue()
     writer.writerow(["prediction"])
-    is_class = mlp.network.output == "softmax" and not proba
-    writer.writerows([names[int(value)] if is_class else str(value)] for value in answers)
+    is_class = model.mlp.network.output == "softmax" and not proba
+    writer.writerows([names[int(value)] if is_class else str(value)] for value in predicted)
     return text.getvalue()
 
 
@@ -118,13 +114,15 @@ def _check_output(output: Path) -> None:
     check_writable(output.parent)
 
 
-def _write(output: Path, mlp: "MLP", answers: "npt.NDArray[np.generic]", *, proba: bool) -> None:
+def _write(
+    output: Path, model: SavedModel, predicted: "npt.NDArray[np.generic]", *, proba: bool
+) -> None:
     from fusedmlp.io.atomic import write_atomically
 
     if output.suffix.lower() == ".csv":
-        content = as_csv(mlp, answers, proba=proba).encode()
+        content = as_csv(model, predicted, proba=proba).encode()
     else:
         buffer = io.BytesIO()
-        np.save(buffer, answers, allow_pickle=False)
+        np.save(buffer, predicted, allow_pickle=False)
         content = buffer.getvalue()
     write_atomically(output, content)

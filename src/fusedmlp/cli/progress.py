@@ -1,9 +1,10 @@
-"""Showing a training on stderr: a bar and a table on a terminal, plain lines elsewhere."""
+"""Progress of a training on stderr: a bar and a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -11,48 +12,37 @@ from fusedmlp.cli.console import note
 from fusedmlp.training.callbacks import Callback, EpochPrinter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from fusedmlp.training.callbacks import TrainingView
     from fusedmlp.training.history import EpochRecord
 
 ALL_EPOCHS_UP_TO: Final = 50
-"""Longer trainings show only some of their epochs."""
+"""Of longer trainings only some epochs are shown."""
 
 SHOWN_EPOCHS: Final = 20
-"""About how many of a longer training's epochs are shown."""
+"""Approximate number of epochs that are shown of a longer training."""
 
 
-class View(Callback):
-    """A callback that also shows that training is about to begin, which takes a while at first.
-
-    Used as a context manager, so that a terminal is left in order whatever happens.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._waiting = console.status("preparing; the first time this compiles")
-
-    def __enter__(self) -> Self:
-        """Show that something is going on, on a terminal."""
-        if self._console.is_terminal:
-            self._waiting.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Stop showing it, if training has not begun."""
-        self._waiting.stop()
-
-    def on_train_begin(self, run: TrainingView) -> None:
-        """Stop showing it."""
-        self._waiting.stop()
-
-
-def view(console: Console) -> View:
-    """Return the view that suits ``console``."""
+@contextmanager
+def progress_view(console: Console) -> Iterator[Callback]:
+    """Yield the callback that suits ``console``; leave the terminal in order after an error."""
     if console.is_terminal and not console.is_dumb_terminal:
-        return TrainingTable(console)
-    return TrainingLines(console)
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[rows]}"),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            expand=True,
+        )
+        with bar:
+            yield TrainingTable(bar)
+    else:
+        yield TrainingLines(console)
 
 
 def is_shown(epoch: int, epochs: int) -> bool:
@@ -62,46 +52,34 @@ def is_shown(epoch: int, epochs: int) -> bool:
     return epoch % -(-epochs // SHOWN_EPOCHS) == 0
 
 
-class TrainingLines(View):
-    """One plain line an epoch."""
+class TrainingLines(Callback):
+    """One plain line for each epoch."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console)
         self._printer = EpochPrinter(lambda line: note(line, console))
 
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
-        """Print the epoch's line if it is among those shown."""
+        """Print the line of an epoch that is shown."""
         if is_shown(record.epoch, run.epochs):
             self._printer.on_epoch_end(run, record)
 
 
-class TrainingTable(View):
-    """A table that grows by a line an epoch, above a bar of the running epoch's rows."""
+class TrainingTable(Callback):
+    """A table with a line for each epoch, above a bar of the running epoch's rows."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[rows]} rows"),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            transient=True,
-            expand=True,
-        )
-        self._bar = self._progress.add_task("", epoch="", rows="", left="")
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("preparing; the first run compiles", total=None, rows="", left="")
         self._began = 0.0
         self._epochs_before = 0
 
     def on_train_begin(self, run: TrainingView) -> None:
         """Print the table's head and start the bar."""
-        super().on_train_begin(run)
         self._began, self._epochs_before = time.monotonic(), len(run.history)
         if self._epochs_before < run.epochs:
-            for line in self._head(run):
-                self._console.print(line, soft_wrap=True)
+            for line in _head(run):
+                self._print(line)
             self._update(run, 0)
-            self._progress.start()
 
     def on_progress(self, run: TrainingView, rows: int) -> None:
         """Move the bar."""
@@ -110,13 +88,11 @@ class TrainingTable(View):
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Add the epoch to the table."""
         if is_shown(record.epoch, run.epochs):
-            self._progress.console.print(self._line(run, record), soft_wrap=True)
+            self._print(_line(run, record))
         self._update(run, 0)
 
-    def __exit__(self, *error: object) -> None:
-        """Take the bar away, also when another callback failed before it could be told."""
-        super().__exit__(*error)
-        self._progress.stop()
+    def _print(self, line: str) -> None:
+        self._bar.console.print(line, soft_wrap=True)
 
     def _update(self, run: TrainingView, rows: int) -> None:
         epochs, finished = run.epochs, len(run.history)
@@ -126,47 +102,45 @@ class TrainingTable(View):
             share_left = max(0.0, epochs - self._epochs_before - share_done)
             seconds = (time.monotonic() - self._began) / share_done * share_left
             left = f"{duration(seconds)} left"
-        self._progress.update(
-            self._bar,
+        self._bar.update(
+            self._task,
+            description=f"epoch {min(finished + 1, epochs)}/{epochs}",
             total=run.rows,
             completed=rows,
-            epoch=f"{min(finished + 1, epochs)}/{epochs}",
-            rows=f"{rows:,}/{run.rows:,}",
+            rows=f"{rows:,}/{run.rows:,} rows",
             left=left,
         )
 
-    @staticmethod
-    def _head(run: TrainingView) -> tuple[str, str]:
-        has_accuracy = not run.engine.network.predicts_values
-        has_validation = run.validated
-        names = f"{'loss':>10}" + (f"{'accuracy':>10}" if has_accuracy else "")
-        width = len(names)
-        groups = f"{'':9}{'training':>{width}}"
-        columns = f"{'epoch':>9}{names}"
-        if has_validation:
-            groups += f"{'validation':>{width + 2}}"
-            columns += f"  {names}"
-        return groups, f"{columns}{'samples/s':>13}"
 
-    @staticmethod
-    def _line(run: TrainingView, record: EpochRecord) -> str:
-        def pair(loss: float, accuracy: float | None) -> str:
-            return f"{loss_text(loss):>10}" + ("" if accuracy is None else f"{accuracy:>10.4f}")
+def _head(run: TrainingView) -> tuple[str, str]:
+    has_accuracy = not run.engine.network.predicts_values
+    names = f"{'loss':>10}" + (f"{'accuracy':>10}" if has_accuracy else "")
+    width = len(names)
+    groups, columns = f"{'':9}{'training':>{width}}", f"{'epoch':>9}{names}"
+    if run.validated:
+        groups += f"{'validation':>{width + 2}}"
+        columns += f"  {names}"
+    return groups, f"{columns}{'samples/s':>13}"
 
-        epoch = f"{record.epoch}/{run.epochs}"
-        line = f"{epoch:>9}{pair(record.train_loss, record.train_accuracy)}"
-        if record.validation_loss is not None:
-            line += f"  {pair(record.validation_loss, record.validation_accuracy)}"
-        return f"{line}{record.samples_per_s:>13,.0f}"
+
+def _line(run: TrainingView, record: EpochRecord) -> str:
+    def pair(loss: float, accuracy: float | None) -> str:
+        return f"{loss_text(loss):>10}" + ("" if accuracy is None else f"{accuracy:>10.4f}")
+
+    epoch = f"{record.epoch}/{run.epochs}"
+    line = f"{epoch:>9}{pair(record.train_loss, record.train_accuracy)}"
+    if record.validation_loss is not None:
+        line += f"  {pair(record.validation_loss, record.validation_accuracy)}"
+    return f"{line}{record.samples_per_s:>13,.0f}"
 
 
 def loss_text(loss: float) -> str:
-    """Write a loss with four decimals, or its size alone where it is huge."""
+    """Write a loss with four decimals, or its magnitude alone where it is huge."""
     return f"{loss:.4f}" if loss < 1e4 else f"{loss:.2e}"
 
 
 def duration(seconds: float) -> str:
-    """Write a time span for people: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Write a time span: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

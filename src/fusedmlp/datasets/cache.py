@@ -1,7 +1,7 @@
-"""The cache: raw IDX files on disk, written atomically, checked at every load.
+"""The cache of published sets: raw IDX files on disk, written atomically, memory-mapped.
 
-It stores what the digests prove and nothing else, so two processes that fill it at once write the
-same bytes. It neither downloads nor decides where to download from.
+Only verified files are stored, so that two processes which fill the cache at the same time write
+the same bytes. This module neither downloads nor decides where to download from.
 """
 
 from __future__ import annotations
@@ -10,26 +10,20 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fusedmlp.datasets.reading import reading
+from fusedmlp.datasets.file_errors import convert_read_errors
+from fusedmlp.datasets.idx import read_raw
 from fusedmlp.errors import DataUnavailableError
 from fusedmlp.io.atomic import sweep, write_atomically
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from fusedmlp.datasets.checksums import Corpus
-
-Payloads = dict[str, "NDArray[np.uint8]"]
-"""Raw IDX files, header included, by their usual name."""
+    from fusedmlp.datasets.published import PublishedSet, RawFiles
 
 _STALE_S = 3600.0
-"""Younger temporary files may belong to a process that fills the cache at this moment."""
+"""Age in seconds of temporary files to remove; a younger one may be in use by another process."""
 
 
-class NotThereError(DataUnavailableError):
-    """A place was not set or holds nothing: a reason to look elsewhere, and no fault."""
+class NotPresentError(DataUnavailableError):
+    """A source was not given or is empty: the next one is tried without a warning."""
 
 
 def default_cache_dir() -> Path:
@@ -42,48 +36,39 @@ def default_cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("fusedmlp", appauthor=False))
 
 
-def load(corpus: Corpus, cache_dir: Path) -> Payloads:
-    """Memory-map the files of ``corpus`` from the cache; sizes are checked here, digests are not.
+def load(published: PublishedSet, cache_dir: Path) -> RawFiles:
+    """Memory-map the files of ``published``.
 
-    :func:`~fusedmlp.datasets.obtain.obtain` checks the digests, at every load: some 40 ms for the
-    55 MB of MNIST where the processor has SHA instructions, 0.2 s where it has not. A stamp file
-    would save that time and would miss a disk that returns other bytes than were written.
+    :func:`~fusedmlp.datasets.sources.fetch` checks the digests at every load. That takes some
+    40 ms for the 55 MB of MNIST where the processor has SHA instructions, else 0.2 s. A stamp file
+    would save this time and would miss a disk that returns other bytes than were written.
 
     Raises
     ------
-    NotThereError
-        If it is not in the cache.
+    NotPresentError
+        If a file is not in the cache.
     DataUnavailableError
-        If a file is missing or unreadable, or has the wrong length.
+        If a file is unreadable or empty.
     """
-    folder = cache_dir / corpus.name
-    payloads: Payloads = {}
-    for file in corpus.files:
-        path = folder / file.name
-        with reading(path):
-            if not folder.exists():
-                raise NotThereError(f"nothing cached yet in {folder}")
-            if not path.exists():  # another process may be writing it at this moment
-                raise NotThereError(f"{path} is not there")
-            n_bytes = path.stat().st_size
-            if n_bytes != file.n_bytes:
-                raise DataUnavailableError(
-                    f"{path}: truncated or another file: {n_bytes:,} bytes, "
-                    f"expected {file.n_bytes:,}"
-                )
-            payloads[file.name] = np.memmap(path, np.uint8, "r")
-    return payloads
+    files: RawFiles = {}
+    for file in published.files:
+        path = cache_dir / published.name / file.name
+        with convert_read_errors(path):
+            if not path.exists():
+                raise NotPresentError(f"{path} is not cached yet")
+        files[file.name] = read_raw(path)
+    return files
 
 
-def store(corpus: Corpus, cache_dir: Path, payloads: Payloads) -> None:
-    """Write the verified ``payloads`` of ``corpus``, each file all or not at all.
+def store(published: PublishedSet, cache_dir: Path, files: RawFiles) -> None:
+    """Write verified files, each completely or not at all.
 
     Raises
     ------
     StorageError
         If the folder cannot be written (read-only, full, missing rights). No partial file stays.
     """
-    folder = cache_dir / corpus.name
+    folder = cache_dir / published.name
     sweep(folder, _STALE_S)
-    for file in corpus.files:
-        write_atomically(folder / file.name, payloads[file.name].tobytes())
+    for name, content in files.items():
+        write_atomically(folder / name, content.tobytes())

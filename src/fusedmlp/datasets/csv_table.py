@@ -7,24 +7,41 @@ values are errors with a line number; preparing data is a job for other tools.
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
+from itertools import islice
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.datasets.labels import as_dataset, require_finite
-from fusedmlp.datasets.reading import reading
+from fusedmlp.datasets.file_errors import convert_read_errors
+from fusedmlp.datasets.labels import RawData, as_dataset
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
+from fusedmlp.validation import check_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from fusedmlp.datasets.dataset import Dataset, Task
 
+    Row = tuple[int, list[str]]  # line number from 1, cells without surrounding blanks
 
 _MISSING = ("", "na", "n/a", "null", "none", "?")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The first line of ``path``, the number of the target column, whether it holds names."""
+
+    path: Path
+    cells: list[str]
+    column: int
+    is_present: bool
+
+    def label(self, column: int) -> str:
+        return repr(self.cells[column]) if self.is_present else str(column)
 
 
 def load_csv(path: Path, target: str | int | None = None, task: Task | None = None) -> Dataset:
@@ -41,7 +58,7 @@ def load_csv(path: Path, target: str | int | None = None, task: Task | None = No
         The target column: its name, or its number from 0 (negative from the end); None for the
         last one.
     task : str or None
-        Overrules what the targets look like: whole numbers from 0 or text are classes (text
+        Overrules the task that the targets suggest: whole numbers from 0 or text are classes (text
         sorted, the names kept), a fraction anywhere means regression.
 
     Returns
@@ -57,50 +74,41 @@ def load_csv(path: Path, target: str | int | None = None, task: Task | None = No
         If it is empty, ragged, holds something other than numbers, or has no such target.
     """
     try:
-        with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
-            return _load(path, file, target, task)
+        with convert_read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+            header = _read_header(path, list(islice(_rows(file), 2)), target)
+            x, positions, tokens = _parse(header, file)
     except UnicodeDecodeError as error:
         raise DataUnavailableError(f"{path}: not UTF-8 text: {error.reason}") from error
+    check_finite(f"{path}: inputs", x)
+    values, class_names = _read_targets(path, tokens, task)
+    label = header.label(header.column)
+    source = f"{path} (target {label if header.is_present else f'column {label}'})"
+    raw = RawData(path.stem, source, x, values[positions], class_names=class_names)
+    return as_dataset(raw, "classification" if class_names else task)
 
 
-def _load(path: Path, file: IO[str], target: str | int | None, task: Task | None) -> Dataset:
-    head = [cells for (_, cells), _ in zip(_records(file), range(2), strict=False)]
+def _rows(file: Iterable[str]) -> Iterator[Row]:
+    """Yield every line that is not blank."""
+    reader = csv.reader(file)
+    for cells in reader:
+        if cells:
+            yield reader.line_num, [cell.strip() for cell in cells]
+
+
+def _read_header(path: Path, head: list[Row], target: str | int | None) -> _Header:
+    """Interpret the first two rows, as far as present."""
     if not head:
         raise InvalidInputError(f"{path}: empty, expected at least one row of numbers")
-    names = [cell.strip() for cell in head[0]]
+    names = head[0][1]
     if len(names) < 2:
         raise InvalidInputError(
             f"{path}: one column, expected inputs and a target separated by commas"
         )
     column = _find_target(path, names, target)
-    is_named = isinstance(target, str) and target in names
-    has_header = is_named or _has_header(path, head, column)
+    has_header = (isinstance(target, str) and target in names) or _has_header(path, head, column)
     if has_header and len(head) < 2:
         raise InvalidInputError(f"{path}: a header and no rows, expected at least one row")
-    table, tokens = _parse(path, file, column, has_header=has_header)
-    x = np.ascontiguousarray(np.delete(table, column, axis=1))
-    require_finite(x, f"{path}: inputs")
-    values, class_names = _read_targets(path, tokens, task)
-    label = repr(names[column]) if has_header else f"column {column}"
-    return as_dataset(
-        name=path.stem,
-        x_train=x,
-        y_train=values[table[:, column].astype(np.int64)],
-        x_test=None,
-        y_test=None,
-        source=f"{path} (target {label})",
-        image_shape=None,
-        task="classification" if class_names else task,
-        class_names=class_names,
-    )
-
-
-def _records(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line number, from 1, and the cells of every line that is not blank."""
-    reader = csv.reader(file)
-    for cells in reader:
-        if cells:
-            yield reader.line_num, cells
+    return _Header(path, names, column, has_header)
 
 
 def _find_target(path: Path, names: list[str], target: str | int | None) -> int:
@@ -118,7 +126,8 @@ def _find_target(path: Path, names: list[str], target: str | int | None) -> int:
 
 
 def _as_number(cell: str) -> float | None:
-    if "_" in cell:  # Python reads 1_000 as a number, NumPy does not
+    # Python also reads 1_000 and the digits of other scripts as numbers; other tools do not.
+    if "_" in cell or not cell.isascii():
         return None
     try:
         return float(cell)
@@ -126,34 +135,36 @@ def _as_number(cell: str) -> float | None:
         return None
 
 
-def _has_header(path: Path, head: list[list[str]], column: int) -> bool:
-    inputs = [cell for i, cell in enumerate(head[0]) if i != column]
-    texts = [c for c in inputs if _as_number(c) is None and c.strip().lower() not in _MISSING]
+def _has_header(path: Path, head: list[Row], column: int) -> bool:
+    first = head[0][1]
+    inputs = [cell for i, cell in enumerate(first) if i != column]
+    texts = [c for c in inputs if _as_number(c) is None and c.lower() not in _MISSING]
     if texts and any(_as_number(cell) is not None for cell in inputs):
         raise InvalidInputError(
             f"{path}: the first line mixes numbers and text ({texts[0]!r}): it is neither a "
             "header nor a row; expected one of the two"
         )
-    if texts:
-        return True
-    is_text = _as_number(head[0][column]) is None
+    if texts or len(head) < 2:
+        return bool(texts)
+    second = head[1][1]
     return (
-        is_text and len(head) > 1 and _as_number(head[1][min(column, len(head[1]) - 1)]) is not None
+        _as_number(first[column]) is None
+        and _as_number(second[min(column, len(second) - 1)]) is not None
     )
 
 
 def _parse(
-    path: Path, file: IO[str], column: int, *, has_header: bool
-) -> tuple[NDArray[np.float64], list[str]]:
-    """Read all rows; the target column holds positions in the returned list of targets."""
-    codes: dict[str, int] = {}  # each different target, in order of appearance
+    header: _Header, file: IO[str]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], list[str]]:
+    """Return inputs (N, D), the position of each target (N,) in a list, and the list."""
+    positions: dict[str, int] = {}  # of the different targets, in order of appearance
 
     def encode(cell: str) -> float:
-        return codes.setdefault(cell.strip(), len(codes))
+        return positions.setdefault(cell.strip(), len(positions))
 
     file.seek(0)
-    if has_header:
-        next(_records(file))
+    if header.is_present:
+        next(_rows(file))
     try:
         table = np.loadtxt(
             file,
@@ -161,33 +172,32 @@ def _parse(
             comments=None,
             delimiter=",",
             quotechar='"',
-            converters={column: encode},
+            converters={header.column: encode},
             ndmin=2,
             encoding=None,
         )
     except ValueError as error:
         file.seek(0)
-        reason = _find_fault(file, column, has_header=has_header) or str(error)
-        raise InvalidInputError(f"{path}: {reason}") from error
-    return table, list(codes)
+        raise InvalidInputError(
+            f"{header.path}: {_find_fault(header, _rows(file)) or error}"
+        ) from error
+    x = np.ascontiguousarray(np.delete(table, header.column, axis=1))
+    return x, table[:, header.column].astype(np.int64), list(positions)
 
 
-def _find_fault(file: IO[str], column: int, *, has_header: bool) -> str | None:
-    """Say which line loadtxt stumbled over; its own words count rows, not lines."""
-    records = _records(file)
-    _, first = next(records)
-    if not has_header:
-        file.seek(0)
-        records = _records(file)
-    for line, cells in records:
-        if len(cells) != len(first):
-            return f"line {line} has {len(cells)} cells, expected {len(first)} as in the first line"
-        for i, cell in enumerate(cells):
-            if i != column and _as_number(cell) is None:
-                name = repr(first[i].strip()) if has_header else str(i)
+def _find_fault(header: _Header, rows: Iterable[Row]) -> str | None:
+    """Describe the first row that loadtxt refuses; its own message counts rows, not lines."""
+    for line, cells in list(rows)[header.is_present :]:
+        if len(cells) != len(header.cells):
+            return (
+                f"line {line} has {len(cells)} cells, expected {len(header.cells)} as in the first "
+                "line"
+            )
+        for column, cell in enumerate(cells):
+            if column != header.column and _as_number(cell) is None:
                 return (
-                    f"line {line}, column {name}: {cell!r} is no number; expected numbers in "
-                    "every input column: fill gaps and encode text before"
+                    f"line {line}, column {header.label(column)}: {cell!r} is no number; expected "
+                    "numbers in every input column: fill gaps and encode text before"
                 )
     return None
 

@@ -1,7 +1,7 @@
-"""What a data set is to the rest of fusedmlp: arrays, a task, and a few words about both.
+"""The data set record: arrays, the task, and a description of both.
 
-It holds arrays and checks that they fit together. It loads nothing, converts nothing and never
-scales pixels: uint8 inputs mean pixels, and engines read them as x/255.
+It checks that the arrays fit together. It loads nothing, converts nothing and never scales pixels:
+uint8 inputs are pixels, and engines read them as x/255.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DENSITY_ROWS = 2_000
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training rows, test rows where there are some, and what they mean.
+    """Training rows, test rows where there are some, and their meaning.
 
     Attributes
     ----------
@@ -41,11 +41,11 @@ class Dataset:
     n_outputs : int
         K: classes for classification, else target columns.
     task : {"classification", "multilabel", "regression"}
-        What the targets are.
+        Kind of the targets.
     class_names : tuple of str or None
         K names, or None if classes are plain numbers or there are none.
     source : str
-        Where it came from, for people.
+        Origin, as text for messages.
     image_shape : (int, int) or None
         Rows and columns if each row is an image.
     """
@@ -62,7 +62,7 @@ class Dataset:
     image_shape: tuple[int, int] | None
 
     def __post_init__(self) -> None:
-        """Check that the parts fit together; values are the loaders' concern."""
+        """Check that the parts fit together; the loaders check values."""
         if (self.x_test is None) != (self.y_test is None):
             raise InvalidInputError(
                 f"{self.name}: x_test and y_test must come together, found only one of them"

@@ -1,8 +1,8 @@
-"""Strict reader and writer of the IDX format, the one that MNIST is published in.
+"""Strict reader and writer of the IDX format, in which MNIST is published.
 
 A file is two zero bytes, a type code, the number of dimensions, the dimensions as big-endian
-uint32, then the values, big-endian, in C order. The reader checks all of it against the file's
-exact length. It knows nothing of images, labels or digests.
+uint32, then the values, big-endian, in C order. The reader checks all of this against the exact
+length of the file. It does not interpret the values, and it checks no digest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.datasets.reading import reading
+from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 IdxScalar = np.uint8 | np.int8 | np.int16 | np.int32 | np.float32 | np.float64
 
 GZIP_MAGIC = b"\x1f\x8b"
+_LONGEST_HEADER = 4 + 4 * 255
 _CODES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CHUNK = 1 << 20
 _NAME = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx\d-\w+?(\.gz)?")
@@ -34,7 +35,7 @@ _NAME = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx\d-\w+?(\.gz)?")
 
 @dataclass(frozen=True)
 class IdxHeader:
-    """What an IDX file says of itself: element type, dimensions, where the values start."""
+    """Contents of the header: element type, dimensions, position of the values in bytes."""
 
     dtype: np.dtype[IdxScalar]
     shape: tuple[int, ...]
@@ -45,6 +46,16 @@ class IdxHeader:
         """Length of the whole file in bytes, header included."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
+    def check_length(self, n_bytes: int, where: str) -> None:
+        """Raise DataUnavailableError unless ``n_bytes`` is the length of the whole file."""
+        if n_bytes != self.n_bytes:
+            fault = "truncated" if n_bytes < self.n_bytes else "too long"
+            shape = " x ".join(f"{n:,}" for n in self.shape)
+            raise DataUnavailableError(
+                f"{where}: {fault}: {n_bytes:,} bytes, "
+                f"expected {self.n_bytes:,} for {shape} of {self.dtype.name}"
+            )
+
 
 def parse_header(head: bytes, where: str) -> IdxHeader:
     """Read an IDX header from the first bytes of a file.
@@ -52,7 +63,7 @@ def parse_header(head: bytes, where: str) -> IdxHeader:
     Parameters
     ----------
     head : bytes
-        At least the header; anything after it is ignored.
+        At least the header; further bytes are ignored.
     where : str
         The file's name, for the message.
 
@@ -70,62 +81,67 @@ def parse_header(head: bytes, where: str) -> IdxHeader:
             f"{where}: not an IDX file: it starts with {head[:4].hex()}, expected 0000, a type "
             "code of 08, 09, 0b, 0c, 0d or 0e, and the number of dimensions"
         )
-    n_dims = head[3]
-    offset = 4 + 4 * n_dims
+    offset = 4 + 4 * head[3]
     if len(head) < offset:
         raise DataUnavailableError(
             f"{where}: truncated: {len(head)} bytes, expected a header of {offset}"
         )
-    shape = struct.unpack(f">{n_dims}I", head[4:offset])
-    return IdxHeader(np.dtype(_CODES[head[2]]), shape, offset)
+    return IdxHeader(
+        np.dtype(_CODES[head[2]]), struct.unpack(f">{head[3]}I", head[4:offset]), offset
+    )
 
 
 def read_idx(path: str | Path) -> NDArray[IdxScalar]:
     """Read one IDX file, plain (memory-mapped, read-only) or gzip-compressed (loaded).
 
-    Parameters
-    ----------
-    path : str or Path
-        A ``.gz`` is recognised by its content, not by its name.
-
     Returns
     -------
     ndarray, shape as in the file
-        Big-endian where the element has more than one byte, as in the file.
+        Big-endian where an element has more than one byte, as in the file.
 
     Raises
     ------
     DataUnavailableError
         If the file cannot be read, is truncated, has bytes left over, or is not IDX.
     """
-    path = Path(path)
-    with reading(path):
-        with path.open("rb") as file:
-            head = file.read(4 + 4 * 255)
-        if head.startswith(GZIP_MAGIC):
-            payload = gunzip_file(path)
-            return decode_idx(np.frombuffer(payload, np.uint8), str(path))
-        header = parse_header(head, str(path))
-        n_bytes = path.stat().st_size
-        if n_bytes != header.n_bytes:
-            raise DataUnavailableError(_length_message(str(path), header, n_bytes))
-        if math.prod(header.shape) == 0:  # a map of length zero is an error on every platform
-            return np.empty(header.shape, header.dtype)
-        return np.memmap(path, header.dtype, "r", header.offset, header.shape)
+    return decode_idx(read_raw(Path(path)), str(path))
 
 
-def decode_idx(payload: NDArray[np.uint8], where: str) -> NDArray[IdxScalar]:
+def read_raw(path: Path) -> NDArray[np.uint8]:
+    """Return the bytes of an IDX file, header included: memory-mapped, or loaded if compressed.
+
+    A gzip file is recognised by its content, not by its name.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n_bytes,), read-only
+
+    Raises
+    ------
+    DataUnavailableError
+        If the file cannot be read or is empty, or the gzip stream does not hold one IDX file.
+    """
+    with convert_read_errors(path), path.open("rb") as file:
+        magic = file.read(2)
+        if magic == GZIP_MAGIC:
+            file.seek(0)
+            return np.frombuffer(gunzip(file, str(path)), np.uint8)
+        if not magic:  # an empty file cannot be mapped
+            raise DataUnavailableError(f"{path} is empty: 0 bytes")
+        return np.memmap(file, np.uint8, "r")
+
+
+def decode_idx(content: NDArray[np.uint8], where: str) -> NDArray[IdxScalar]:
     """View a whole raw IDX file, shape (n_bytes,), as the array that it holds; no copy.
 
     Raises
     ------
     DataUnavailableError
-        If it is not IDX, or its length is not what its header says.
+        If it is not IDX, or its length is not the one that its header gives.
     """
-    header = parse_header(payload[: 4 + 4 * 255].tobytes(), where)
-    if payload.size != header.n_bytes:
-        raise DataUnavailableError(_length_message(where, header, payload.size))
-    return payload[header.offset :].view(header.dtype).reshape(header.shape)
+    header = parse_header(content[:_LONGEST_HEADER].tobytes(), where)
+    header.check_length(content.size, where)
+    return content[header.offset :].view(header.dtype).reshape(header.shape)
 
 
 def encode_idx(array: NDArray[IdxScalar]) -> bytes:
@@ -150,20 +166,8 @@ def encode_idx(array: NDArray[IdxScalar]) -> bytes:
 def write_idx(path: str | Path, array: NDArray[IdxScalar]) -> None:
     """Write ``array`` as an IDX file; compressed when the name ends in ``.gz``."""
     path = Path(path)
-    payload = encode_idx(array)
-    path.write_bytes(gzip.compress(payload) if path.suffix == ".gz" else payload)
-
-
-def gunzip_file(path: Path) -> bytes:
-    """Decompress a gzip file that holds one IDX file.
-
-    Raises
-    ------
-    DataUnavailableError
-        If the stream is truncated, damaged, followed by foreign bytes, or not IDX.
-    """
-    with path.open("rb") as file:
-        return gunzip(file, str(path))
+    content = encode_idx(array)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def gunzip(stream: IO[bytes], where: str) -> bytes:
@@ -176,10 +180,10 @@ def gunzip(stream: IO[bytes], where: str) -> bytes:
     """
     try:
         with gzip.GzipFile(fileobj=stream) as file:
-            content = bytearray(file.read(4 + 4 * 255))
+            content = bytearray(file.read(_LONGEST_HEADER))
             header = parse_header(bytes(content), where)
-            # One byte past the announced end makes gzip look at what follows the stream. In
-            # chunks, because the announced length is not to be trusted with an allocation.
+            # One byte past the announced end makes gzip check what follows the stream. The file is
+            # read in chunks, because the announced length may be wrong and too large to allocate.
             while len(content) <= header.n_bytes:
                 chunk = file.read(min(_CHUNK, header.n_bytes + 1 - len(content)))
                 if not chunk:
@@ -187,8 +191,7 @@ def gunzip(stream: IO[bytes], where: str) -> bytes:
                 content += chunk
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataUnavailableError(f"{where}: damaged gzip file: {error}") from error
-    if len(content) != header.n_bytes:
-        raise DataUnavailableError(_length_message(where, header, len(content)))
+    header.check_length(len(content), where)
     return bytes(content)
 
 
@@ -203,20 +206,17 @@ def find_idx_files(folder: Path) -> dict[str, Path]:
     dict
         Keys ``train-images``, ``train-labels``, ``t10k-images``, ``t10k-labels``, as far as
         present. A plain file wins over its ``.gz``, because it can be memory-mapped.
+
+    Raises
+    ------
+    DataUnavailableError
+        If the folder cannot be read.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), reverse=True):  # "x.gz" before "x": plain comes last
-        match = _NAME.fullmatch(path.name)
-        if match and path.is_file():
-            part = "t10k" if match[1] == "test" else match[1]
-            found[f"{part}-{match[2]}"] = path
+    with convert_read_errors(folder):
+        for path in sorted(folder.iterdir(), reverse=True):  # "x.gz" before "x": plain comes last
+            match = _NAME.fullmatch(path.name)
+            if match and path.is_file():
+                part = "t10k" if match[1] == "test" else match[1]
+                found[f"{part}-{match[2]}"] = path
     return found
-
-
-def _length_message(where: str, header: IdxHeader, n_bytes: int) -> str:
-    relation = "truncated" if n_bytes < header.n_bytes else "too long"
-    dims = " x ".join(f"{n:,}" for n in header.shape)
-    return (
-        f"{where}: {relation}: {n_bytes:,} bytes, "
-        f"expected {header.n_bytes:,} for {dims} of {header.dtype.name}"
-    )

@@ -1,24 +1,53 @@
-"""From a user's raw arrays to a checked :class:`Dataset`: rows, targets, task.
+"""Raw arrays of a user's file to a checked :class:`Dataset`: rows, targets, task.
 
-Every loader of user files ends here, so that one set of rules and messages holds for all of them.
-Nothing is guessed silently: what cannot be told from the values is an error with the remedy.
+Every loader of user files ends here, so that the same rules and messages hold for all of them.
+What the values do not determine is an error with the remedy, never a guess.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fusedmlp.datasets.dataset import Dataset, Inputs, Targets, Task
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.validation import check_finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # More classes than rows and more than this: identifiers or measurements, not classes.
 _MANY_CLASSES = 1_000
-_CHUNK_VALUES = 1 << 22
+
+
+@dataclass
+class RawData:
+    """The arrays of a file before the targets are interpreted.
+
+    Parameters
+    ----------
+    name, source
+        See :class:`~fusedmlp.datasets.dataset.Dataset`.
+    x_train, x_test
+        Rows (N, D) of :func:`as_rows`.
+    y_train, y_test
+        Targets (N,), (N, 1) or (N, K). One column of whole numbers from 0: classes. One column with
+        fractions: regression. Several columns of only zeros and ones: multilabel. Several others:
+        regression.
+    image_shape, class_names
+        See :class:`~fusedmlp.datasets.dataset.Dataset`.
+    """
+
+    name: str
+    source: str
+    x_train: NDArray[Inputs]
+    y_train: NDArray[np.generic]
+    x_test: NDArray[Inputs] | None = None
+    y_test: NDArray[np.generic] | None = None
+    image_shape: tuple[int, int] | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 def as_rows(x: NDArray[np.generic], where: str) -> tuple[NDArray[Inputs], tuple[int, int] | None]:
@@ -57,29 +86,8 @@ def as_rows(x: NDArray[np.generic], where: str) -> tuple[NDArray[Inputs], tuple[
         typed = rows.astype(np.float64)
     # A memory map may be larger than memory: it is scanned once, when an engine receives it.
     if not isinstance(typed, np.memmap):
-        require_finite(typed, f"{where}: inputs")
+        check_finite(f"{where}: inputs", typed)
     return typed, image_shape
-
-
-def require_finite(values: NDArray[Inputs | Targets], where: str) -> None:
-    """Check (N, C) values in blocks of rows, which bounds the memory that this takes.
-
-    Raises
-    ------
-    InvalidInputError
-        If a value is NaN or infinite; it names the first one's row and column, from zero.
-    """
-    if values.dtype.kind != "f":
-        return
-    step = max(1, _CHUNK_VALUES // values.shape[1])
-    for start in range(0, len(values), step):
-        bad = ~np.isfinite(values[start : start + step])
-        if bad.any():
-            row, column = (int(i) for i in np.argwhere(bad)[0])
-            raise InvalidInputError(
-                f"{where} hold {values[start + row, column]} at row {start + row}, column "
-                f"{column}; expected finite numbers: remove or fill such rows"
-            )
 
 
 def class_labels(y: NDArray[np.generic], where: str) -> NDArray[np.int64]:
@@ -105,62 +113,47 @@ def class_labels(y: NDArray[np.generic], where: str) -> NDArray[np.int64]:
     return y.astype(np.int64)
 
 
-def as_dataset(
-    *,
-    name: str,
-    x_train: NDArray[Inputs],
-    y_train: NDArray[np.generic],
-    x_test: NDArray[Inputs] | None,
-    y_test: NDArray[np.generic] | None,
-    source: str,
-    image_shape: tuple[int, int] | None,
-    task: Task | None,
-    class_names: tuple[str, ...] | None = None,
-) -> Dataset:
+def as_dataset(raw: RawData, task: Task | None) -> Dataset:
     """Work out the task and K from raw targets, check them, and build the data set.
 
     Parameters
     ----------
-    x_train, x_test : ndarray, shape (N, D)
-        From :func:`as_rows`.
-    y_train, y_test : ndarray, shape (N,), (N, 1) or (N, K)
-        One column of whole numbers from 0: classes. One column with fractions: regression.
-        Several columns of only zeros and ones: multilabel. Several others: regression.
+    raw : RawData
+        Inputs and targets.
     task : str or None
-        Overrules that reading; None to follow it.
+        Overrules the task that the targets suggest.
 
     Raises
     ------
     InvalidInputError
         If the targets do not fit the inputs or the task.
     """
-    parts = {"train": (x_train, y_train)}
-    if x_test is not None and y_test is not None:
-        parts["test"] = (x_test, y_test)
+    parts = {"train": (raw.x_train, raw.y_train)}
+    if raw.x_test is not None and raw.y_test is not None:
+        parts["test"] = (raw.x_test, raw.y_test)
     for part, (x, y) in parts.items():
         if y.ndim not in (1, 2) or len(y) != len(x) or y.size == 0:
             raise InvalidInputError(
-                f"{name}: {part} has {len(x)} rows of inputs and targets of shape {y.shape}; "
+                f"{raw.name}: {part} has {len(x)} rows of inputs and targets of shape {y.shape}; "
                 "expected as many targets as rows"
             )
     columns = {part: y.reshape(len(y), -1) for part, (_, y) in parts.items()}
     task = task or _guess_task(list(columns.values()))
     if task == "classification":
-        targets, n_outputs = _classes(name, columns, len(x_train), class_names)
+        targets, n_outputs = _class_targets(raw, columns)
     else:
-        floats = np.float64 if x_train.dtype == np.float64 else np.float32
-        targets, n_outputs = _columns(name, columns, task, floats)
+        targets, n_outputs = _column_targets(raw, columns, task)
     return Dataset(
-        name=name,
-        x_train=x_train,
+        name=raw.name,
+        x_train=raw.x_train,
         y_train=targets["train"],
-        x_test=x_test,
+        x_test=raw.x_test,
         y_test=targets.get("test"),
         n_outputs=n_outputs,
         task=task,
-        class_names=class_names,
-        source=source,
-        image_shape=image_shape,
+        class_names=raw.class_names,
+        source=raw.source,
+        image_shape=raw.image_shape,
     )
 
 
@@ -175,12 +168,11 @@ def _guess_task(columns: list[NDArray[np.generic]]) -> Task:
     return "classification"
 
 
-def _classes(
-    name: str,
-    columns: dict[str, NDArray[np.generic]],
-    n_rows: int,
-    class_names: tuple[str, ...] | None,
+def _class_targets(
+    raw: RawData, columns: dict[str, NDArray[np.generic]]
 ) -> tuple[dict[str, NDArray[Targets]], int]:
+    """Return the labels (N,) of each part, and K."""
+    name = raw.name
     if columns["train"].shape[1] != 1:
         raise InvalidInputError(
             f"{name}: targets have {columns['train'].shape[1]} columns, expected one column of "
@@ -190,8 +182,9 @@ def _classes(
     for part, y in columns.items():
         targets[part] = class_labels(y[:, 0], f"{name}: {part}")
     n_classes = 1 + max(int(y.max()) for y in targets.values())
-    if class_names is not None:
-        n_classes = len(class_names)
+    if raw.class_names is not None:
+        n_classes = len(raw.class_names)
+    n_rows = len(raw.x_train)
     if n_classes > max(_MANY_CLASSES, n_rows):
         raise InvalidInputError(
             f"{name}: label {n_classes - 1} would mean {n_classes:,} classes for {n_rows:,} rows; "
@@ -205,12 +198,12 @@ def _classes(
     return targets, n_classes
 
 
-def _columns(
-    name: str,
-    columns: dict[str, NDArray[np.generic]],
-    task: Task,
-    floats: type[np.float32 | np.float64],
+def _column_targets(
+    raw: RawData, columns: dict[str, NDArray[np.generic]], task: Task
 ) -> tuple[dict[str, NDArray[Targets]], int]:
+    """Return the targets (N, K) of each part, in the inputs' floating type, and K."""
+    name = raw.name
+    floats = np.float64 if raw.x_train.dtype == np.float64 else np.float32
     n_outputs = columns["train"].shape[1]
     targets: dict[str, NDArray[Targets]] = {}
     for part, y in columns.items():
@@ -222,5 +215,5 @@ def _columns(
         if task == "multilabel" and not np.isin(y, (0, 1)).all():
             raise InvalidInputError(f"{name}: {part} targets of a multilabel set must be 0 or 1")
         targets[part] = y.astype(floats)
-        require_finite(targets[part], f"{name}: {part} targets")
+        check_finite(f"{name}: {part} targets", targets[part])
     return targets, n_outputs

@@ -1,8 +1,8 @@
 """Data sets from ``.npz`` files; what was stored uncompressed is memory-mapped.
 
-``numpy.savez`` stores members as they are, so an array inside is a run of bytes in the file, and
-a set larger than memory can be trained on from there. ``numpy.load`` ignores ``mmap_mode`` for
-these files, hence this module. Pickled members are refused.
+``numpy.savez`` does not compress: each array is a contiguous range of bytes in the file, and a set
+larger than memory can be trained on from there. ``numpy.load`` ignores ``mmap_mode`` for these
+files, so this module maps the members itself. Pickled members are refused.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.datasets.labels import as_dataset, as_rows
-from fusedmlp.datasets.reading import reading
+from fusedmlp.datasets.file_errors import convert_read_errors
+from fusedmlp.datasets.labels import RawData, as_dataset, as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def load_npz(path: Path, task: Task | None = None) -> Dataset:
     path : Path
         Holds ``x_train``, ``y_train`` and optionally ``x_test``, ``y_test``; or ``x`` and ``y``,
         which then are the training part. Inputs (N, D) or images (N, rows, columns); targets as
-        in :func:`fusedmlp.datasets.labels.as_dataset`.
+        in :class:`fusedmlp.datasets.labels.RawData`.
     task : str or None
-        Overrules what the targets look like.
+        Overrules the task that the targets suggest.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def load_npz(path: Path, task: Task | None = None) -> Dataset:
         If keys are missing, or arrays do not fit together.
     """
     try:
-        with reading(path), zipfile.ZipFile(path) as archive:
+        with convert_read_errors(path), zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             names = _choose_keys(path, list(members))
             arrays = {
@@ -58,21 +58,13 @@ def load_npz(path: Path, task: Task | None = None) -> Dataset:
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise DataUnavailableError(f"{path}: damaged or not an .npz file: {error}") from error
     x_train, image_shape = as_rows(arrays["x_train"], f"{path}: x_train")
-    x_test = None
+    raw = RawData(path.stem, str(path), x_train, arrays["y_train"], image_shape=image_shape)
     if "x_test" in arrays:
         x_test, _ = as_rows(arrays["x_test"], f"{path}: x_test")
         if x_test.dtype != x_train.dtype and np.uint8 not in (x_test.dtype, x_train.dtype):
             x_test = x_test.astype(x_train.dtype)
-    return as_dataset(
-        name=path.stem,
-        x_train=x_train,
-        y_train=arrays["y_train"],
-        x_test=x_test,
-        y_test=arrays.get("y_test"),
-        source=str(path),
-        image_shape=image_shape,
-        task=task,
-    )
+        raw.x_test, raw.y_test = x_test, arrays["y_test"]
+    return as_dataset(raw, task)
 
 
 def _choose_keys(path: Path, found: list[str]) -> dict[str, str]:
@@ -130,11 +122,11 @@ def _read_array_header(
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Return where a member's bytes start.
+    """Return the position of a member's first byte.
 
-    The directory at the end of a zip gives the position of the member's local header; that
-    header's own name and extra fields may differ in length from those in the directory. Opening
-    the member has checked the header's signature.
+    The directory at the end of a zip gives the position of the member's local header. The name and
+    extra fields of that header may differ in length from those in the directory. The header's
+    signature was checked when the member was opened.
     """
     with path.open("rb") as file:
         file.seek(info.header_offset)

@@ -1,8 +1,8 @@
-"""A script, not a module: fetch one OpenML table and leave it as two ``.npy`` files.
+"""A script, not a module: fetch one OpenML table and write it as two ``.npy`` files.
 
-Run as ``python -P openml_child.py DATA_ID FOLDER SILENCE_S`` by :mod:`fusedmlp.datasets.openml`.
-It imports nothing of fusedmlp, so that it runs wherever scikit-learn does. Of a failure, the last
-line of the traceback is what :mod:`fusedmlp.datasets.openml` passes on.
+:mod:`fusedmlp.datasets.openml` runs it as ``python -P openml_child.py DATA_ID FOLDER READ_S``.
+It imports nothing of fusedmlp, so that it runs wherever scikit-learn does. After a failure, the
+last line of the traceback becomes the message.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import warnings
 from pathlib import Path
 
 
-def main(data_id: int, folder: Path, silence: float) -> None:
+def main(data_id: int, folder: Path, read_timeout: float) -> None:
     """Write ``pixels.npy`` (N, D) and ``labels.npy`` (N,), both uint8, into ``folder``."""
     import numpy as np
     from sklearn.datasets import fetch_openml
 
-    socket.setdefaulttimeout(silence)
+    socket.setdefaulttimeout(read_timeout)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its retry warning repeats what the error then says
+        warnings.simplefilter("ignore")  # the retry warning repeats the error
         # liac-arff: the other parser needs pandas. One retry is the fewest that it accepts.
         table = fetch_openml(
             data_id=data_id, as_frame=False, parser="liac-arff", n_retries=1, delay=0.5

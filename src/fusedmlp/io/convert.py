@@ -1,13 +1,13 @@
 """Trained networks from scikit-learn, and from and to PyTorch's state dictionaries.
 
-Files of other libraries are not read here: load them with the library that wrote them. For ONNX
-see :mod:`fusedmlp.io.onnx`.
+Files of other libraries are not read here: load them with the library that wrote them. ONNX is in
+onnx.py.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -26,8 +26,29 @@ if TYPE_CHECKING:
     from fusedmlp.types import FloatArray, FloatDtype
 
 
+SKLEARN_HIDDEN: Final[dict[str, HiddenActivation]] = {
+    "identity": "identity",
+    "logistic": "sigmoid",
+    "tanh": "tanh",
+    "relu": "relu",
+    "leaky_relu": "leaky_relu",
+    "elu": "elu",
+    "gelu": "gelu",
+    "silu": "silu",
+}
+"""The hidden activation for each ``activation`` of an estimator; scikit-learn has four of them."""
+
+SKLEARN_OUTPUTS: Final[dict[str, Output]] = {
+    "identity": "identity",
+    "logistic": "sigmoid",
+    "softmax": "softmax",
+    "exp": "exp",
+}
+"""The output for each ``out_activation_`` of a fitted estimator."""
+
+
 class FittedMLP(Protocol):
-    """What a fitted scikit-learn MLP has, and ours."""
+    """A fitted MLP of scikit-learn or of :mod:`fusedmlp.sklearn`."""
 
     activation: str
     out_activation_: str
@@ -43,25 +64,23 @@ def from_sklearn(estimator: FittedMLP, *, backend: str | Backend | None = None) 
     Raises
     ------
     InvalidInputError
-        It is not fitted, or its output is one that engines do not have.
+        The estimator is not fitted, or engines do not have its output.
     """
-    from fusedmlp.sklearn.parameters import HIDDEN, OUTPUTS
-
     if not hasattr(estimator, "coefs_"):
         raise InvalidInputError(f"{estimator!r} is not fitted: call its fit() first")
-    if estimator.out_activation_ not in OUTPUTS:
+    if estimator.out_activation_ not in SKLEARN_OUTPUTS:
         raise InvalidInputError(
             f"the estimator's output is {estimator.out_activation_!r}: "
-            f"engines have {', '.join(OUTPUTS)}"
+            f"engines have {', '.join(SKLEARN_OUTPUTS)}"
         )
     mlp = _build(
         list(estimator.coefs_),
         list(estimator.intercepts_),
-        HIDDEN[estimator.activation],
-        OUTPUTS[estimator.out_activation_],
+        SKLEARN_HIDDEN[estimator.activation],
+        SKLEARN_OUTPUTS[estimator.out_activation_],
         backend,
     )
-    mlp.class_names = _names(getattr(estimator, "classes_", ()))
+    mlp.class_names = _class_names(getattr(estimator, "classes_", ()))
     return mlp
 
 
@@ -80,13 +99,15 @@ def from_state_dict(
         ``….weight`` (H, D) and ``….bias`` (H,) of each ``torch.nn.Linear``; tensors or arrays.
         Layers without a bias get zeros.
     hidden, output
-        What stands between the layers and after the last, which the dictionary does not say. A
-        model trained with a loss on logits has the output of that loss: softmax for cross-entropy.
+        Activation between the layers and output, which the dictionary does not contain. A model
+        trained with a loss on logits has the output of that loss: softmax for cross-entropy.
+        PyTorch's modules are ``Sigmoid``, ``Tanh``, ``ReLU``, ``Identity``, ``LeakyReLU``,
+        ``ELU``, ``GELU`` and ``SiLU``, each with its default arguments.
 
     Raises
     ------
     InvalidInputError
-        There are other entries, or the layers do not follow on one another.
+        An entry is not of a linear layer, or the sizes of successive layers disagree.
     """
     entries = {name: _array(value) for name, value in state.items()}
     weights, biases = [], []
@@ -108,8 +129,8 @@ def from_state_dict(
 def to_state_dict(mlp: MLP) -> dict[str, torch.Tensor]:
     """Return the parameters for ``torch.nn.Sequential(Linear, activation, Linear, …)``.
 
-    The last layer gives logits: losses of PyTorch take those. Dropout modules between the layers
-    would shift the numbers in the names.
+    ``activation`` is the module that :func:`from_state_dict` names. The last layer returns
+    logits, which PyTorch's losses take. Dropout modules would shift the numbers in the names.
 
     Raises
     ------
@@ -126,14 +147,14 @@ def to_state_dict(mlp: MLP) -> dict[str, torch.Tensor]:
     return found
 
 
-def _names(labels: Iterable[object]) -> tuple[str, ...] | None:
-    """Return labels as names of classes, where they are text."""
+def _class_names(labels: Iterable[object]) -> tuple[str, ...] | None:
+    """Return labels that are text; None where there are none."""
     names = [label for label in labels if isinstance(label, str)]
     return tuple(map(str, names)) or None
 
 
 def _array(value: torch.Tensor | npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return a tensor's numbers on the host, or an array as it is."""
+    """Return a tensor or an array as a NumPy array."""
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
@@ -144,7 +165,7 @@ def _build(
     output: Output,
     backend: str | Backend | None,
 ) -> MLP:
-    """Make a model of layers (D, H), in float32 unless they are of float64."""
+    """Build a model from weights (D, H) and biases (H,); in float64 if they are, else float32."""
     for number, (before, after) in enumerate(pairwise(weights), 1):
         if before.shape[1] != after.shape[0]:
             raise InvalidInputError(

@@ -1,12 +1,13 @@
 """Trained networks as ONNX models, which other runtimes execute without this library.
 
 ``export`` takes an :class:`fusedmlp.MLP`, or a fitted estimator of :mod:`fusedmlp.sklearn` or of
-scikit-learn. Only standard operators are used, all of the default domain, so any runtime of
-:data:`OPSET` will do. Training and optimizer state are not part of such a file.
+scikit-learn. Only operators of ONNX's default domain are used, so every runtime that has
+:data:`OPSET` can run the models. Training and optimizer state are not part of such a file.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from fusedmlp.errors import InvalidInputError
 from fusedmlp.io.atomic import write_atomically
 from fusedmlp.io.convert import from_sklearn
 from fusedmlp.model import MLP
+from fusedmlp.network import LEAKY_RELU_SLOPE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,14 +38,15 @@ OPERATORS: Final[dict[HiddenActivation, str]] = {
     "relu": "Relu",
     "identity": "Identity",
 }
+"""Hidden activations that are one operator without attributes; _Graph composes the others."""
 
 LABEL, PROBABILITIES, VALUES = "label", "probabilities", "variable"
-"""Names of the outputs: those that skl2onnx gives classifiers and regressors."""
+"""Names of the outputs, as skl2onnx names those of classifiers and regressors."""
 
 
 @runtime_checkable
 class Estimator(Protocol):
-    """A fitted estimator: it can give its network away."""
+    """A fitted estimator of :mod:`fusedmlp.sklearn`."""
 
     def to_mlp(self) -> MLP:
         """Return the network as a model."""
@@ -56,20 +59,21 @@ def export(model: MLP | Estimator | FittedMLP, path: str | Path | None = None) -
     Parameters
     ----------
     model
-        Its dtype becomes that of the input ``X`` (N, D) and of all arithmetic. Pixels are given
-        as numbers from 0 to 1: the file knows nothing of ``uint8``.
+        Its dtype becomes that of the input ``X`` (N, D) and of all arithmetic, but that the erf
+        of ``gelu`` is in float32: onnxruntime has no other. Pixels are numbers from 0 to 1 there,
+        not ``uint8``.
     path
         File to write, atomically; usually ``….onnx``.
 
     Returns
     -------
     The checked model. Classifiers have the outputs ``label`` (N,) and ``probabilities`` (N, K),
-    those of several labels a row ``label`` (N, K); regressors have ``variable`` (N, K). N is free.
+    with several labels a row ``label`` (N, K); regressors have ``variable`` (N, K). N is free.
 
     Raises
     ------
     ImportError
-        The package onnx is not installed; the message has the line that installs it.
+        The package onnx is not installed; the message says how to install it.
     InvalidInputError
         The estimator is not fitted, or a class label is neither text nor a number that ONNX has.
     StorageError
@@ -118,12 +122,12 @@ def _labels(model: MLP | Estimator | FittedMLP, mlp: MLP) -> npt.NDArray[Any]:
 
 
 class _Graph:
-    """Nodes and constants while they are collected."""
+    """Builder of the graph: collects nodes and constants."""
 
     def __init__(self, network: Network, parameters: Parameters, labels: npt.NDArray[Any]) -> None:
         self._network, self._parameters, self._labels = network, parameters, labels
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
 
     def build(self) -> onnx.GraphProto:
         """Return the whole graph."""
@@ -137,7 +141,7 @@ class _Graph:
         else:
             outputs = self._classes(z, kind)
         inputs = [helper.make_tensor_value_info("X", kind, ["N", network.n_inputs])]
-        return helper.make_graph(self._nodes, "MLP", inputs, outputs, self._constants)
+        return helper.make_graph(self._nodes, "MLP", inputs, outputs, [*self._constants.values()])
 
     def _logits(self) -> str:
         """Add a[l + 1] = f(a[l]·W[l] + b[l]) for every layer; the last one has no f."""
@@ -147,8 +151,50 @@ class _Graph:
             names = [a, self._constant(f"W{layer}", W), self._constant(f"b{layer}", b)]
             a = self._node("Gemm", names, f"z{layer}")
             if layer < self._network.n_layers:
-                a = self._node(OPERATORS[self._network.hidden], [a], f"a{layer}")
+                a = self._activation(a, f"a{layer}")
         return a
+
+    def _activation(self, z: str, a: str) -> str:
+        """Add a = f(z) of a hidden layer."""
+        match self._network.hidden:
+            case "leaky_relu":
+                return self._leaky_relu(z, a)
+            case "elu":
+                return self._elu(z, a)
+            case "gelu":
+                return self._node("Mul", [z, self._normal_cdf(z)], a)
+            case "silu":
+                return self._node("Mul", [z, self._node("Sigmoid", [z], f"{z}_sigmoid")], a)
+            case hidden:
+                return self._node(OPERATORS[hidden], [z], a)
+
+    def _leaky_relu(self, z: str, a: str) -> str:
+        """Add leaky ReLU; the operator's slope is a float32."""
+        if self._parameters.dtype == np.float32:
+            return self._node("LeakyRelu", [z], a, alpha=LEAKY_RELU_SLOPE)
+        slope = self._scalar("slope", LEAKY_RELU_SLOPE)
+        return self._node("Max", [z, self._node("Mul", [z, slope], f"{z}_small")], a)
+
+    def _elu(self, z: str, a: str) -> str:
+        """Add ELU; onnxruntime has the operator in float32 only."""
+        if self._parameters.dtype == np.float32:
+            return self._node("Elu", [z], a, alpha=1.0)
+        zero, one = self._scalar("zero", 0.0), self._scalar("one", 1.0)
+        negative = self._node("Min", [z, zero], f"{z}_negative")
+        expm1 = self._node("Sub", [self._node("Exp", [negative], f"{z}_exp"), one], f"{z}_expm1")
+        return self._node("Add", [self._node("Max", [z, zero], f"{z}_positive"), expm1], a)
+
+    def _normal_cdf(self, z: str) -> str:
+        """Add Φ(z) = ½·(1 + erf(z/√2))."""
+        from onnx import TensorProto, helper
+
+        scaled = self._node("Div", [z, self._scalar("sqrt2", math.sqrt(2.0))], f"{z}_scaled")
+        single = self._node("Cast", [scaled], f"{z}_single", to=TensorProto.FLOAT)
+        erf = self._node("Erf", [single], f"{z}_erf")
+        kind = helper.np_dtype_to_tensor_dtype(self._parameters.dtype)
+        erf = self._node("Cast", [erf], f"{z}_erf_cast", to=kind)
+        double = self._node("Add", [erf, self._scalar("one", 1.0)], f"{z}_double_cdf")
+        return self._node("Mul", [double, self._scalar("half", 0.5)], f"{z}_cdf")
 
     def _classes(self, z: str, kind: int) -> list[onnx.ValueInfoProto]:
         """Add probabilities and labels."""
@@ -164,8 +210,7 @@ class _Graph:
             self._node("Softmax", [z], PROBABILITIES, axis=1)
             index = self._node("ArgMax", [PROBABILITIES], "index", axis=1, keepdims=0)
         else:
-            dtype = self._parameters.dtype
-            half = self._constant("half", np.array(0.5, dtype))
+            half = self._scalar("half", 0.5)
             p = self._node("Sigmoid", [z], PROBABILITIES if K > 1 else "p")
             index = self._node("Cast", [self._node("Greater", [p, half], "above")], "chosen", to=7)
             if K > 1:
@@ -174,11 +219,11 @@ class _Graph:
                     helper.make_tensor_value_info(LABEL, TensorProto.INT64, ["N", K]),
                     helper.make_tensor_value_info(PROBABILITIES, kind, ["N", K]),
                 ]
-            one = self._constant("one", np.array(1.0, dtype))
+            one = self._scalar("one", 1.0)
             self._node("Concat", [self._node("Sub", [one, p], "q"), p], PROBABILITIES, axis=1)
             axis = self._constant("axis", np.array([1], np.int64))
             index = self._node("Squeeze", [index, axis], "index")
-        # A single class, if there is but one, is the label of all rows.
+        # With a single class, its label is that of all rows.
         labels = np.resize(self._labels, 2) if len(self._labels) == 1 else self._labels
         self._node("Gather", [self._constant("classes", labels), index], LABEL)
         return [
@@ -186,7 +231,7 @@ class _Graph:
             helper.make_tensor_value_info(PROBABILITIES, kind, ["N", max(2, K)]),
         ]
 
-    def _node(self, operator: str, inputs: list[str], output: str, **attributes: int) -> str:
+    def _node(self, operator: str, inputs: list[str], output: str, **attributes: float) -> str:
         from onnx import helper
 
         node = helper.make_node(operator, inputs, [output])
@@ -197,5 +242,8 @@ class _Graph:
     def _constant(self, name: str, value: npt.NDArray[Any]) -> str:
         from onnx import numpy_helper
 
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
+
+    def _scalar(self, name: str, value: float) -> str:
+        return self._constant(name, np.array(value, self._parameters.dtype))

@@ -1,9 +1,10 @@
-"""Parity of backends: the comparisons that tests and ``fusedmlp parity`` share.
+"""Parity of backends: the comparisons of ``fusedmlp parity``, which the tests use too.
 
 >>> from fusedmlp.datasets import load_dataset
 >>> from fusedmlp.parity import certify
->>> from fusedmlp.registry import Selection, select
->>> certificate = certify(selections("numpy,numba"), load_dataset("digits"))  # doctest: +SKIP
+>>> from fusedmlp.registry import Selection
+>>> selections = [Selection(name, None, "argument", "") for name in ("numpy", "numba")]
+>>> certificate = certify(selections, load_dataset("digits"))  # doctest: +SKIP
 >>> certificate.breaches()  # doctest: +SKIP
 []
 """

@@ -1,15 +1,16 @@
-"""What the same training comes to on every backend: loss and accuracy on the test rows."""
+"""The same training on every backend to the end: loss and accuracy on the test rows."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.errors import DivergedError
 from fusedmlp.model import MLP, Metrics
+from fusedmlp.network import OUTPUT_OF_TASK
 from fusedmlp.optimizers import SGD
-from fusedmlp.recipes import OUTPUT_OF_TASK
+from fusedmlp.parity.comparison import Finding
 from fusedmlp.tolerance import accuracy_bound
 from fusedmlp.training.trainer import Trainer
 
@@ -24,12 +25,12 @@ WIDTH: Final = 256
 BATCH: Final = 64
 EPOCHS: Final = 3
 STEPS: Final = 1000
-"""At least; small sets get more epochs than :data:`EPOCHS`."""
+"""Lowest number of steps; small sets get more epochs than :data:`EPOCHS`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
-    """One backend's result; ``bound`` is of the distance to the reference's accuracy."""
+class Accuracy(Finding):
+    """Result of one backend; ``bound`` limits the distance to the reference's accuracy."""
 
     backend: str
     reference: str
@@ -42,12 +43,15 @@ class Accuracy:
 
     @property
     def is_met(self) -> bool:
-        """Within the bound; NaN is not."""
+        """See :class:`~fusedmlp.parity.comparison.Finding`."""
         return self.distance <= self.bound
 
-    def document(self) -> dict[str, object]:
-        """Plain data for JSON."""
-        return asdict(self) | {"met": self.is_met}
+    def describe(self) -> str:
+        """See :class:`~fusedmlp.parity.comparison.Finding`."""
+        return (
+            f"accuracy of {self.backend} in {self.dtype}: {self.accuracy:.4f}, "
+            f"{self.distance:.4f} from {self.reference}'s, allowed {self.bound:.4f}"
+        )
 
 
 def accuracies(
@@ -71,7 +75,7 @@ def accuracies(
         try:
             trainer.fit(mlp, dataset.x_train, dataset.y_train)
             metrics = mlp.evaluate(x, y)
-        except DivergedError:  # of a broken engine, and a finding rather than the end
+        except DivergedError:  # a broken engine is a finding, not the end of the certificate
             metrics = Metrics(math.nan, math.nan)
         accuracy = math.nan if metrics.accuracy is None else metrics.accuracy
         reference = reference or (name, accuracy)

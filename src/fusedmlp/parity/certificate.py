@@ -1,7 +1,7 @@
-"""The parity certificate: everything that is compared, as one document, and its verdict.
+"""The parity certificate: the results of every comparison in one document, and the verdict.
 
-What is computed is in operations.py, finite_differences.py, trajectories.py, accuracies.py and
-fingerprints.py; how it is shown is in page.py and in the command line.
+The comparisons are in checks.py, finite_differences.py, trajectories.py, accuracies.py and
+fingerprints.py. page.py and the command line present the certificate.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.model import DTYPES
 from fusedmlp.parity.accuracies import Accuracy, accuracies
+from fusedmlp.parity.checks import comparisons
 from fusedmlp.parity.fingerprints import (
     Fingerprint,
     fingerprints,
@@ -20,7 +21,6 @@ from fusedmlp.parity.fingerprints import (
     unequal,
 )
 from fusedmlp.parity.finite_differences import GradientCheck, gradient_checks
-from fusedmlp.parity.operations import comparisons
 from fusedmlp.parity.trajectories import Trajectory, trajectories
 from fusedmlp.registry import create
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.backend import Backend
     from fusedmlp.datasets import Dataset
-    from fusedmlp.parity.comparison import Comparison
+    from fusedmlp.parity.comparison import Comparison, Finding
     from fusedmlp.registry import Selection
     from fusedmlp.types import FloatDtype
 
@@ -39,14 +39,14 @@ VERSION: Final = 1
 
 @dataclass(slots=True)
 class Certificate:
-    """What was found.
+    """The results of all comparisons.
 
     Parameters
     ----------
     devices
-        What each backend ran on; the first is the reference.
+        Device of each backend, by name; the first backend is the reference.
     dataset
-        Name of the data that was trained on, and its rows.
+        Name of the training data, and its number of rows.
     """
 
     devices: dict[str, str]
@@ -65,36 +65,20 @@ class Certificate:
 
     @property
     def is_met(self) -> bool:
-        """Nothing breaks its bound."""
+        """Whether every bound is met."""
         return not self.breaches()
 
     def breaches(self) -> list[str]:
-        """Say what breaks a bound, one line each, in the order of the certificate."""
-        found = [
-            f"{c.name}: {c.backend} and {c.reference} in {c.dtype} are {c.found:.3g} apart, "
-            f"allowed {c.bound:.3g}"
-            for c in self.comparisons
-            if not c.is_met
+        """Describe what is outside its bound, one line each, in the order of the certificate."""
+        findings: list[Finding] = [
+            *self.comparisons,
+            *self.gradient_checks,
+            *self.trajectories,
+            *self.accuracies,
         ]
-        found += [
-            f"gradient of {g.at}, {g.hidden} units, {g.output} output, {g.reduction}, on "
-            f"{g.backend}: {g.found:.3g} from the slope of its loss, allowed {g.bound:.3g}"
-            for g in self.gradient_checks
-            if not g.is_met
-        ]
-        found += [
-            f"trajectory, {t.course}: {t.backend} and {t.reference} in {t.dtype} are "
-            f"{t.bounded:.3g} apart, allowed {t.bound:.3g}"
-            for t in self.trajectories
-            if not t.is_met
-        ]
-        found += [
-            f"accuracy of {a.backend} in {a.dtype}: {a.accuracy:.4f}, {a.distance:.4f} from "
-            f"{a.reference}'s, allowed {a.bound:.4f}"
-            for a in self.accuracies
-            if not a.is_met
-        ]
-        return found + unequal(self.fingerprints)
+        return [each.describe() for each in findings if not each.is_met] + unequal(
+            self.fingerprints
+        )
 
     def document(self) -> dict[str, object]:
         """Plain data for JSON, without the environment."""
@@ -121,7 +105,7 @@ def certify(
     *,
     seed: int = 0,
     dtypes: tuple[FloatDtype, ...] = DTYPES,
-    say: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Certificate:
     """Compare backends with each other, and each with itself.
 
@@ -130,9 +114,9 @@ def certify(
     selections
         At least two; the first is the reference.
     dataset
-        What trajectories, accuracies and fingerprints train on: classes or labels.
-    say
-        Told what is done next, for people; None for silence.
+        Training data of trajectories, accuracies and fingerprints: classes or labels.
+    report
+        Receives a line of text before each step; None for no progress lines.
 
     Raises
     ------
@@ -157,32 +141,28 @@ def certify(
         name: create(selection) for name, selection in zip(names, selections, strict=True)
     }
     devices = {name: str(backend.device()) for name, backend in backends.items()}
-    tell = say or _nobody
+    report = report or (lambda _line: None)
     rows = f"{len(dataset.x_train):,} rows to train on"
     found = Certificate(devices, f"{dataset.name}, {rows}", seed)
 
-    tell("operations, one by one, on drawn numbers")
+    report("operations, one by one, on random numbers")
     for group in comparisons(backends, dtypes):
         found.comparisons += group
-    tell("gradients against finite differences")
+    report("gradients against finite differences")
     for name, backend in backends.items():
         found.gradient_checks += gradient_checks(name, backend)
-    tell(f"trajectories on {dataset.name}, step by step")
+    report(f"trajectories on {dataset.name}, step by step")
     found.trajectories += trajectories(backends, dataset, dtypes, seed)
-    tell(f"trainings on {dataset.name}, to the end")
+    report(f"trainings on {dataset.name}, to the end")
     found.accuracies += accuracies(backends, dataset, "float32", seed)
-    tell("hashes of trainings, run after run, thread count after thread count")
+    report("hashes of trainings, run after run, thread count after thread count")
     found.fingerprints += fingerprints(selections, thread_counts(), dataset, dtypes, seed)
-    tell("hashes of trainings in strict mode")
+    report("hashes of trainings in strict mode")
     found.fingerprints += strict_fingerprints(selections, dataset, dtypes, seed)
     return found
 
 
-def _nobody(_line: str) -> None:
-    """Listen to nothing."""
-
-
 def thread_counts() -> list[int]:
-    """One thread, two, and all that this process may use."""
+    """Return 1, 2 and the number of threads that this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return sorted({1, min(2, usable or 1), usable or 1})

@@ -1,10 +1,11 @@
-"""One comparison of two engines' results: what was found, what is allowed, and the verdict.
+"""One comparison of two engines' results: the difference, the bound, and the verdict.
 
 The bounds themselves, with their reasons, are in :mod:`fusedmlp.tolerance`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from fusedmlp.errors import BreachedError
 from fusedmlp.tolerance import difference, ulps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
 
@@ -19,13 +22,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One array that an operation gave, and how it may be compared.
+class Finding(ABC):
+    """A measured difference with a bound; each subclass is a dataclass of plain values."""
+
+    @property
+    @abstractmethod
+    def is_met(self) -> bool:
+        """Whether the difference is within the bound; NaN is not."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return one line that names what was compared, the difference and the bound."""
+
+    def document(self) -> dict[str, object]:
+        """Plain data for JSON."""
+        return asdict(self) | {"met": self.is_met}
+
+    def check(self) -> None:
+        """Raise :class:`BreachedError` unless met."""
+        if not self.is_met:
+            raise BreachedError(self.describe())
+
+
+@dataclass(frozen=True, slots=True)
+class NamedArray:
+    """One array that a check computes, and how it may be compared.
 
     Parameters
     ----------
     name
-        Which of the operation's results, such as ``weights of layer 1``.
+        Which of the check's results, such as ``weights of layer 1``.
     values
         An array of the engine's dtype, or float64 sums.
     bound
@@ -42,21 +68,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """What two engines' results of one operation came to.
+class Comparison(Finding):
+    """The difference of one array between two engines.
 
     Parameters
     ----------
     operation, part
-        What was computed.
+        Name of the check and of its array.
     backend, reference
-        Who is compared, with whom.
+        The compared backend, and the one that it is compared with.
     dtype
         Of both engines.
     max_ulp, mean_ulp
         Distances element by element, in units in the last place. Where terms cancel, an element
-        near zero may be many ulp away though the sum that it came from is exact: the verdict goes
-        by ``found``.
+        near zero may be many ulp away although the sum that it came from is exact: the verdict
+        goes by ``found``.
     found, bound
         max|a − b| / scale, and the most that is allowed.
     """
@@ -73,41 +99,57 @@ class Comparison:
 
     @property
     def is_met(self) -> bool:
-        """Within the bound; NaN is not."""
+        """See :class:`Finding`."""
         return self.found <= self.bound
 
     @property
-    def name(self) -> str:
-        """The operation and its part."""
-        return f"{self.operation}: {self.part}"
+    def share_of_bound(self) -> float:
+        """The difference divided by its bound; where equality is demanded, 0 or infinity."""
+        if self.bound:
+            return self.found / self.bound
+        return 0.0 if self.is_met else float("inf")
 
-    def check(self) -> None:
-        """Raise :class:`BreachedError` unless met."""
-        if not self.is_met:
-            raise BreachedError(
-                f"{self.name} of {self.backend} differs from {self.reference}'s in {self.dtype} "
-                f"by {self.found:.3g}, the bound is {self.bound:.3g}"
-            )
-
-    def document(self) -> dict[str, object]:
-        """Plain data for JSON."""
-        return asdict(self) | {"met": self.is_met}
+    def describe(self) -> str:
+        """See :class:`Finding`."""
+        return (
+            f"{self.operation}: {self.part}: {self.backend} and {self.reference} in {self.dtype} "
+            f"are {self.found:.3g} apart, allowed {self.bound:.3g}"
+        )
 
 
 def compare(
-    operation: str, names: tuple[str, str], dtype: FloatDtype, mine: Part, theirs: Part
+    operation: str,
+    pair: tuple[str, str],
+    dtype: FloatDtype,
+    actual: NamedArray,
+    expected: NamedArray,
 ) -> Comparison:
     """Compare two engines' results; bound and scale are the reference's.
 
     Parameters
     ----------
-    names
-        The backend, and the one that it is compared with.
+    pair
+        Names of the backend and of the reference.
+    actual, expected
+        The backend's array, and the reference's.
     """
-    found = difference(mine.values, theirs.values, theirs.scale)
-    if mine.values.shape == theirs.values.shape:
-        apart = ulps(mine.values, theirs.values, dtype)
-        most, mean = (float(apart.max()), float(apart.mean())) if apart.size else (0.0, 0.0)
-    else:
-        most = mean = float("inf")
-    return Comparison(operation, theirs.name, *names, dtype, most, mean, found, theirs.bound)
+    found = difference(actual.values, expected.values, expected.scale)
+    max_ulp = mean_ulp = float("inf")
+    if actual.values.shape == expected.values.shape:
+        distances = ulps(actual.values, expected.values, dtype)
+        max_ulp = float(distances.max(initial=0.0))
+        mean_ulp = float(distances.mean()) if distances.size else 0.0
+    return Comparison(
+        operation, expected.name, *pair, dtype, max_ulp, mean_ulp, found, expected.bound
+    )
+
+
+def worst_by_operation(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return, of each operation, pair and dtype, the array nearest to its bound or past it."""
+    worst: dict[tuple[str, str, str, str], Comparison] = {}
+    for each in comparisons:
+        key = (each.operation, each.backend, each.reference, each.dtype)
+        # The negation takes a NaN, which compares as false, for the worst.
+        if key not in worst or not each.share_of_bound <= worst[key].share_of_bound:
+            worst[key] = each
+    return list(worst.values())

@@ -1,4 +1,4 @@
-"""The certificate's two drawings: differences by operation, and differences by step."""
+"""The two drawings of the certificate's page: differences by operation, and by step."""
 
 from __future__ import annotations
 
@@ -19,24 +19,22 @@ if TYPE_CHECKING:
 
 
 SMALLEST_SHARE: Final = 1e-5
-"""Of a bound, drawn at the left edge with all that is smaller."""
+"""Smallest share of a bound that is drawn; smaller ones are at the left edge."""
 
 
-def operations(worst: Sequence[Comparison]) -> str:
-    """Draw a row for each operation: how much of its bound each pair of backends needs."""
-    from fusedmlp.parity.page import share
-
+def draw_operations(worst: Sequence[Comparison]) -> str:
+    """Draw a row for each operation: each pair's difference as a share of its bound."""
     names = list(dict.fromkeys(each.operation for each in worst))
     series = list(dict.fromkeys((c.backend, c.reference, c.dtype) for c in worst))
     figure = new_figure(9.0, 1.2 + 0.2 * len(names))
     axes = figure.add_subplot()
-    shares = [share(each) for each in worst if 0.0 < share(each) < float("inf")]
+    shares = [c.share_of_bound for c in worst if 0.0 < c.share_of_bound < float("inf")]
     least = max(SMALLEST_SHARE, 10.0 ** np.floor(np.log10(min(shares, default=1.0)) - 0.5))
     most = max(10.0, *shares) * 3.0 if shares else 10.0
     for number, key in enumerate(series):
         points = [c for c in worst if (c.backend, c.reference, c.dtype) == key]
         axes.plot(
-            [float(np.clip(share(c), least, most)) for c in points],
+            [float(np.clip(c.share_of_bound, least, most)) for c in points],
             [
                 names.index(c.operation) + 0.3 * (number / max(len(series) - 1, 1) - 0.5)
                 for c in points
@@ -61,21 +59,21 @@ def operations(worst: Sequence[Comparison]) -> str:
     return as_svg(figure)
 
 
-def trajectories(found: Sequence[Trajectory]) -> str:
+def draw_trajectories(found: Sequence[Trajectory]) -> str:
     """Draw a panel for each training: the difference after each step, on logarithmic scales."""
-    courses = list(dict.fromkeys(each.course for each in found))
+    trainings = list(dict.fromkeys(each.training for each in found))
     figure = new_figure(9.0, 4.2)
-    panels = figure.subplots(1, max(len(courses), 1), sharey=True, squeeze=False)[0]
-    for panel, course in zip(panels, courses, strict=False):
-        _panel(panel, course, [each for each in found if each.course == course])
-    if courses:
+    panels = figure.subplots(1, max(len(trainings), 1), sharey=True, squeeze=False)[0]
+    for panel, training in zip(panels, trainings, strict=False):
+        _panel(panel, training, [each for each in found if each.training == training])
+    if trainings:
         panels[0].set_ylabel("largest difference, relative")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return as_svg(figure)
 
 
-def _panel(panel: Axes, course: str, found: Sequence[Trajectory]) -> None:
+def _panel(panel: Axes, training: str, found: Sequence[Trajectory]) -> None:
     for number, each in enumerate(found):
         steps = np.arange(1, len(each.differences) + 1)
         values = np.asarray(each.differences)
@@ -105,5 +103,5 @@ def _panel(panel: Axes, course: str, found: Sequence[Trajectory]) -> None:
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xlabel("step")
-    panel.set_title(course, fontsize=10.5)
+    panel.set_title(training, fontsize=10.5)
     tidy(panel)

@@ -1,22 +1,23 @@
-"""Whole trainings as hashes: what must be equal everywhere, and what from run to run.
+"""Hashes of whole trainings: those equal on all backends, and those equal from run to run.
 
-Starting weights, shuffles and dropout masks are equal on all backends, bit for bit. Final weights
-are, on one backend, equal in every run, and for every number of threads unless the backend says
-that its bits depend on them. In strict mode they are equal on all backends.
+Starting weights, shuffles and dropout masks are equal on all backends, bit for bit. The final
+weights of one backend are equal in every run, and for every number of threads unless the backend
+declares that its bits depend on them. In strict mode they are equal on all backends.
 """
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import product
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fusedmlp.errors import DivergedError, InvalidInputError
 from fusedmlp.model import MLP
+from fusedmlp.network import OUTPUT_OF_TASK
 from fusedmlp.optimizers import SGD
 from fusedmlp.parity.masks import dropout_masks
-from fusedmlp.parity.witness import Witness, digest
-from fusedmlp.recipes import OUTPUT_OF_TASK
+from fusedmlp.parity.recording import RecordingBackend, digest
 from fusedmlp.registry import backend_class, create
 from fusedmlp.training.trainer import Trainer
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 RUNS: Final = 2
 
 ROWS: Final = 10_000
-"""Rows at most; one epoch, with a smaller last batch."""
+"""Largest number of rows; one epoch, with a smaller last batch."""
 
 WIDTH: Final = 128
 
@@ -43,9 +44,27 @@ TRAINER: Final = Trainer(SGD(0.2, 0.9), epochs=1, batch_size=96)
 DROPOUT: Final = 0.2
 
 
+class TrainingHashes(NamedTuple):
+    """SHA-256 of one training.
+
+    Parameters
+    ----------
+    start, shuffles, masks
+        Of the parameters at the start, the rows in the order in which the engine received them,
+        and the dropout masks.
+    weights
+        Of the final parameters.
+    """
+
+    start: str
+    shuffles: str
+    masks: str
+    weights: str
+
+
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """One training's SHA-256 hashes.
+    """The hashes of one training, and how it ran.
 
     Parameters
     ----------
@@ -54,13 +73,11 @@ class Fingerprint:
     run
         Counted from 1.
     by_threads
-        Whether only runs with as many threads must agree.
-    start, shuffles, masks
-        Of what the engine began with, the rows in the order it got them, and its dropout masks.
-    weights
-        Of the final parameters.
+        Whether only runs with the same number of threads must agree.
     strict
         Whether it ran in strict mode, where the final parameters are equal on all backends.
+    start, shuffles, masks, weights
+        See :class:`TrainingHashes`.
     """
 
     backend: str
@@ -88,10 +105,11 @@ def fingerprints(
 ) -> Iterator[Fingerprint]:
     """Train on every backend with every number of threads, more than once."""
     for selection in selections:
-        for count, backend in with_threads(selection, threads):
-            for dtype in dtypes:
-                for run in range(1, RUNS + 1):
-                    yield fingerprint(str(selection), count, run, backend, dataset, dtype, seed)
+        for count, backend in _with_threads(selection, threads):
+            for dtype, run in product(dtypes, range(1, RUNS + 1)):
+                hashes = hash_training(backend, dataset, dtype, seed)
+                by_threads = backend.bits_depend_on_threads
+                yield Fingerprint(str(selection), count, run, by_threads, False, dtype, *hashes)
 
 
 def strict_fingerprints(
@@ -102,13 +120,15 @@ def strict_fingerprints(
         if backend_class(selection.name).has_strict:
             backend = create(selection, strict=True)
             for dtype in dtypes:
-                yield fingerprint(str(selection), None, 1, backend, dataset, dtype, seed)
+                hashes = hash_training(backend, dataset, dtype, seed)
+                by_threads = backend.bits_depend_on_threads
+                yield Fingerprint(str(selection), None, 1, by_threads, True, dtype, *hashes)
 
 
-def with_threads(
+def _with_threads(
     selection: Selection, threads: Sequence[int]
 ) -> Iterator[tuple[int | None, Backend]]:
-    """Build the backend for each number of threads; once, where it has none to choose."""
+    """Build the backend for each number of threads; once where it has no threads to choose."""
     try:
         built = [(count, create(selection, threads=count)) for count in threads]
     except InvalidInputError:
@@ -117,62 +137,45 @@ def with_threads(
     yield from built
 
 
-def fingerprint(
-    name: str,
-    threads: int | None,
-    run: int,
-    backend: Backend,
-    dataset: Dataset,
-    dtype: FloatDtype,
-    seed: int,
-) -> Fingerprint:
+def hash_training(
+    backend: Backend, dataset: Dataset, dtype: FloatDtype, seed: int
+) -> TrainingHashes:
     """Train once, with dropout and momentum, and hash."""
-    witness = Witness(backend)
-    rows = STRICT_ROWS if backend.strict else ROWS
-    width = STRICT_WIDTH if backend.strict else WIDTH
-    sizes = (dataset.n_inputs, width, dataset.n_outputs)
+    recording = RecordingBackend(backend)
+    rows, width = (STRICT_ROWS, STRICT_WIDTH) if backend.strict else (ROWS, WIDTH)
     mlp = MLP(
-        sizes,
+        (dataset.n_inputs, width, dataset.n_outputs),
         "sigmoid",
         OUTPUT_OF_TASK[dataset.task],
         DROPOUT,
-        backend=witness,
+        backend=recording,
         dtype=dtype,
         seed=seed,
         strict=backend.strict,
     )
-    with contextlib.suppress(DivergedError):  # accuracies.py reports it; the hash is of the start
+    # accuracies.py reports a divergence; here the final weights are then those of the start.
+    with contextlib.suppress(DivergedError):
         TRAINER.fit(mlp, dataset.x_train[:rows], dataset.y_train[:rows])
     masks = digest(mask for step in dropout_masks(backend, dtype) for mask in step)
-    return Fingerprint(
-        name,
-        threads,
-        run,
-        backend.bits_depend_on_threads,
-        backend.strict,
-        dtype,
-        str(witness.started),
-        witness.shuffled,
-        masks,
-        digest(mlp.parameters),
+    return TrainingHashes(
+        recording.start, recording.order.hexdigest(), masks, digest(mlp.parameters)
     )
 
 
 def unequal(found: Sequence[Fingerprint]) -> list[str]:
-    """Say what differs that must not; nothing where all is well."""
+    """Describe every hash that must be equal to another and is not, one line each."""
     breaches = []
     for dtype, strict in dict.fromkeys((each.dtype, each.strict) for each in found):
         same = [each for each in found if (each.dtype, each.strict) == (dtype, strict)]
-        for what in ("start", "shuffles", "masks"):
-            breaches += _by_backend(same, what, dtype)
-        if strict:
-            breaches += _by_backend(same, "weights", dtype)
-        else:
-            breaches += _by_run(same, dtype)
+        for field in ("start", "shuffles", "masks"):
+            breaches += _compare_backends(same, field, dtype)
+        breaches += (
+            _compare_backends(same, "weights", dtype) if strict else _compare_runs(same, dtype)
+        )
     return breaches
 
 
-def _by_backend(found: Sequence[Fingerprint], what: str, dtype: FloatDtype) -> list[str]:
+def _compare_backends(found: Sequence[Fingerprint], field: str, dtype: FloatDtype) -> list[str]:
     names = {
         "start": "starting weights",
         "shuffles": "shuffles",
@@ -180,21 +183,23 @@ def _by_backend(found: Sequence[Fingerprint], what: str, dtype: FloatDtype) -> l
         "weights": "strict mode's final weights",
     }
     first = found[0]
-    differing = {each.backend for each in found if getattr(each, what) != getattr(first, what)}
-    return [f"{names[what]} of {name} in {dtype} are not {first.backend}'s" for name in differing]
+    differing = {each.backend for each in found if getattr(each, field) != getattr(first, field)}
+    return [
+        f"{names[field]} of {backend} in {dtype} are not {first.backend}'s" for backend in differing
+    ]
 
 
-def _by_run(found: Sequence[Fingerprint], dtype: FloatDtype) -> list[str]:
+def _compare_runs(found: Sequence[Fingerprint], dtype: FloatDtype) -> list[str]:
     groups: dict[tuple[str, int | None], list[Fingerprint]] = {}
     for each in found:
         key = each.backend, each.threads if each.by_threads else None
         groups.setdefault(key, []).append(each)
     breaches = []
-    for (name, _), group in groups.items():
-        ends = {each.weights: each for each in group}
-        if len(ends) > 1:
-            who = " and ".join(
-                f"run {each.run} on {each.threads or 'its'} threads" for each in ends.values()
+    for (backend, _), group in groups.items():
+        by_weights = {each.weights: each for each in group}
+        if len(by_weights) > 1:
+            runs = " and ".join(
+                f"run {each.run} on {each.threads or 'its'} threads" for each in by_weights.values()
             )
-            breaches.append(f"final weights of {name} in {dtype} differ between {who}")
+            breaches.append(f"final weights of {backend} in {dtype} differ between {runs}")
     return breaches

@@ -1,11 +1,11 @@
 """An engine's gradients against central differences of its own loss, in float64.
 
-The one comparison that needs no second backend: it would find what all of them had in common.
+This comparison needs no second backend: it finds a fault that all backends have in common.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from fusedmlp.backend import State
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective, Parameters
+from fusedmlp.parity.comparison import Finding
 from fusedmlp.parity.problems import engine, problem
 from fusedmlp.tolerance import GRADIENT_BOUND, GRADIENT_STEP
 
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
     from fusedmlp.types import IntArray
 
 PROBES: Final = 6
-"""Entries that are moved, of each array."""
+"""Number of entries of each array that are moved."""
 
 OBJECTIVES: Final = (Objective("mean", 0.2), Objective("sum"))
 
 
 @dataclass(frozen=True, slots=True)
-class GradientCheck:
-    """One network's gradients on one backend; ``found`` is relative to max(1, |gradient|)."""
+class GradientCheck(Finding):
+    """Gradients of one network on one backend; ``found`` is relative to max(1, |gradient|)."""
 
     backend: str
     hidden: HiddenActivation
@@ -43,12 +44,16 @@ class GradientCheck:
 
     @property
     def is_met(self) -> bool:
-        """Within the bound; NaN is not."""
+        """See :class:`~fusedmlp.parity.comparison.Finding`."""
         return self.found <= self.bound
 
-    def document(self) -> dict[str, object]:
-        """Plain data for JSON."""
-        return asdict(self) | {"met": self.is_met}
+    def describe(self) -> str:
+        """See :class:`~fusedmlp.parity.comparison.Finding`."""
+        return (
+            f"gradient of {self.at}, {self.hidden} units, {self.output} output, {self.reduction}, "
+            f"on {self.backend}: {self.found:.3g} from the slope of its loss, allowed "
+            f"{self.bound:.3g}"
+        )
 
 
 def gradient_checks(name: str, backend: Backend) -> Iterator[GradientCheck]:
@@ -62,7 +67,7 @@ def gradient_check(
 ) -> GradientCheck:
     """Move drawn parameters by ±GRADIENT_STEP, and compare slopes with gradients.
 
-    With dropout, weighted rows and a row that comes twice.
+    The network has dropout, the rows have weights, and one row comes twice.
     """
     task = problem((4, 6, 5, 3), hidden, output, dropout=0.3, weighted=True, rows=9)
     built, data = engine(backend, task, "sgd", objective, batch_size=9)

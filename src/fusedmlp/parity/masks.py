@@ -1,9 +1,9 @@
 """Dropout masks of an engine, read through the contract alone.
 
-The contract says which unit of which row is silenced at which step, and no engine shows its masks.
-But a gradient does: of a batch in which only row i has weight, the gradient of the weights that
-leave unit j is a_ij times something, and so exactly zero where the unit is silent. Sigmoid units
-are never zero of themselves.
+The contract says which unit of which row is zero at which step, but no engine returns its masks.
+They follow from gradients: of a batch in which only row i has weight, the gradient of the weights
+that leave unit j is a_ij times a factor, and so exactly zero where the unit is dropped. The units
+are sigmoid, whose values are never zero without dropout.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MASKED_SIZES: Final = (3, 50, 37, 2)
 MASKED_ROWS: Final = 6
 MASKED_STEPS: Final = (0, 1, 2, 2**32 - 1)
-"""Steps before the one looked at: the first three, and the last before the counter wraps."""
+"""Steps before the inspected one: the first three, and the last before the counter wraps."""
 
 MASK_SEED: Final = 2**40 + 17
 """A seed that needs both halves of the generator's key."""
@@ -33,8 +33,8 @@ MASK_SEED: Final = 2**40 + 17
 def dropout_masks(backend: Backend, dtype: FloatDtype) -> list[list[npt.NDArray[np.bool_]]]:
     """Return the masks of each of :data:`MASKED_STEPS` and each hidden layer: (B, H), True: kept.
 
-    A unit counts as kept when it reaches any gradient; it could only be missed if the whole layer
-    after it were silent, whose probability for 37 units is 2⁻³⁷.
+    A unit counts as kept when any gradient that depends on it is not zero. One is missed only if
+    the whole next layer is dropped, whose probability for 37 units is 2⁻³⁷.
     """
     task = problem(MASKED_SIZES, dropout=0.5, rows=MASKED_ROWS)
     built, _ = engine(backend, task, dtype=dtype, batch_size=MASKED_ROWS, seed=MASK_SEED)

@@ -1,24 +1,49 @@
-"""The certificate as a page: tables, drawings and the rules, for people. Nothing is judged here."""
+"""The certificate as a page: tables, drawings and the rules. It presents; it judges nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from fusedmlp.parity import drawings
+from fusedmlp.parity.comparison import Comparison, worst_by_operation
+from fusedmlp.parity.drawings import draw_operations, draw_trajectories
 from fusedmlp.report import Column, Page, Table, environment_rows
 from fusedmlp.tolerance import RULES, TRAJECTORY_STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+    from fusedmlp.parity.accuracies import Accuracy
     from fusedmlp.parity.certificate import Certificate
-    from fusedmlp.parity.comparison import Comparison
-    from fusedmlp.report.page import Mark
+    from fusedmlp.parity.fingerprints import Fingerprint
+    from fusedmlp.parity.finite_differences import GradientCheck
+    from fusedmlp.parity.trajectories import Trajectory
 
 SHOWN_DIGITS: Final = 12
-"""Of a SHA-256, in tables; the JSON has all 64."""
+"""Digits of a SHA-256 in tables; the JSON has all 64."""
+
+
+class _Judged(Protocol):
+    @property
+    def is_met(self) -> bool: ...
+
+
+T = TypeVar("T", bound=_Judged)
+
+Cells: TypeAlias = Mapping[str, Callable[[T], str]]
+"""Columns of a table: the title, and the text of a row's cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The comparisons of one operation and pair of backends, one for each dtype."""
+
+    comparisons: Sequence[Comparison]
+
+    @property
+    def is_met(self) -> bool:
+        return all(c.is_met for c in self.comparisons)
 
 
 def page(certificate: Certificate, environment: Mapping[str, object]) -> Page:
@@ -40,10 +65,11 @@ def page(certificate: Certificate, environment: Mapping[str, object]) -> Page:
     if breaches:
         found.section("What is breached")
         found.table(Table((Column("finding"),), [[line] for line in breaches]))
-    _operations(found, certificate)
-    _trajectories(found, certificate)
-    _gradients(found, certificate)
-    _trainings(found, certificate)
+    _add_operations(found, certificate.comparisons)
+    _add_trajectories(found, certificate)
+    _add_gradients(found, certificate)
+    _add_accuracies(found, certificate)
+    _add_hashes(found, certificate.fingerprints)
     found.section("How the bounds are set", "eps is the distance from 1 to the next number.")
     found.table(Table([Column(c) for c in ("what", "bound", "because")], RULES))
     found.section("Where this was measured")
@@ -60,7 +86,7 @@ def page(certificate: Certificate, environment: Mapping[str, object]) -> Page:
 
 
 def summary(certificate: Certificate) -> str:
-    """Count what was compared, in a sentence."""
+    """Return a sentence with the number of comparisons of each kind."""
     operations = len({each.operation for each in certificate.comparisons})
     others = ", ".join(name for name in certificate.devices if name != certificate.reference)
     return (
@@ -72,215 +98,167 @@ def summary(certificate: Certificate) -> str:
     )
 
 
-def worst_parts(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Of each operation, pair and dtype the part that is nearest to its bound, or past it."""
-    worst: dict[tuple[str, str, str, str], Comparison] = {}
-    for each in comparisons:
-        key = (each.operation, each.backend, each.reference, each.dtype)
-        if key not in worst or not share(each) <= share(worst[key]):
-            worst[key] = each
-    return list(worst.values())
+def _table(items: Sequence[T], texts: Cells[T], numbers: Cells[T], caption: str = "") -> Table:
+    """Make a row for each item: texts, then numbers, then the verdict with its colour."""
+    cells = [*texts.values(), *numbers.values()]
+    return Table(
+        [
+            *map(Column, texts),
+            *(Column(title, is_number=True) for title in numbers),
+            Column("verdict"),
+        ],
+        [(*(cell(item) for cell in cells), "met" if item.is_met else "breached") for item in items],
+        ["good" if item.is_met else "bad" for item in items],
+        caption,
+    )
 
 
-def share(comparison: Comparison) -> float:
-    """Return the difference by its bound; where equality is demanded, 0 or infinity."""
-    if comparison.bound:
-        return comparison.found / comparison.bound
-    return 0.0 if comparison.is_met else float("inf")
+def _max_ulp(c: Comparison) -> str:
+    return f"{c.max_ulp:,.0f}" if 10 <= c.max_ulp < np.inf else f"{c.max_ulp:.2g}"
 
 
-def verdict(is_met: bool) -> tuple[str, Mark]:
-    """Word and colour."""
-    return ("met", "good") if is_met else ("breached", "bad")
+_FIGURES: Final[Cells[Comparison]] = {
+    "max ulp": _max_ulp,
+    "mean ulp": lambda c: f"{c.mean_ulp:.2g}",
+    "relative": lambda c: f"{c.found:.1g}",
+    "bound": lambda c: f"{c.bound:.1g}",
+}
 
 
-def _operations(found: Page, certificate: Certificate) -> None:
+def _add_operations(found: Page, comparisons: Sequence[Comparison]) -> None:
     found.section(
         "Operations",
         "The same numbers go into one operation on both backends. The relative difference is "
         "max|a − b|, divided by the largest value or, where terms cancel, by the largest sum of "
         "the terms' absolute values; each operation shows its worst array.",
     )
-    worst = worst_parts(certificate.comparisons)
+    worst = worst_by_operation(comparisons)
     found.figure(
-        drawings.operations(worst), "Each operation's largest difference as a share of its bound."
+        draw_operations(worst), "Each operation's largest difference as a share of its bound."
     )
     found.table(_by_operation(worst))
-    columns = [
-        *map(Column, ("operation", "array", "backends", "dtype")),
-        *(Column(title, is_number=True) for title in ("max ulp", "mean ulp", "relative", "bound")),
-        Column("verdict"),
-    ]
-    rows = [
-        (
-            c.operation,
-            c.part,
-            f"{c.backend}, {c.reference}",
-            c.dtype,
-            *_figures(c),
-            verdict(c.is_met)[0],
-        )
-        for c in certificate.comparisons
-    ]
-    marks = [verdict(c.is_met)[1] for c in certificate.comparisons]
-    found.table(Table(columns, rows, marks), f"All {len(rows):,} arrays")
+    texts: Cells[Comparison] = {
+        "operation": lambda c: c.operation,
+        "array": lambda c: c.part,
+        "backends": lambda c: f"{c.backend}, {c.reference}",
+        "dtype": lambda c: c.dtype,
+    }
+    found.table(_table(comparisons, texts, _FIGURES), f"All {len(comparisons):,} arrays")
 
 
 def _by_operation(worst: Sequence[Comparison]) -> Table:
     """Make a row for each operation and pair, with the figures of every dtype side by side."""
-    dtypes = list(dict.fromkeys(c.dtype for c in worst))
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for c in worst:
         groups.setdefault((c.operation, c.backend, c.reference), []).append(c)
-    pairs = list(dict.fromkeys(f"{c.backend}, {c.reference}" for c in worst))
-    names = ("operation", "backends") if len(pairs) > 1 else ("operation",)
-    titles = ("max ulp", "mean ulp", "relative", "bound")
-    return Table(
-        [
-            *map(Column, names),
-            *(Column(f"{dtype} {title}", is_number=True) for dtype in dtypes for title in titles),
-            Column("verdict"),
-        ],
-        [
-            (
-                *(operation, f"{backend}, {reference}")[: len(names)],
-                *(figure for c in group for figure in _figures(c)),
-                verdict(all(c.is_met for c in group))[0],
-            )
-            for (operation, backend, reference), group in groups.items()
-        ],
-        [verdict(all(c.is_met for c in group))[1] for group in groups.values()],
-        "The worst array of each operation. An ulp is a unit in the last place of the element "
-        "itself: one that cancelled to almost nothing may be many of them away.",
+    texts: dict[str, Callable[[_Group], str]] = {"operation": lambda g: g.comparisons[0].operation}
+    if len({(c.backend, c.reference) for c in worst}) > 1:
+        texts["backends"] = lambda g: f"{g.comparisons[0].backend}, {g.comparisons[0].reference}"
+    numbers = {
+        f"{dtype} {title}": _figure_of(i, cell)
+        for i, dtype in enumerate(dict.fromkeys(c.dtype for c in worst))
+        for title, cell in _FIGURES.items()
+    }
+    caption = (
+        "The worst array of each operation. An ulp is a unit in the last place of the element: "
+        "where terms cancel to almost nothing, the difference may be many ulp."
     )
+    return _table([_Group(group) for group in groups.values()], texts, numbers, caption)
 
 
-def _figures(c: Comparison) -> tuple[str, str, str, str]:
-    whole = c.max_ulp >= 10 and np.isfinite(c.max_ulp)
-    most = f"{c.max_ulp:,.0f}" if whole else f"{c.max_ulp:.2g}"
-    return most, f"{c.mean_ulp:.2g}", f"{c.found:.1g}", f"{c.bound:.1g}"
+def _figure_of(index: int, cell: Callable[[Comparison], str]) -> Callable[[_Group], str]:
+    return lambda group: cell(group.comparisons[index])
 
 
-def _trajectories(found: Page, certificate: Certificate) -> None:
+def _add_trajectories(found: Page, certificate: Certificate) -> None:
     found.section(
         "Trajectories",
         f"The same training on {certificate.dataset}, one step at a time. After each step all "
         f"parameters are compared; the bound holds for the first {TRAJECTORY_STEPS} steps.",
     )
+    trajectories = certificate.trajectories
     found.figure(
-        drawings.trajectories(certificate.trajectories),
+        draw_trajectories(trajectories),
         "max|a − b| / max|b| over all parameters after each step. Growth like √step is what "
         "independent roundings give.",
     )
-    pairs = dict.fromkeys(f"{t.backend}, {t.reference}" for t in certificate.trajectories)
-    titles = ("training", "dtype", "backends")[: 3 if len(pairs) > 1 else 2]
-    numbers = ("first differing step", "growth", f"first {TRAJECTORY_STEPS}", "bound", "at the end")
-    rows = [
-        (
-            *(t.course, t.dtype, f"{t.backend}, {t.reference}")[: len(titles)],
-            "none" if t.first_differing_step is None else str(t.first_differing_step),
-            "none" if t.growth is None else f"step^{t.growth:.2f}",
-            f"{t.bounded:.2g}",
-            f"{t.bound:.2g}",
-            f"{t.differences[-1]:.2g}" if t.differences else "",
-            verdict(t.is_met)[0],
-        )
-        for t in certificate.trajectories
-    ]
-    columns = [*map(Column, titles), *(Column(n, is_number=True) for n in numbers)]
-    marks = [verdict(t.is_met)[1] for t in certificate.trajectories]
+    texts: dict[str, Callable[[Trajectory], str]] = {
+        "training": lambda t: t.training,
+        "dtype": lambda t: t.dtype,
+    }
+    if len({(t.backend, t.reference) for t in trajectories}) > 1:
+        texts["backends"] = lambda t: f"{t.backend}, {t.reference}"
+    numbers: Cells[Trajectory] = {
+        "first differing step": lambda t: str(t.first_differing_step or "none"),
+        "growth": lambda t: "none" if t.growth is None else f"step^{t.growth:.2f}",
+        f"first {TRAJECTORY_STEPS}": lambda t: f"{t.bounded:.2g}",
+        "bound": lambda t: f"{t.bound:.2g}",
+        "at the end": lambda t: f"{t.differences[-1]:.2g}" if t.differences else "",
+    }
     caption = (
         f"First {TRAJECTORY_STEPS}: the largest difference after any of those steps, which is what "
         "is bounded. Growth: step^p, fitted to the whole line."
     )
-    found.table(Table([*columns, Column("verdict")], rows, marks, caption))
+    found.table(_table(trajectories, texts, numbers, caption))
 
 
-def _gradients(found: Page, certificate: Certificate) -> None:
+def _add_gradients(found: Page, certificate: Certificate) -> None:
     found.section(
         "Gradients against finite differences",
         "Parameters are moved by ±10⁻⁶, and the slope of the backend's own loss is compared with "
         "the gradient that it computes, in float64. The largest distance is shown.",
     )
     checks = certificate.gradient_checks
-    columns = [
-        *map(Column, ("backend", "hidden units", "output", "objective")),
-        *(Column(title, is_number=True) for title in ("largest distance", "bound")),
-        Column("verdict"),
-    ]
-    rows = [
-        (
-            g.backend,
-            g.hidden,
-            g.output,
-            g.reduction,
-            f"{g.found:.2g}",
-            f"{g.bound:.2g}",
-            verdict(g.is_met)[0],
-        )
-        for g in checks
-    ]
-    marks = [verdict(g.is_met)[1] for g in checks]
+    texts: Cells[GradientCheck] = {
+        "backend": lambda g: g.backend,
+        "hidden units": lambda g: g.hidden,
+        "output": lambda g: g.output,
+        "objective": lambda g: g.reduction,
+    }
+    numbers: Cells[GradientCheck] = {
+        "largest distance": lambda g: f"{g.found:.2g}",
+        "bound": lambda g: f"{g.bound:.2g}",
+    }
     largest = max((g.found for g in checks), default=0.0)
     fold = f"All {len(checks)} checks; the largest distance is {largest:.2g}"
-    found.table(Table(columns, rows, marks), fold)
+    found.table(_table(checks, texts, numbers), fold)
 
 
-def _trainings(found: Page, certificate: Certificate) -> None:
+def _add_accuracies(found: Page, certificate: Certificate) -> None:
     found.section(
         "Whole trainings", "The same training to the end, measured on rows it has not seen."
     )
-    columns = [
-        *map(Column, ("backend", "dtype")),
-        *(
-            Column(title, is_number=True)
-            for title in ("loss", "accuracy", "from the reference", "bound")
-        ),
-        Column("verdict"),
-    ]
-    rows = [
-        (
-            a.backend,
-            a.dtype,
-            f"{a.loss:.6f}",
-            f"{a.accuracy:.4f}",
-            f"{a.distance:.4f}",
-            f"{a.bound:.4f}",
-            verdict(a.is_met)[0],
-        )
-        for a in certificate.accuracies
-    ]
-    marks = [verdict(a.is_met)[1] for a in certificate.accuracies]
-    found.table(Table(columns, rows, marks))
+    texts: Cells[Accuracy] = {"backend": lambda a: a.backend, "dtype": lambda a: a.dtype}
+    numbers: Cells[Accuracy] = {
+        "loss": lambda a: f"{a.loss:.6f}",
+        "accuracy": lambda a: f"{a.accuracy:.4f}",
+        "from the reference": lambda a: f"{a.distance:.4f}",
+        "bound": lambda a: f"{a.bound:.4f}",
+    }
+    found.table(_table(certificate.accuracies, texts, numbers))
+
+
+def _add_hashes(found: Page, fingerprints: Sequence[Fingerprint]) -> None:
     found.section(
         "Hashes",
-        "SHA-256 of what each training began with, of the rows in the order in which the engine "
-        "got them, of its dropout masks, and of the final weights. The first three must be equal "
-        "on all backends. Final weights must be equal in every run of a backend, and for every "
-        "number of threads where its bits do not depend on them. In strict mode, here with a "
-        "smaller network and fewer rows, they must be equal on all backends too.",
+        "SHA-256 of the parameters at the start of each training, of the rows in the order in "
+        "which the engine received them, of its dropout masks, and of the final weights. The first "
+        "three must be equal on all backends. Final weights must be equal in every run of a "
+        "backend, and for every number of threads where its bits do not depend on them. In strict "
+        "mode, here with a smaller network and fewer rows, they must be equal on all backends too.",
     )
-    names = (
-        "arithmetic",
-        "backend",
-        "dtype",
-        "threads",
-        "run",
-        "start",
-        "shuffles",
-        "masks",
-        "final weights",
-    )
-    hashed = [
-        (
-            "strict" if f.strict else "ordinary",
-            f.backend,
-            f.dtype,
-            "" if f.threads is None else str(f.threads),
-            str(f.run),
-            *(h[:SHOWN_DIGITS] for h in (f.start, f.shuffles, f.masks, f.weights)),
-        )
-        for f in sorted(certificate.fingerprints, key=lambda f: (f.strict, f.dtype, f.backend))
-    ]
+    columns: Mapping[str, Callable[[Fingerprint], str]] = {
+        "arithmetic": lambda f: "strict" if f.strict else "ordinary",
+        "backend": lambda f: f.backend,
+        "dtype": lambda f: f.dtype,
+        "threads": lambda f: "" if f.threads is None else str(f.threads),
+        "run": lambda f: str(f.run),
+        "start": lambda f: f.start[:SHOWN_DIGITS],
+        "shuffles": lambda f: f.shuffles[:SHOWN_DIGITS],
+        "masks": lambda f: f.masks[:SHOWN_DIGITS],
+        "final weights": lambda f: f.weights[:SHOWN_DIGITS],
+    }
+    ordered = sorted(fingerprints, key=lambda f: (f.strict, f.dtype, f.backend))
+    rows = [[cell(f) for cell in columns.values()] for f in ordered]
     caption = f"The first {SHOWN_DIGITS} of 64 digits."
-    found.table(Table([*map(Column, names)], hashed, caption=caption))
+    found.table(Table([*map(Column, columns)], rows, caption=caption))

@@ -1,6 +1,6 @@
-"""Small random problems to compare engines on; the tests and the certificate share them.
+"""Small random problems on which engines are compared, by the tests and by the certificate.
 
-Only data and starting states are drawn here. What is compared is in operations.py.
+This module draws data and starting states. The comparisons are in checks.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 
 from fusedmlp.backend import State
 from fusedmlp.network import Network, Objective, Parameters, initialise, zeros
-from fusedmlp.optimizers import SGD, Adam, Lion
+from fusedmlp.optimizers import OPTIMIZERS as OPTIMIZER_NAMES
+from fusedmlp.optimizers import Adam, Lion, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,19 +27,21 @@ if TYPE_CHECKING:
 
     Targets: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
+_RATES: Final = {"sgd": 0.3, "momentum": 0.1, "nesterov": 0.1}
+"""Learning rates; 0.01 for the optimizers whose steps do not depend on the gradient's size."""
+
 OPTIMIZERS: Final[dict[str, Optimizer]] = {
-    "sgd": SGD(0.3),
-    "momentum": SGD(0.1, 0.9),
-    "nesterov": SGD(0.1, 0.9, nesterov=True),
-    "adam": Adam(0.01),
+    name: make_optimizer(name, _RATES.get(name, 0.01)) for name in OPTIMIZER_NAMES
+} | {
+    # Decays and an ε̂ that are large enough for an error in their place to show.
     "adamw": Adam(0.01, weight_decay=0.1),
-    # Large enough that it matters where it stands.
-    "adam with ε̂": Adam(0.01, eps=1e-3, eps_hat=True),
     "lion": Lion(0.01, weight_decay=0.1),
+    "adam with ε̂": Adam(0.01, eps=1e-3, eps_hat=True),
 }
+"""Every optimizer by name, with hyper-parameters for a comparison."""
 
 STORAGES: Final = ("uint8", "float32", "float64", "csr32", "csr64")
-"""How inputs may be stored; the numbers behind ``csr`` are the bits of its floats."""
+"""Storages of inputs; the number after ``csr`` is the size of its floats in bits."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,12 @@ def engine(
     dtype: FloatDtype = "float64",
     seed: int = 5,
 ) -> tuple[Engine, Data]:
-    """Build an engine on drawn weights and stage the problem.
+    """Build an engine with drawn weights and stage the problem's data.
 
     Parameters
     ----------
     optimizer
-        Itself, or a name in :data:`OPTIMIZERS`.
+        An optimizer, or a name in :data:`OPTIMIZERS`.
     """
     chosen = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
     built = backend.compile(
@@ -122,7 +125,7 @@ def engine(
 def start(
     network: Network, optimizer: Optimizer, dtype: FloatDtype = "float64", seed: int = 3
 ) -> State:
-    """Draw a starting state; biases are drawn too, so that no comparison is blind to them."""
+    """Draw a starting state; biases are not zero, so that every comparison covers them."""
     rng = np.random.default_rng(seed)
     weights = initialise(network, seed, dtype).weights
     biases = tuple(
@@ -139,5 +142,5 @@ def order(rows: int, epochs: int = 1, seed: int = 1) -> IntArray:
 
 
 def flat(parameters: Parameters) -> FloatArray:
-    """All numbers in one vector."""
+    """All parameters in one vector."""
     return cast("FloatArray", np.concatenate([np.ravel(array) for array in parameters]))

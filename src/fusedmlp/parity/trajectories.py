@@ -1,22 +1,21 @@
 """Trainings side by side, step by step: where they first differ, and how the difference grows.
 
-Rounding makes engines differ from the first steps on; a network in training carries each
-difference along and adds to it. What is bounded is the difference after some tens of steps; the
-rest of the epoch is shown.
+Rounding makes engines differ from the first steps on, and training accumulates the differences.
+The bound applies to the first tens of steps; the rest of the epoch is only shown.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from fusedmlp.backend import State
-from fusedmlp.network import Network, Objective, initialise, zeros
+from fusedmlp.network import OUTPUT_OF_TASK, Network, Objective, initialise, zeros
 from fusedmlp.optimizers import SGD, Adam
+from fusedmlp.parity.comparison import Finding
 from fusedmlp.parity.problems import flat
-from fusedmlp.recipes import OUTPUT_OF_TASK
 from fusedmlp.seeding import shuffled
 from fusedmlp.tolerance import TRAJECTORY_STEPS, difference, trajectory_bound
 
@@ -38,8 +37,8 @@ MOST_STEPS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """A training whose trajectory is followed."""
+class TrainingSetup:
+    """The settings of a training whose steps are compared."""
 
     name: str
     hidden: HiddenActivation
@@ -47,25 +46,25 @@ class Course:
     dropout: float = 0.0
 
 
-COURSES: Final = (
-    Course("sigmoid, SGD", "sigmoid", SGD(0.5)),
-    Course("relu, Adam, dropout 0.2", "relu", Adam(0.001), 0.2),
+SETUPS: Final = (
+    TrainingSetup("sigmoid, SGD", "sigmoid", SGD(0.5)),
+    TrainingSetup("relu, Adam, dropout 0.2", "relu", Adam(0.001), 0.2),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectory:
-    """Two backends' parameters after each step of one training.
+class Trajectory(Finding):
+    """The difference of two backends' parameters after each step of one training.
 
     Parameters
     ----------
     differences
         max|a − b| / max|b| over all parameters, after each step from the first on.
     bound
-        Of the entry after :data:`fusedmlp.tolerance.TRAJECTORY_STEPS` steps, and those before.
+        Of the first :data:`fusedmlp.tolerance.TRAJECTORY_STEPS` entries.
     """
 
-    course: str
+    training: str
     backend: str
     reference: str
     dtype: FloatDtype
@@ -79,7 +78,7 @@ class Trajectory:
 
     @property
     def is_met(self) -> bool:
-        """Within the bound; NaN is not."""
+        """See :class:`~fusedmlp.parity.comparison.Finding`."""
         return self.bounded <= self.bound
 
     @property
@@ -100,10 +99,22 @@ class Trajectory:
             return None
         return float(np.polyfit(np.log(steps + 1.0), np.log(values[steps]), 1)[0])
 
+    def describe(self) -> str:
+        """See :class:`~fusedmlp.parity.comparison.Finding`."""
+        return (
+            f"trajectory, {self.training}: {self.backend} and {self.reference} in {self.dtype} "
+            f"are {self.bounded:.3g} apart, allowed {self.bound:.3g}"
+        )
+
     def document(self) -> dict[str, object]:
         """Plain data for JSON."""
-        return asdict(self) | {
+        return {
+            "course": self.training,
+            "backend": self.backend,
+            "reference": self.reference,
+            "dtype": self.dtype,
             "differences": [float(f"{value:.4g}") for value in self.differences],
+            "bound": self.bound,
             "bounded_steps": min(TRAJECTORY_STEPS, len(self.differences)),
             "bounded": self.bounded,
             "first_differing_step": self.first_differing_step,
@@ -117,10 +128,10 @@ def trajectories(
 ) -> Iterator[Trajectory]:
     """Train on every backend side by side; each is compared with the first."""
     reference, *others = backends
-    for course in COURSES:
+    for setup in SETUPS:
         for dtype in dtypes:
             steps = {
-                name: parameters_by_step(backend, dataset, course, dtype, seed)
+                name: parameters_by_step(backend, dataset, setup, dtype, seed)
                 for name, backend in backends.items()
             }
             found: dict[str, list[float]] = {name: [] for name in others}
@@ -129,28 +140,28 @@ def trajectories(
                     found[name].append(difference(next(steps[name]), expected))
             for name in others:
                 yield Trajectory(
-                    course.name, name, reference, dtype, found[name], trajectory_bound(dtype)
+                    setup.name, name, reference, dtype, found[name], trajectory_bound(dtype)
                 )
 
 
 def parameters_by_step(
-    backend: Backend, dataset: Dataset, course: Course, dtype: FloatDtype, seed: int
+    backend: Backend, dataset: Dataset, setup: TrainingSetup, dtype: FloatDtype, seed: int
 ) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.floating]]]:
     """All parameters in one vector after each step of at most an epoch."""
     network = Network(
         (dataset.n_inputs, WIDTH, dataset.n_outputs),
-        course.hidden,
+        setup.hidden,
         OUTPUT_OF_TASK[dataset.task],
-        course.dropout,
+        setup.dropout,
     )
     engine = backend.compile(
-        network, course.optimizer, Objective(), batch_size=BATCH, dtype=dtype, seed=seed
+        network, setup.optimizer, Objective(), batch_size=BATCH, dtype=dtype, seed=seed
     )
-    slots = tuple(zeros(network, dtype) for _ in course.optimizer.slots)
+    slots = tuple(zeros(network, dtype) for _ in setup.optimizer.slots)
     engine.load(State(initialise(network, seed, dtype), slots, 0))
     data = engine.stage(dataset.x_train, dataset.y_train)
     order: IntArray = shuffled(np.arange(len(dataset.x_train)), seed, 0)
-    rate = np.array([course.optimizer.lr])
+    rate = np.array([setup.optimizer.lr])
     for step in range(min(MOST_STEPS, len(order) // BATCH)):
         engine.train_epoch(data, order[step * BATCH : (step + 1) * BATCH], rate)
         yield flat(engine.parameters())

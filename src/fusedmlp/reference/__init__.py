@@ -1,5 +1,5 @@
-"""The reference engine: a network's formulas on host arrays, over a table of operations.
+"""The reference engine: the formulas of a network on host arrays, over a table of operations.
 
-The NumPy backend runs it, and so does strict mode on the CPU. It is the specification that every
-other engine is compared with. It is not fast: nothing here is fused, compiled or threaded.
+The NumPy backend and strict mode on the CPU use it. It is the specification with which all other
+engines are compared. It is not optimised: nothing here is fused, compiled or threaded.
 """

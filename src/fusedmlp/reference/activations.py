@@ -1,8 +1,8 @@
-"""The hidden activations: a value and a derivative each, side by side, all in place.
+"""The hidden activations: value and derivative of each, all in place.
 
-``f(ops, z)`` turns z (B, H) into a = f(z). ``f_delta(ops, delta, saved)`` multiplies delta (B, H)
-by f'(z); ``saved`` is a, or z itself for the activations in
-:data:`fusedmlp.network.DERIVATIVE_NEEDS_Z`, and its contents are used up.
+``f(ops, z)`` replaces z (B, H) by a = f(z). ``f_delta(ops, delta, saved)`` multiplies delta (B, H)
+by f'(z). ``saved`` is a, or z for the activations in
+:data:`fusedmlp.network.DERIVATIVE_NEEDS_Z`; it serves as work space, so its contents are lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Activation(NamedTuple):
-    """An activation's two functions."""
+    """The value and the derivative of an activation; see the head of this file."""
 
     value: Callable[[Operations, FloatArray], None]
     delta: Callable[[Operations, FloatArray, FloatArray], None]
@@ -64,7 +64,7 @@ def relu_delta(ops: Operations, delta: FloatArray, a: FloatArray) -> None:
 
 
 def identity(ops: Operations, z: FloatArray) -> None:
-    """Leave z as it is."""
+    """Leave z unchanged."""
 
 
 def identity_delta(ops: Operations, delta: FloatArray, a: FloatArray) -> None:
@@ -144,7 +144,7 @@ def bias_activation(
     b
         (H,).
     keep
-        (B, H), where z + b is kept for the derivative; None where that needs a alone.
+        (B, H), receives z + b for the derivative; None if the derivative needs only a.
     """
     z += b
     if keep is not None:
@@ -162,6 +162,6 @@ def hidden_delta(
     delta
         (B, H), the next layer's delta times Wᵀ.
     saved
-        (B, H), a or z as the head of this file says; used up.
+        (B, H), a or z, see the head of this file; its contents are lost.
     """
     ACTIVATIONS[activation].delta(ops, delta, saved)

@@ -1,27 +1,28 @@
-"""The arithmetic of strict mode: what every engine must compute to the last bit. No engine is here.
+"""The arithmetic of strict mode, specified to the last bit. The engine is in ``engine.py``.
 
-IEEE 754 fixes the result of one +, −, ×, ÷ or √, and nothing else: not the order of a sum, not
-whether a product and a sum are fused into one rounding, not exp or log. Strict engines therefore
-use these five operations alone, each rounded by itself to the engine's dtype (to nearest, ties to
-even, subnormal numbers kept), in the order of these rules:
+IEEE 754 defines the result of a single +, −, ×, ÷ or √. It does not define the order of a sum,
+whether a product and a sum are fused into one rounding, or exp and log. Strict engines therefore
+use only these five operations, each rounded separately to the engine's dtype (to nearest, ties to
+even, with subnormal numbers), according to these rules:
 
-- **Sums** start from +0 and add their terms in ascending index, one at a time: a product's over
-  the inputs, a gradient's over the rows of the batch, a softmax's and a row loss's over the
-  outputs, a batch's loss, weight and correct rows over its rows. No term is left out for being 0.
-- **Everything else** is computed in the order in which the formulas of this package write it. The
-  rates of plain SGD are not folded into the delta, so an epoch is its batches.
-- **exp, log, tanh** and what is made of them are the functions below.
+- **Sums** start from +0 and add their terms one at a time in ascending index: a product over the
+  inputs, a gradient over the rows of the batch, a softmax and a row's loss over the outputs, and a
+  batch's loss, weight and correct rows over its rows. Terms that are 0 are added too.
+- **Everything else** is computed in the order in which the formulas of this package are written.
+  Plain SGD multiplies the gradients by the learning rate, not the delta, so that ``train_epoch``
+  equals its batches one by one.
+- **exp, log, tanh** and all functions made of them are the functions below.
 - **Losses and their sums** are in float64, from logits and totals of the engine's dtype.
-- **Scalars of a step** (rates, Adam's corrections, 1 / Σw) are computed in float64 on the host, or
-  from one float64 division, and rounded to the engine's dtype once.
-- **Evaluation** takes :func:`evaluation_rows` rows at a time, so that its sums are the same too.
+- **Scalars of a step** (learning rates, Adam's corrections, 1 / Σw) are computed in float64 on the
+  host, or by one float64 division, and rounded to the engine's dtype once.
+- **Evaluation** computes :func:`evaluation_rows` rows at a time, so that its sums are the same.
 
-The functions are written once, for NumPy arrays; Numba compiles this very source for single
-numbers, and ``strict.cu`` transcribes it, name by name. Only :func:`choose`, :func:`bits` and
-:func:`from_bits` have bodies of their own there: they move bits and compute nothing.
+The functions are written once, for NumPy arrays. Numba compiles the same source for scalars, and
+``strict.cu`` is a transcription with the same names. Only :func:`choose`, :func:`bits` and
+:func:`from_bits` are implemented separately there; they move bits and do no arithmetic.
 
-Every literal a function needs is in :class:`Constants`, in the engine's dtype. Hazard: a Python
-number in a formula would be float64 to Numba, and the whole formula with it.
+All literals of the functions are in :class:`Constants`, in the engine's dtype. Hazard: Numba would
+compile a Python number in a formula as float64, and with it the whole formula.
 """
 
 from __future__ import annotations
@@ -90,47 +91,49 @@ ERFC_TERMS_64: Final = (
 
 
 def evaluation_rows(batch_size: int) -> int:
-    """Rows of each batch but the last that ``forward`` and ``evaluate`` take at a time."""
+    """Return the number of rows that ``forward`` and ``evaluate`` compute at a time."""
     return max(batch_size, LEAST_EVALUATION_ROWS)
 
 
 class Constants(NamedTuple):
-    """The numbers that the functions are made of, for one floating type.
+    """The constants of the functions, for one floating type.
 
     Parameters
     ----------
     zero, half, one, two, infinity, nan
-        Themselves.
+        0, ½, 1, 2, ∞ and NaN.
     log2_e
         1 / ln 2.
     ln2_high, ln2_low
-        ln 2 in two parts (Cody and Waite, 1980): the first of so few bits that its product with
-        any exponent is exact; the second the rounded rest.
+        ln 2 in two parts (Cody and Waite, 1980): the first has so few bits that its product with
+        any exponent is exact; the second is the rounded remainder.
     shifter
-        1.5·2ᵐ, m bits below the exponent's: adding it rounds to a whole number, which then stands
-        in the sum's last bits.
+        1.5·2ᵐ for a mantissa of m bits: adding it rounds to an integer, which is then in the last
+        bits of the sum.
     lowest, highest
-        Arguments beyond which e^x is 0 or ∞ in any case.
+        e^x is 0 below the first and ∞ above the second.
     exp_terms
-        1/k! of the Taylor series of e^r, from the highest k down to 2.
+        Coefficients 1/k! of the Taylor series of e^r, from the highest k down to 2.
     log_terms
-        2/(2k + 1) of the series of log((1 + s)/(1 − s)) / s, from the highest k down to 1.
+        Coefficients 2/(2k + 1) of the series of log((1 + s)/(1 − s)) / s, from the highest k down
+        to 1.
     tanh_is_one
-        Twice the size of an x from which on tanh x rounds to ±1.
+        A bound of 2|x| above which tanh x rounds to ±1.
     expm1_is_minus_one
-        An x below which eˣ − 1 rounds to −1.
+        A bound below which eˣ − 1 rounds to −1.
     erfc_terms, erfc_center
         Coefficients of P, and 3; see :func:`normal_cdf`.
     root_half, minus_half
         √½ and −½.
     log_1p_turn
-        √2 − 1, where :func:`log_1p` takes the other form.
+        √2 − 1, from which on :func:`log_1p` uses its second form.
     least_normal, subnormal_scale, subnormal_exponent
-        Numbers below the first are multiplied by 2ᵏ before their bits are read, and k.
+        The smallest normal number; 2ᵏ, by which smaller numbers are multiplied before their bits
+        are read; and k.
     shifter_bits, root_half_bits
         Bits of ``shifter`` and of √½.
     mantissa_bits, bias
-        m, and what stands in the exponent's bits of 1.
+        m, and the value of the exponent bits of 1.
     """
 
     zero: np.floating
@@ -176,7 +179,7 @@ def _constants(
     Parameters
     ----------
     exp_degree, log_degree
-        Last k of the series: what they leave out is below 2⁻⁴ units in the last place.
+        Last k of the series: their truncation errors are below 2⁻⁴ units in the last place.
     high_bits
         Bits of ``ln2_high``.
     limit
@@ -222,7 +225,7 @@ CONSTANTS: Final[dict[FloatDtype, Constants]] = {
     "float32": _constants(np.float32, exp_degree=8, log_degree=4, high_bits=16, limit=110),
     "float64": _constants(np.float64, exp_degree=13, log_degree=10, high_bits=40, limit=800),
 }
-"""By dtype. The limits lie beyond the arguments where e^x overflows and where it rounds to 0."""
+"""By dtype. The limits are beyond the arguments where e^x overflows and where it rounds to 0."""
 
 
 def constants_of(x: FloatArray) -> Constants:
@@ -233,27 +236,27 @@ def constants_of(x: FloatArray) -> Constants:
 def choose(
     condition: npt.NDArray[np.bool_], x: FloatArray | np.floating, y: FloatArray | np.floating
 ) -> FloatArray:
-    """X where the condition holds, else y; both have been computed."""
+    """Select x where the condition holds, else y; both are computed."""
     return cast("FloatArray", np.where(condition, x, y))
 
 
 def bits(x: FloatArray) -> npt.NDArray[np.signedinteger]:
-    """Read floats' bits as whole numbers of the same size."""
+    """Reinterpret the bits of floats as integers of the same size."""
     return cast("npt.NDArray[np.signedinteger]", x.view(np.dtype(f"i{x.itemsize}")))
 
 
 def from_bits(n: npt.NDArray[np.signedinteger], like: np.floating) -> FloatArray:
-    """Read whole numbers as the floats, of ``like``'s type, that have these bits."""
+    """Reinterpret integers as the bits of floats of the type of ``like``."""
     return cast("FloatArray", n.view(like.dtype))
 
 
 def power_of_two(n: npt.NDArray[np.signedinteger], c: Constants) -> FloatArray:
-    """2ⁿ, for n of which that is a normal number."""
+    """2ⁿ, for n such that it is a normal number."""
     return from_bits((n + c.bias) << c.mantissa_bits, c.one)
 
 
 def nearest_exponent(x: FloatArray, c: Constants) -> npt.NDArray[np.signedinteger]:
-    """X / ln 2 rounded to a whole number."""
+    """Round x / ln 2 to an integer."""
     return bits(x * c.log2_e + c.shifter) - c.shifter_bits
 
 
@@ -269,9 +272,9 @@ def exp_series(x: FloatArray, n: npt.NDArray[np.signedinteger], c: Constants) ->
 
 
 def exp(x: FloatArray, c: Constants) -> FloatArray:
-    """e^x for any x, within 1 ulp: 2ⁿ·e^r, where 2ⁿ is multiplied in two halves.
+    """e^x for any x, within 1 ulp: 2ⁿ·e^r, with 2ⁿ as two factors.
 
-    The last of the two is the one rounding of a subnormal result, and the overflow of a large one.
+    Only the last multiplication can round to a subnormal result or overflow.
     """
     x = choose(x < c.lowest, c.lowest, x)
     x = choose(x > c.highest, c.highest, x)
@@ -288,7 +291,7 @@ def logistic(x: FloatArray, c: Constants) -> FloatArray:
 
 
 def tanh(x: FloatArray, c: Constants) -> FloatArray:
-    """(e^2x − 1) / (e^2x + 1), by way of e^2|x| − 1: within 2 ulp for any x, tiny ones too."""
+    """(e^2x − 1) / (e^2x + 1), from e^2|x| − 1: within 2 ulp for any x, including tiny x."""
     y = choose(x < c.zero, c.zero - x, x) * c.two
     y = choose(y > c.tanh_is_one, c.tanh_is_one, y)
     n = nearest_exponent(y, c)
@@ -299,7 +302,7 @@ def tanh(x: FloatArray, c: Constants) -> FloatArray:
 
 
 def expm1(x: FloatArray, c: Constants) -> FloatArray:
-    """e^x − 1 for x ≤ 0, within 1.5 ulp: tiny x too."""
+    """e^x − 1 for x ≤ 0, within 1.5 ulp, including tiny x."""
     x = choose(x < c.expm1_is_minus_one, c.expm1_is_minus_one, x)
     n = nearest_exponent(x, c)
     scale = power_of_two(n, c)
@@ -311,13 +314,13 @@ def normal_cdf(x: FloatArray, c: Constants) -> FloatArray:
 
     Within 1.5 ulp of 1, and where x < 0 within 6 + ½·x² ulp of Φ(x) itself.
 
-    With y = |x|/√2 and t = (y − 3)/(y + 3), erfc y = e^(−y²)·P(t) / (1 + 2y) (Shepherd and
-    Laframboise, 1981, there with 3.75 in place of 3). P interpolates (1 + 2y)·e^(y²)·erfc y at the
-    Chebyshev nodes of −1 ≤ t < 1; degree 11 in float32 and 24 in float64 leave out 7·10⁻⁹ and
-    1.2·10⁻¹⁷ of it.
+    With ``y = |x| / √2`` and t = (y − 3)/(y + 3), erfc y = e^(−y²)·P(t) / (1 + 2y) (Shepherd and
+    Laframboise, 1981, with 3.75 instead of 3). The polynomial P interpolates (1 + 2y)·e^(y²)·erfc y
+    at the Chebyshev nodes of −1 ≤ t < 1. Its degree is 11 in float32 and 24 in float64; the
+    relative truncation errors are 7·10⁻⁹ and 1.2·10⁻¹⁷.
     """
     y = choose(x < c.zero, c.zero - x, x) * c.root_half
-    y = choose(y > c.highest, c.highest, y)  # so that t is a number for an infinite x
+    y = choose(y > c.highest, c.highest, y)  # t would be NaN for an infinite x
     t = (y - c.erfc_center) / (y + c.erfc_center)
     p = c.zero * t
     for term in c.erfc_terms:
@@ -329,8 +332,8 @@ def normal_cdf(x: FloatArray, c: Constants) -> FloatArray:
 def log_near_one(f: FloatArray, n: FloatArray, c: Constants) -> FloatArray:
     """n·ln 2 + log(1 + f), √½ ≤ 1 + f ≤ √2; the formula of FreeBSD's msun, e_log.c.
 
-    With s = f / (2 + f), log(1 + f) = log((1 + s)/(1 − s)) = 2s + s·R, R the series in s², and
-    2s = f − s·f; written with ½f², so that the small terms are added up first.
+    With s = f / (2 + f), log(1 + f) = log((1 + s)/(1 − s)) = 2s + s·R, where R is a series in s²,
+    and 2s = f − s·f. Written with ½f², so that the small terms are added first.
     """
     s = f / (c.two + f)
     z = s * s
@@ -346,7 +349,7 @@ def log(x: FloatArray, c: Constants) -> FloatArray:
     """Natural logarithm within 1 ulp: −∞ of 0, NaN of negative numbers."""
     subnormal = x < c.least_normal
     above = bits(choose(subnormal, x * c.subnormal_scale, x)) - c.root_half_bits
-    # x = 2ⁿ·(1 + f) with 1 + f from √½ to √2: bits counted from those of √½ on.
+    # x = 2ⁿ·(1 + f) with √½ ≤ 1 + f < √2: bits are counted from the bits of √½.
     exponent = above >> c.mantissa_bits
     f = from_bits(above - (exponent << c.mantissa_bits) + c.root_half_bits, c.one) - c.one
     n = from_bits(exponent + c.shifter_bits, c.one) - c.shifter
@@ -357,9 +360,9 @@ def log(x: FloatArray, c: Constants) -> FloatArray:
 
 
 def log_1p(x: FloatArray, c: Constants) -> FloatArray:
-    """log(1 + x) for x from 0 to 1, within 2 ulp: tiny x too.
+    """log(1 + x) for 0 ≤ x ≤ 1, within 2 ulp, including tiny x.
 
-    From √2 − 1 on as log 2·(1 + ½(x − 1)), so that 1 + x is never rounded.
+    For x ≥ √2 − 1 it is log(2·(1 + ½(x − 1))), so that 1 + x is never rounded.
     """
     small = x < c.log_1p_turn
     f = choose(small, x, (x - c.one) * c.half)

@@ -1,4 +1,4 @@
-"""Dropout masks, as :mod:`fusedmlp.backend` defines them: exact in whole numbers, never stored."""
+"""Dropout masks as defined in :mod:`fusedmlp.backend`, in exact integer arithmetic."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class Mask(NamedTuple):
-    """A mask to fill, and what decides it.
+    """A dropout mask and the arguments that determine it.
 
     Parameters
     ----------
     kept
-        (B, H), True for each unit that is kept.
+        (B, H), True for each kept unit.
     seed, step, layer
-        The key, the number of steps taken before, and the hidden layer's number from 0.
+        The key, the number of steps taken before, and the index of the hidden layer from 0.
     dropout
-        Share of the units that are silenced.
+        Probability that a unit is set to 0.
     """
 
     kept: npt.NDArray[np.bool_]
@@ -33,7 +33,7 @@ class Mask(NamedTuple):
 
 
 def fill_mask(mask: Mask) -> None:
-    """Decide for each unit (B, H) of a hidden layer whether it is kept."""
+    """Fill ``mask.kept`` for all units (B, H) of a hidden layer."""
     B, H = mask.kept.shape
     block = np.arange((H + 3) // 4, dtype=np.uint64)[None, :]
     row = np.arange(B, dtype=np.uint64)[:, None]
@@ -50,7 +50,7 @@ def philox4x32(
 ) -> tuple[npt.NDArray[np.uint64], ...]:
     """Philox4x32-10: four random 32-bit words for a counter (Salmon et al., SC'11, section 4.3).
 
-    Words are kept in uint64, so that the 32 × 32 bit products are whole.
+    Words are stored as uint64, so that products of two 32-bit words do not overflow.
     """
     multipliers = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
     weyl = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)

@@ -1,7 +1,7 @@
-"""The reference engine: forward, backward and update of a whole network, as the formulas are.
+"""The reference engine: forward pass, backward pass and update of a network.
 
-Every buffer is allocated once. The formulas of single operations are beside this file; the
-operations that they are made of are a parameter. Nothing here is compiled or threaded.
+All training buffers are allocated once. Activations, losses and updates are in the other files of
+this package; sums, products and elementary functions are a parameter, :class:`Operations`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from fusedmlp.validation import (
     check_rates,
     check_rows,
     is_sparse,
-    prepare,
-    prepare_inputs,
-    prepare_state,
+    validate_data,
+    validate_inputs,
+    validate_state,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ PIXEL_MAX: Final = 255
 
 @dataclass
 class ReferenceData(Data):
-    """A staged data set: the checked host arrays themselves."""
+    """A staged data set: the validated host arrays."""
 
     host: HostData
 
@@ -61,9 +61,9 @@ class ReferenceEngine(Engine):
     Parameters
     ----------
     operations
-        What the formulas are made of.
+        Sums, products and elementary functions of the formulas.
     threads
-        Makes a context in which the operations use no more threads than they may.
+        Returns a context that limits the threads of the operations.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class ReferenceEngine(Engine):
 
     @property
     def compile_seconds(self) -> float:
-        """See :attr:`fusedmlp.backend.Engine.compile_seconds`; only operations are compiled."""
+        """See :attr:`fusedmlp.backend.Engine.compile_seconds`; only operations may be compiled."""
         return self._operations.compile_seconds
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
-        prepare_state(state, self.network, self.optimizer)
+        validate_state(state, self.network, self.optimizer)
         self._theta = state.parameters.copy(self.dtype)
         self._slots = tuple(slot.copy(self.dtype) for slot in state.slots)
         self._step = state.step
@@ -128,11 +128,11 @@ class ReferenceEngine(Engine):
         sample_weight: npt.ArrayLike | None = None,
     ) -> ReferenceData:
         """See :meth:`fusedmlp.backend.Engine.stage`."""
-        return ReferenceData(prepare(x, y, sample_weight, self.network, self.dtype))
+        return ReferenceData(validate_data(x, y, sample_weight, self.network, self.dtype))
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`."""
-        inputs = prepare_inputs(x, self.network, self.dtype)
+        inputs = validate_inputs(x, self.network, self.dtype)
         n_rows = int(inputs.shape[0])
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         with self._arithmetic():
@@ -192,10 +192,10 @@ class ReferenceEngine(Engine):
         return _sums(parts)
 
     def synchronize(self) -> None:
-        """See :meth:`fusedmlp.backend.Engine.synchronize`; every call ends with its work done."""
+        """See :meth:`fusedmlp.backend.Engine.synchronize`; all calls are synchronous."""
 
     def _compile(self) -> None:
-        """Compute one batch of zeros, so that no later call waits for a compiler."""
+        """Compute one batch of zeros, so that the operations are compiled now."""
         n, K = min(self.batch_size, 2), self.network.n_outputs
         x = np.zeros((n, self.network.n_inputs), self.dtype)
         y = np.zeros(n, np.int64) if self.network.output == "softmax" else np.zeros((n, K))
@@ -205,7 +205,7 @@ class ReferenceEngine(Engine):
     def _logits(self, a: list[FloatArray], *, training: bool = False) -> None:
         """Fill a[1:] from a[0]: a[l + 1] = f(a[l]·W[l] + b[l]), and a[L] = a[L − 1]·W[L − 1].
 
-        The output's loss adds the last bias, as the activations add theirs.
+        The last bias is added by the loss function, as the other biases are by the activations.
         """
         hidden, dropout = self.network.hidden, self.network.dropout
         last = self.network.n_layers - 1
@@ -252,7 +252,7 @@ class ReferenceEngine(Engine):
             below = self._delta[layer - 1][: len(rows)]
             self._operations.product(delta, weights[layer].T, below)
             if dropout:
-                # a holds f(z)/(1 − p) where kept; where silenced, the mask makes delta 0.
+                # a is f(z)/(1 − p) for kept units; for dropped units, the mask sets delta to 0.
                 below *= self._kept[layer - 1][: len(rows)]
                 below *= 1.0 / (1.0 - dropout)
                 a[layer] *= 1.0 - dropout
@@ -264,7 +264,7 @@ class ReferenceEngine(Engine):
     def _output_delta(
         self, z: FloatArray, host: HostData, rows: IntArray
     ) -> tuple[float, float, float]:
-        """Turn the last product into the unscaled output delta; return the batch's sums."""
+        """Replace the last product by the unscaled output delta; return the batch's sums."""
         assert host.y is not None
         w = None if host.sample_weight is None else host.sample_weight[rows]
         loss_of = LOSSES[self.network.output]
@@ -273,18 +273,18 @@ class ReferenceEngine(Engine):
         return loss, correct, weight
 
     def _update(self, lr: float) -> None:
-        """Take one optimizer step along the gradients, which are used up."""
+        """Take one optimizer step with the gradients, which are overwritten."""
         every = zip(self._theta, self._gradients, self._scratch, *self._slots, strict=True)
         for theta, gradient, scratch, *slots in every:
             take_step(self.optimizer, Arrays(theta, gradient, slots, scratch), lr, self._step)
         self._step += 1
 
     def _activation_buffers(self, rows: int) -> list[FloatArray]:
-        """One (rows, width) array for the inputs and for each layer's activation."""
+        """Return a (rows, width) array for the inputs and for each layer's activation."""
         return [np.empty((rows, width), self.dtype) for width in self.network.sizes]
 
     def _evaluation_batches(self, n_rows: int) -> Iterator[tuple[int, int, list[FloatArray]]]:
-        """Yield the bounds of consecutive batches with buffers that fit them."""
+        """Yield the bounds of consecutive batches, with buffers of their sizes."""
         size = min(evaluation_rows(self.batch_size), max(n_rows, 1))
         buffers = self._a if size == self.batch_size else self._activation_buffers(size)
         for start in range(0, n_rows, size):
@@ -303,21 +303,21 @@ class ReferenceEngine(Engine):
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """Let e⁻ᶻ overflow to ∞ as the formulas intend, within the threads that are allowed."""
+        """Suppress warnings for e⁻ᶻ = ∞, which the formulas expect, and limit the threads."""
         quiet = np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
         with quiet, self._limited_threads():
             yield
 
 
 def gather_rows(x: Inputs, rows: IntArray, out: FloatArray) -> None:
-    """Out = x[rows] in out's dtype; uint8 pixels become x / 255, CSR rows become dense.
+    """Compute out = x[rows] in the dtype of out: uint8 as x / 255, CSR rows as dense rows.
 
     Parameters
     ----------
     x
-        (N, D) stored inputs.
+        (N, D) validated inputs.
     rows
-        (B,) row numbers.
+        (B,) row indices.
     out
         (B, D).
     """
@@ -326,7 +326,7 @@ def gather_rows(x: Inputs, rows: IntArray, out: FloatArray) -> None:
     elif x.dtype == np.uint8:
         np.divide(x[rows], out.dtype.type(PIXEL_MAX), out=out, dtype=out.dtype, casting="unsafe")
     elif x.dtype == out.dtype:
-        # mode="clip" lets take write straight into out; the engine has checked the rows.
+        # mode="clip" makes take write into out without a buffer; the rows are already validated.
         np.take(cast("FloatArray", x), rows, axis=0, out=out, mode="clip")
     else:
         out[...] = x[rows]

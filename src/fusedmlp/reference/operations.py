@@ -1,12 +1,12 @@
-"""The operations that the reference engine is made of: sums, products and elementary functions.
+"""The operations of the reference engine: sums, products and elementary functions.
 
-The formulas in this package use these and NumPy's elementwise +, −, ×, ÷, √ and comparisons, which
-IEEE 754 rounds alike everywhere. What is left to choose is here: the order of sums, and functions
-such as exp. Nothing here knows of networks.
+The formulas in this package use these operations and NumPy's elementwise +, −, ×, ÷, √ and
+comparisons, whose rounding IEEE 754 defines. The operations here are those that it does not define:
+the order of sums, and functions such as exp. They are independent of networks.
 
-:class:`Operations` takes NumPy's own functions. :class:`StrictOperations` takes those that
-:mod:`fusedmlp.reference.arithmetic` states to the last bit. A backend that computes the same bits
-faster overrides methods of the latter.
+:class:`Operations` uses NumPy's functions. :class:`StrictOperations` uses those of
+:mod:`fusedmlp.reference.arithmetic`, which are specified to the last bit. A backend that computes
+the same bits faster overrides methods of the latter.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 
 class Operations:
-    """NumPy's functions; matrix products on its BLAS.
+    """NumPy's functions; matrix products use its BLAS.
 
     Attributes
     ----------
     folds_rate
-        Whether plain SGD multiplies the output delta by the learning rate, which is cheaper than
-        to multiply the gradients and rounds differently.
+        Whether plain SGD multiplies the output delta by the learning rate. This is cheaper than
+        multiplying the gradients, and rounds differently.
     compiles
-        Whether an operation is compiled when it is first called.
+        Whether operations are compiled at their first call.
     compile_seconds
-        Seconds spent on compiling operations so far.
+        Seconds spent so far on compiling operations.
     """
 
     folds_rate: ClassVar[bool] = True
@@ -46,15 +46,15 @@ class Operations:
     compile_seconds: float = 0.0
 
     def product(self, a: FloatArray, b: FloatArray, out: FloatArray) -> None:
-        """Out (m, n) = a (m, k) · b (k, n)."""
+        """Compute out (m, n) = a (m, k) · b (k, n)."""
         np.matmul(a, b, out=out)
 
     def sum_rows(self, x: FloatArray, out: FloatArray) -> None:
-        """Out (H,) = the sum of the rows of x (B, H)."""
+        """Compute out (H,), the sum of the rows of x (B, H)."""
         np.add.reduce(x, axis=0, out=out)
 
     def sum_columns(self, x: FloatArray) -> FloatArray:
-        """Return the sum (B,) of each row's numbers, x (B, K)."""
+        """Return the sum (B,) of each row of x (B, K)."""
         sums: FloatArray = x.sum(axis=1)
         return sums
 
@@ -88,23 +88,23 @@ class Operations:
         return np.log1p(x)
 
     def tanh(self, x: FloatArray, out: FloatArray) -> None:
-        """Out = tanh x."""
+        """Compute out = tanh x."""
         np.tanh(x, out=out)
 
     def sigmoid(self, x: FloatArray, out: FloatArray) -> None:
-        """Out = σ(x) = 1 / (1 + e⁻ˣ), where e⁻ˣ = ∞ gives 0."""
+        """Compute out = σ(x) = 1 / (1 + e⁻ˣ), which is 0 for e⁻ˣ = ∞."""
         np.negative(x, out=out)
         np.exp(out, out=out)
         out += 1
         np.reciprocal(out, out=out)
 
     def relu(self, x: FloatArray, out: FloatArray) -> None:
-        """Out = max(x, 0)."""
+        """Compute out = max(x, 0)."""
         np.maximum(x, 0, out=out)
 
     def normal_cdf(self, x: FloatArray) -> FloatArray:
-        """Return Φ(x) = ½·(1 + erf(x/√2)), the normal distribution's cumulative function."""
-        from scipy.special import ndtr  # NumPy has no erf, and only one activation needs it
+        """Return Φ(x) = ½·(1 + erf(x/√2)), the cumulative normal distribution function."""
+        from scipy.special import ndtr  # NumPy has no erf, and only gelu needs it
 
         cdf: FloatArray = ndtr(x)
         return cdf
@@ -115,26 +115,27 @@ class Operations:
 
 
 class StrictOperations(Operations):
-    """What :mod:`fusedmlp.reference.arithmetic` states: the same bits on every machine.
+    """The operations of :mod:`fusedmlp.reference.arithmetic`: the same bits on every machine.
 
-    Hazard: of NumPy's other functions, ``matmul`` and ``einsum`` use the BLAS or fuse, ``sum`` adds
-    in pairs, ``maximum`` of +0 and −0 is either, and ``exp`` and ``log`` differ between processors.
+    Hazard: several NumPy functions must not be used here. ``matmul`` and ``einsum`` use the BLAS or
+    fused operations, ``sum`` adds in pairs, ``maximum`` of +0 and −0 may be either, and ``exp`` and
+    ``log`` differ between processors.
     """
 
     folds_rate = False
 
     def product(self, a: FloatArray, b: FloatArray, out: FloatArray) -> None:
-        """Out (m, n) = a (m, k) · b (k, n): k outer products, added in order."""
+        """Compute out (m, n) = a (m, k) · b (k, n) as k outer products, added in order."""
         out[...] = 0
         for column, row in zip(a.T, b, strict=True):
             out += column[:, None] * row
 
     def sum_rows(self, x: FloatArray, out: FloatArray) -> None:
-        """Out (H,) = the sum of the rows of x (B, H), in order."""
+        """Compute out (H,), the sum of the rows of x (B, H), in order."""
         out[...] = self._sum(x)
 
     def sum_columns(self, x: FloatArray) -> FloatArray:
-        """Return the sum (B,) of each row's numbers, in order, x (B, K)."""
+        """Return the sum (B,) of each row of x (B, K), in order."""
         return self._sum(x.T)
 
     def squared_norms(self, x: FloatArray) -> Float64Vector:
@@ -168,15 +169,15 @@ class StrictOperations(Operations):
         return self._apply(arithmetic.log_1p, x)
 
     def tanh(self, x: FloatArray, out: FloatArray) -> None:
-        """Out = tanh x."""
+        """Compute out = tanh x."""
         self._apply(arithmetic.tanh, x, out)
 
     def sigmoid(self, x: FloatArray, out: FloatArray) -> None:
-        """Out = σ(x)."""
+        """Compute out = σ(x)."""
         self._apply(arithmetic.logistic, x, out)
 
     def relu(self, x: FloatArray, out: FloatArray) -> None:
-        """Out = x where it is not below 0, else +0."""
+        """Compute out = x where x is not below 0, else +0."""
         out[...] = np.where(x < 0, 0, x)
 
     def normal_cdf(self, x: FloatArray) -> FloatArray:
@@ -186,11 +187,11 @@ class StrictOperations(Operations):
     def _apply(
         self, function: Function, x: FloatArray, out: FloatArray | None = None
     ) -> FloatArray:
-        """Compute a function of :mod:`fusedmlp.reference.arithmetic` for each number."""
-        found = function(x, arithmetic.constants_of(x))
+        """Apply a function of :mod:`fusedmlp.reference.arithmetic` elementwise."""
+        result = function(x, arithmetic.constants_of(x))
         if out is None:
-            return found
-        out[...] = found
+            return result
+        out[...] = result
         return out
 
     def _sum(self, x: FloatArray) -> FloatArray:

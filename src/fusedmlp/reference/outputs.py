@@ -1,7 +1,7 @@
-"""The outputs and their losses, from logits, and the output delta ŷ − y that all of them share.
+"""The output activations, their losses and the output delta ŷ − y, computed from logits.
 
-Functions work in place: the logits z become the delta. The loss of a row is in float64 and capped
-at ``MAX_ROW_LOSS``.
+Loss functions work in place: delta replaces the logits z. The loss of a row is in float64 and
+capped at ``MAX_ROW_LOSS``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def softmax_cross_entropy(
 ) -> tuple[float, float]:
     """Loss −log softmax(z + b)[y] from the logits; z becomes the unscaled delta (ŷ − y)·w.
 
-    With m = max z: loss = log Σ e^(z − m) + m − z[y], which no finite logit can overflow.
+    With m = max z: loss = log Σ e^(z − m) + m − z[y], which cannot overflow for finite logits.
 
     Parameters
     ----------
@@ -41,14 +41,14 @@ def softmax_cross_entropy(
     b
         (K,).
     y
-        (B,) class numbers.
+        (B,) class indices.
     w
         (B,) sample weights or None.
 
     Returns
     -------
     loss, correct
-        Σ wᵢ·lossᵢ and Σ wᵢ over the rows whose largest logit (the first, on a tie) is y's.
+        Σ wᵢ·lossᵢ and Σ wᵢ over the rows whose largest logit (the first of equal ones) is y.
     """
     z += b
     each = np.arange(len(z))
@@ -69,7 +69,7 @@ def sigmoid_cross_entropy(
 ) -> tuple[float, float]:
     """Binary cross-entropy of K independent labels; z becomes the unscaled delta (σ(z) − y)·w.
 
-    A label's loss from its logit is max(z, 0) − z·y + log(1 + e^−|z|); a row's is their sum.
+    The loss of a label is max(z, 0) − z·y + log(1 + e^−|z|); the loss of a row is their sum.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def sigmoid_cross_entropy(
     Returns
     -------
     loss, correct
-        Σ wᵢ·lossᵢ and Σ wᵢ over the rows with all K labels right (predicted 1 where z > 0).
+        Σ wᵢ·lossᵢ and Σ wᵢ over the rows with all K labels right (the prediction is 1 if z > 0).
     """
     z += b
     correct = ((z > 0) == (y > 0.5)).all(axis=1)
@@ -129,8 +129,8 @@ def poisson_deviance(
 ) -> tuple[float, float]:
     """Half the Poisson deviance of the rates eᶻ; z becomes the unscaled delta (eᶻ − y)·w.
 
-    A target's loss from its logit is eᶻ − y − y·(z − log y), and eᶻ where y = 0; a row's is their
-    sum. It is 0 where eᶻ = y.
+    The loss of a target is eᶻ − y − y·(z − log y), or eᶻ for y = 0; the loss of a row is their sum.
+    It is 0 for eᶻ = y.
 
     Parameters
     ----------
@@ -164,11 +164,11 @@ LOSSES: Final[dict[Output, Loss]] = {
     "identity": squared_error,
     "exp": poisson_deviance,
 }
-"""The loss that belongs to each output."""
+"""The loss function of each output."""
 
 
 def output_activation(ops: Operations, z: FloatArray, output: Output) -> None:
-    """Z (B, K) ← the network's outputs ŷ from its logits (bias included), in place."""
+    """Replace the logits z (B, K), bias included, by the network's outputs ŷ, in place."""
     match output:
         case "softmax":
             z -= z.max(axis=1, keepdims=True)

@@ -1,7 +1,7 @@
-"""One optimizer step on one array; the formulas are stated in :mod:`fusedmlp.optimizers`.
+"""One optimizer step on one array; the formulas are listed in :mod:`fusedmlp.optimizers`.
 
-Arrays are updated in place, and the gradient's contents are used up. Scalars of a step are computed
-in float64 and rounded to the arrays' dtype where they meet an array.
+Arrays are updated in place. The gradient serves as work space, so its contents are lost. Scalars of
+a step are computed in float64 and rounded to the dtype of the arrays when combined with one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Arrays(NamedTuple):
-    """A weight or bias array and what belongs to it, all of one shape.
+    """A weight or bias array with its gradient, state and work space, all of one shape.
 
     Parameters
     ----------
@@ -72,9 +72,9 @@ def take_step(optimizer: Optimizer, arrays: Arrays, lr: float, step: int) -> Non
     Parameters
     ----------
     lr
-        This step's learning rate.
+        The learning rate of this step.
     step
-        Steps taken before.
+        Number of steps taken before.
     """
     if isinstance(optimizer, SGD):
         if not optimizer.momentum:
@@ -155,6 +155,6 @@ def lion(arrays: Arrays, lr: float, step: LionStep) -> None:
 
 
 def _decay(theta: FloatArray, share: float) -> None:
-    """Shrink an array by a share."""
+    """Multiply an array by 1 − share."""
     if share:
         theta *= 1.0 - share

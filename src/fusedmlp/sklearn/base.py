@@ -1,21 +1,29 @@
-"""What both estimators share: what is checked and drawn before a fit, and prediction.
+"""What both estimators share: fitting, prediction, files.
 
-Parameters and their types are in parameters.py, labels and targets in classifier.py and
-regressor.py, training in solvers.py, and the mathematics in the engines. The order of all random
-draws is scikit-learn's: with the same ``random_state`` an estimator starts from the same weights
-and sees the same batches.
+The estimators are subclasses of scikit-learn's. Its code validates parameters, inputs and labels,
+draws the starting weights, changes the learning rate and words the errors, so these agree by
+construction, and ``isinstance`` holds. Training and the forward pass are replaced.
+
+The price is a dependence on private names: ``_validate_input``, ``_init_coef``, ``_check_solver``,
+``_label_binarizer``, ``_parameter_constraints`` and ``SGDOptimizer`` are used, ``_fit`` and
+``_forward_pass_fast`` are overridden. Their signatures are equal in releases 1.6 to 1.9, with
+which the tests pass; the dependency is bounded to these. ``_fit`` is overridden as a whole, and
+not its solvers, because it takes no sample weights in 1.6 and allocates gradients that engines
+have themselves. ``predict`` and ``predict_proba`` are overridden because scikit-learn's checks
+and label conversion take longer than the prediction of one row.
+
+Solvers are in solvers.py, the mathematics in the engines.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from itertools import pairwise
 from operator import is_not
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -23,47 +31,40 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fusedmlp.errors import FileFormatError, InvalidInputError
 from fusedmlp.model import MLP
 from fusedmlp.sklearn.callbacks import CallbackSupport
+from fusedmlp.sklearn.estimator import FitData
 from fusedmlp.sklearn.files import EstimatorFile, load_estimator, save_estimator
-from fusedmlp.sklearn.parameters import CONSTRAINTS
 from fusedmlp.sklearn.solvers import Solvers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from sklearn.utils import Tags
 
     from fusedmlp.backend import Backend
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 SPARSE: Final = ("csr", "csc")
-"""Sparse inputs that are taken as they are; others become the first."""
+"""Sparse formats that are taken as they are; others are converted to the first."""
 
 FLOATS: Final = (np.dtype(np.float64), np.dtype(np.float32))
-"""Types of inputs that are taken as they are; the first is that of all other numbers."""
+"""Dtypes of inputs that are taken as they are; other numbers are converted to the first."""
 
 
-class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
-    """Parameters, fitting and prediction; not for direct use."""
+class EngineMLP(CallbackSupport, Solvers):
+    """Fitting and prediction on engines; a base class of the estimators, before scikit-learn's."""
 
-    _parameter_constraints: ClassVar[dict[str, list[object]]] = CONSTRAINTS
     _kind: ClassVar[str]
 
-    @abstractmethod
-    def _encode(
-        self, X: Inputs, y: npt.ArrayLike, incremental: bool, reset: bool
-    ) -> tuple[Inputs, npt.NDArray[Any], npt.NDArray[Any]]:
-        """Check X and y; return X, y as users wrote it, and y as an engine takes it.
+    def _output_activation(self) -> str:
+        """Return ``out_activation_``, after the targets have been validated."""
+        raise NotImplementedError
 
-        Sets ``out_activation_`` and ``n_outputs_``.
-        """
-
-    @abstractmethod
-    def _decode(self, outputs: FloatArray) -> npt.NDArray[Any]:
-        """Turn outputs (N, K) into what ``predict`` returns."""
+    def _engine_targets(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return validated targets as an engine takes them: (N,) class numbers or (N, K)."""
+        raise NotImplementedError
 
     def _row_weights(
         self, X: Inputs, y: npt.NDArray[Any], sample_weight: npt.ArrayLike | None
     ) -> npt.NDArray[Any] | None:
-        """Check the sample weights."""
+        """Return the sample weights (N,), validated, or None."""
         if sample_weight is None:
             return None
         checked: npt.NDArray[Any] = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
@@ -76,21 +77,20 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
         Parameters
         ----------
         X
-            Numbers, dense or sparse, or a data frame. Whole numbers are numbers here, not pixels.
+            Numbers, dense or sparse, or a data frame. Integers are numbers here, not pixels.
         y
             (N,) or (N, K) labels or targets.
         sample_weight
             (N,), at least 0.
         """
-        return self._fit(X, y, sample_weight, incremental=False)
+        return self._fit(X, y, sample_weight)
 
     def _fit(
         self,
         X: Inputs,
         y: npt.ArrayLike,
-        sample_weight: npt.ArrayLike | None,
-        *,
-        incremental: bool,
+        sample_weight: npt.ArrayLike | None = None,
+        incremental: bool = False,
     ) -> Self:
         hidden = self._hidden_sizes()
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
@@ -100,21 +100,25 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
                 f"that this fit continues, which has {self.n_layers_ - 2}: fit anew, without "
                 "warm_start"
             )
-        X, given, targets = self._encode(X, y, incremental, first)
-        weights = self._row_weights(X, given, sample_weight)
-        random_state = check_random_state(self.random_state)
+        X, validated = self._validate_input(X, y, incremental, reset=first)
+        weights = self._row_weights(X, validated, sample_weight)
+        self.out_activation_ = self._output_activation()
+        targets = self._engine_targets(validated)
+        data = FitData(X, validated, targets, weights)
+        self._random_state = check_random_state(self.random_state)
         if first:
-            self._start((self.n_features_in_, *hidden, self.n_outputs_), X, random_state)
+            self.n_outputs_ = validated.shape[1] if validated.ndim == 2 else 1
+            self._draw_weights((self.n_features_in_, *hidden, self.n_outputs_), X.dtype.name)
         if self.solver == "lbfgs":
-            self._fit_lbfgs(X, given, targets, weights)
+            self._minimise(data)
         else:
-            self._fit_stochastic(X, given, targets, weights, random_state, incremental)
+            self._train_epochs(data, incremental=incremental)
         if not all(np.isfinite(array).all() for array in (*self.coefs_, *self.intercepts_)):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
                 "values and need to be preprocessed."
             )
-        self._keep_model()
+        self._build_model()
         return self
 
     def _hidden_sizes(self) -> list[int]:
@@ -125,28 +129,18 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return sizes
 
-    def _start(
-        self, sizes: tuple[int, ...], X: Inputs, random_state: np.random.RandomState
-    ) -> None:
-        """Draw the starting weights as scikit-learn does, and begin all curves anew."""
+    def _draw_weights(self, sizes: tuple[int, ...], dtype: str) -> None:
+        """Draw the starting weights and biases as scikit-learn does, and start all curves."""
         self.n_layers_ = len(sizes)
-        factor = 2.0 if self.activation == "logistic" else 6.0
-        dtype = self.dtype or X.dtype.name
-        self.coefs_, self.intercepts_ = [], []
-        for fan_in, fan_out in pairwise(sizes):
-            # Glorot and Bengio (2010), with scikit-learn's factors; biases are drawn too.
-            bound = np.sqrt(factor / (fan_in + fan_out))
-            W = random_state.uniform(-bound, bound, (fan_in, fan_out))
-            b = random_state.uniform(-bound, bound, fan_out)
-            self.coefs_.append(W.astype(dtype))
-            self.intercepts_.append(b.astype(dtype))
-        self._dropout_seed = int(random_state.randint(2**31)) if self.dropout else 0
-        self._begin_curves()
+        layers = [self._init_coef(*layer, self.dtype or dtype) for layer in pairwise(sizes)]
+        self.coefs_, self.intercepts_ = ([*arrays] for arrays in zip(*layers, strict=True))
+        self._dropout_seed = int(self._random_state.randint(2**31)) if self.dropout else 0
+        self._start_curves()
 
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator as a safetensors file, atomically.
 
-        The file has what ``partial_fit`` needs to go on with the same bits. ``backend``,
+        The file holds what ``partial_fit`` needs to continue with the same bits. ``backend``,
         ``threads`` and ``callbacks`` are not part of it.
 
         Raises
@@ -174,7 +168,7 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
         Parameters
         ----------
         backend, threads
-            Where it is to run from now on.
+            Where it runs from now on.
 
         Raises
         ------
@@ -208,41 +202,41 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
             dtype=cast("FloatDtype", self.coefs_[0].dtype.name),
             threads=self.threads,
         )
-        model.parameters = self._held()
+        model.parameters = self._parameters()
         labels = getattr(self, "classes_", None)
         if labels is not None and all(isinstance(label, str) for label in labels.tolist()):
             model.class_names = tuple(labels.tolist())
         return model
 
-    def _keep_model(self) -> None:
-        """Make the model that predicts, and note the arrays that it holds."""
+    def _build_model(self) -> None:
+        """Build the model that predicts, and remember the arrays that it was built from."""
         self._model = self._as_model()
         self._modelled = *self.coefs_, *self.intercepts_
 
-    def _outputs(self, X: Inputs) -> FloatArray:
-        """Compute outputs (N, K) for X, checked as scikit-learn checks it."""
+    def _forward_pass_fast(self, X: Inputs, check_input: bool = True) -> FloatArray:
+        """Return the outputs (N, K) for X, with scikit-learn's checks where they are needed."""
         if "coefs_" not in vars(self):
             check_is_fitted(self)
-        held = (*self.coefs_, *self.intercepts_)
+        arrays = (*self.coefs_, *self.intercepts_)
         modelled = getattr(self, "_modelled", ())
-        if len(held) != len(modelled) or any(map(is_not, held, modelled)):
-            self._keep_model()  # it was loaded, or somebody has put other arrays there
-        checked = X if self._is_plain(X) else self._checked(X)
+        if len(arrays) != len(modelled) or any(map(is_not, arrays, modelled)):
+            self._build_model()  # after loading, or after other arrays were assigned
+        checked = X if not check_input or self._is_plain(X) else self._checked(X)
         try:
             return self._model.forward(checked)
         except InvalidInputError:
-            # Says it in scikit-learn's words.
+            # Raises with scikit-learn's message.
             check_array(X, accept_sparse=SPARSE, estimator=self, input_name="X")
             raise
 
     def _checked(self, X: Inputs) -> Inputs:
-        """Check all but that X is finite, which engines do, and make its numbers floating ones."""
+        """Return X as floats, with all checks but that for NaN, which engines make."""
         found = validate_data(self, X, accept_sparse=SPARSE, reset=False, ensure_all_finite=False)
         inputs: Inputs = found if found.dtype in FLOATS else found.astype(FLOATS[0])
         return inputs
 
     def _is_plain(self, X: object) -> bool:
-        """Whether X needs none of scikit-learn's checks, which take longer than one row does."""
+        """Tell whether X needs none of scikit-learn's checks, which cost more than one row."""
         return (
             type(X) is np.ndarray
             and X.ndim == 2
@@ -251,9 +245,3 @@ class BaseMLP(CallbackSupport, BaseEstimator, Solvers):
             and X.size > 0
             and not hasattr(self, "feature_names_in_")
         )
-
-    def __sklearn_tags__(self) -> Tags:
-        """Tell scikit-learn that sparse inputs are taken."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags

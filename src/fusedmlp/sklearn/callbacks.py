@@ -1,8 +1,8 @@
-"""Who is told of a fit: our own callbacks and, from scikit-learn 1.9 on, scikit-learn's.
+"""Callbacks of an estimator: the package's own and, from scikit-learn 1.9 on, scikit-learn's.
 
-Ours are those of :mod:`fusedmlp.training.callbacks`, the parameter ``callbacks``. scikit-learn's
-are set by its own ``set_callbacks``: to them a fit is a task, and its epochs or iterations are
-subtasks. base.py and lbfgs.py decide when each is called.
+The package's own (:mod:`fusedmlp.training.callbacks`) are the parameter ``callbacks``.
+scikit-learn's are set by its ``set_callbacks``: a fit is then a task, and its epochs or
+iterations are subtasks.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fusedmlp.training.callbacks import Callback
-from fusedmlp.training.history import EpochRecord, History
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fusedmlp.backend import Engine
     from fusedmlp.network import Parameters
+    from fusedmlp.training.callbacks import TrainingView
+    from fusedmlp.training.history import EpochRecord
 
 
 def _callback_support() -> type[object]:
@@ -32,121 +32,101 @@ CallbackSupport: Any = _callback_support()
 """scikit-learn's mixin for estimators with callbacks; an empty class before its release 1.9."""
 
 
-def checked(callbacks: Sequence[object] | None) -> tuple[Callback, ...]:
-    """Return our callbacks, each checked to be one.
+def checked_callbacks(callbacks: Sequence[object] | None) -> tuple[Callback, ...]:
+    """Return the package's own callbacks, each checked to be one.
 
     Raises
     ------
     TypeError
-        One is not.
+        An object is not a :class:`fusedmlp.Callback`.
     """
     for callback in callbacks or ():
         if not isinstance(callback, Callback):
             raise TypeError(
                 f"callbacks holds {callback!r}, which is not a fusedmlp.Callback; "
-                "scikit-learn's are given to set_callbacks()"
+                "pass scikit-learn's to set_callbacks()"
             )
     return tuple(callback for callback in callbacks or () if isinstance(callback, Callback))
 
 
-class Tasks:
-    """A fit as scikit-learn's callbacks see it.
+class FitTasks:
+    """The tasks of a fit for scikit-learn's callbacks.
 
     Parameters
     ----------
     root
         scikit-learn's context of the fit; None where it has no callbacks.
     name, most
-        Name of the subtasks, and how many there will be at most.
-    told
-        ``estimator``, ``X``, ``y`` and ``metadata``, for callbacks that ask for them.
+        Name of the subtasks, and their largest number.
+    arguments
+        ``estimator``, ``X``, ``y`` and ``metadata``, passed to the callbacks.
     """
 
-    def __init__(self, root: Any, name: str, most: int, told: dict[str, object]) -> None:  # noqa: ANN401 - a class of scikit-learn's, untyped
-        self._root, self._name, self._most, self._begun = root, name, most, 0
-        self._told = told
+    def __init__(self, root: Any, name: str, most: int, arguments: dict[str, object]) -> None:  # noqa: ANN401 - a class of scikit-learn's, untyped
+        self._root, self._name, self._most, self._started = root, name, most, 0
+        self._arguments = arguments
         self._task: Any = None
-        # A task tree that nobody looks at would cost more than the epochs of a small network.
-        self._heard = bool(getattr(told["estimator"], "_skl_callbacks", ()))
+        # Without callbacks no subtasks are made: they cost more than an epoch of a small network.
+        self._active = has_sklearn_callbacks(arguments["estimator"])
         if root is not None:
-            root.call_on_fit_task_begin(**told)
+            root.call_on_fit_task_begin(**arguments)
 
-    def next_begins(self) -> None:
-        """Tell that a subtask begins, if there may be another."""
-        if self._heard and self._begun < self._most:
+    def begin_next(self) -> None:
+        """Begin a subtask, if another may follow."""
+        if self._active and self._started < self._most:
             self._task = self._root.subcontext(task_name=self._name)
-            self._task.call_on_fit_task_begin(**self._told)
-            self._begun += 1
+            self._task.call_on_fit_task_begin(**self._arguments)
+            self._started += 1
 
-    def ended(self, parameters: Callable[[], Parameters]) -> bool:
-        """Tell that the subtask has ended; True where a callback asks to stop.
+    def end_current(self, parameters: Callable[[], Parameters]) -> bool:
+        """End the subtask; return True if a callback requests the end of training.
 
         Parameters
         ----------
         parameters
-            Gives the parameters of the moment, for callbacks that ask for a fitted estimator.
+            Returns the current parameters, for callbacks that need a fitted estimator.
         """
         if self._task is None:
             return False
 
         def attributes() -> dict[str, object]:
-            now = parameters()
-            return {"coefs_": list(now.weights), "intercepts_": list(now.biases)}
+            current = parameters()
+            return {"coefs_": list(current.weights), "intercepts_": list(current.biases)}
 
         task, self._task = self._task, None
-        return bool(task.call_on_fit_task_end(**self._told, reconstruction_attributes=attributes))
+        return bool(
+            task.call_on_fit_task_end(**self._arguments, reconstruction_attributes=attributes)
+        )
 
     def end(self) -> None:
-        """Tell that the fit has ended, and a subtask that was begun in vain."""
+        """End the fit, and a subtask that was interrupted."""
         for task in (self._task, self._root):
             if task is not None:
-                task.call_on_fit_task_end(**self._told)
+                task.call_on_fit_task_end(**self._arguments)
         self._task = None
 
 
-class Fit:
-    """A fit by epochs: a :class:`fusedmlp.training.callbacks.TrainingView` for our callbacks."""
+class EpochTasks(Callback):
+    """Makes every epoch a subtask of :class:`FitTasks`; the last callback of a fit."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        callbacks: tuple[Callback, ...],
-        *,
-        epochs: int,
-        rows: int,
-        validated: bool,
-    ) -> None:
-        self.engine, self.history = engine, History()
-        self.epochs, self.rows, self.validated = epochs, rows, validated
-        self.steps_per_epoch = -(-rows // engine.batch_size)
-        self._callbacks = callbacks
+    def __init__(self, tasks: FitTasks) -> None:
+        self._tasks = tasks
 
-    def stop(self, reason: str) -> None:
-        """End the training after the running epoch."""
-        self.history.stopped = reason
+    def on_train_begin(self, run: TrainingView) -> None:
+        """Begin the first epoch's task."""
+        self._begin_next(run)
 
-    def begin(self) -> None:
-        """Tell that the first epoch begins."""
-        for callback in self._callbacks:
-            callback.on_train_begin(self)
+    def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
+        """End the epoch's task and begin the next one's."""
+        if self._tasks.end_current(run.engine.parameters):
+            run.stop("a callback requested it")
+        self._begin_next(run)
 
-    def rows_done(self, rows: int) -> None:
-        """Tell how far the running epoch is."""
-        for callback in self._callbacks:
-            callback.on_progress(self, rows)
+    def _begin_next(self, run: TrainingView) -> None:
+        if run.history.stopped is None:
+            self._tasks.begin_next()
 
-    def epoch_ended(self, record: EpochRecord) -> None:
-        """Tell what the epoch came to."""
-        self.history.records.append(record)
-        for callback in self._callbacks:
-            callback.on_epoch_end(self, record)
 
-    def end(self) -> None:
-        """Tell that training has ended, every callback, also where one before it raises."""
-        if self._callbacks:
-            first, *rest = self._callbacks
-            self._callbacks = tuple(rest)
-            try:
-                first.on_train_end(self)
-            finally:
-                self.end()
+def has_sklearn_callbacks(estimator: object) -> bool:
+    """Tell whether an estimator has callbacks from ``set_callbacks``."""
+    return bool(getattr(estimator, "_skl_callbacks", ()))

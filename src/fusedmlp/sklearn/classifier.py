@@ -1,47 +1,46 @@
-"""scikit-learn's MLPClassifier on fusedmlp's engines: labels in, labels and probabilities out."""
+"""MLPClassifier: labels in, labels and probabilities out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn import neural_network
+from sklearn.base import _fit_context
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import validate_data
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
 
-from fusedmlp.sklearn.base import BaseMLP
-from fusedmlp.sklearn.parameters import CONSTRAINTS, trains_in_epochs
+from fusedmlp.sklearn.base import EngineMLP
+from fusedmlp.sklearn.parameters import CONSTRAINTS, set_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
-    from sklearn.utils import Tags
 
     from fusedmlp.backend import Backend, BatchMetrics, Engine
-    from fusedmlp.sklearn.stochastic import HeldOut
+    from fusedmlp.sklearn.solvers import ScoredRows
     from fusedmlp.training.callbacks import Callback
     from fusedmlp.training.schedules import Schedule
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 
-class MLPClassifier(ClassifierMixin, BaseMLP):
-    """Multilayer perceptron classifier, a drop-in for scikit-learn's of the same name.
+class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
+    """Multilayer perceptron classifier, in place of scikit-learn's of the same name.
 
     All parameters, attributes and defaults are those of
-    ``sklearn.neural_network.MLPClassifier``. These come on top:
+    ``sklearn.neural_network.MLPClassifier``. These are added:
 
     Parameters
     ----------
     dropout
         Probability in [0, 1) with which a hidden unit is silenced in a training step.
     backend
-        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``auto`` or a built backend; None asks
-        ``FUSEDMLP_BACKEND``, then chooses as ``auto`` does.
+        ``numpy``, ``numba``, ``cupy``, ``cupy:1``, ``auto`` or a built backend; None takes
+        ``FUSEDMLP_BACKEND``, and without it chooses as ``auto`` does.
     dtype
         ``float32`` or ``float64``, of weights and arithmetic; None follows X.
     threads
@@ -53,17 +52,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         object of :mod:`fusedmlp.training.schedules`: planned for ``max_iter`` epochs, also for
         ``adam``.
     callbacks
-        Objects of :class:`fusedmlp.training.callbacks.Callback`, told of the epochs of ``fit``.
+        Objects of :class:`fusedmlp.training.callbacks.Callback`, called by ``fit``.
         ``set_callbacks`` takes those of scikit-learn, such as its ``ProgressBar``.
 
     Attributes
     ----------
     validation_loss_curve_
-        With ``early_stopping``, the loss of the rows held out, after each epoch.
+        With ``early_stopping``, the loss of the validation rows after each epoch.
     """
 
     _kind = "MLPClassifier"
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+        **neural_network.MLPClassifier._parameter_constraints,  # noqa: SLF001 - for subclasses
         **CONSTRAINTS,
         "class_weight": [StrOptions({"balanced"}), dict, None],
     }
@@ -72,6 +72,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     """What is minimised; an attribute, and no parameter, of scikit-learn's classifier too."""
 
     classes_: npt.NDArray[Any]
+    class_weight: Mapping[object, float] | str | None
 
     def __init__(
         self,
@@ -106,56 +107,33 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         class_weight: Mapping[object, float] | str | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.dropout = dropout
-        self.backend = backend
-        self.dtype = dtype
-        self.threads = threads
-        self.class_weight = class_weight
-        self.callbacks = callbacks
+        set_parameters(self, locals())
 
     def predict(self, X: Inputs) -> npt.NDArray[Any]:
         """Return labels: (N,), or (N, K) zeros and ones for several labels a row.
 
-        The zeros and ones are sparse where ``fit`` was given sparse ones.
+        They are sparse where the labels of ``fit`` were sparse.
         """
-        return self._decode(self._outputs(X))
+        outputs = self._forward_pass_fast(X)
+        if self.out_activation_ == "softmax":
+            numbers = outputs.argmax(axis=1)
+        elif self.n_outputs_ > 1:
+            several: npt.NDArray[Any] = self._label_binarizer.inverse_transform(outputs)
+            return several
+        else:
+            # With a single class, its label is that of all rows.
+            numbers = (outputs[:, 0] > 0.5) * (len(self.classes_) - 1)
+        labels: npt.NDArray[Any] = self.classes_[numbers]
+        return labels
 
     def predict_proba(self, X: Inputs) -> FloatArray:
         """Return probabilities (N, K), classes in the order of ``classes_``."""
-        outputs = self._outputs(X)
+        outputs = self._forward_pass_fast(X)
         if self.n_outputs_ > 1:
             return outputs
         return np.concatenate([1 - outputs, outputs], axis=1)
 
-    def predict_log_proba(self, X: Inputs) -> FloatArray:
-        """Return the logarithms of :meth:`predict_proba`."""
-        probabilities = self.predict_proba(X)
-        return np.log(probabilities, out=probabilities)
-
-    @available_if(trains_in_epochs)
+    @available_if(neural_network.MLPClassifier._check_solver)  # noqa: SLF001 - for subclasses
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
@@ -168,13 +146,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
         Parameters
         ----------
+        X, y, sample_weight
+            As for ``fit``.
         classes
-            All labels there will ever be; needed by the first call.
+            All labels that will occur; required by the first call.
         """
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' is not supported by partial_fit, which does not see all "
-                "labels: give a weight for each, such as those of "
+                "labels: pass a weight for each, such as the result of "
                 "sklearn.utils.compute_class_weight('balanced', classes=classes, y=all_labels)"
             )
         if _check_partial_fit_first_call(self, classes):
@@ -182,64 +162,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self._label_binarizer = LabelBinarizer().fit(y if several else classes)
         return self._fit(X, y, sample_weight, incremental=True)
 
-    def _encode(
-        self, X: Inputs, y: npt.ArrayLike, incremental: bool, reset: bool
-    ) -> tuple[Inputs, npt.NDArray[Any], npt.NDArray[Any]]:
-        labels: npt.NDArray[Any]
-        X, labels = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            reset=reset,
-        )
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = column_or_1d(labels, warn=True)
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._label_binarizer = LabelBinarizer().fit(labels)
-            self.classes_ = self._label_binarizer.classes_
-        else:
-            self._check_labels(unique_labels(labels))
-        kind = self._label_binarizer.y_type_
-        self.out_activation_ = "softmax" if kind == "multiclass" else "logistic"
-        if kind == "multiclass":
-            self.n_outputs_ = len(self.classes_)
-            return X, labels, np.searchsorted(self.classes_, labels)
-        encoded = self._label_binarizer.transform(labels).astype(bool)
-        self.n_outputs_ = encoded.shape[1]
-        return X, labels, encoded
+    def _output_activation(self) -> str:
+        return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
 
-    def _check_labels(self, labels: npt.NDArray[Any]) -> None:
-        """Raise where labels do not go with those of the fit that this one continues."""
-        if self.warm_start:
-            if set(labels) != set(self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the "
-                    f"previous call to fit. Previously got {self.classes_}, `y` has {labels}"
-                )
-        elif len(np.setdiff1d(labels, self.classes_, assume_unique=True)):
-            raise ValueError(
-                "`y` has classes not in `self.classes_`. "
-                f"`self.classes_` has {self.classes_}. 'y' has {labels}."
-            )
+    def _engine_targets(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return y.argmax(axis=1) if self.out_activation_ == "softmax" else y
 
-    def _decode(self, outputs: FloatArray) -> npt.NDArray[Any]:
-        if self.out_activation_ == "softmax":
-            numbers = outputs.argmax(axis=1)
-        elif self.n_outputs_ > 1:
-            # Zeros and ones, in a sparse matrix where such were given to fit.
-            several: npt.NDArray[Any] = self._label_binarizer.inverse_transform(outputs)
-            return several
-        else:
-            # A single class, if there is but one, is the label of all rows.
-            numbers = (outputs[:, 0] > 0.5) * (len(self.classes_) - 1)
-        labels: npt.NDArray[Any] = self.classes_[numbers]
+    def _labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        labels: npt.NDArray[Any] = self._label_binarizer.inverse_transform(y)
         return labels
 
-    def _score_of(self, engine: Engine, held_out: HeldOut, sums: BatchMetrics) -> float:
-        return sums.accuracy
+    def _validation_score(self, engine: Engine, scored: ScoredRows, metrics: BatchMetrics) -> float:
+        return metrics.accuracy
 
     def _row_weights(
         self, X: Inputs, y: npt.NDArray[Any], sample_weight: npt.ArrayLike | None
@@ -247,11 +181,5 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         weights = super()._row_weights(X, y, sample_weight)
         if self.class_weight is None:
             return weights
-        by_class: npt.NDArray[Any] = compute_sample_weight(self.class_weight, y)
+        by_class: npt.NDArray[Any] = compute_sample_weight(self.class_weight, self._labels(y))
         return by_class if weights is None else by_class * weights
-
-    def __sklearn_tags__(self) -> Tags:
-        """Tell scikit-learn that several labels a row are taken."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags

@@ -13,14 +13,16 @@ from fusedmlp.backend import State
 from fusedmlp.network import Parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fusedmlp.backend import Data, Engine
     from fusedmlp.network import Network
-    from fusedmlp.sklearn.callbacks import Tasks
+    from fusedmlp.sklearn.callbacks import FitTasks
     from fusedmlp.types import Float64Vector
 
 
 class Minimum(NamedTuple):
-    """Where the solver stopped: parameters in float64, the objective there, and iterations."""
+    """Result of the solver: parameters in float64, the objective there, and iterations."""
 
     parameters: Parameters
     loss: float
@@ -31,12 +33,10 @@ def minimise(
     engine: Engine,
     data: Data,
     start: Parameters,
+    options: Mapping[str, float],
     *,
-    max_iter: int,
-    max_fun: int,
-    tol: float,
     verbose: bool,
-    tasks: Tasks,
+    tasks: FitTasks,
     stacklevel: int,
 ) -> Minimum:
     """Minimise the engine's objective over all rows of ``data``.
@@ -45,52 +45,54 @@ def minimise(
     ----------
     engine
         Its batch size is at least the number of rows; the L2 term is that of its objective.
-    max_iter, max_fun, tol
-        Bounds of iterations and of evaluations, and of the gradient's largest element.
+    options
+        ``maxiter``, ``maxfun`` and ``gtol`` of SciPy's L-BFGS-B: the most iterations and
+        evaluations, and the largest element of the gradient at a minimum.
     tasks
-        Told of every iteration.
+        Each iteration is a subtask; a callback may end the search.
     stacklevel
-        Whom a warning is laid to.
+        Of a warning, seen from here.
 
     Warns
     -----
     ConvergenceWarning
         A bound was reached first, or the line search failed.
     """
-    network, rows, asked_to_stop = engine.network, np.arange(data.rows), False
+    network, rows, stopped = engine.network, np.arange(data.rows), False
     l2 = engine.objective.l2
 
     def objective(flat: Float64Vector) -> tuple[float, Float64Vector]:
         if not np.isfinite(flat).all():
-            return np.nan, np.full_like(flat, np.nan)  # after a loss that is not: SciPy gives up
+            return np.nan, np.full_like(flat, np.nan)  # ends the search, after a non-finite loss
         parameters = unflattened(flat, network)
         engine.load(State(parameters, (), 0))
-        sums, gradients = engine.loss_and_gradients(data, rows)
+        metrics, gradients = engine.loss_and_gradients(data, rows)
         penalty = sum(float(np.vdot(W, W)) for W in parameters.weights)
-        loss = sums.loss + 0.5 * l2 * penalty
+        loss = metrics.loss + 0.5 * l2 * penalty
         if verbose:
             print(f"loss = {loss:.8f}")
         return loss, flattened(gradients)
 
-    def iteration_ended(intermediate_result: scipy.optimize.OptimizeResult) -> None:
-        # SciPy knows by the parameter's name what to pass, and StopIteration ends the search.
-        nonlocal asked_to_stop
-        asked_to_stop = tasks.ended(lambda: unflattened(intermediate_result.x.copy(), network))
-        if asked_to_stop:
+    def iteration_finished(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        # SciPy chooses the argument by the parameter's name, and StopIteration ends the search.
+        nonlocal stopped
+        stopped = tasks.end_current(lambda: unflattened(intermediate_result.x.copy(), network))
+        if stopped:
             raise StopIteration
-        tasks.next_begins()
+        tasks.begin_next()
 
-    tasks.next_begins()
+    tasks.begin_next()
     found = scipy.optimize.minimize(
         objective,
         flattened(start),
         method="L-BFGS-B",
         jac=True,
-        callback=iteration_ended,
-        options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
+        callback=iteration_finished,
+        options=dict(options),
     )
+    max_iter = int(options["maxiter"])
     n_iter = min(found.nit, max_iter)
-    if found.status != 0 and not asked_to_stop:
+    if found.status != 0 and not stopped:
         remedies = ["You might also want to scale the data."]
         if n_iter == max_iter:
             more = "Increase the number of iterations to improve the convergence"
@@ -105,12 +107,12 @@ def minimise(
 
 
 def flattened(parameters: Parameters) -> Float64Vector:
-    """W1, b1, W2, b2, … as one float64 vector."""
+    """Return W1, b1, W2, b2, … as one float64 vector."""
     return np.concatenate([array.ravel() for array in parameters]).astype(np.float64)
 
 
 def unflattened(flat: Float64Vector, network: Network) -> Parameters:
-    """Cut a vector that :func:`flattened` made into views of it."""
+    """Return views of a vector that :func:`flattened` made."""
     weights, biases, at = [], [], 0
     for fan_in, fan_out in network.layer_shapes:
         weights.append(flat[at : at + fan_in * fan_out].reshape(fan_in, fan_out))

@@ -1,19 +1,18 @@
-"""scikit-learn's MLPRegressor on fusedmlp's engines: one or several real targets."""
+"""MLPRegressor: one or several real targets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import RegressorMixin, _fit_context
+from sklearn import neural_network
+from sklearn.base import _fit_context
 from sklearn.metrics import r2_score
-from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
-from fusedmlp.sklearn.base import BaseMLP
-from fusedmlp.sklearn.parameters import CONSTRAINTS, trains_in_epochs
+from fusedmlp.sklearn.base import EngineMLP
+from fusedmlp.sklearn.parameters import CONSTRAINTS, set_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,26 +20,29 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.backend import Backend, BatchMetrics, Engine
-    from fusedmlp.sklearn.stochastic import HeldOut
+    from fusedmlp.sklearn.solvers import ScoredRows
     from fusedmlp.training.callbacks import Callback
     from fusedmlp.training.schedules import Schedule
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
 
-class MLPRegressor(RegressorMixin, BaseMLP):
-    """Multilayer perceptron regressor, a drop-in for scikit-learn's of the same name.
+class MLPRegressor(EngineMLP, neural_network.MLPRegressor):
+    """Multilayer perceptron regressor, in place of scikit-learn's of the same name.
 
     All parameters, attributes and defaults are those of
     ``sklearn.neural_network.MLPRegressor``, with ``loss="poisson"`` for counts and rates.
-    On top come ``dropout``, ``backend``, ``dtype``, ``threads`` and ``callbacks``: see
+    ``dropout``, ``backend``, ``dtype``, ``threads`` and ``callbacks`` are added: see
     :class:`fusedmlp.sklearn.MLPClassifier`.
     """
 
     _kind = "MLPRegressor"
     _parameter_constraints: ClassVar[dict[str, list[object]]] = {
+        **neural_network.MLPRegressor._parameter_constraints,  # noqa: SLF001 - for subclasses
         **CONSTRAINTS,
         "loss": [StrOptions({"squared_error", "poisson"})],
     }
+
+    loss: str
 
     def __init__(
         self,
@@ -75,74 +77,34 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         threads: int | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.dropout = dropout
-        self.backend = backend
-        self.dtype = dtype
-        self.threads = threads
-        self.callbacks = callbacks
+        set_parameters(self, locals())
 
     def predict(self, X: Inputs) -> FloatArray:
         """Return values: (N,), or (N, K) for several targets."""
-        return self._decode(self._outputs(X))
+        return self._values(self._forward_pass_fast(X))
 
-    @available_if(trains_in_epochs)
+    @available_if(neural_network.MLPRegressor._check_solver)  # noqa: SLF001 - for subclasses
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
     ) -> Self:
-        """Train for one epoch on some of the data."""
+        """Train for one epoch on some of the data; the arguments are those of ``fit``."""
         return self._fit(X, y, sample_weight, incremental=True)
 
-    def _encode(
-        self, X: Inputs, y: npt.ArrayLike, incremental: bool, reset: bool
-    ) -> tuple[Inputs, npt.NDArray[Any], npt.NDArray[Any]]:
-        values: npt.NDArray[Any]
-        X, values = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=True,
-            dtype=(np.float64, np.float32),
-            reset=reset,
-        )
-        if values.ndim == 2 and values.shape[1] == 1:
-            values = column_or_1d(values, warn=True)
-        self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
-        targets = values.reshape(len(values), -1)
-        self.n_outputs_ = targets.shape[1]
-        return X, values, targets
+    def _output_activation(self) -> str:
+        return "exp" if self.loss == "poisson" else "identity"
 
-    def _decode(self, outputs: FloatArray) -> FloatArray:
+    def _engine_targets(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return y.reshape(len(y), -1)
+
+    def _labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return y
+
+    def _values(self, outputs: FloatArray) -> FloatArray:
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs
 
-    def _score_of(self, engine: Engine, held_out: HeldOut, sums: BatchMetrics) -> float:
-        predicted = self._decode(engine.forward(held_out.X[held_out.rows]))
+    def _validation_score(self, engine: Engine, scored: ScoredRows, metrics: BatchMetrics) -> float:
+        predicted = self._values(engine.forward(scored.X[scored.rows]))
         if not np.isfinite(predicted).all():
             return float("nan")
-        return float(r2_score(held_out.y, predicted, sample_weight=held_out.sample_weight))
+        return float(r2_score(scored.y, predicted, sample_weight=scored.sample_weight))

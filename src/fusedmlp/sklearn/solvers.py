@@ -1,239 +1,233 @@
-"""How each solver trains: from checked arrays to parameters that are kept.
+"""How each solver trains, from a checked data set to the fitted attributes.
 
-What is checked and drawn before is in base.py, an epoch in stochastic.py, its curves in curves.py,
-L-BFGS in lbfgs.py. The mathematics is in the engines.
+``sgd`` and ``adam`` run the loop of :mod:`fusedmlp.training.loop` with scikit-learn's row order,
+learning rates and stopping rule; ``lbfgs`` is in lbfgs.py. The mathematics is in the engines.
 """
 
 from __future__ import annotations
 
-import time
 import warnings
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Final, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
-from fusedmlp.backend import Backend, BatchMetrics, Data, Engine, State, Workload
-from fusedmlp.network import Network, Objective, Parameters, zeros
-from fusedmlp.optimizers import SGD, Adam, Optimizer
-from fusedmlp.registry import create, select
-from fusedmlp.sklearn.callbacks import Fit, Tasks, checked
+from fusedmlp.backend import BatchMetrics, Data, Engine, State
+from fusedmlp.network import Parameters, zeros
+from fusedmlp.optimizers import SGD
+from fusedmlp.sklearn.callbacks import (
+    EpochTasks,
+    FitTasks,
+    checked_callbacks,
+    has_sklearn_callbacks,
+)
 from fusedmlp.sklearn.curves import Curves
+from fusedmlp.sklearn.epochs import PenalisedEpochs, row_order
+from fusedmlp.sklearn.estimator import EngineOptimizer, FitData
 from fusedmlp.sklearn.lbfgs import minimise
-from fusedmlp.sklearn.parameters import HIDDEN, KNOWN_RATES, OUTPUTS, PLANNED_RATES
-from fusedmlp.sklearn.stochastic import Epochs, HeldOut, LearningRate
-from fusedmlp.training.history import EpochRecord
-from fusedmlp.training.schedules import Span, make_schedule
+from fusedmlp.sklearn.parameters import SKLEARN_RATES
+from fusedmlp.training.loop import LoopSettings, TrainingLoop, ValidationRows
+from fusedmlp.training.schedules import make_schedule
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from fusedmlp.types import FloatDtype, Inputs, IntArray
+    from fusedmlp.training.loop import FinishedEpoch
+    from fusedmlp.training.schedules import Span
+    from fusedmlp.types import Float64Vector, FloatDtype, Inputs, IntArray
 
 MOST_AUTO_ROWS: Final = 200
-"""Rows of a batch with ``batch_size="auto"``, at most; scikit-learn's."""
+"""Largest batch with ``batch_size="auto"``; scikit-learn's."""
 
-TO_CALLER: Final = 6
-"""``stacklevel`` that lays a warning to whoever called ``fit``."""
+STACKLEVEL: Final = 6
+"""``stacklevel`` that attributes a warning to the caller of ``fit``, from a method's helper."""
+
+
+class ScoredRows(NamedTuple):
+    """The rows that early stopping scores.
+
+    Parameters
+    ----------
+    rows
+        (n,) row numbers of the data set.
+    X
+        (N, D), the whole data set.
+    y, sample_weight
+        Of these rows: (n,) or (n, K), and (n,) or None.
+    """
+
+    rows: IntArray
+    X: Inputs
+    y: npt.NDArray[Any]
+    sample_weight: npt.NDArray[Any] | None
+
+
+class EpochFit(NamedTuple):
+    """A fit by epochs, ready to run.
+
+    Parameters
+    ----------
+    rows
+        (n,) row numbers to train on.
+    scored
+        The rows held out for early stopping, or None.
+    optimizer
+        The optimizer; its rate changes with the epochs.
+    data, trainer
+        The staged data set, and what trains the engine on it.
+    """
+
+    rows: IntArray
+    scored: ScoredRows | None
+    optimizer: EngineOptimizer
+    data: Data
+    trainer: PenalisedEpochs
 
 
 class Solvers(Curves):
-    """The solvers ``sgd``, ``adam`` and ``lbfgs``; not for direct use."""
+    """The solvers ``sgd``, ``adam`` and ``lbfgs``; a base class of the estimators."""
 
     @abstractmethod
-    def _score_of(self, engine: Engine, held_out: HeldOut, sums: BatchMetrics) -> float:
-        """Return the score that early stopping watches; ``sums`` are of the rows held out."""
+    def _validation_score(self, engine: Engine, scored: ScoredRows, metrics: BatchMetrics) -> float:
+        """Return the score that early stopping monitors; ``metrics`` are of the scored rows."""
 
-    def _network(self) -> Network:
-        sizes = (self.n_features_in_, *(len(b) for b in self.intercepts_))
-        output = OUTPUTS[self.out_activation_]
-        return Network(sizes, HIDDEN[self.activation], output, self.dropout)
+    @abstractmethod
+    def _labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return validated targets as users write them."""
 
-    def _held(self) -> Parameters:
-        return Parameters(tuple(self.coefs_), tuple(self.intercepts_))
+    def _train_epochs(self, data: FitData, *, incremental: bool) -> None:
+        """Train with ``sgd`` or ``adam``: ``max_iter`` epochs at most, or one of partial_fit."""
+        fit = self._prepare_epochs(data, incremental=incremental)
+        own = () if incremental else checked_callbacks(self.callbacks)
+        tasks = None if incremental else self._begin_tasks("epoch", data)
+        best: Parameters | None = None
 
-    def _hold(self, parameters: Parameters) -> None:
-        """Keep parameters as attributes; read-only, because engines have copies of their own."""
-        dtype = cast("FloatDtype", self.coefs_[0].dtype.name)
-        kept = parameters if parameters.dtype == dtype else parameters.copy(dtype)
-        for array in kept:
-            array.flags.writeable = False
-        self.coefs_, self.intercepts_ = list(kept.weights), list(kept.biases)
+        def rates(span: Span) -> Float64Vector:
+            # A schedule sees the losses of this fit with the penalty, as the loss curve has them.
+            first = len(self.loss_curve_) - self.n_iter_
+            span = replace(span, losses=self.loss_curve_[first:])
+            return self._epoch_rates(fit.optimizer, span)
 
-    def _engine(self, optimizer: Optimizer, l2: float, batch_size: int, rows: int) -> Engine:
-        network = self._network()
-        if isinstance(self.backend, Backend):
-            backend = self.backend
-        else:
-            chosen = select(self.backend, Workload(network, batch_size, rows))
-            backend = create(chosen, threads=self.threads)
-        return backend.compile(
-            network,
-            optimizer,
-            Objective("mean", l2),
-            batch_size=batch_size,
-            dtype=cast("FloatDtype", self.coefs_[0].dtype.name),
-            seed=self._dropout_seed,
+        def stopping(epoch: FinishedEpoch) -> str | None:
+            nonlocal best
+            if self._monitor(fit, epoch):
+                best = fit.trainer.engine.parameters()
+            return self._stop_reason(fit.optimizer)
+
+        settings = LoopSettings(
+            epochs=1 if incremental else self.max_iter,
+            rows=len(fit.rows),
+            order=row_order(fit.rows, self._random_state if self.shuffle else None),
+            rates=rates,
+            stopping=stopping,
+            validation=None if fit.scored is None else ValidationRows(fit.data, fit.scored.rows),
+            callbacks=own if tasks is None else (*own, EpochTasks(tasks)),
+            raise_if_diverged=False,
         )
-
-    def _optimizer(self) -> Optimizer:
-        if self.solver == "adam":
-            rate = self.learning_rate_init
-            return Adam(rate, self.beta_1, self.beta_2, self.epsilon, eps_hat=True)
-        nesterov = self.nesterovs_momentum and self.momentum > 0
-        return SGD(self.learning_rate_init, self.momentum, nesterov)
-
-    def _fit_stochastic(
-        self,
-        X: Inputs,
-        given: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        weights: npt.NDArray[Any] | None,
-        random_state: np.random.RandomState,
-        incremental: bool,
-    ) -> None:
-        if self.early_stopping and incremental:
-            raise ValueError("partial_fit does not support early_stopping=True")
-        if incremental and self.learning_rate not in KNOWN_RATES:
-            raise ValueError(
-                f"partial_fit does not support learning_rate={self.learning_rate!r}, which is "
-                f"planned for all epochs of a fit: use one of {', '.join(KNOWN_RATES)}"
-            )
-        self._begin_missing_curves()
-        rows, held_out = self._split(X, given, targets, weights, random_state)
-        batch_size = self._batch_rows(len(rows))
-        # With rows that weigh 1 on average, a batch weighs what it has rows.
-        average = 1.0 if weights is None else float(weights[rows].mean()) or 1.0
-        alpha = self.alpha / (batch_size * average)
-        engine = self._engine(self._optimizer(), alpha, batch_size, len(rows))
-        slots = getattr(self, "_slots", None) if incremental else None
-        if slots is None or len(slots) != len(engine.optimizer.slots):
-            self._new_optimizer(engine)
-        elif self._rate.plan is not None:
-            self._rate.plan = None  # which has ended: its last rate stays
-        engine.load(State(self._held(), self._slots, self._steps))
-        data = engine.stage(X, targets, weights)
-        drawing = random_state if self.shuffle else None
-        outputs = self.n_outputs_ if self.out_activation_ == "identity" else 1
-        epochs = Epochs(engine, data, rows, drawing, self.alpha, outputs)
-        most = 1 if incremental else self.max_iter
-        callbacks = () if incremental else checked(self.callbacks)
-        validated = held_out is not None
-        fit = Fit(engine, callbacks, epochs=most, rows=len(rows), validated=validated)
-        tasks = None if incremental else self._tasks("epoch", X, given, weights)
         self.n_iter_ = 0
-        try:
-            best = self._run(epochs, fit, tasks, data, held_out)
-            state = engine.state()
-            self._slots, self._steps = state.slots, state.step
-            self._hold(best or state.parameters)
+        with TrainingLoop(fit.trainer, settings) as loop:
+            try:
+                loop.run()
+            except KeyboardInterrupt:
+                warnings.warn("Training interrupted by user.", stacklevel=STACKLEVEL - 1)
+            else:
+                if not incremental:
+                    self._warn_if_not_converged()
+            state = loop.engine.state()
+            fit.optimizer.slots, fit.optimizer.step = state.slots, state.step
+            self._set_parameters(best or state.parameters)
             if tasks is not None:
                 tasks.end()
-        finally:
-            fit.end()
 
-    def _run(
-        self, epochs: Epochs, fit: Fit, tasks: Tasks | None, data: Data, held_out: HeldOut | None
-    ) -> Parameters | None:
-        """Train epoch after epoch until it is over; return the parameters of the best score."""
-        best: Parameters | None = None
-        try:
-            fit.begin()
-            while self.n_iter_ < fit.epochs and fit.history.stopped is None:
-                if self._epoch(epochs, fit, tasks, data, held_out):
-                    best = fit.engine.parameters()
-                if self._is_over():
-                    break
-                if tasks is not None and self.n_iter_ == self.max_iter:
-                    warnings.warn(
-                        f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and "
-                        "the optimization hasn't converged yet.",
-                        ConvergenceWarning,
-                        stacklevel=TO_CALLER,
-                    )
-        except KeyboardInterrupt:
-            fit.stop("interrupted")
-            warnings.warn("Training interrupted by user.", stacklevel=TO_CALLER)
-        return best
+    def _prepare_epochs(self, data: FitData, *, incremental: bool) -> EpochFit:
+        """Split the rows, build and load the engine, and stage the data on it."""
+        if incremental:
+            self._check_incremental()
+        self._start_missing_curves()
+        rows, scored = self._split(data)
+        batch_size = self._batch_rows(len(rows))
+        # Normalised to a mean weight of 1, the weights of a batch sum to about its rows.
+        mean_weight = 1.0 if data.weights is None else float(data.weights[rows].mean()) or 1.0
+        l2 = self.alpha / (batch_size * mean_weight)
+        engine = self._engine(self._core_optimizer(), l2, batch_size, len(rows))
+        optimizer = self._optimizer if incremental else None
+        if optimizer is None or len(optimizer.slots) != len(engine.optimizer.slots):
+            optimizer = self._optimizer = self._new_optimizer(engine)
+        engine.load(State(self._parameters(), optimizer.slots, optimizer.step))
+        staged = engine.stage(data.X, data.targets, data.weights)
+        trainer = PenalisedEpochs(engine, staged, len(rows), self.alpha)
+        return EpochFit(rows, scored, optimizer, staged, trainer)
 
-    def _epoch(
-        self, epochs: Epochs, fit: Fit, tasks: Tasks | None, data: Data, held_out: HeldOut | None
-    ) -> bool:
-        """Train for an epoch, note what it came to and tell; True where its score is the best."""
-        engine, is_best, valued = fit.engine, False, fit.engine.network.predicts_values
-        if tasks is not None:
-            tasks.next_begins()
-        losses = self.loss_curve_[len(self.loss_curve_) - self.n_iter_ :]
-        steps, done = epochs.steps, self.n_iter_ * epochs.steps
-        rates = self._rate.rates(Span(done, steps, steps, fit.epochs, losses))
-        began = time.perf_counter()
-        sums = epochs.run(rates, fit.rows_done)
-        seconds = time.perf_counter() - began
-        self._note_epoch(epochs.loss(sums), fit.rows)
-        validated: BatchMetrics | None = None
-        if held_out is None:
-            self._note_best_loss()
-        else:
-            validated = engine.evaluate(data, held_out.rows)
-            score = self._score_of(engine, held_out, validated)
-            is_best = self._note_score(score, validated.loss / epochs.outputs)
-        fit.epoch_ended(
-            EpochRecord(
-                epoch=self.n_iter_,
-                step=self.n_iter_ * fit.steps_per_epoch,
-                lr=float(rates[-1]),
-                train_loss=sums.loss,
-                train_accuracy=None if valued else sums.accuracy,
-                validation_loss=None if validated is None else validated.loss,
-                validation_accuracy=None if valued or validated is None else validated.accuracy,
-                seconds=seconds,
-                samples_per_s=fit.rows / seconds,
+    def _monitor(self, fit: EpochFit, epoch: FinishedEpoch) -> bool:
+        """Add an epoch to the curves; return whether its validation score is the best so far."""
+        self._add_loss(fit.trainer.mean_loss(epoch.training), len(fit.rows))
+        if fit.scored is None or epoch.validation is None:
+            self._monitor_loss()
+            return False
+        score = self._validation_score(fit.trainer.engine, fit.scored, epoch.validation)
+        return self._monitor_score(score, epoch.validation.loss / fit.trainer.loss_divisor)
+
+    def _check_incremental(self) -> None:
+        """Raise ``ValueError`` for parameters that ``partial_fit`` does not support."""
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        if self.learning_rate not in SKLEARN_RATES:
+            raise ValueError(
+                f"partial_fit does not support learning_rate={self.learning_rate!r}, which is "
+                f"planned for all epochs of a fit: use one of {', '.join(SKLEARN_RATES)}"
             )
-        )
-        if tasks is not None and tasks.ended(engine.parameters):
-            fit.stop("a callback asked for it")
-        return is_best
 
-    def _new_optimizer(self, engine: Engine) -> None:
-        """Begin with empty moments at the first rate."""
+    def _warn_if_not_converged(self) -> None:
+        if self.n_iter_ == self.max_iter and not self._has_converged:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=STACKLEVEL,
+            )
+
+    def _new_optimizer(self, engine: Engine) -> EngineOptimizer:
+        """Return an optimizer with empty moments at its first rate."""
         dtype = cast("FloatDtype", self.coefs_[0].dtype.name)
-        self._slots = tuple(zeros(engine.network, dtype) for _ in engine.optimizer.slots)
-        asked, plan = self.learning_rate, None
-        if not isinstance(asked, str) or asked in PLANNED_RATES:
-            asked, plan = "planned", make_schedule(asked) if isinstance(asked, str) else asked
-        elif self.solver != "sgd":
-            asked = "constant"
-        self._rate = LearningRate(asked, self.learning_rate_init, self.power_t, plan=plan)
-        self._steps = 0
+        slots = tuple(zeros(engine.network, dtype) for _ in engine.optimizer.slots)
+        if self.learning_rate not in SKLEARN_RATES:
+            rule = "planned"
+        else:
+            rule = str(self.learning_rate) if self.solver == "sgd" else "constant"
+        return EngineOptimizer(slots, 0, self.learning_rate_init, rule, self.power_t)
 
-    def _split(
-        self,
-        X: Inputs,
-        given: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        weights: npt.NDArray[Any] | None,
-        random_state: np.random.RandomState,
-    ) -> tuple[IntArray, HeldOut | None]:
-        """Return the rows to train on and, for early stopping, those held out."""
-        every = np.arange(len(targets))
+    def _epoch_rates(self, optimizer: EngineOptimizer, span: Span) -> Float64Vector:
+        """Return the learning rate of each step of an epoch: (n_steps,)."""
+        if self.learning_rate in SKLEARN_RATES:
+            return np.full(span.n_steps, optimizer.learning_rate)
+        planned = self.learning_rate
+        schedule = make_schedule(planned) if isinstance(planned, str) else planned
+        rates = schedule.rates(self.learning_rate_init, span)
+        optimizer.learning_rate = float(rates[-1])
+        return rates
+
+    def _split(self, data: FitData) -> tuple[IntArray, ScoredRows | None]:
+        """Return the rows to train on and, for early stopping, those to score."""
+        every = np.arange(len(data.targets))
         if not self.early_stopping:
             return every, None
         binary = self.out_activation_ == "logistic" and self.n_outputs_ == 1
         rows, held_out = train_test_split(
             every,
-            random_state=random_state,
+            random_state=self._random_state,
             test_size=self.validation_fraction,
-            stratify=targets.astype(bool) if binary else None,
+            stratify=data.targets.astype(bool) if binary else None,
         )
         if len(held_out) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        their_weights = None if weights is None else weights[held_out]
-        return rows, HeldOut(held_out, X, given[held_out], their_weights)
+        weights = None if data.weights is None else data.weights[held_out]
+        return rows, ScoredRows(held_out, data.X, data.y[held_out], weights)
 
     def _batch_rows(self, n_rows: int) -> int:
         if self.batch_size == "auto":
@@ -243,54 +237,46 @@ class Solvers(Curves):
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped",
-                stacklevel=TO_CALLER,
+                stacklevel=STACKLEVEL + 1,
             )
         return min(batch_size, n_rows)
 
-    def _fit_lbfgs(
-        self,
-        X: Inputs,
-        given: npt.NDArray[Any],
-        targets: npt.NDArray[Any],
-        weights: npt.NDArray[Any] | None,
-    ) -> None:
+    def _minimise(self, data: FitData) -> None:
+        """Train with ``lbfgs``."""
         if self.dropout:
             raise ValueError(
                 f"dropout={self.dropout} needs solver 'sgd' or 'adam': lbfgs minimises one "
                 "function, and dropout changes it from step to step"
             )
-        if checked(self.callbacks):
+        if checked_callbacks(self.callbacks):
             raise ValueError(
                 f"callbacks={self.callbacks} need solver 'sgd' or 'adam': lbfgs has no epochs; "
-                "set_callbacks() takes scikit-learn's, which hear of iterations too"
+                "set_callbacks() takes scikit-learn's, which also follow iterations"
             )
-        n_rows = int(X.shape[0])
-        total = float(n_rows if weights is None else weights.sum())
+        n_rows = int(data.X.shape[0])
+        total = float(n_rows if data.weights is None else data.weights.sum())
         engine = self._engine(SGD(), self.alpha / total, n_rows, n_rows)
-        tasks = self._tasks("iteration", X, given, weights)
+        tasks = self._begin_tasks("iteration", data)
         found = minimise(
             engine,
-            engine.stage(X, targets, weights),
-            self._held(),
-            max_iter=self.max_iter,
-            max_fun=self.max_fun,
-            tol=self.tol,
+            engine.stage(data.X, data.targets, data.weights),
+            self._parameters(),
+            {"maxiter": self.max_iter, "maxfun": self.max_fun, "gtol": self.tol},
             verbose=bool(self.verbose),
             tasks=tasks,
-            stacklevel=TO_CALLER,
+            stacklevel=STACKLEVEL,
         )
-        self._hold(found.parameters)
-        vars(self).pop("_slots", None)  # of an optimizer that trained other weights
+        self._set_parameters(found.parameters)
+        self._optimizer = None  # its moments were of other weights
         self.loss_, self.n_iter_ = found.loss, found.n_iter
         tasks.end()
 
-    def _tasks(
-        self, name: str, X: Inputs, y: npt.NDArray[Any], weights: npt.NDArray[Any] | None
-    ) -> Tasks:
-        """Begin the fit as scikit-learn's callbacks see it."""
-        # Documented as the way in, its underscore notwithstanding.
+    def _begin_tasks(self, name: str, data: FitData) -> FitTasks:
+        """Begin the fit for scikit-learn's callbacks."""
+        # scikit-learn documents this method for estimators, its underscore notwithstanding.
         begin = getattr(self, "_init_callback_context", None)
         root = None if begin is None else begin(max_subtasks=self.max_iter)
-        metadata = None if weights is None else {"sample_weight": weights}
-        told = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        return Tasks(root, name, self.max_iter, told)
+        metadata = None if data.weights is None else {"sample_weight": data.weights}
+        y = self._labels(data.y) if has_sklearn_callbacks(self) else data.y
+        arguments = {"estimator": self, "X": data.X, "y": y, "metadata": metadata}
+        return FitTasks(root, name, self.max_iter, arguments)

@@ -1,1 +1,1 @@
-"""The training loop and what it is made of: schedules, callbacks, history, checkpoints."""
+"""The trainer, the loop over epochs, schedules, callbacks, history and checkpoints."""

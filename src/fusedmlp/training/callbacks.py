@@ -1,7 +1,7 @@
-"""Watching and steering a training from outside: the base class and the callbacks we ship.
+"""Callbacks: the interface through which other code observes a training, and two of its users.
 
-The Rich progress bar is in the command line's package; any object of this class may be passed to
-the trainer.
+The Rich progress bar is in the command line's package. An object of any subclass of
+:class:`Callback` may be passed to the trainer or to an estimator.
 """
 
 from __future__ import annotations
@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 
 
 class TrainingView(Protocol):
-    """A training under way, as callbacks see it: a trainer's, or the fit of an estimator.
+    """A running training, as callbacks see it.
 
-    A trainer's is a :class:`fusedmlp.training.loop.TrainingLoop`, which has more to read.
+    Attributes
+    ----------
+    engine
+        The engine that trains; callbacks may read it and must not change it.
+    history
+        Records of the finished epochs, including those before a resume.
+    rows, steps_per_epoch
+        Rows and steps of one epoch.
     """
 
     engine: Engine
@@ -30,34 +37,34 @@ class TrainingView(Protocol):
 
     @property
     def epochs(self) -> int:
-        """Epochs in all."""
+        """Epochs in all, including those before a resume."""
 
     @property
     def validated(self) -> bool:
-        """Whether there are rows to validate on after each epoch."""
+        """Whether every epoch ends with a validation."""
 
     def stop(self, reason: str) -> None:
-        """End the training after the running epoch."""
+        """End the training after the current epoch."""
 
 
 class Callback:
-    """Override what you need; every method does nothing by default.
+    """Base class of callbacks; every method does nothing by default.
 
-    A callback may read everything of the training, ``run``, and may call its ``stop(reason)``.
-    It must not change the engine's state.
+    A callback may read the training, ``run``, and call ``run.stop(reason)``. It must not change
+    the state of the engine.
     """
 
     def on_train_begin(self, run: TrainingView) -> None:
-        """Before the first epoch, also of a resumed training."""
+        """Run before the first epoch, also of a resumed training."""
 
     def on_progress(self, run: TrainingView, rows: int) -> None:
-        """Hear a few times a second that ``rows`` of the running epoch have been trained on."""
+        """Run a few times a second; ``rows`` of the current epoch have been trained on."""
 
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
-        """After each epoch's validation; ``run.history`` already holds ``record``."""
+        """Run after each epoch's validation; ``run.history`` already holds ``record``."""
 
     def on_train_end(self, run: TrainingView) -> None:
-        """After the last epoch, also when training was stopped, interrupted or failed."""
+        """Run after the last epoch, also when training was stopped, interrupted or failed."""
 
 
 class HistoryWriter(Callback):
@@ -66,7 +73,7 @@ class HistoryWriter(Callback):
     Parameters
     ----------
     folder
-        Where the two files go.
+        Where the two files are written.
     every_seconds
         Least time between two writes; the last epoch is always written.
     """
@@ -77,7 +84,7 @@ class HistoryWriter(Callback):
         self._written = -float("inf")
 
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
-        """Write when it is time."""
+        """Write if the last write is long enough ago."""
         if time.monotonic() - self._written >= self.every_seconds:
             run.history.save(self.folder)
             self._written = time.monotonic()
@@ -88,12 +95,12 @@ class HistoryWriter(Callback):
 
 
 class EpochPrinter(Callback):
-    """Report each epoch as one plain line, for logs and screens without cursor control.
+    """Print each epoch as one plain line, for logs and screens without cursor control.
 
     Parameters
     ----------
     write
-        Takes a line without its line break.
+        Function that takes a line without its line break.
     """
 
     def __init__(self, write: Callable[[str], None] = print) -> None:
@@ -101,17 +108,17 @@ class EpochPrinter(Callback):
 
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Print the epoch's line."""
-        parts = [f"epoch {record.epoch}/{run.epochs}", f"loss {_loss(record.train_loss)}"]
+        parts = [f"epoch {record.epoch}/{run.epochs}", f"loss {_loss_text(record.train_loss)}"]
         if record.train_accuracy is not None:
             parts.append(f"accuracy {record.train_accuracy:.4f}")
         if record.validation_loss is not None:
-            parts.append(f"validation loss {_loss(record.validation_loss)}")
+            parts.append(f"validation loss {_loss_text(record.validation_loss)}")
         if record.validation_accuracy is not None:
             parts.append(f"validation accuracy {record.validation_accuracy:.4f}")
         parts.append(f"{record.samples_per_s:,.0f} samples/s")
         self._write("  ".join(parts))
 
 
-def _loss(value: float) -> str:
-    """Four decimals, or powers of ten where those would be a line of digits."""
+def _loss_text(value: float) -> str:
+    """Return a loss with four decimals, or with an exponent where it has many digits."""
     return f"{value:.4f}" if value < 1e6 else f"{value:.4e}"

@@ -1,7 +1,7 @@
-"""Checkpoints: everything a training needs to go on with the same bits, in one safetensors file.
+"""Checkpoints: everything that a training needs to continue with the same bits, in one file.
 
 Random generators need no state here: weights, shuffles and masks follow from the seed, the epoch
-and the step. Writing is atomic, so a process killed at any moment leaves a whole checkpoint.
+and the step. Writing is atomic, so a process killed at any moment leaves a complete checkpoint.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp.backend import State
-from fusedmlp.errors import FileFormatError, FusedMLPError, InvalidInputError
+from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import host_copy, on_device
-from fusedmlp.io.model_files import (
+from fusedmlp.io.parameter_files import (
+    FileFormat,
     Header,
-    network_from_dict,
+    format_errors,
+    natural,
     network_to_dict,
-    parameter_shapes,
-    parameters_from_arrays,
-    parameters_to_arrays,
-    read_arrays,
-    state_shapes,
-    whole,
-    write_arrays,
+    read_parameters,
+    slot_prefixes,
+    write_parameters,
 )
 from fusedmlp.training.history import EpochRecord, History
 from fusedmlp.validation import is_sparse
@@ -39,11 +37,18 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network, Parameters
     from fusedmlp.types import Inputs
 
-CHECKPOINT_KIND: Final = "fusedmlp-checkpoint"
-CHECKPOINT_VERSION: Final = 1
+BEST_PREFIX: Final = "best."
+
+
+def _groups(header: Header) -> tuple[str, ...]:
+    best = (BEST_PREFIX,) if header["has_best"] else ()
+    return ("", *slot_prefixes(header["slots"]), *best)
+
+
+CHECKPOINT_FORMAT: Final = FileFormat("fusedmlp-checkpoint", 1, "checkpoint", _groups)
 
 _ABSENT: Final = {"strict": str(False)}
-"""Settings that older checkpoints do not hold, and what they were made with."""
+"""Settings that older checkpoints do not hold, and the values that they were made with."""
 
 _FINGERPRINT_ROWS: Final = 256
 
@@ -57,11 +62,11 @@ class Checkpoint:
     state
         Parameters, optimizer slots and step.
     best
-        Parameters of the best epoch so far, where early stopping keeps them.
+        Parameters of the best epoch so far; None without early stopping.
     history
         Records of the finished epochs.
     settings
-        What decides the bits that follow, as text by name: a resumed training must agree.
+        What decides the results, as text by name: a resumed training must agree.
     """
 
     network: Network
@@ -77,22 +82,22 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises
     ------
     StorageError
-        It cannot be written; the previous checkpoint is untouched.
+        The file cannot be written; the previous checkpoint is untouched.
     """
+    state = checkpoint.state
     header = {
         "network": network_to_dict(checkpoint.network),
-        "step": checkpoint.state.step,
-        "slots": len(checkpoint.state.slots),
+        "step": state.step,
+        "slots": len(state.slots),
         "has_best": checkpoint.best is not None,
         "history": [asdict(record) for record in checkpoint.history.records],
         "settings": dict(checkpoint.settings),
     }
-    arrays = parameters_to_arrays("", checkpoint.state.parameters)
-    for index, slot in enumerate(checkpoint.state.slots):
-        arrays |= parameters_to_arrays(f"slot{index}.", slot)
+    groups = {"": state.parameters}
+    groups |= zip(slot_prefixes(len(state.slots)), state.slots, strict=True)
     if checkpoint.best is not None:
-        arrays |= parameters_to_arrays("best.", checkpoint.best)
-    write_arrays(path, CHECKPOINT_KIND, CHECKPOINT_VERSION, header, arrays)
+        groups[BEST_PREFIX] = checkpoint.best
+    write_parameters(path, CHECKPOINT_FORMAT, header, groups)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -105,28 +110,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     StorageError
         The file cannot be opened.
     """
-    header, arrays = read_arrays(path, CHECKPOINT_KIND, CHECKPOINT_VERSION, _promised)
-    try:
-        network = network_from_dict(header["network"])
-        slots = tuple(
-            parameters_from_arrays(f"slot{index}.", arrays, network)
-            for index in range(header["slots"])
-        )
-        best = parameters_from_arrays("best.", arrays, network) if header["has_best"] else None
+    file = read_parameters(path, CHECKPOINT_FORMAT)
+    header, groups = file.header, file.groups
+    with format_errors(f"{path} is not a sound checkpoint"):
+        slots = tuple(groups[prefix] for prefix in slot_prefixes(header["slots"]))
+        state = State(groups[""], slots, natural(header["step"]))
         history = History([EpochRecord(**record) for record in header["history"]])
-        parameters = parameters_from_arrays("", arrays, network)
-        state = State(parameters, slots, whole(header["step"]))
-        return Checkpoint(network, state, best, history, dict(header["settings"]))
-    except (KeyError, TypeError, ValueError, FusedMLPError) as error:
-        raise FileFormatError(f"{path} is not a sound checkpoint: {error!s}") from error
-
-
-def _promised(header: Header) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the arrays that the header promises, by name."""
-    shapes = state_shapes(header["network"], header["slots"])
-    if header["has_best"]:
-        shapes |= parameter_shapes("best.", network_from_dict(header["network"]))
-    return shapes
+        settings = dict(header["settings"])
+        return Checkpoint(file.network, state, groups.get(BEST_PREFIX), history, settings)
 
 
 def check_settings(path: Path, checkpoint: Checkpoint, settings: Mapping[str, str]) -> None:
@@ -141,7 +132,7 @@ def check_settings(path: Path, checkpoint: Checkpoint, settings: Mapping[str, st
 
 
 def fingerprint(x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None) -> str:
-    """Digest that tells one data set from another: all targets and a sample of rows."""
+    """Return a digest of a data set: of all targets and weights, and of a sample of rows."""
     digest = hashlib.sha256()
     n_rows = int(x.shape[0])
     rows = np.unique(np.linspace(0, n_rows - 1, _FINGERPRINT_ROWS).astype(np.int64))

@@ -1,7 +1,7 @@
-"""An epoch in several calls of the engine, each some tenths of a second long.
+"""One epoch in several engine calls, each some tenths of a second long.
 
-Between calls progress moves and Ctrl-C is served; the bits do not depend on where an epoch is cut.
-What an epoch is, and what follows it, is decided by loop.py and by the estimators.
+Between two calls progress is reported and Ctrl-C is handled. The results do not depend on where
+an epoch is cut.
 """
 
 from __future__ import annotations
@@ -18,49 +18,53 @@ if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, IntArray
 
 CHUNK_SECONDS: Final = 0.2
-"""Aim for the length of one engine call."""
+"""Target length of one engine call."""
 
 FIRST_STEPS: Final = 16
-"""Steps of the first call, before it is known how long a step takes."""
+"""Steps of the first call, before the time of a step is known."""
 
 
 class EpochChunks:
-    """Trains epoch after epoch in calls of about :data:`CHUNK_SECONDS`.
+    """Trains epochs in calls of about :data:`CHUNK_SECONDS`.
 
     Parameters
     ----------
-    engine, data
-        The engine, loaded, and the data set staged on it.
+    engine
+        The engine, with a loaded state.
+    data
+        A labelled data set that was staged on ``engine``.
     """
 
     def __init__(self, engine: Engine, data: Data) -> None:
-        self._engine, self._data = engine, data
+        self.engine, self._data = engine, data
         self._steps_per_call = FIRST_STEPS
 
     def train(
-        self, order: IntArray, lrs: Float64Vector, told: Callable[[int], None]
+        self, order: IntArray, rates: Float64Vector, on_progress: Callable[[int], None]
     ) -> BatchMetrics:
-        """Train on the rows of ``order`` once, or up to the first call with a non-finite loss.
+        """Train once on the rows of ``order``, or up to the first call with a non-finite loss.
 
         Parameters
         ----------
-        order, lrs
-            As :meth:`fusedmlp.backend.Engine.train_epoch` takes them.
-        told
-            Called after each call with the number of rows trained on so far.
+        order
+            (n,) row numbers.
+        rates
+            (n_batches,) learning rate of each step.
+        on_progress
+            Called after each engine call with the number of rows trained on so far.
         """
         parts: list[BatchMetrics] = []
-        step, batch, steps = 0, self._engine.batch_size, len(lrs)
+        step, batch, steps = 0, self.engine.batch_size, len(rates)
         while step < steps:
             stop = min(step + self._steps_per_call, steps)
-            began = time.perf_counter()
+            start = time.perf_counter()
             rows = order[step * batch : stop * batch]
-            parts.append(self._engine.train_epoch(self._data, rows, lrs[step:stop]))
-            self._engine.synchronize()
-            per_step = (time.perf_counter() - began) / (stop - step)
+            parts.append(self.engine.train_epoch(self._data, rows, rates[step:stop]))
+            self.engine.synchronize()
+            per_step = (time.perf_counter() - start) / (stop - step)
             self._steps_per_call = max(1, int(CHUNK_SECONDS / max(per_step, 1e-7)))
             step = stop
             if parts[-1].first_non_finite() is not None:
                 break
-            told(min(step * batch, len(order)))
+            on_progress(min(step * batch, len(order)))
         return BatchMetrics.joined(parts)

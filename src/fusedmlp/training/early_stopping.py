@@ -1,4 +1,4 @@
-"""When to stop because nothing improves. The loop that obeys it is in loop.py."""
+"""Early stopping: the settings, and the best epoch of a history. keeper.py applies it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStopping:
-    """Stop when a figure has not improved for a while, and go back to the best epoch's weights.
+    """Stop when a metric has not improved for some epochs, and restore the best epoch's weights.
 
     Parameters
     ----------
     monitor
-        ``loss`` (falls) or ``accuracy`` (rises); of the validation rows where there are any, else
-        of the training rows.
+        ``loss`` (lower is better) or ``accuracy`` (higher is better): of the validation rows where
+        there are any, else of the training rows.
     patience
-        Epochs in a row without improvement that end the training.
+        Number of successive epochs without improvement that ends the training.
     min_delta
         Smallest change that counts as an improvement.
     restore_best
-        Give the model the weights of the best epoch instead of the last.
+        Leave the model with the weights of the best epoch instead of the last.
     """
 
     monitor: Literal["loss", "accuracy"] = "loss"
@@ -43,12 +43,12 @@ class EarlyStopping:
             raise InvalidInputError(f"min_delta {self.min_delta} is not at least 0")
 
     def best_epoch(self, history: History, *, validated: bool) -> int:
-        """Return the number of the best epoch so far; it follows from the history alone.
+        """Return the number of the best epoch, from 1; it depends on the history alone.
 
         Raises
         ------
         InvalidInputError
-            Accuracy is monitored, and the network's output has none.
+            Accuracy is monitored, and the network's output has no accuracy.
         """
         values = history.column(f"{'validation' if validated else 'train'}_{self.monitor}")
         sign = 1.0 if self.monitor == "loss" else -1.0

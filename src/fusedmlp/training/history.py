@@ -1,4 +1,4 @@
-"""What happened in each epoch, and its CSV and JSON Lines forms."""
+"""The record of each epoch, and its CSV and JSON Lines forms."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EpochRecord:
     validation_loss, validation_accuracy
         Means over the validation rows after the epoch; None without validation rows.
     seconds
-        Training time, validation left out.
+        Training time, without validation.
     samples_per_s
         Rows trained on per second of ``seconds``.
     """
@@ -53,14 +53,16 @@ COLUMNS = tuple(f.name for f in fields(EpochRecord))
 
 @dataclass
 class History:
-    """The records of a training, oldest first.
+    """The records of a training.
 
     Parameters
     ----------
+    records
+        One for each finished epoch, oldest first.
     best_epoch
         Epoch whose weights the model holds, where early stopping restored them; else None.
     stopped
-        Why training ended before its last epoch; None when it did not.
+        Why training ended before its last epoch; None where it did not.
     """
 
     records: list[EpochRecord] = field(default_factory=list)
@@ -76,11 +78,11 @@ class History:
         return self.records[-1]
 
     def column(self, name: str) -> list[float | None]:
-        """One field of every record, such as ``validation_loss``."""
+        """Return one field of every record, such as ``validation_loss``."""
         return [getattr(record, name) for record in self.records]
 
     def to_csv(self) -> str:
-        """One line an epoch under a header line; an absent value is an empty cell."""
+        """Return a header line and a line for each epoch; an absent value is an empty cell."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -88,7 +90,7 @@ class History:
         return text.getvalue()
 
     def to_jsonl(self) -> str:
-        """One JSON object a line, an epoch each."""
+        """Return one JSON object and line for each epoch."""
         return "".join(json.dumps(asdict(record)) + "\n" for record in self.records)
 
     def save(self, folder: Path) -> None:

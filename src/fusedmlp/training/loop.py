@@ -1,304 +1,227 @@
-"""One training: the loop over epochs, and what must hold whenever and however it ends.
+"""The loop over epochs: training, validation, history, stopping rule and callbacks.
 
-Settings and their checks are in trainer.py, how an epoch is cut into calls of the engine in
-chunks.py.
+It does not draw row orders, compute learning rates, decide when to stop or keep weights: the
+functions in :class:`LoopSettings` do. chunks.py cuts an epoch into engine calls.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, TypeAlias
 
-import numpy as np
-
-from fusedmlp.backend import Data, State
-from fusedmlp.errors import DivergedError, FusedMLPError, InvalidInputError
-from fusedmlp.interop import count_rows
-from fusedmlp.io.atomic import check_writable
-from fusedmlp.network import zeros
-from fusedmlp.seeding import shuffled, validation_split
-from fusedmlp.training.checkpoint import (
-    Checkpoint,
-    check_settings,
-    fingerprint,
-    load_checkpoint,
-    save_checkpoint,
-)
-from fusedmlp.training.chunks import EpochChunks
+from fusedmlp.errors import DivergedError, FusedMLPError
 from fusedmlp.training.history import EpochRecord, History
 from fusedmlp.training.schedules import Span
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+    from types import TracebackType
 
-    import numpy.typing as npt
-
-    from fusedmlp.model import MLP
-    from fusedmlp.network import Parameters
+    from fusedmlp.backend import BatchMetrics, Data
     from fusedmlp.training.callbacks import Callback
-    from fusedmlp.training.trainer import Trainer
-    from fusedmlp.types import Inputs, IntArray
+    from fusedmlp.training.chunks import EpochChunks
+    from fusedmlp.types import Float64Vector, IntArray
 
 
 @dataclass(frozen=True, slots=True)
-class _Finished:
-    """The state after the last finished epoch, replaced as one so that Ctrl-C cannot split it."""
+class ValidationRows:
+    """The rows that every epoch is validated on.
+
+    Parameters
+    ----------
+    data
+        A labelled data set that was staged on the engine.
+    rows
+        (n,) row numbers of ``data``; None for all of them.
+    """
+
+    data: Data
+    rows: IntArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedEpoch:
+    """Argument of a stopping rule: the record of an epoch, and the metrics that it is made of."""
+
+    record: EpochRecord
+    training: BatchMetrics
+    validation: BatchMetrics | None
+
+
+RowOrder: TypeAlias = "Callable[[int], IntArray]"
+"""Takes the number of an epoch, from 0; returns its row numbers in training order: (n,)."""
+
+RateSource: TypeAlias = "Callable[[Span], Float64Vector]"
+"""Takes a span of steps; returns the learning rate of each step: (n_steps,)."""
+
+StoppingRule: TypeAlias = "Callable[[FinishedEpoch], str | None]"
+"""Takes each finished epoch; returns the reason to stop, or None. It may keep the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """What the loop needs beside the engine.
+
+    Parameters
+    ----------
+    epochs
+        Epochs in all, including those before a resume.
+    rows
+        Rows of one epoch.
+    order, rates, stopping
+        Row order, learning rates and stopping rule.
+    validation
+        None to train without validation.
+    callbacks
+        Run in this order.
+    raise_if_diverged
+        Raise :class:`DivergedError` where the loss of a batch is NaN or infinite. Otherwise the
+        rest of that epoch is skipped and training continues.
+    """
 
     epochs: int
-    state: State
-    best: Parameters | None
-    best_epoch: int | None
+    rows: int
+    order: RowOrder
+    rates: RateSource
+    stopping: StoppingRule
+    validation: ValidationRows | None = None
+    callbacks: tuple[Callback, ...] = ()
+    raise_if_diverged: bool = True
 
 
 class TrainingLoop:
-    """A training under way, as callbacks see it.
+    """A training in progress; a :class:`fusedmlp.training.callbacks.TrainingView` for callbacks.
 
-    Attributes
+    A context manager: leaving it runs ``on_train_end`` of every callback, even if one raises. What
+    must precede these calls, such as keeping the weights, belongs inside the context.
+
+    Parameters
     ----------
-    mlp, trainer
-        What is trained, and the settings.
-    selection, device
-        The backend that was chosen, and what it runs on.
-    engine
-        The engine; callbacks may read it.
-    epochs, rows, steps_per_epoch
-        Epochs in all, and rows and steps of one epoch.
+    chunks
+        Trains the engine on an epoch.
     history
-        Records of the finished epochs, resumed ones included.
+        Records of the epochs before a resume; the loop appends to it.
     """
 
     def __init__(
-        self,
-        mlp: MLP,
-        trainer: Trainer,
-        x: Inputs,
-        y: npt.ArrayLike,
-        sample_weight: npt.ArrayLike | None,
-        validation_data: tuple[Inputs, npt.ArrayLike] | None,
-        resume: Path | None,
+        self, chunks: EpochChunks, settings: LoopSettings, history: History | None = None
     ) -> None:
-        self.mlp = mlp
-        self.trainer = trainer
-        self.history = History()
-        self._losses: list[float] = []
-        if trainer.checkpoint is not None:
-            check_writable(trainer.checkpoint.parent)
-
-        self.selection, backend = mlp.select_backend(trainer.batch_size, count_rows(x))
-        self.device = backend.device()
-        self._strict = backend.strict
-        self.engine = backend.compile(
-            mlp.network,
-            trainer.optimizer,
-            trainer.objective,
-            batch_size=trainer.batch_size,
-            dtype=mlp.dtype,
-            seed=mlp.seed,
-        )
-        self._data = self.engine.stage(x, y, sample_weight)
-        if not self._data.labelled:
-            raise InvalidInputError("training needs targets: y is None")
-        self._train_rows, held_out = validation_split(self._data.rows, trainer.validation, mlp.seed)
-        self._validation: tuple[Data, IntArray | None] | None = None
-        if validation_data is not None:
-            self._validation = self.engine.stage(*validation_data), None
-        elif held_out.size:
-            self._validation = self._data, held_out
-
-        self.rows = min(len(self._train_rows), trainer.rows_per_epoch or len(self._train_rows))
-        if trainer.batch_size > self.rows:
-            raise InvalidInputError(
-                f"batch size {trainer.batch_size} is larger than the {self.rows} rows of an "
-                f"epoch: use at most {self.rows}"
-            )
-        self.steps_per_epoch = -(-self.rows // trainer.batch_size)
-        self._slices = EpochChunks(self.engine, self._data)
-        self._stop_reason: str | None = None
-        self._saved_at, self._saved_epochs = time.monotonic(), 0
-        self._settings = self._bit_deciding_settings(x, y, sample_weight)
-        self._finished = self._start(resume)
+        self.engine = chunks.engine
+        self.history = History() if history is None else history
+        self.rows = settings.rows
+        self.steps_per_epoch = -(-settings.rows // self.engine.batch_size)
+        self._chunks, self._settings = chunks, settings
+        self._losses = [record.train_loss for record in self.history.records]
 
     @property
     def epochs(self) -> int:
-        """Epochs in all, those before a resume included."""
-        return self.trainer.epochs
+        """Epochs in all, including those before a resume."""
+        return self._settings.epochs
 
     @property
     def validated(self) -> bool:
-        """Whether there are rows to validate on after each epoch."""
-        return self._validation is not None
+        """Whether every epoch ends with a validation."""
+        return self._settings.validation is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further epoch follows the finished ones."""
+        return self.history.stopped is not None or len(self.history) >= self.epochs
 
     def stop(self, reason: str) -> None:
-        """End the training after the running epoch."""
-        self._stop_reason = reason
+        """End the training after the current epoch."""
+        self.history.stopped = reason
 
-    def train(self) -> History:
-        """Run the epochs that are left; see :meth:`fusedmlp.training.trainer.Trainer.fit`."""
+    def run(self) -> None:
+        """Run the epochs that are left.
+
+        Raises
+        ------
+        DivergedError
+            A loss became NaN or infinite, and ``raise_if_diverged`` is set.
+        KeyboardInterrupt
+            Ctrl-C; ``history.stopped`` is ``interrupted``.
+        """
         try:
-            for callback in self.trainer.callbacks:
+            for callback in self._settings.callbacks:
                 callback.on_train_begin(self)
-            while self._finished.epochs < self.trainer.epochs and self._stop_reason is None:
-                self._epoch()
-            self.history.stopped = self._stop_reason
+            while not self.is_over:
+                self._run_epoch(len(self.history))
         except KeyboardInterrupt:
-            self.history.stopped = "interrupted"
+            self.stop("interrupted")
             raise
         except FusedMLPError as error:
-            self.history.stopped = str(error)
+            self.stop(str(error))
             raise
-        finally:
-            self._finish()
-        return self.history
 
-    def _start(self, resume: Path | None) -> _Finished:
-        """Load the engine with the model's parameters or a checkpoint's state."""
-        optimizer, network = self.trainer.optimizer, self.mlp.network
-        if resume is None:
-            slots = tuple(zeros(network, self.mlp.dtype) for _ in optimizer.slots)
-            state = State(self.mlp.parameters, slots, 0)
-            self.engine.load(state)
-            return _Finished(0, state, None, None)
-        checkpoint = load_checkpoint(resume)
-        if checkpoint.network != network:
-            raise InvalidInputError(f"{resume} is of {checkpoint.network}, the model is {network}")
-        check_settings(resume, checkpoint, self._settings)
-        self.engine.load(checkpoint.state)
-        self.history.records.extend(checkpoint.history.records)
-        self._losses.extend(record.train_loss for record in self.history.records)
-        n_epochs = len(self.history)
-        return _Finished(n_epochs, checkpoint.state, checkpoint.best, self._best_epoch())
+    def __enter__(self) -> Self:
+        return self
 
-    def _epoch(self) -> None:
-        epoch = self._finished.epochs
-        order = self._train_rows
-        if self.trainer.shuffle:
-            order = shuffled(order, self.mlp.seed, epoch)
-        order = order[: self.rows]
-        lrs = self.trainer.schedule.rates(
-            self.trainer.optimizer.lr,
-            Span(
-                epoch * self.steps_per_epoch,
-                self.steps_per_epoch,
-                self.steps_per_epoch,
-                self.trainer.epochs,
-                self._losses,
-            ),
-        )
-        began = time.perf_counter()
-        sums = self._slices.train(order, lrs, self._tell_rows)
-        seconds = time.perf_counter() - began
-        bad = sums.first_non_finite()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with ExitStack() as stack:
+            for callback in reversed(self._settings.callbacks):
+                stack.callback(callback.on_train_end, self)
+
+    def _run_epoch(self, epoch: int) -> None:
+        """Train and validate epoch ``epoch``, from 0; apply the stopping rule; run callbacks."""
+        settings, steps = self._settings, self.steps_per_epoch
+        order = settings.order(epoch)
+        rates = settings.rates(Span(epoch * steps, steps, steps, settings.epochs, self._losses))
+        start = time.perf_counter()
+        training = self._chunks.train(order, rates, self._report_progress)
+        seconds = time.perf_counter() - start
+        bad = training.first_non_finite() if settings.raise_if_diverged else None
         if bad is not None:
-            first = epoch * self.steps_per_epoch + 1
-            raise self._diverged(epoch, first + bad, float(lrs[bad]), "loss")
+            raise diverged("loss", epoch + 1, epoch * steps + bad + 1, float(rates[bad]))
 
-        held_out = None
-        if self._validation is not None:
-            held_out = self.mlp.metrics(self.engine.evaluate(*self._validation))
-        trained = self.mlp.metrics(sums)
-        record = EpochRecord(
-            epoch=epoch + 1,
-            step=(epoch + 1) * self.steps_per_epoch,
-            lr=float(lrs[-1]),
-            train_loss=trained.loss,
-            train_accuracy=trained.accuracy,
-            validation_loss=held_out.loss if held_out else None,
-            validation_accuracy=held_out.accuracy if held_out else None,
+        validation: BatchMetrics | None = None
+        if settings.validation is not None:
+            validation = self.engine.evaluate(settings.validation.data, settings.validation.rows)
+        record = self._record(epoch + 1, float(rates[-1]), training, validation, seconds)
+        self.history.records.append(record)
+        self._losses.append(record.train_loss)
+        reason = settings.stopping(FinishedEpoch(record, training, validation))
+        if reason is not None:
+            self.stop(reason)
+        for callback in settings.callbacks:
+            callback.on_epoch_end(self, record)
+
+    def _record(
+        self,
+        epoch: int,
+        lr: float,
+        training: BatchMetrics,
+        validation: BatchMetrics | None,
+        seconds: float,
+    ) -> EpochRecord:
+        has_accuracy = not self.engine.network.predicts_values
+        return EpochRecord(
+            epoch=epoch,
+            step=epoch * self.steps_per_epoch,
+            lr=lr,
+            train_loss=training.loss,
+            train_accuracy=training.accuracy if has_accuracy else None,
+            validation_loss=validation.loss if validation else None,
+            validation_accuracy=validation.accuracy if validation and has_accuracy else None,
             seconds=seconds,
             samples_per_s=self.rows / seconds,
         )
-        self._conclude_epoch(record)
 
-    def _tell_rows(self, rows: int) -> None:
-        for callback in self.trainer.callbacks:
+    def _report_progress(self, rows: int) -> None:
+        for callback in self._settings.callbacks:
             callback.on_progress(self, rows)
 
-    def _conclude_epoch(self, record: EpochRecord) -> None:
-        """Make the epoch the last finished one, then stop, save and report as asked."""
-        state = self.engine.state()
-        if not all(np.isfinite(array).all() for array in state.parameters):
-            raise self._diverged(record.epoch - 1, record.step, record.lr, "weights")
-        self.history.records.append(record)
-        self._losses.append(record.train_loss)
-        best_epoch = self._best_epoch()
-        best = state.parameters if best_epoch == record.epoch else self._finished.best
-        self._finished = _Finished(record.epoch, state, best, best_epoch)
-        self._save_checkpoint(last=record.epoch == self.trainer.epochs)
-        for callback in self.trainer.callbacks:
-            callback.on_epoch_end(self, record)
 
-    def _finish(self) -> None:
-        """Give the model the last finished (or best) weights, whatever ended the training."""
-        finished = self._finished
-        del self.history.records[finished.epochs :]
-        stopping = self.trainer.early_stopping
-        if stopping is not None and stopping.restore_best and finished.best is not None:
-            self.mlp.parameters = finished.best
-            self.history.best_epoch = finished.best_epoch
-        else:
-            self.mlp.parameters = finished.state.parameters
-        self.mlp.history = self.history
-        try:
-            self._save_checkpoint(last=True)
-        finally:
-            self._tell_the_end(self.trainer.callbacks)
-
-    def _tell_the_end(self, callbacks: tuple[Callback, ...]) -> None:
-        """Call every callback's last method, also when one before it raises."""
-        if callbacks:
-            try:
-                callbacks[0].on_train_end(self)
-            finally:
-                self._tell_the_end(callbacks[1:])
-
-    def _best_epoch(self) -> int | None:
-        """Ask early stopping, where there is any, for the best epoch; stop if that is long ago."""
-        stopping = self.trainer.early_stopping
-        if stopping is None:
-            return None
-        best_epoch = stopping.best_epoch(self.history, validated=self._validation is not None)
-        if len(self.history) - best_epoch >= stopping.patience:
-            self.stop(f"early stopping: no improvement since epoch {best_epoch}")
-        return best_epoch
-
-    def _save_checkpoint(self, *, last: bool) -> None:
-        path, finished = self.trainer.checkpoint, self._finished
-        if path is None or finished.epochs in (0, self._saved_epochs):
-            return
-        due = time.monotonic() - self._saved_at >= self.trainer.checkpoint_seconds
-        if not (last or due):
-            return
-        history = History(self.history.records[: finished.epochs])
-        save_checkpoint(
-            path,
-            Checkpoint(self.mlp.network, finished.state, finished.best, history, self._settings),
-        )
-        self._saved_at, self._saved_epochs = time.monotonic(), finished.epochs
-
-    def _diverged(self, epoch: int, step: int, lr: float, what: str) -> DivergedError:
-        return DivergedError(
-            f"the {what} became NaN or infinite in epoch {epoch + 1}, step {step} "
-            f"(learning rate {lr:g}): lower the learning rate, or scale the inputs to about [0, 1]"
-        )
-
-    def _bit_deciding_settings(
-        self, x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None
-    ) -> dict[str, str]:
-        names = (
-            "optimizer",
-            "schedule",
-            "batch_size",
-            "objective",
-            "shuffle",
-            "validation",
-            "early_stopping",
-            "rows_per_epoch",
-        )
-        settings = {name: repr(getattr(self.trainer, name)) for name in names}
-        return settings | {
-            "seed": str(self.mlp.seed),
-            "dtype": self.mlp.dtype,
-            "strict": str(self._strict),
-            "data": fingerprint(x, y, sample_weight),
-        }
+def diverged(what: str, epoch: int, step: int, lr: float) -> DivergedError:
+    """Build the error for a loss or weights that are NaN or infinite; both numbers from 1."""
+    return DivergedError(
+        f"the {what} became NaN or infinite in epoch {epoch}, step {step} "
+        f"(learning rate {lr:g}): lower the learning rate, or scale the inputs to about [0, 1]"
+    )

@@ -1,7 +1,7 @@
 """Learning-rate schedules: the rate of every step, computed on the host in float64.
 
-A schedule is a pure function of where training stands, its past losses included, so that it
-needs no state of its own and a resumed run gets the same rates bit for bit.
+A schedule is a pure function of the position in the training and of its past losses. It has no
+state, so a resumed training gets the same rates, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The steps whose rates are asked for, and what came before them.
+    """The steps whose rates are computed, and what came before them.
 
     Parameters
     ----------
@@ -52,13 +52,13 @@ class Span:
         return np.arange(self.first_step, self.first_step + self.n_steps, dtype=np.float64)
 
     def progress(self) -> Float64Vector:
-        """Return the share of the training that lies before each step: (n_steps,) in [0, 1]."""
+        """Return the fraction of the training that precedes each step: (n_steps,) in [0, 1]."""
         last = max(1, self.steps_per_epoch * self.epochs - 1)
         return np.minimum(self.steps() / last, 1.0)
 
 
 class Schedule(Protocol):
-    """Anything that turns a base rate and a span into rates."""
+    """Computes learning rates from a base rate and a span."""
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
         """Return the learning rate of each step of ``span``: (n_steps,) float64, all ≥ 0."""
@@ -67,7 +67,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Lr at every step."""
+    """The base rate at every step."""
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
         """See :meth:`Schedule.rates`."""
@@ -76,7 +76,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """lr·factorⁿ, n growing by one every ``every`` epochs."""
+    """lr·factorⁿ, where n grows by one every ``every`` epochs."""
 
     every: int = 10
     factor: float = 0.5
@@ -133,9 +133,9 @@ class InverseScaling:
 
 @dataclass(frozen=True, slots=True)
 class OneCycle:
-    """Up from lr/25 to lr over the first 30 %, then down to lr/250,000, by half cosines.
+    """Half a cosine from lr/25 up to lr over the first 30 %, then half of one down to lr/250,000.
 
-    The shape and constants are those that Smith and Topin (2019) led to in common libraries.
+    The policy is that of Smith and Topin (2019); shape and constants are PyTorch's.
     """
 
     rise: float = 0.3
@@ -159,9 +159,9 @@ class OneCycle:
 
 @dataclass(frozen=True, slots=True)
 class Adaptive:
-    """Keep lr while the training loss falls; divide it when it stalls.
+    """Keep lr while the training loss falls; lower it when it stalls.
 
-    The rate is multiplied by ``factor`` each time ``patience`` epochs in a row fail to lower the
+    The rate is multiplied by ``factor`` each time ``patience`` successive epochs fail to lower the
     best training loss by ``tolerance``. Defaults are scikit-learn's.
     """
 
@@ -198,14 +198,14 @@ SCHEDULES: Final = tuple(_KINDS)
 
 
 def make_schedule(name: str) -> Schedule:
-    """Build the schedule called ``name``, one of :data:`SCHEDULES`, with its defaults."""
+    """Build the schedule ``name``, one of :data:`SCHEDULES`, with its defaults."""
     if name not in _KINDS:
         raise UnknownNameError.of("schedule", name, SCHEDULES)
     return _KINDS[name]()
 
 
-def _half_cosine(start: float, end: float, share: Float64Vector) -> Float64Vector:
-    rates: Float64Vector = end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * share))
+def _half_cosine(start: float, end: float, progress: Float64Vector) -> Float64Vector:
+    rates: Float64Vector = end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * progress))
     return rates
 
 

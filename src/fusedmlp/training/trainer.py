@@ -1,20 +1,29 @@
-"""The trainer's settings and its ``fit``. The loop over epochs is in loop.py."""
+"""The trainer: its settings, and a ``fit`` that prepares the engine, the data and the loop.
+
+The loop over epochs is in loop.py, what is kept of every epoch in keeper.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.interop import host_copy
+from fusedmlp.interop import count_rows, host_copy
+from fusedmlp.io.atomic import check_writable
 from fusedmlp.network import Objective
 from fusedmlp.optimizers import SGD, Optimizer
-from fusedmlp.training.loop import TrainingLoop
+from fusedmlp.seeding import shuffled, validation_split
+from fusedmlp.training.checkpoint import fingerprint
+from fusedmlp.training.chunks import EpochChunks
+from fusedmlp.training.keeper import KeeperSettings, StateKeeper
+from fusedmlp.training.loop import LoopSettings, TrainingLoop, ValidationRows
 from fusedmlp.training.schedules import Constant, Schedule
-from fusedmlp.validation import prepare_targets
+from fusedmlp.validation import validate_targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
     from fusedmlp.training.callbacks import Callback
     from fusedmlp.training.early_stopping import EarlyStopping
     from fusedmlp.training.history import History
-    from fusedmlp.types import Float64Vector, Inputs
+    from fusedmlp.types import Float64Vector, Inputs, IntArray
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float]
 
@@ -38,27 +47,27 @@ class Trainer:
     Parameters
     ----------
     optimizer, schedule
-        How steps are taken and how the learning rate moves.
+        Update formula, and learning rate of every step.
     epochs
-        Epochs in all, those before a resume included.
+        Epochs in all, including those before a resume.
     batch_size
         Rows per step; the last batch of an epoch may be smaller.
     objective
         Reduction over the batch and L2 penalty.
     shuffle
-        Draw a new order of the rows for every epoch.
+        Draw a new row order for every epoch.
     validation
-        Share in [0, 1) of the rows to hold out, drawn once from the seed; or pass
-        ``validation_data`` to :meth:`fit`.
+        Fraction in [0, 1) of the rows that are held out, drawn once from the seed. Alternatively
+        pass ``validation_data`` to :meth:`fit`.
     early_stopping
         None to train all epochs.
     class_weight
         ``balanced`` (N / (K·count of the class)) or a weight for each class number; multiplies
-        the sample weights. Classes that a mapping leaves out weigh 1.
+        the sample weights. Classes that are not in a mapping weigh 1.
     rows_per_epoch
-        Rows that an epoch sees; None for all. The workshop's recipe saw 256.
+        Rows that an epoch trains on; None for all. The workshop's recipe uses 256.
     callbacks
-        Told about progress, in this order.
+        Run in this order; see :class:`fusedmlp.training.callbacks.Callback`.
     checkpoint
         File to keep up to date; None for no checkpoints.
     checkpoint_seconds
@@ -107,8 +116,8 @@ class Trainer:
         validation_data
             Rows and targets to validate on after each epoch.
         resume
-            A checkpoint of the same training; it goes on with the same bits, or, on another
-            backend, within the trajectory bound (in strict mode with the same bits too).
+            A checkpoint of the same training, which continues with the same bits. On another
+            backend it continues within the trajectory bound, in strict mode with the same bits.
 
         Raises
         ------
@@ -126,8 +135,88 @@ class Trainer:
                 f"validation={self.validation} and validation_data were both given: choose one"
             )
         weights = self._row_weights(mlp.network, x, y, sample_weight)
-        run = TrainingLoop(mlp, self, x, y, weights, validation_data, resume)
-        return run.train()
+        if self.checkpoint is not None:
+            check_writable(self.checkpoint.parent)
+        _, backend = mlp.select_backend(self.batch_size, count_rows(x))
+        engine = backend.compile(
+            mlp.network,
+            self.optimizer,
+            self.objective,
+            batch_size=self.batch_size,
+            dtype=mlp.dtype,
+            seed=mlp.seed,
+        )
+        data = engine.stage(x, y, weights)
+        if not data.labelled:
+            raise InvalidInputError("training needs targets: y is None")
+        rows, held_out = validation_split(data.rows, self.validation, mlp.seed)
+        validation: ValidationRows | None = None
+        if validation_data is not None:
+            validation = ValidationRows(engine.stage(*validation_data))
+        elif held_out.size:
+            validation = ValidationRows(data, held_out)
+        epoch_rows = self._epoch_rows(len(rows))
+
+        def order(epoch: int) -> IntArray:
+            return (shuffled(rows, mlp.seed, epoch) if self.shuffle else rows)[:epoch_rows]
+
+        identity = self._identity() | {
+            "seed": str(mlp.seed),
+            "dtype": mlp.dtype,
+            "strict": str(backend.strict),
+            "data": fingerprint(x, y, weights),
+        }
+        keeper = StateKeeper(
+            mlp,
+            engine,
+            KeeperSettings(
+                self.early_stopping,
+                validation is not None,
+                self.checkpoint,
+                self.checkpoint_seconds,
+                identity,
+            ),
+            resume,
+        )
+        settings = LoopSettings(
+            epochs=self.epochs,
+            rows=epoch_rows,
+            order=order,
+            rates=partial(self.schedule.rates, self.optimizer.lr),
+            stopping=keeper.epoch_finished,
+            validation=validation,
+            callbacks=self.callbacks,
+        )
+        with TrainingLoop(EpochChunks(engine, data), settings, keeper.history) as loop:
+            try:
+                loop.run()
+            finally:
+                keeper.finish()
+        return keeper.history
+
+    def _epoch_rows(self, n_rows: int) -> int:
+        """Return the rows of an epoch, of ``n_rows`` training rows."""
+        rows = min(n_rows, self.rows_per_epoch or n_rows)
+        if self.batch_size > rows:
+            raise InvalidInputError(
+                f"batch size {self.batch_size} is larger than the {rows} rows of an epoch: "
+                f"use at most {rows}"
+            )
+        return rows
+
+    def _identity(self) -> dict[str, str]:
+        """Return the settings that decide the results, as text by name."""
+        names = (
+            "optimizer",
+            "schedule",
+            "batch_size",
+            "objective",
+            "shuffle",
+            "validation",
+            "early_stopping",
+            "rows_per_epoch",
+        )
+        return {name: repr(getattr(self, name)) for name in names}
 
     def _row_weights(
         self,
@@ -138,7 +227,7 @@ class Trainer:
     ) -> npt.ArrayLike | None:
         if self.class_weight is None:
             return sample_weight
-        labels = prepare_targets(y, int(x.shape[0]), network, "float64")
+        labels = validate_targets(y, int(x.shape[0]), network, "float64")
         if labels.ndim == 2 and (network.predicts_values or labels.shape[1] > 1):
             raise InvalidInputError(
                 f"class_weight needs one class per row; the network is {network}"

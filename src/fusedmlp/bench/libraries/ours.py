@@ -50,7 +50,7 @@ class OwnPeer(Peer):
 
     def __init__(self, threads: int, backend: str) -> None:
         super().__init__(threads)
-        self._backend = create(Selection.asked(backend, "argument"), threads=threads)
+        self._backend = create(Selection.from_request(backend, "argument"), threads=threads)
 
     def device(self) -> tuple[str, bool]:
         """See :class:`fusedmlp.bench.contract.Peer`."""

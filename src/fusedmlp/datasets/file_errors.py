@@ -1,4 +1,4 @@
-"""One guard around everything that reads a user's file: the system's errors become ours."""
+"""Conversion of the operating system's errors on a user's file into one error of this package."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` inside the block into a DataUnavailableError that names ``path``.
+def convert_read_errors(path: Path) -> Iterator[None]:
+    """Convert an ``OSError`` inside the block into a DataUnavailableError that names ``path``.
 
-    A :class:`DataUnavailableError`, which is an ``OSError`` too, passes as it is.
+    A :class:`DataUnavailableError`, which is an ``OSError`` too, passes unchanged.
 
     Raises
     ------
     DataUnavailableError
-        Instead of any ``OSError``.
+        Instead of any other ``OSError``.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""A backend that stands between the trainer and another one, and hashes what passes through.
+"""A backend that forwards every call to another one and hashes what its engine receives.
 
-What a certificate says about starting weights and shuffles is thus about what the engine was
-really given, and not about what the core would have drawn.
+The hashes in a certificate are thus of the starting weights and row numbers that the engine really
+received, not of those that the trainer would have drawn.
 """
 
 from __future__ import annotations
@@ -42,36 +42,32 @@ def digest(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
     return found.hexdigest()
 
 
-class Witness(Backend):
-    """Passes everything on.
+class RecordingBackend(Backend):
+    """Forwards to ``inner``; one instance records one training.
 
     Attributes
     ----------
-    started, shuffled
-        Hashes of the state that an engine was loaded with first, and of the orders that it was
-        given, one after another.
+    start
+        SHA-256 of the parameters that an engine held after the first load; empty before it.
+    order
+        SHA-256 of all row numbers in the order in which they came.
     """
 
-    name: ClassVar[str] = "witness"
+    name: ClassVar[str] = "recording"
 
     def __init__(self, inner: Backend) -> None:
         self._inner, self.strict = inner, inner.strict
-        self.started: str | None = None
-        self._shuffles = hashlib.sha256()
-
-    @property
-    def shuffled(self) -> str:
-        """Hash of all row numbers in the order in which they came."""
-        return self._shuffles.hexdigest()
+        self.start = ""
+        self.order = hashlib.sha256()
 
     @classmethod
     def probe(cls) -> Availability:
-        """Never asked: a witness is not registered."""
+        """Not implemented: this backend is not registered."""
         raise NotImplementedError
 
     @classmethod
     def preference(cls, workload: Workload) -> Preference:
-        """Never asked: a witness is not registered."""
+        """Not implemented: this backend is not registered."""
         raise NotImplementedError
 
     def device(self) -> Device:
@@ -92,27 +88,15 @@ class Witness(Backend):
         engine = self._inner.compile(
             network, optimizer, objective, batch_size=batch_size, dtype=dtype, seed=seed
         )
-        return _WitnessEngine(engine, self)
-
-    def saw_start(self, loaded: State) -> None:
-        """Note the state that an engine begins with."""
-        if self.started is None:
-            self.started = digest(loaded.parameters)
-
-    def saw_order(self, order: IntArray) -> None:
-        """Note row numbers, the same however an epoch is cut into calls."""
-        self._shuffles.update(np.ascontiguousarray(order, "<i8").tobytes())
+        return _RecordingEngine(engine, self)
 
 
-class _WitnessEngine(Engine):
-    def __init__(self, inner: Engine, witness: Witness) -> None:
-        self._inner, self._witness = inner, witness
-        self.network, self.optimizer, self.objective = (
-            inner.network,
-            inner.optimizer,
-            inner.objective,
-        )
-        self.batch_size, self.dtype, self.seed = inner.batch_size, inner.dtype, inner.seed
+class _RecordingEngine(Engine):
+    def __init__(self, inner: Engine, record: RecordingBackend) -> None:
+        self._inner, self._record = inner, record
+        self.network, self.optimizer = inner.network, inner.optimizer
+        self.objective, self.batch_size = inner.objective, inner.batch_size
+        self.dtype, self.seed = inner.dtype, inner.seed
 
     @property
     def compile_seconds(self) -> float:
@@ -121,7 +105,7 @@ class _WitnessEngine(Engine):
     def load(self, state: State) -> None:
         self._inner.load(state)
         # Read back: the hash is of what the engine holds.
-        self._witness.saw_start(self._inner.state())
+        self._record.start = self._record.start or digest(self._inner.parameters())
 
     def parameters(self) -> Parameters:
         return self._inner.parameters()
@@ -150,7 +134,8 @@ class _WitnessEngine(Engine):
         self._inner.apply_gradients(gradients, lr)
 
     def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
-        self._witness.saw_order(order)
+        # The same hash however an epoch is cut into calls.
+        self._record.order.update(np.ascontiguousarray(order, "<i8").tobytes())
         return self._inner.train_epoch(data, order, lr)
 
     def synchronize(self) -> None:

@@ -1,7 +1,10 @@
-"""One bounded HTTP download, and the time limits that all network sources share.
+"""One HTTP download, bounded in time and in size, and the time limits of all network sources.
 
-Bounded in time (connect, silence, total) and in size, because a mirror may stall, trickle, or
-answer with something else. It checks no digest: the caller does.
+A mirror may stall, trickle, or answer with something else, so there are limits for the connection,
+for silence, for the whole file and for its size. This module checks no digest: the caller does.
+
+It uses ``urllib``, because a library on top of ``requests`` gives no limit for the name look-up,
+for all addresses of a host together, or for the whole of a slow answer.
 """
 
 from __future__ import annotations
@@ -23,23 +26,23 @@ _PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long to wait, in seconds, before a source counts as failed."""
+class Timeouts:
+    """Seconds after which a source counts as failed."""
 
     connect: float = 3.0  # name look-up and connection, all addresses of the host together
-    silence: float = 5.0  # between two pieces of an answer
+    read: float = 5.0  # between two pieces of an answer
     download: float = 300.0  # one file
     openml: float = 900.0  # download and parse, in a process of its own
     pip: float = 300.0  # one wheel
-    pip_silence: float = 10.0  # an index that first fetches the wheel elsewhere takes a while
+    pip_read: float = 10.0  # longer than read: an index may first fetch the wheel elsewhere
 
 
-def require_reachable(url: str, limits: Limits) -> None:
-    """Check within ``limits.connect`` seconds that something listens at the host of ``url``.
+def check_reachable(url: str, timeouts: Timeouts) -> None:
+    """Check that the host of ``url`` accepts a connection within ``timeouts.connect`` seconds.
 
     ``urllib`` applies its timeout to each address of a host in turn, and to the name look-up not
-    at all, so that behind a firewall that drops packets one request can take minutes. A thread
-    bounds both together. Where a proxy is set, the proxy is what must be reachable.
+    at all, so that behind a firewall that drops packets one request can take minutes. Here a
+    thread bounds both together. Where a proxy is set, the connection is to the proxy.
 
     Raises
     ------
@@ -49,31 +52,31 @@ def require_reachable(url: str, limits: Limits) -> None:
     from urllib.request import getproxies, proxy_bypass
 
     parts = urlsplit(url)
-    name = parts.hostname or ""
     proxy = getproxies().get(parts.scheme)
-    if proxy and not proxy_bypass(name):
+    if proxy and not proxy_bypass(parts.hostname or ""):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     address = (parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80))
-    outcome: list[str] = []  # one entry when the attempt is over: "" or why it failed
+    failure = f"no connection within {timeouts.connect:g} s"  # empty after a success
 
-    def attempt() -> None:
+    def connect() -> None:
+        nonlocal failure
         try:
-            socket.create_connection(address, limits.connect).close()
+            socket.create_connection(address, timeouts.connect).close()
         except OSError as error:
-            outcome.append(error.strerror or str(error) or type(error).__name__)
+            failure = error.strerror or str(error) or type(error).__name__
         else:
-            outcome.append("")
+            failure = ""
 
     # A daemon, because a name look-up cannot be interrupted and must not delay the exit.
-    thread = threading.Thread(target=attempt, daemon=True)
+    thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(limits.connect)
-    reason = outcome[0] if outcome else f"no connection within {limits.connect:g} s"
+    thread.join(timeouts.connect)
+    reason = failure  # read once: the thread may still be running
     if reason:
         raise DataUnavailableError(f"{address[0]}: {reason}")
 
 
-def download(url: str, max_bytes: int, limits: Limits) -> bytes:
+def download(url: str, max_bytes: int, timeouts: Timeouts) -> bytes:
     """Fetch ``url``, at most ``max_bytes`` of it.
 
     Raises
@@ -89,19 +92,20 @@ def download(url: str, max_bytes: int, limits: Limits) -> bytes:
     host = urlsplit(url).hostname
     request = Request(url, headers={"User-Agent": "fusedmlp", "Accept-Encoding": "identity"})
     try:
-        with urlopen(request, timeout=limits.silence) as response:
-            return _read(response, max_bytes, time.monotonic() + limits.download, url)
-    except HTTPError as error:
-        error.close()
-        raise DataUnavailableError(f"{host}: HTTP {error.code} {error.reason}") from error
-    except TimeoutError as error:
-        raise DataUnavailableError(f"{host}: silent for {limits.silence:g} s") from error
-    except URLError as error:
-        raise DataUnavailableError(f"{host}: {error.reason}") from error
+        with urlopen(request, timeout=timeouts.read) as response:
+            return _read(response, max_bytes, time.monotonic() + timeouts.download, url)
     except DataUnavailableError:
         raise
+    except HTTPError as error:
+        error.close()
+        reason = f"HTTP {error.code} {error.reason}"
+    except TimeoutError:
+        reason = f"silent for {timeouts.read:g} s"
+    except URLError as error:
+        reason = str(error.reason)
     except (OSError, HTTPException) as error:
-        raise DataUnavailableError(f"{host}: {error or type(error).__name__}") from error
+        reason = str(error) or type(error).__name__
+    raise DataUnavailableError(f"{host}: {reason}")
 
 
 def _read(response: HTTPResponse, max_bytes: int, deadline: float, url: str) -> bytes:
