@@ -99,7 +99,14 @@ class CupyEngine(Engine):
             names = STRICT_KERNELS if strict else (*KERNELS, *PRODUCTS)
             program = device.program(dtype, names, strict=strict)
             self._context = context = Context(
-                device, program, Buffers(device), network, objective, batch_size, dtype, tuning
+                device=device,
+                program=program,
+                buffers=Buffers(device),
+                network=network,
+                objective=objective,
+                batch_size=batch_size,
+                dtype=dtype,
+                tuning=tuning,
             )
             self._parameters = own = ParameterArrays(device, network, len(optimizer.slots), dtype)
             self._updates = Updates(context, own, optimizer)

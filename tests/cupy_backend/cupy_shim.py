@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 HEADER = Path(__file__).with_name("cupy_shim.h")
 
@@ -154,17 +154,23 @@ def c_type(parameter: Parameter) -> str:
     return f"{parameter.kind}*" if parameter.pointer else parameter.kind
 
 
-def planted(source: str, faults: dict[str, tuple[str, str]], real: str, folder: Path) -> Planted:
-    """Build a source with all faults in it, each inactive until it is chosen.
+def plant(source: str, faults: Iterable[tuple[str, str]], variable: str = "planted") -> str:
+    """A source with all faults in it, each active where the variable is its number, from 1 on.
 
     Parameters
     ----------
     faults
         Text of the source, and what takes its place: ``PLANTED`` is 1 where the fault is active.
     """
-    for number, (sound, fault) in enumerate(faults.values(), start=1):
-        assert source.count(sound) == 1, sound
-        source = source.replace(sound, fault.replace("PLANTED", f"(planted == {number})"))
+    for number, (sound, fault) in enumerate(faults, start=1):
+        assert sound in source, sound
+        source = source.replace(sound, fault.replace("PLANTED", f"({variable} == {number})"))
+    return source
+
+
+def planted(source: str, faults: dict[str, tuple[str, str]], real: str, folder: Path) -> Planted:
+    """Build a source with all faults in it, each inactive until it is chosen."""
+    source = plant(source, faults.values())
     built = Planted(f'extern "C" {{ int planted = 0; }}\n{source}', real, folder)
     built.checked = False
     built.faults = ["", *faults]

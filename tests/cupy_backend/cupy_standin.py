@@ -1,13 +1,12 @@
 """A stand-in for the module ``cupy``: the small part that the backend uses, in host memory.
 
-It is strict where CuPy is: no implicit conversion to NumPy, only C-ordered outputs,
-uploads of exactly the right type. While a stream records, launches are kept with the arguments that
-they have then, nothing runs, and everything that waits, copies or allocates fails, as on a device;
-a replay whose memory has been given back fails too. A second stream does its copies as late as it
-may, and every use of memory that no event puts in order with them fails. Fresh arrays are NaN
-or 0xFF, so that nothing unwritten is ever used unnoticed. Each begins after a guard that every
-launch is checked against, and ends at a page that must not be touched at all. Kernels run through
-:mod:`cupy_shim`.
+It is strict where CuPy is: no implicit conversion to NumPy, only C-ordered outputs, uploads of
+exactly the right type. While a stream captures, launches are kept with their present arguments,
+nothing runs, and everything that waits, copies or allocates fails, as on a device; a replay whose
+memory has been freed fails too. A second stream makes its copies as late as it may, and every use
+of memory that no event orders with them fails. Fresh arrays are NaN or 0xFF, so that reading
+unwritten memory shows. Each begins after a guard that is checked after every launch, and ends at an
+inaccessible page. Kernels run through :mod:`cupy_shim`.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class CUDADriverError(RuntimeError):
 
 @dataclass
 class Block:
-    """What one allocation is known by, whatever views of it there are."""
+    """One allocation, which several arrays may view."""
 
     guard: np.ndarray
     device: int
@@ -62,7 +61,7 @@ class Block:
 
 
 class DeviceArray:
-    """An array in pretended device memory."""
+    """An array in simulated device memory."""
 
     def __init__(self, host: np.ndarray, owner: Memory, block: Block) -> None:
         self._host, self._owner, self._block = host, owner, block
@@ -127,7 +126,7 @@ class DeviceArray:
     def fill(self, value):
         self._host.fill(value)
 
-    # What a user, or the model on the user's behalf, may ask of outputs on the device.
+    # Operations of the model, or of a user, on outputs on the device.
     def argmax(self, axis):
         return self._computed(self._host.argmax(axis=axis))
 
@@ -331,7 +330,7 @@ class Graph:
         self._memory.refuse_while_recording("a launch of a graph")
         self.replays += 1
         for run, arrays, blocks in self.launches:
-            assert all(block() is not None for block in blocks), "memory of a graph was given back"
+            assert all(block() is not None for block in blocks), "memory of a graph was freed"
             self._memory.launches += 1
             run()
             self._memory.check_guards(arrays)
@@ -408,7 +407,7 @@ class RawModule:
 
 
 class StandIn:
-    """The module itself.
+    """The module ``cupy``.
 
     Parameters
     ----------
@@ -438,7 +437,7 @@ class StandIn:
     ):
         self._kernels, self._strict_kernels, self._devices = kernels, strict_kernels, devices
         self._persistent = persistent
-        # As of a device's function, of which there is one in a module, and one module of a source.
+        # By kernel: CuPy keeps one module for each source, and it one function of a name.
         self.dynamic_shared = defaultdict(lambda: 48 * 1024)
         self.memory = memory = Memory(limit)
         self.free = free
@@ -510,7 +509,7 @@ class StandIn:
         return Device(self.memory, number)
 
     def queue(self, run, arrays):
-        """Run something, or keep it where the current stream records."""
+        """Run a launch, or keep it where the current stream captures."""
         self.check_current("launched")
         memory = self.memory
         if memory.recording is None:
@@ -586,7 +585,7 @@ def tf32(x):
 
 @functools.cache
 def built_checks():
-    """checks.cu on the CPU; it knows no floating type of its own."""
+    """checks.cu on the CPU; it does not depend on the floating type."""
     with tempfile.TemporaryDirectory() as folder:
         return cupy_shim.Kernels(checks_source(), "float", Path(folder))
 

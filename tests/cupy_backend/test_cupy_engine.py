@@ -245,7 +245,7 @@ def test_an_epoch_waits_for_the_device_once(fast, mode):
         after = memory.uploads, memory.reads, memory.synchronisations
         traffic.append(tuple(b - a for a, b in zip(before, after, strict=True)))
     assert traffic[0] == traffic[1]
-    assert traffic[0] == (3, 1, 3)  # order, steps and rates go up; the sums come back
+    assert traffic[0] == (3, 1, 3)  # uploads: order, steps and rates; reads: the sums
 
 
 @pytest.mark.parametrize("storage", ["uint8", "float64", "csr"])

@@ -152,7 +152,7 @@ def test_memory_that_a_graph_uses_must_be_held(fast):
     propagation = built._propagation
     propagation.delta = [fast.empty(each.shape, each.dtype) for each in propagation.delta]
     gc.collect()
-    with pytest.raises(AssertionError, match="memory of a graph was given back"):
+    with pytest.raises(AssertionError, match="memory of a graph was freed"):
         epochs(built, data, 4 * B)
 
 

@@ -1,6 +1,6 @@
 """The gate: all programs compile to machine code for every architecture, without a device.
 
-CuPy's own compile call asks the device for its architecture, so NVRTC is called here through
+CuPy's own compile call needs a device for the architecture, so NVRTC is called here through
 CuPy's binding of it, with the options that CuPy would pass.
 """
 
@@ -37,8 +37,8 @@ PROGRAMS = [
     for strict in (False, True)
     if architecture == 90 or (number + (dtype == "float64") + strict) % 2 == 0
 ]
-"""Each architecture with each type and with each source, and 90 with each of both: no source asks
-for the architecture, and a compilation takes seconds."""
+"""Each architecture with each type and with each source, and 90 with each of both: no source
+depends on the architecture, and a compilation takes seconds."""
 
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 """What CuPy 14 appends to a module's own options, beside the architecture."""

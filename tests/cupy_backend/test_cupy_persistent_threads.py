@@ -93,10 +93,7 @@ def recordings(built_kernels, persistent_kernels):
 @pytest.fixture(scope="module")
 def programs(folder):
     """{(sanitizer, real): program} with all of PLANTED, each inactive until its number is set."""
-    source = SOURCE
-    for number, (sound, fault, *_) in enumerate(PLANTED.values(), start=1):
-        assert source.count(sound) == 1, sound
-        source = source.replace(sound, fault.replace("PLANTED", f"(shim::planted == {number})"))
+    source = cupy_shim.plant(SOURCE, (each[:2] for each in PLANTED.values()), "shim::planted")
     return {
         key: sanitizers.build(source, key[1], key[0], folder, "-".join(key))
         for key in (("address", "float"), ("address", "double"), ("thread", "float"))

@@ -218,10 +218,8 @@ def test_a_barrier_left_out_is_a_race(threaded, recordings, number, function):
 @pytest.fixture(scope="module")
 def faulty(folder):
     """{sanitizer: program} of a source with all of PLANTED, each inactive until chosen."""
-    source = kernel_source()
-    for number, (_, sound, fault, _) in enumerate(PLANTED.values(), start=1):
-        assert source.count(sound) >= 1, sound
-        source = source.replace(sound, fault.replace("PLANTED", f"(shim::planted == {number})"))
+    faults = (each[1:3] for each in PLANTED.values())
+    source = cupy_shim.plant(kernel_source(), faults, "shim::planted")
     return {
         sanitizer: sanitizers.build(source, "float", sanitizer, folder, f"faulty-{sanitizer}")
         for sanitizer in sanitizers.SANITIZERS

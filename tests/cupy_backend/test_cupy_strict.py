@@ -41,7 +41,7 @@ FUNCTIONS = (
 
 @pytest.fixture(scope="module")
 def strict_standin(strict_kernels):
-    """A pretended ``cupy`` whose strict kernels run once a launch."""
+    """A stand-in for ``cupy`` whose strict kernels run once a launch."""
     for each in strict_kernels.values():
         each.checked = False
     return cupy_standin.StandIn(None, strict_kernels)
