@@ -135,8 +135,8 @@ def docs(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Measure every usable backend on MNIST. ``-- --quick`` only proves that everything runs.
 
-    The figures go to runs/benchmarks.json, the page made of them to runs/benchmarks.html.
-    ``-- peers`` measures PyTorch, JAX and others beside us, ``-- peers --help`` lists its options.
+    The figures go to runs/benchmarks.json. ``-- peers`` measures PyTorch, JAX and others beside the
+    backends, ``-- peers --help`` lists its options.
     """
     if session.posargs[:1] == ["peers"]:
         install(session, "peers")
@@ -146,10 +146,9 @@ def benchmarks(session: nox.Session) -> None:
     install(session, "test")
     runs = ROOT / "runs"
     runs.mkdir(exist_ok=True)
-    figures, page = runs / "benchmarks.json", runs / "benchmarks.html"
-    options = ("--benchmark-only", f"--benchmark-json={figures}", "-p", "no:cov")
+    figures = f"--benchmark-json={runs / 'benchmarks.json'}"
+    options = ("--benchmark-only", figures, "-p", "no:cov")
     session.run("pytest", "benchmarks", *options, *session.posargs)
-    session.run("python", "benchmarks/report.py", str(figures), str(page))
 
 
 @nox.session
@@ -157,7 +156,7 @@ def gpu(session: nox.Session) -> None:
     """Check and measure the CuPy backend on this machine's GPU; fails where there is none.
 
     ``CUDA=12 nox -s gpu`` installs for CUDA 12. ``-- peers`` installs PyTorch and JAX to measure
-    beside us; words behind that go to benchmarks/gpu.py, ``-- --help`` lists its options.
+    them too; words behind that go to benchmarks/gpu.py, ``-- --help`` lists its options.
     """
     cuda = "12" if os.environ.get("CUDA") == "12" else "13"
     install(session, "test")

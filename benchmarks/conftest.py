@@ -1,32 +1,24 @@
-"""Options, data, backends and the machine's peak, shared by the benchmarks."""
+"""Options, backends and the machine's peak, shared by the pytest-benchmark suite."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 import pytest
 
-from fusedmlp.bench.contestants import thread_counts
-from fusedmlp.bench.libraries.peak import Peak
-from fusedmlp.bench.tasks import Task
+from fusedmlp.bench.backend_adapter import BackendAdapter
+from fusedmlp.bench.limits import Peak
+from fusedmlp.bench.parity import breach
+from fusedmlp.bench.prepare import named_rows, prepare
+from fusedmlp.bench.runner import make_runner
+from fusedmlp.bench.subjects import thread_counts
+from fusedmlp.bench.worker import Worker
 from fusedmlp.registry import availability, backend_class, known_backends
-from workloads import mnist_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
-    from fusedmlp.backend import Backend
-
-PACKAGES = ("fusedmlp", "numpy", "numba", "llvmlite", "cupy-cuda13x", "cupy-cuda12x")
+from workloads import SMALL, quick
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser):
     parser.addoption(
         "--quick",
         action="store_true",
@@ -34,75 +26,67 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_sessionstart():
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 1.0:
+        print(f"the machine is busy (load {load:.1f}): quote ratios, not these times")
+
+
 @pytest.fixture(scope="session")
-def quick(request: pytest.FixtureRequest) -> bool:
+def is_quick(request):
     return bool(request.config.getoption("--quick"))
 
 
-@pytest.fixture(scope="session")
-def rounds(quick: bool) -> dict[str, int]:
-    """What ``benchmark.pedantic`` is told, besides iterations."""
-    return {"rounds": 1, "warmup_rounds": 0} if quick else {"rounds": 5, "warmup_rounds": 1}
-
-
-@pytest.fixture(scope="session")
-def mnist(quick: bool) -> tuple[np.ndarray, np.ndarray]:
-    return mnist_rows(4_096 if quick else 60_000)
-
-
 @pytest.fixture(scope="session", params=known_backends())
-def backend(request: pytest.FixtureRequest) -> Backend:
+def adapter(request):
     """Each backend that is usable here, on as many threads as there are cores."""
     found = availability()[request.param]
     if found.state != "usable":
         pytest.skip(f"{request.param} is {found.state}: {found.detail[:120]}")
-    return backend_class(request.param)(threads=thread_counts()[-1])
+    return BackendAdapter(thread_counts()[-1], request.param)
 
 
 @pytest.fixture(scope="session")
-def peak_flops(quick: bool) -> float:
-    """Fused multiply-adds a second in float32, of all cores: the median of some calls."""
-    reach = Peak(thread_counts()[-1]).limit(Task("peak"))
-    rates = []
-    for _ in range(1 if quick else 5):
+def peak_flops(is_quick):
+    """Fused multiply-adds per second in float32, of all cores: the median of some calls."""
+    reach, rates = Peak(thread_counts()[-1]).limit(SMALL), []
+    for _ in range(1 if is_quick else 5):
         began = time.perf_counter()
         rates.append(reach() / (time.perf_counter() - began))
     return sorted(rates)[len(rates) // 2]
 
 
 @pytest.fixture
-def record(benchmark, peak_flops: float, versions: dict[str, str]) -> Callable[..., None]:
-    """Note what follows from the median of a benchmark, and where it was taken."""
+def note(benchmark, adapter):
+    """Add facts to a benchmark's JSON."""
 
-    def note(backend: Backend, samples: int, flops: float, **words: object) -> None:
-        device = backend.device()
-        rate = flops / benchmark.stats.stats.median
-        on_cpu = "compute_capability" not in device.facts
-        benchmark.extra_info |= {
-            "backend": backend.name,
-            "device": str(device),
-            "samples_per_s": samples / benchmark.stats.stats.median,
-            "gflops": rate / 1e9,
-            "share_of_peak": rate / peak_flops if on_cpu else None,
-            "versions": versions,
-            **words,
-        }
+    def add(**facts):
+        about = Worker(adapter).greeting()
+        benchmark.extra_info |= {"backend": adapter.backend.name} | about | facts
 
-    return note
+    return add
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _say_what_else_may_disturb() -> None:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > 1.0:
-        print(f"\nthe machine is busy (load {load:.1f}): quote ratios, not these times")
+@pytest.fixture
+def measure(benchmark, adapter, is_quick, peak_flops, note):
+    """Check a backend's parity on a task, then measure it."""
 
+    def run(task, calls=1):
+        task = quick(task) if is_quick else task
+        inputs = prepare(task, named_rows, backend_class("numpy")())
+        runner = make_runner(adapter, task, lambda: inputs)
+        problem = breach(task, runner.parity())
+        assert problem is None, problem
+        rounds = {"rounds": 1} if is_quick else {"rounds": 5, "warmup_rounds": 1}
+        calls = 1 if is_quick else calls
+        benchmark.pedantic(runner.call, args=(0,), iterations=calls, **rounds)
+        seconds, work = benchmark.stats.stats.median, task.work
+        rate = task.flops_per_sample * task.samples / seconds
+        note(
+            samples_per_s=task.samples / seconds,
+            gflops=rate / 1e9,
+            share_of_peak=None if adapter.device()[1] else rate / peak_flops,
+            flops_per_byte=work.intensity,
+        )
 
-@pytest.fixture(scope="session")
-def versions() -> dict[str, str]:
-    """Versions of the packages that are installed."""
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return run

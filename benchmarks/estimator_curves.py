@@ -130,24 +130,24 @@ PROBLEMS: Final = (
 
 
 def fit(problem: Problem) -> dict[str, Any]:
-    """Fit every contestant with every seed."""
+    """Fit every estimator with every seed."""
     x, y, x_test, y_test = problem.load()
     name = "MLPRegressor" if problem.regression else "MLPClassifier"
     theirs, ours = (getattr(m, name) for m in (sklearn.neural_network, fusedmlp.sklearn))
-    contestants: dict[str, tuple[Any, dict[str, Any]]] = {
+    estimators: dict[str, tuple[Any, dict[str, Any]]] = {
         PEER: (theirs, {}),
         DOUBLE: (ours, {"backend": "numba"}),
         SINGLE: (ours, {"backend": "numba", "dtype": "float32"}),
     }
-    scores: dict[str, list[float]] = {who: [] for who in contestants}
-    curves: dict[str, list[list[float]]] = {who: [] for who in contestants}
+    scores: dict[str, list[float]] = {estimator_name: [] for estimator_name in estimators}
+    curves: dict[str, list[list[float]]] = {estimator_name: [] for estimator_name in estimators}
     for seed in range(problem.seeds):
-        for who, (kind, extra) in contestants.items():
+        for estimator_name, (kind, extra) in estimators.items():
             # Every fit goes on to the last epoch, so that curves have one length.
             endless = {"n_iter_no_change": np.inf, "random_state": seed}
             estimator = kind(**problem.parameters, **extra, **endless).fit(x, y)
-            scores[who].append(float(estimator.score(x_test, y_test)))
-            curves[who].append([float(f"{loss:.6g}") for loss in estimator.loss_curve_])
+            scores[estimator_name].append(float(estimator.score(x_test, y_test)))
+            curves[estimator_name].append([float(f"{loss:.6g}") for loss in estimator.loss_curve_])
     return {
         "metric": problem.metric,
         "rows": len(x),
@@ -173,9 +173,9 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
-def farthest(found: dict[str, Any], who: str) -> float:
-    """Return the largest relative gap of a contestant's mean curve to scikit-learn's."""
-    mine, theirs = (np.mean(found["curves"][each], axis=0) for each in (who, PEER))
+def farthest(found: dict[str, Any], estimator_name: str) -> float:
+    """Return the largest relative gap of an estimator's mean curve to scikit-learn's."""
+    mine, theirs = (np.mean(found["curves"][each], axis=0) for each in (estimator_name, PEER))
     return float(np.abs(mine / theirs - 1.0).max())
 
 
@@ -227,11 +227,11 @@ def draw(document: dict[str, Any], path: Path) -> None:
     size = 3.5 * columns, 3.1 * rows
     figure, panels = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
     for panel, (name, found) in zip(panels.flat, problems.items(), strict=False):
-        for who, style in STYLES.items():
-            curves = np.array(found["curves"][who])
+        for estimator_name, style in STYLES.items():
+            curves = np.array(found["curves"][estimator_name])
             epochs = np.arange(1, curves.shape[1] + 1)
-            panel.plot(epochs, curves.mean(axis=0), label=who, **style)
-            if who == PEER:
+            panel.plot(epochs, curves.mean(axis=0), label=estimator_name, **style)
+            if estimator_name == PEER:
                 low, high = curves.min(axis=0), curves.max(axis=0)
                 panel.fill_between(epochs, low, high, color=style["color"], alpha=0.25, linewidth=0)
         panel.set_title(name)

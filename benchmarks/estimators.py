@@ -1,7 +1,7 @@
 """The scikit-learn estimators beside scikit-learn's own: fit, grid search and predict on MNIST.
 
-Equal results are checked first: both start from the same weights and see the same batches. Rounds
-take turns:  python benchmarks/estimators.py [--rounds 3] [--rows 60000] [--json FILE]
+Both start from the same weights and see the same batches; equal results are checked. The two take
+turns:  python benchmarks/estimators.py [--rounds 3] [--rows 60000] [--json FILE]
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sklearn.model_selection import GridSearchCV
 
 import fusedmlp.sklearn
 from fusedmlp.backend import State
+from fusedmlp.datasets import load_dataset
 from fusedmlp.network import Network, Objective, initialise, zeros
 from fusedmlp.optimizers import SGD, Adam
 from fusedmlp.registry import backend_class
-from workloads import mnist_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ GRID: Final = {"alpha": [1e-5, 1e-3], "learning_rate_init": [1e-3, 3e-3]}
 """Four settings by three folds: 12 fits."""
 
 TIMED_ROWS: Final = 2_000
-"""One timing predicts at least as many: single rows are too fast for the clock."""
+"""Rows that one timing predicts, at least: a single row is too fast for the clock."""
 
 CLASSES: Final = {
     "ours": fusedmlp.sklearn.MLPClassifier,
@@ -43,7 +43,7 @@ CLASSES: Final = {
 }
 
 Result = dict[str, list[float]]
-"""Seconds of every round, by whose they are."""
+"""Seconds of every round, by implementation."""
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -114,13 +114,19 @@ def predictions(fitted: dict[str, object], x: np.ndarray, rounds: int) -> Result
     return found
 
 
-def main() -> None:
+def mnist_rows(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first rows of MNIST's training part: (rows, 784) pixels and (rows,) classes."""
+    data = load_dataset("mnist")
+    return data.x_train[:rows], data.y_train[:rows]
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Measure everything and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     warnings.simplefilter("ignore", ConvergenceWarning)
     pixels, y = mnist_rows(options.rows)
     x = pixels.astype(np.float32) / 255
@@ -135,7 +141,7 @@ def main() -> None:
         results[f"predict_proba, {rows:,} rows"] = predictions(fitted, x[:rows], options.rounds)
     print(f"{'':42}{'ours':>12}{'scikit-learn':>14}{'ratio':>8}{'over engine':>13}")
     for name, found in results.items():
-        ours, theirs = (statistics.median(found[who]) for who in CLASSES)
+        ours, theirs = (statistics.median(found[name]) for name in CLASSES)
         ratio = statistics.median(
             b / a for a, b in zip(found["ours"], found["scikit-learn"], strict=True)
         )

@@ -2,20 +2,20 @@
 
     python benchmarks/gpu.py
 
-It needs this checkout, NumPy and CuPy, and takes the checkout's own sources. It checks that the
-CuPy engine agrees with NumPy in every way to launch steps, times the engine, what bounds it
-(launches, graphs, barriers, products) and its peers where they are installed, runs the GPU's tests
-where pytest is, and writes one JSON file and one table.
+It needs this checkout, NumPy and CuPy, and uses the checkout's own sources. It checks that the CuPy
+engine agrees with NumPy in every way to launch steps, measures epochs beside PyTorch and JAX where
+these are installed, measures what bounds them (launches, graphs, barriers, products), runs the
+tests for GPUs where pytest is installed, and writes one JSON file and one table.
 
-Each part is a process of its own with a time of its own. One that fails or takes too long is named
-and keeps what it had, and the others go on; the file is written after each. Nothing is downloaded,
-and no setting of the device is touched. Exit status, as everywhere in this project:
+Each part has a process and a time limit of its own. A part that fails or takes too long is named
+and keeps the figures that it has; the others go on. The file is written after each. Nothing is
+downloaded, and no setting of the device is changed. Exit status, as everywhere in this project:
 
-    0    every part is done, or measures what is not on this machine
-    1    a part failed, was stopped in the middle or left out
+    0    every part is done, or measures something that is not on this machine
+    1    a part failed, was stopped or left out
     2    a wrong option
     3    no usable device, or no NumPy or CuPy
-    4    a bound was breached, or a peer trained to another loss
+    4    a bound was breached, or a library failed parity
     130  interrupted
 """
 
@@ -38,8 +38,17 @@ sys.path[:0] = [path for path in SOURCES if path not in sys.path]
 BUDGET = 440.0
 """Seconds; the rest of the eight minutes is for ending the last part and for the table."""
 
+LEAST_SECONDS = 5.0
+"""A part is skipped when less than this is left."""
+
 UNAVAILABLE = 3
-"""``ExitCode.BACKEND_UNAVAILABLE``, for where that cannot be imported."""
+"""``ExitCode.BACKEND_UNAVAILABLE``, for when that cannot be imported."""
+
+EPOCHS, DEVICE = "epochs", "device"
+ROUNDS = 5
+EPOCH_SECONDS = 200.0
+ANSWER_SECONDS = 120.0
+"""Limits of all epochs, and of one answer of a worker."""
 
 
 def options_of(arguments):
@@ -48,11 +57,11 @@ def options_of(arguments):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="the JSON file (benchmarks/results/gpu-NAME.json)")
-    parser.add_argument("--parts", help="only these, by name or family: parity,training-graph")
+    parser.add_argument("--parts", help="only these, by name or family: parity,epochs")
     parser.add_argument(
         "--budget", type=float, default=BUDGET, help="seconds (default %(default).0f)"
     )
-    parser.add_argument("--measure", nargs=2, metavar=("PART", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", metavar="PART", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not options.budget > 0:
         parser.error(f"--budget {options.budget:g}: give seconds, more than 0")
@@ -61,125 +70,307 @@ def options_of(arguments):
     return parser, options
 
 
-def main(arguments=None, run=None, clock=time.monotonic):
-    """Run the parts; see the file's first lines.
+def all_parts():
+    """Return time limit and function of every part, most important first.
 
-    Parameters
-    ----------
-    run
-        Runs a part of a name for some seconds; in another process where None.
-    clock
-        Tells seconds, to keep the budget by.
+    A part ``a-b`` belongs to the family ``a``. The epochs have no function: the benchmark harness
+    measures them. The limits add up to more than the budget, since most parts need a fraction.
     """
-    parser, options = options_of(arguments)
-    try:  # late, because NumPy may be missing
-        running = importlib.import_module("gpu_check.running")
-        tables = importlib.import_module("gpu_check.tables")
-        known = importlib.import_module("gpu_check.parts")
-    except ModuleNotFoundError as error:
-        print(f"{error.name} is not installed: pip install {error.name}", file=sys.stderr)
-        return UNAVAILABLE
-    parts = known.all_parts()
-    if options.measure:
-        name, path = options.measure
-        running.end_with_parent()
-        return running.measure_here(parts[name], partial(running.write_json, Path(path)))
+    parts = importlib.import_module("gpu_parts")
+    return (
+        {DEVICE: (60, parts.device)}
+        | {f"parity-{way}": (40, partial(parts.parity, way)) for way in parts.WAYS}
+        | {
+            "parity-tf32": (40, partial(parts.parity, "tf32", ("float32",))),
+            EPOCHS: (EPOCH_SECONDS, None),
+            "latencies": (30, parts.latencies),
+            "ceilings-float32": (30, parts.ceilings),
+            "ceilings-tf32": (30, partial(parts.ceilings, "tf32")),
+            "tests": (120, parts.tests),
+        }
+    )
+
+
+def chosen_parts(words, parts):
+    """Return the parts that words name, by name or family, and the device's.
+
+    Raises
+    ------
+    ValueError
+        A word names no part.
+    """
+    families = {name.partition("-")[0] for name in parts}
+    for word in words:
+        if word not in parts and word not in families:
+            raise ValueError(f"no part {word!r}: choose from {', '.join(parts)}, or a family")
+    wanted = {DEVICE, *words}
+    return {n: part for n, part in parts.items() if {n, n.partition("-")[0]} & wanted}
+
+
+def subjects():
+    """Return the subjects whose epochs are measured."""
+    from fusedmlp.bench.subjects import Subject
+
+    path = os.pathsep.join([*SOURCES, *filter(None, [os.environ.get("PYTHONPATH")])])
+    here = {"PYTHONPATH": path, "JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+    def subject(name, target, library, *arguments):
+        return Subject(name, f"adapters.{target}", library, 1, arguments, here)
+
+    engines = ("cupy", "cupy+graph", "cupy+eager", "cupy+persistent", "cupy+tf32")
+    torch, jax = "torch_steps:TorchSteps", "jax_scan:JaxScan"
+    return [
+        *(subject(f"fusedmlp-{e}", "cupy_engine:CupyEngine", "cupy", e) for e in engines),
+        subject("torch", torch, "torch", "eager", "cuda"),
+        subject("torch graph", torch, "torch", "graph", "cuda"),
+        subject("torch graph, TF32", torch, "torch", "graph", "cuda", "tf32"),
+        subject("jax", jax, "jax"),
+        subject("jax, TF32", jax, "jax", "tensorfloat32"),
+        subject("torch compile", torch, "torch", "compile", "cuda"),
+    ]
+
+
+def pixels(task):
+    """Return MNIST from a folder or the cache, else synthetic pixels with learnable classes."""
+    import numpy as np
+
+    from fusedmlp.datasets import load_dataset
+
     try:
-        words = options.parts.split(",") if options.parts else list(parts)
-        parts = known.chosen(words, parts)
-    except ValueError as error:
-        parser.error(f"--parts: {error}")
-    if run is None:
-        run = in_another_process
-        end_in_order()
-
-    keeper = Keeper(running, options)
-    try:
-        running.run_parts(parts, run, options.budget, keeper.note, clock)
-    except NoDeviceError as error:
-        print(f"no usable GPU: {error}", file=sys.stderr)
-        return int(running.ExitCode.BACKEND_UNAVAILABLE)
-    except KeyboardInterrupt:
-        ending = "interrupted"
-    else:
-        ending = "finished"
-    return finish(keeper, ending, running, tables)
+        source = "dir" if os.environ.get("FUSEDMLP_DATA") else "cache"
+        data = load_dataset("mnist", source=source)
+        return data.x_train[: task.rows], data.y_train[: task.rows].astype(np.int64)
+    except Exception as error:  # noqa: BLE001 - whatever the reason, synthetic pixels will do
+        print(f"MNIST is not here ({error}): synthetic pixels instead", file=sys.stderr)
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 256, (task.rows, 784), dtype=np.uint8)
+    x *= rng.random(x.shape) < 0.19
+    y = (x.astype(np.float32) @ rng.standard_normal((784, 10), np.float32)).argmax(axis=1)
+    return x, y
 
 
-def finish(keeper, ending, running, tables):
-    """Write and print what there is; return the exit code."""
-    codes = running.ExitCode
-    document = keeper.document
-    document[ending] = True
-    if keeper.path is None:
-        return int(codes.INTERRUPTED)
-    strangers = document["other_trainings"] = tables.strangers(document["parts"])
-    keeper.write()
-    print("\n".join(tables.table(document)))
-    print(f"written to {keeper.path}")
-    if ending == "interrupted":
-        return int(codes.INTERRUPTED)
-    if strangers:
-        return int(codes.BREACHED)
-    return running.exit_code_of(document["parts"].values())
+def tasks():
+    """Return an epoch of each workload."""
+    from dataclasses import replace
+
+    from workloads import BIG, SMALL
+
+    return [replace(each, samples=each.rows, seconds=0.0) for each in (SMALL, BIG)]
 
 
-def end_in_order():
-    """Have the signals that end a process interrupt it, so that its part is ended, and kept."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
-            signal.signal(number, signal.default_int_handler)
+def measure_epochs(document, seconds, outcome, chosen=subjects, measured=tasks):
+    """Measure epochs of all subjects with the benchmark harness, within some seconds."""
+    from fusedmlp.bench.scheduler import Options, RoundRobin
+    from fusedmlp_numpy import NumpyBackend
+
+    outcome |= {"state": "stopped", "why": "interrupted", "figures": {}}
+    options = Options(pixels, NumpyBackend(), timeout=min(ANSWER_SECONDS, seconds))
+    end = time.monotonic() + seconds
+    with RoundRobin(chosen(), document, partial(print, file=sys.stderr), options) as benchmark:
+        for task in measured():
+            if time.monotonic() > end:
+                outcome["why"] = f"took more than its {seconds:.0f} s"
+                return
+            left = (end - time.monotonic()) / 2
+            document["tasks"].append(benchmark.run(task, ROUNDS, most_seconds=left))
+    states = {"breaches": benchmark.breaches, "failures": benchmark.failures}
+    outcome |= {"state": "done", "why": "", "figures": {"subjects": states}, "exit_code": 0}
+    if any(states.values()):
+        why = f"{benchmark.breaches} failed parity, {benchmark.failures} failed otherwise"
+        outcome |= {"state": "failed", "why": why, "exit_code": 4 if benchmark.breaches else 1}
 
 
 class NoDeviceError(Exception):
     """There is nothing to measure on."""
 
 
-class Keeper:
-    """The document of a run, written as it grows; the first part says where to."""
+class Check:
+    """A run: its document, which is written as it grows, and its parts.
 
-    def __init__(self, running, options):
-        self._running, self._options = running, options
+    Parameters
+    ----------
+    run
+        Runs a part of a name for some seconds and fills its outcome.
+    clock
+        Returns seconds, for the budget.
+    """
+
+    def __init__(self, options, run, clock):
+        from fusedmlp.bench import document
+
+        self._io, self._options, self._run, self._clock = document, options, run, clock
         self.path = None
-        command = [
-            "python",
-            "benchmarks/gpu.py",
-            *(["--parts", options.parts] if options.parts else []),
-        ]
-        self.document = {"command": " ".join(command), "finished": False, "parts": {}}
+        words = ["python", "benchmarks/gpu.py"]
+        words += ["--parts", options.parts] if options.parts else []
+        self.document = document.new({"rounds": ROUNDS}, words)
+        self.document |= {"kind": "fusedmlp-gpu", "finished": False, "parts": {}}
 
-    def note(self, name, outcome):
-        """Keep what became of a part, and say so."""
+    def measure(self, parts):
+        """Run the parts in their order within the budget.
+
+        Raises
+        ------
+        NoDeviceError
+            There is no usable device.
+        """
+        end = self._clock() + self._options.budget
+        for name, (seconds, _) in parts.items():
+            began, outcome = self._clock(), {}
+            left = end - began
+            try:
+                if left < LEAST_SECONDS:
+                    why = (
+                        f"{max(left, 0):.0f} s of the budget's {self._options.budget:.0f} were left"
+                    )
+                    outcome |= {"state": "skipped", "figures": {}, "why": why}
+                else:
+                    self._run(self.document, name, min(seconds, left), outcome)
+            except Exception as error:  # noqa: BLE001 - a part that cannot be started has failed
+                why = f"{type(error).__name__}: {error}"
+                outcome |= {"state": "failed", "why": why}
+                outcome.setdefault("figures", {})
+            finally:
+                outcome["seconds"] = round(self._clock() - began, 1)
+                self._note(name, outcome)
+
+    def _note(self, name, outcome):
+        """Keep the outcome of a part, and print it."""
         if self.path is None:
-            if outcome["state"] != "done" and "device" not in outcome["figures"]:
-                raise NoDeviceError(outcome.get("why", outcome["state"]))
+            if "device" not in outcome.get("figures", {}):
+                raise NoDeviceError(outcome.get("why") or outcome.get("state", "interrupted"))
             self._begin(outcome["figures"])
         self.document["parts"][name] = outcome
         self.write()
-        why = f": {outcome['why']}" if "why" in outcome else ""
+        why = f": {outcome['why']}" if outcome.get("why") else ""
         text = f"{name}: {outcome['state']} after {outcome['seconds']:.1f} s{why}"
         print(text, file=sys.stderr, flush=True)
 
-    def write(self):
-        """Write the file anew."""
-        self._running.write_json(self.path, self.document)
-
     def _begin(self, figures):
-        name = str(figures["device"]["name"]).lower()
-        slug = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+        """The first part, the device, names the file."""
+        slug = re.sub(r"[^a-z0-9]+", "-", str(figures["device"]["name"]).lower()).strip("-")
         some = "-parts" if self._options.parts else ""
         self.path = self._options.out or HERE / "results" / f"gpu-{slug}{some}.json"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.document = figures | self.document
+        self.document |= figures
         print(figures["device"]["text"], file=sys.stderr, flush=True)
 
+    def write(self):
+        """Write the file anew."""
+        self._io.write(self.document, self.path)
 
-def in_another_process(name, seconds):
-    """Run a part as ``gpu.py --measure NAME FILE``."""
-    running = importlib.import_module("gpu_check.running")
-    command = [sys.executable, str(Path(__file__).resolve()), "--measure", name]
-    return running.run_process(command, seconds)
+    def exit_code(self):
+        """Return the exit code: a breach takes precedence over any other failure."""
+        codes = [
+            outcome.get("exit_code", 1)
+            for outcome in self.document["parts"].values()
+            if outcome["state"] not in ("done", "not measured")
+        ]
+        return 4 if 4 in codes else int(bool(codes))
+
+
+def table(document):
+    """Return the lines of the table: epochs, then all other figures, then the parts."""
+    from fusedmlp.bench.results import task_records
+
+    parts = document["parts"]
+    lines = [document["device"]["text"], ""]
+    for each in document["tasks"]:
+        records = sorted(task_records(each), key=lambda record: -record.samples_per_s)
+        name = each["task"]["name"]
+        heads = ("µs/step", "ms/epoch", "spread", "TFLOP/s", "of ceiling")
+        lines.append(("{:<26}" + "{:>11}" * 5).format(name, *heads))
+        for record in records:
+            part = "ceilings-tf32" if "tf32" in record.engine.lower() else "ceilings-float32"
+            limit = parts.get(part, {}).get("figures", {}).get(name, {}).get("us")
+            share = f"{limit / record.microseconds:.0%}" if limit else ""
+            lines.append(
+                f"  {record.engine:<24}{record.microseconds:>11,.1f}{1e3 * record.seconds:>11,.2f}"
+                f"{record.spread:>11.0%}{record.gflops / 1e3:>11.3f}{share:>11}"
+            )
+        lines += [
+            f"  {entry['peer']}: {entry['status']}: {entry['reason']}"
+            for entry in each["entries"]
+            if entry["status"] != "measured"
+        ]
+        lines.append("")
+    for name, outcome in parts.items():
+        if name not in (DEVICE, EPOCHS):
+            figures = summarised(outcome["figures"]) if "parity" in name else outcome["figures"]
+            lines += [f"{name}: {key}: {_text(value)}" for key, value in figures.items()]
+    lines.append("")
+    for name, outcome in parts.items():
+        why = f": {outcome['why']}" if outcome.get("why") else ""
+        lines.append(f"{outcome['seconds']:6.1f} s  {name:<18} {outcome['state']}{why}")
+    return lines
+
+
+def summarised(cases):
+    """Return the case that came nearest to its bound, and every one without a difference."""
+    compared = {name: each for name, each in cases.items() if "difference" in each}
+    others = {name: each for name, each in cases.items() if "difference" not in each}
+    if not compared:
+        return others
+    nearest = max(compared, key=lambda name: compared[name]["difference"] / compared[name]["bound"])
+    return {f"{len(compared)} cases, nearest to its bound {nearest}": compared[nearest]} | others
+
+
+def _text(figures):
+    return "  ".join(
+        f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    )
+
+
+def in_another_process(document, name, seconds, outcome):
+    """Run a part: the epochs with the harness's workers, others as ``gpu.py --measure NAME``."""
+    if name == EPOCHS:
+        measure_epochs(document, seconds, outcome)
+        return
+    process = importlib.import_module("part_process")
+    process.run(process.command_for(Path(__file__).resolve(), name), seconds, outcome)
+
+
+def interrupt_on_signals():
+    """Let the signals that end a process interrupt it, so that its part is ended, and kept."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
+            signal.signal(number, signal.default_int_handler)
+
+
+def main(arguments=None, run=None, clock=time.monotonic):
+    """Run the check; return its exit status. For the parameters see :class:`Check`."""
+    parser, options = options_of(arguments)
+    try:  # late, because NumPy may be missing
+        parts = all_parts()
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is not installed: pip install {error.name}", file=sys.stderr)
+        return UNAVAILABLE
+    if options.measure:
+        importlib.import_module("part_process").main(parts[options.measure][1])
+        return 0
+    try:
+        chosen = chosen_parts(options.parts.split(",") if options.parts else list(parts), parts)
+    except ValueError as error:
+        parser.error(f"--parts: {error}")
+    if run is None:
+        run = in_another_process
+        interrupt_on_signals()
+    check, ending = Check(options, run, clock), "finished"
+    try:
+        check.measure(chosen)
+    except NoDeviceError as error:
+        print(f"no usable GPU: {error}", file=sys.stderr)
+        return UNAVAILABLE
+    except KeyboardInterrupt:
+        ending = "interrupted"
+    check.document[ending] = True
+    if check.path is None:
+        return 130
+    check.write()
+    print("\n".join(table(check.document)))
+    print(f"written to {check.path}")
+    return 130 if ending == "interrupted" else check.exit_code()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""fusedmlp beside the libraries that one would use instead, measured in the same rounds.
+"""fusedmlp beside other libraries, measured in the same rounds: ``nox -s benchmarks -- peers``.
 
-``nox -s benchmarks -- peers``, or ``python -m peers`` from this folder's parent. The
-measuring itself is ``fusedmlp.bench``; here is what the project holds itself to: its workloads,
-its targets and the page of results. The peers are installed for this alone.
+The harness is ``fusedmlp.bench``. Here are the project's workloads, its targets and the page of
+results; adapters to the libraries are in ``benchmarks/adapters``.
 """

@@ -1,6 +1,6 @@
 """The command: ``python -m peers [run|sweep|startup|show|page] [options]``.
 
-Exit status: 0, 1 where a worker failed, 2 for wrong usage, 4 where a peer failed its parity check.
+Exit status: 0, 1 where a worker failed, 2 for wrong usage, 4 where a subject failed parity.
 """
 
 from __future__ import annotations
@@ -8,171 +8,165 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from rich.console import Console
 
 from fusedmlp.bench import document
-from fusedmlp.bench.contestants import thread_counts
-from fusedmlp.bench.driver import Contest
+from fusedmlp.bench.scheduler import Options, RoundRobin
+from fusedmlp.bench.subjects import thread_counts
+from fusedmlp.bench.tables import notes, throughput
+from fusedmlp.cli.bench import show_table
 from fusedmlp.errors import ExitCode, FusedMLPError, UnknownNameError
-from peers import entrants, report, results
-from peers.tasks import AXES, BY_NAME, quick
+from fusedmlp.report import Column, Table
+from peers import page, startup, subjects, sweep
+from peers.targets import TARGETS
+from workloads import AXES, BY_NAME, quick, sweep_tasks
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fusedmlp.bench.document import Document
-
-ROUNDS: Final = 5
-RUNS: Final = Path(__file__).resolve().parents[2] / "runs"
+ROUNDS = 5
+SWEEP_ROUNDS = 3
+RUNS = Path(__file__).resolve().parents[2] / "runs"
 """Where results go by default; not under version control."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser():
     """Describe the options."""
-    found = argparse.ArgumentParser("python -m peers", description="fusedmlp beside its peers")
+    found = argparse.ArgumentParser("python -m peers", description="fusedmlp beside others")
     found.add_argument(
         "mode", nargs="?", default="run", choices=("run", "sweep", "startup", "show", "page")
     )
     found.add_argument("--workloads", type=_names, help=f"run: some of {','.join(BY_NAME)}")
     found.add_argument("--axes", type=_names, help=f"sweep: some of {','.join(AXES)}")
-    found.add_argument("--peers", type=_names, help=f"some of {','.join(entrants.NAMES)}")
+    found.add_argument("--peers", type=_names, help=f"some of {','.join(subjects.NAMES)}")
     found.add_argument("--threads", type=_counts, help="such as 1,2; default: up to all cores")
-    found.add_argument("--rounds", type=int, help=f"default {ROUNDS}")
+    found.add_argument("--rounds", type=int, help=f"default {ROUNDS}, else {SWEEP_ROUNDS}")
     found.add_argument("--quick", action="store_true", help="tiny: proves that everything runs")
     found.add_argument("--json", type=Path, help="the result; show reads it")
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments=None):
     """Run the command; return its exit status."""
     options = parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 110  # a file has no width
-    path = _path(options)
+    path = options.json or RUNS / f"peers-{options.mode}.json"
     try:
         if options.mode == "show":
-            report.show(document.read(options.json or RUNS / "peers-run.json"), console)
+            show(document.read(options.json or RUNS / "peers-run.json"))
             return ExitCode.OK
         if options.mode == "page":
-            for written in results.write():
-                console.print(f"written to {written}", highlight=False)
+            for written in page.write():
+                print(f"written to {written}")
             return ExitCode.OK
         settings = {k: v for k, v in vars(options).items() if k != "json" and v is not None}
+        settings["rounds"] = _rounds(options)
         words = _without_paths(sys.argv[1:] if arguments is None else arguments)
         found = document.new(settings, ["python", "-m", "peers", *words])
-        code = {"run": run, "sweep": sweep, "startup": startup}[options.mode](
-            options, found, console
-        )
+        if options.mode == "startup":
+            code = measure_startup(options, found)
+        else:
+            code = measure_tasks(_tasks(options), options, found, path)
     except FusedMLPError as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        print(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     document.write(found, path)
-    console.print(f"written to {path}", highlight=False)
+    show(found)
+    if options.mode == "sweep":
+        sweep.draw(found, path.with_suffix(".svg"))
+    print(f"written to {path}")
     return code
 
 
-def run(options: argparse.Namespace, found: Document, console: Console) -> int:
-    """Measure the named workloads."""
-    for name in options.workloads or ():
-        if name not in BY_NAME:
-            raise UnknownNameError.of("workload", name, tuple(BY_NAME))
-    tasks = [task for name, task in BY_NAME.items() if name in (options.workloads or BY_NAME)]
-    with _contest(options, found, console) as contest:
+def measure_tasks(tasks, options, found, path):
+    """Measure tasks; the file is written after each, so that a run cut short keeps them."""
+    names = options.peers or (sweep.PEERS if options.mode == "sweep" else ())
+    chosen = subjects.chosen(names, _threads(options), quick=options.quick)
+    with RoundRobin(chosen, found, print, Options(monitor_noise=not options.quick)) as benchmark:
         for task in tasks:
-            console.print(f"{task.name} …")
-            measured = quick(task) if options.quick else task
-            found["tasks"].append(contest.run(measured, _rounds(options)))
-            document.write(found, _path(options))  # a run that is cut short keeps what it has
-    report.show(found, console)
-    return _code(contest)
+            print(f"{task.name} …")
+            found["tasks"].append(benchmark.run(task, _rounds(options)))
+            benchmark.forget(task)
+            document.write(found, path)
+    if benchmark.breaches:
+        return ExitCode.BREACHED
+    return ExitCode.FAILURE if benchmark.failures else ExitCode.OK
 
 
-def sweep(options: argparse.Namespace, found: Document, console: Console) -> int:
-    """Measure along the axes, and draw."""
-    from peers import plot, sweeping
-
-    for axis in options.axes or ():
-        if axis not in AXES:
-            raise UnknownNameError.of("axis", axis, AXES)
-    options.peers = options.peers or list(sweeping.PEERS)
-    with _contest(options, found, console) as contest:
-        axes = options.axes or AXES
-        found["tasks"] += sweeping.run(
-            contest, axes, _rounds(options, 3), coarse=options.quick, say=console.print
-        )
-    base = _path(options)
-    table = sweeping.markdown(found)
-    base.parent.mkdir(parents=True, exist_ok=True)
-    base.with_suffix(".md").write_text(table, encoding="utf-8")
-    console.print(table, highlight=False, markup=False)
-    if plot.draw(found, base.with_suffix(".svg")):
-        console.print(f"drawn to {base.with_suffix('.svg')}", highlight=False)
-    else:
-        console.print("matplotlib is not installed: no plot")
-    return _code(contest)
-
-
-def startup(options: argparse.Namespace, found: Document, console: Console) -> int:
+def measure_startup(options, found):
     """Measure first calls, warm starts and memory."""
-    from peers import starting
-
-    chosen = entrants.chosen(options.peers or (), (_threads(options)[-1],))
-    found["startup"] = starting.run(
-        chosen, found, 1 if options.quick else _rounds(options, 3), console.print
-    )
-    console.print(starting.table(found["startup"]))
+    chosen = subjects.chosen(options.peers or (), _threads(options)[-1:])
+    found["startup"] = startup.run(chosen, found, _rounds(options), print)
     return int(any("failed" in row for row in found["startup"]))
 
 
-def _contest(options: argparse.Namespace, found: Document, console: Console) -> Contest:
-    chosen = entrants.chosen(options.peers or (), _threads(options), quick=options.quick)
+def show(found):
+    """Print the tables of a document."""
+    about = found["machine"]
+    print(f"{about['cpu']}, {about['cores']} cores, {found['date']}")
+    for each in found["tasks"]:
+        table = throughput({**found, "tasks": [each]}, "training")
+        show_table(each["task"]["name"], table)
+    for note in notes(found):
+        print(f"note: {note}")
+    if found.get("startup"):
+        columns = [Column(title) for title in ("library", "threads", *startup.TITLES)]
+        show_table(
+            "First step and memory", Table(columns, list(map(startup.cells, found["startup"])))
+        )
+    values = [(target, target.value(found)) for target in TARGETS]
+    rows = [
+        [
+            target.name,
+            *map(target.written, (target.must, target.aim, value)),
+            target.verdict([value]),
+        ]
+        for target, value in values
+        if value is not None
+    ]
+    if rows:
+        titles = ("target", "must", "aim", "measured", "verdict")
+        show_table("Targets of the Numba backend", Table([Column(t) for t in titles], rows))
+    for name, reason in found["skipped"].items():
+        print(f"skipped: {name}: {reason}")
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
 
-    return Contest(chosen, found, say, steady=not options.quick)
+def _tasks(options):
+    """Return the tasks of a run or a sweep."""
+    if options.mode == "sweep":
+        axes = _known(options.axes, AXES, "axis")
+        return [task for axis in axes for _, task in sweep_tasks(axis, coarse=options.quick)]
+    tasks = [BY_NAME[name] for name in _known(options.workloads, tuple(BY_NAME), "workload")]
+    return [quick(task) for task in tasks] if options.quick else tasks
 
 
-def _path(options: argparse.Namespace) -> Path:
-    path: Path | None = options.json
-    return path or RUNS / f"peers-{options.mode}.json"
+def _known(names, known, kind):
+    """Return the named ones, or all, in the order of ``known``."""
+    for name in names or ():
+        if name not in known:
+            raise UnknownNameError.of(kind, name, known)
+    return [name for name in known if name in (names or known)]
 
 
-def _threads(options: argparse.Namespace) -> list[int]:
-    """Counts asked for; all up to the cores, or for a quick run the most alone."""
-    counts: list[int] = options.threads or thread_counts()
+def _threads(options):
+    """Return the counts asked for; all up to the cores, or for a quick run the largest alone."""
+    counts = options.threads or thread_counts()
     return counts[-1:] if options.quick and not options.threads else counts
 
 
-def _rounds(options: argparse.Namespace, default: int = ROUNDS) -> int:
+def _rounds(options):
+    default = ROUNDS if options.mode == "run" else SWEEP_ROUNDS
     return options.rounds or (1 if options.quick else default)
 
 
-def _code(contest: Contest) -> int:
-    if contest.breaches:
-        return ExitCode.BREACHED
-    return ExitCode.FAILURE if contest.failures else ExitCode.OK
-
-
-def _without_paths(words: Sequence[str]) -> list[str]:
+def _without_paths(words):
     """Leave out where the result goes: it says nothing about how it was measured."""
-    found: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
-        if before != "--json" and not word.startswith("--json"):
-            found.append(word)
-    return found
+    pairs = zip(["", *words], words, strict=False)
+    return [w for before, w in pairs if before != "--json" and not w.startswith("--json")]
 
 
-def _names(text: str) -> list[str]:
+def _names(text):
     return [name for name in text.split(",") if name]
 
 
-def _counts(text: str) -> list[int]:
+def _counts(text):
     counts = sorted({int(word) for word in text.split(",")})
     if counts[0] < 1:
         raise argparse.ArgumentTypeError("threads are counted from 1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import cupy_shim
 import cupy_standin
@@ -15,8 +14,6 @@ from fusedmlp_cupy.kernels.source import kernel_source, persistent_source
 from fusedmlp_cupy.runtime import cublas
 from fusedmlp_cupy.runtime.device import CupyDevice
 from fusedmlp_cupy.tuning import Tuning
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 TUNING = {"persistent_threads": 64}
 """Blocks of two warps in the persistent kernel, which no result depends on."""
@@ -67,15 +64,6 @@ def strict_kernels(shim_folder):
 def persistent_kernels(shim_folder):
     """The persistent kernel's program, built once."""
     return built(persistent_source(), shim_folder)
-
-
-@pytest.fixture
-def running(monkeypatch):
-    """gpu_check.running, and the other modules of benchmarks/ to be imported."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_check import running
-
-    return running
 
 
 @pytest.fixture

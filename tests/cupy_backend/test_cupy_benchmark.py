@@ -1,228 +1,512 @@
-"""benchmarks/gpu.py without a GPU: every part runs on the stand-in, cut down to small cases.
+"""benchmarks/gpu.py without a GPU: parts on the stand-in, processes, budget, exit codes, table.
 
-How parts are started, stopped and kept is in test_cupy_benchmark_running.py. No figure here is one
-of a GPU.
+No figure here is that of a GPU.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import cupy_bench
+import cupy_shim
 import cupy_standin
 import numpy as np
 import pytest
+import test_cupy_nvrtc
+from test_cupy_nvrtc import ARCHITECTURES, compiled
 
-from fusedmlp.errors import BackendUnavailableError, BreachedError
-from fusedmlp.network import OUTPUTS, Network
+from fusedmlp.bench import document as documents
+from fusedmlp.bench import parity, prepare, runner
+from fusedmlp.bench.subjects import Subject
+from fusedmlp.bench.tasks import Task
+from fusedmlp.errors import BreachedError
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.runtime import cublas
-from fusedmlp_cupy.training.execution import MODES
+from fusedmlp_numpy import NumpyBackend
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+KERNELS = BENCHMARKS / "gpu_limits.cu"
+
+nvrtc = test_cupy_nvrtc.nvrtc
 
 
-def pixels(rows=None):
-    rng = np.random.default_rng(0)
-    rows = rows or 200
-    x = rng.integers(0, 256, (rows, 784), dtype=np.uint8)
-    return x, rng.integers(0, 10, rows), "drawn"
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 @pytest.fixture
-def checks(monkeypatch):
-    """The benchmark's modules, cut down: {name: module}."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def gpu():
     import gpu
-    from gpu_check import engine, host, limits, parity, parts, products, running, tables, timing
 
-    monkeypatch.setattr(parity, "OPTIMIZERS", ("adamw",))
-    monkeypatch.setattr(parity, "HIDDEN_ACTIVATIONS", ("relu",))
-    for name, sizes in (("DEEP", (7, 6, 5, 4)), ("SHALLOW", (7, 6, 5)), ("BITS_SIZES", (7, 6, 5))):
-        monkeypatch.setattr(parity, name, sizes)
-    monkeypatch.setattr(parity, "MASK_SHAPE", (3, 37))
-    monkeypatch.setattr(parity, "ROWS", 100)
-    monkeypatch.setattr(parity, "WORKLOAD_STEPS", 1.5)
-    monkeypatch.setattr(parity, "GROUP_STEPS", 2)
-    monkeypatch.setattr(engine, "ROUNDS", 1)
-    workloads = {"small": (Network((784, 4, 10)), 64), "big": (Network((784, 6, 5, 10)), 100)}
-    monkeypatch.setattr(engine, "WORKLOADS", workloads)
-    monkeypatch.setattr(engine, "pixels", pixels)
-    monkeypatch.setattr(limits, "CALLS", 3)
-    monkeypatch.setattr(limits, "NODES", (2, 5))
-    monkeypatch.setattr(products, "N_PRODUCTS", 2)
-    monkeypatch.setattr(timing, "REPEATS", 2)
-    monkeypatch.setattr(host, "find_spec", lambda _name: None)
-    modules = (gpu, engine, host, limits, parity, parts, products, running, tables)
-    return {module.__name__.rpartition(".")[2]: module for module in modules}
+    return gpu
+
+
+@pytest.fixture
+def process():
+    import part_process
+
+    return part_process
 
 
 @pytest.fixture
 def cupy(built_kernels, persistent_kernels, monkeypatch):
     for each in (*built_kernels.values(), *persistent_kernels.values()):
         each.checked = False
-    monkeypatch.setitem(cupy_standin.PROPERTIES, "multiProcessorCount", 8)
     standin = cupy_bench.BenchStandIn(built_kernels, persistent=persistent_kernels)
     monkeypatch.setitem(sys.modules, "cupy", standin)
     monkeypatch.setattr(cublas, "load", lambda _cupy: standin.cublas_library)
     return standin
 
 
-def in_this_process(checks):
-    """What runs a part here, instead of in another process."""
-    parts = checks["parts"].all_parts()
+@pytest.fixture
+def parts(monkeypatch, cupy):
+    """The parts, cut down to small cases."""
+    import gpu_parts
 
-    def run(name, seconds):
-        written = []
-        checks["running"].measure_here(
-            parts[name],
-            lambda outcome: written.append(json.dumps(checks["running"]._plain(outcome))),
-        )
-        return json.loads(written[-1])
+    small = {
+        "OPTIMIZERS": ("adamw",), "HIDDEN_ACTIVATIONS": ("relu",), "DEEP": (7, 6, 5, 4),
+        "SHALLOW": (7, 6, 5), "ROWS": 100, "WORKLOAD_STEPS": 1.5, "N_LAUNCHES": 3,
+        "N_NODES": (2, 5), "N_PRODUCTS": 2, "REPEATS": 2,
+        "SMALL": Task("small", sizes=(784, 4, 10)),
+        "BIG": Task("big", sizes=(784, 6, 5, 10), batch_size=100),
+    }  # fmt: skip
+    for name, value in small.items():
+        monkeypatch.setattr(gpu_parts, name, value)
+    return gpu_parts
+
+
+def measured(process, part):
+    """Figures and final state of a part that runs in this process."""
+    written = []
+    process.measure(part, lambda message: written.append(json.loads(json.dumps(message))))
+    figures = {each["name"]: each["figures"] for each in written[:-1]}
+    return figures, written[-1]["final"]
+
+
+@pytest.mark.parametrize("option", ["eager", "graph", "persistent", "tf32"])
+def test_every_way_has_the_results_of_numpy(parts, process, option):
+    dtypes = ("float32",) if option == "tf32" else ("float32", "float64")
+    figures, final = measured(process, lambda: parts.parity(option, dtypes))
+    assert final == {"state": "done", "exit_code": 0}
+    assert len(figures) == len(dtypes) * 2 * (1 + 4) + 2
+    assert all({"difference", "refused"} & set(each) for each in figures.values())
+
+
+def test_a_difference_from_numpy_breaches_and_the_other_cases_are_kept(parts, process, monkeypatch):
+    monkeypatch.setattr(parts, "difference", lambda a, _b: float(a.dtype == np.float32))
+    figures, final = measured(process, lambda: parts.parity("graph"))
+    assert (final["state"], final["exit_code"]) == ("failed", 4)
+    assert "the bound is" in figures["float32 7-6-5 adamw tanh softmax"]["failed"]
+    assert "difference" in figures["float64 7-6-5 adamw tanh softmax"]
+
+
+def test_latencies_and_ceilings(parts, process, cupy):
+    figures, final = measured(process, parts.latencies)
+    assert final["state"] == "done", final
+    assert list(figures)[:4] == ["launch", "elementwise", "matmul", "graph node"]
+    assert cupy.cooperative == {"one": False, "grid_barrier": True}
+    figures, final = measured(process, parts.ceilings)
+    assert final["state"] == "done", final
+    assert figures["big"]["us"] > 0
+
+
+def test_a_barrier_that_does_not_hold_breaches(parts, process, cupy):
+    cupy.kernels["grid_barrier"] = lambda _grid, args: args[3].__iadd__(1)
+    figures, final = measured(process, parts.latencies)
+    assert final["exit_code"] == 4
+    assert "went on before its neighbour" in list(figures.values())[-1]["failed"]
+
+    def shrinking(_grid, _args):  # CuPy warns where a cooperative grid does not fit
+        warnings.warn("The grid size will be reduced", stacklevel=2)
+
+    cupy.kernels["grid_barrier"] = shrinking
+    figures, final = measured(process, parts.latencies)
+    assert "will be reduced" in list(figures.values())[-1]["failed"]
+
+
+def test_without_capability_nothing_of_tf32_is_measured(parts, process, cupy, monkeypatch):
+    older = cupy_standin.PROPERTIES | {"major": 7, "minor": 5}
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda _: older)
+    for part in (lambda: parts.parity("tf32"), lambda: parts.ceilings("tf32")):
+        _, final = measured(process, part)
+        assert final["state"] == "not measured"
+        assert "7.5" in final["why"]
+
+
+def test_the_device_is_described(parts, process):
+    figures, _ = measured(process, parts.device)
+    assert figures["device"]["name"] == "Pretended GPU"
+    assert figures["versions"]["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize("name", ["cupy", "cupy+graph", "cupy+eager", "cupy+tf32"])
+def test_the_engine_s_adapter_trains_as_numpy_does(cupy, name):
+    from adapters.cupy_engine import CupyEngine
+
+    task = Task("tiny", sizes=(6, 8, 3), inputs="normal", batch_size=8, rows=40, samples=40)
+    inputs = prepare.prepare(task, prepare.named_rows, NumpyBackend())
+    run = runner.make_runner(CupyEngine(1, name), task, lambda: inputs)
+    assert parity.breach(task, run.parity()) is None
+    assert run.round(1)["samples"] == 40
+
+
+def test_epochs_are_measured_by_the_harness(gpu, capsys):
+    found, outcome = documents.new({}, []), {}
+    path = {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *sys.path])}
+    lean = Subject("lean", "adapters.lean_numpy:LeanNumpy", "numpy", environment=path)
+    task = Task("tiny", sizes=(784, 8, 10), rows=200, samples=200, hidden="relu")
+    subjects = [replace(lean, name="a"), replace(lean, name="b", library="absent")]
+    gpu.measure_epochs(found, 60.0, outcome, lambda: subjects, lambda: [task])
+    assert (outcome["state"], outcome["figures"]["subjects"]["breaches"]) == ("done", 0)
+    assert found["skipped"] == {"b": "absent is not installed"}
+    ceiling = {"figures": {"tiny": {"us": 1.0}}, "state": "done", "seconds": 1.0}
+    failed = {"state": "failed", "seconds": 1.0, "figures": {}, "why": "boom"}
+    parity_part = {"a": {"difference": 1e-9, "bound": 1e-6}, "b": {"refused": "too deep"}}
+    found |= {
+        "device": {"text": "GPU 0"},
+        "parts": {
+            "ceilings-float32": ceiling,
+            "parity-graph": ceiling | {"figures": parity_part},
+            "tests": failed,
+        },
+    }
+    text = "\n".join(gpu.table(found))
+    assert "tiny " in text
+    assert "%" in next(line for line in text.splitlines() if line.startswith("  a"))
+    assert "1 cases, nearest to its bound a: difference 1e-09" in text
+    assert "parity-graph: b: refused too deep" in text
+    assert "failed: boom" in text
+
+
+class Time:
+    """A clock that only the fake parts move."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def fake(clock, outcomes, asked, path=None):
+    """Run parts by taking (seconds, outcome) from a table; a part that takes longer is stopped."""
+
+    def run(_document, name, seconds, outcome):
+        if path is not None and path.exists():  # written after every part
+            assert list(json.loads(path.read_text())["parts"]) == list(asked)
+        asked[name] = seconds
+        takes, given = outcomes.get(name, (1.0, {}))
+        clock.now += min(takes, seconds)
+        if isinstance(given, BaseException):
+            raise given
+        device = {"device": {"name": "Pretended GPU", "text": "GPU 0"}}
+        outcome |= {"figures": device if name == "device" else {"n": {"us": 1.0}}}
+        stopped = {"state": "stopped", "why": "took more"}
+        outcome |= stopped if takes > seconds else {"state": "done"} | given
 
     return run
 
 
-def test_a_whole_run(checks, cupy, tmp_path, capsys):
-    path = tmp_path / "new" / "out.json"
-    run = in_this_process(checks)
-    assert checks["gpu"].main(["--out", str(path), "--budget", "1000"], run) == 0
+def test_parts_fail_are_stopped_and_skipped_and_the_others_go_on(gpu, tmp_path, capsys):
+    clock, asked, path = Time(), {}, tmp_path / "new" / "out.json"
+    outcomes = {
+        "parity-eager": (2.0, {"state": "failed", "why": "boom", "exit_code": 1}),
+        "parity-graph": (0.5, OSError("no process")),
+        "parity-persistent": (1e9, {}),
+        "parity-tf32": (0.1, {"state": "not measured", "why": "no TF32"}),
+        "epochs": (1e9, {}),
+    }
+    words = ["--out", str(path), "--budget", "180"]
+    assert gpu.main(words, fake(clock, outcomes, asked, path), clock) == 1
+    assert clock.now <= 100 + 180
     document = json.loads(path.read_text("utf-8"))
     assert document["finished"]
-    assert document["device"]["name"] == "Pretended GPU"
-    assert document["versions"]["numpy"] == np.__version__
-    parts = document["parts"]
-    assert list(parts) == list(checks["parts"].all_parts())
-    absent = {"torch", "jax", "torch-compile", "tests", "host"}
-    for name, part in parts.items():
-        expected = ("done", "not measured") if name in absent else ("done",)
-        assert part["state"] in expected, (name, part)
-    figures = {name: part["figures"] for name, part in parts.items()}
-    for way in MODES:
-        assert {"small", "big"} <= set(figures[f"training-{way}"])
-        assert figures[f"training-{way}"]["small"]["launches"] == way
-        found = figures[f"parity-{way}"]
-        assert len(found) == 2 * 2 * (1 + len(OUTPUTS)) + 2 + 1
-        assert all(
-            {"difference", "refused"} & set(each) for each in found.values() if "repeat" not in each
-        )
-    assert figures["parity-graph"]["bits"] == {"repeat": "equal", "beside eager": "equal"}
-    epoch = figures["training-tf32"]["small"]
-    assert epoch["steps"] == 4
-    assert epoch["first_loss"] == pytest.approx(2.3, abs=0.5)
-    tf32 = figures["parity-tf32"]["float32 7-6-5 adamw tanh softmax"]["difference"]
-    assert tf32 > figures["parity-eager"]["float32 7-6-5 adamw tanh softmax"]["difference"]
-    assert figures["streaming"]["big"]["bits"] == "equal"
-    assert set(figures["interop"]["small"]) == {"from the device", "from the host"}
-    assert set(figures["launches"]) == {"RawKernel", "elementwise", "matmul", "dot"}
-    assert figures["graphs"]["5 nodes"]["instantiate_s"] > 0
-    assert figures["products-float32"]["big, step"]["us"] > 0
-    assert "us_own" in figures["products-float32"]["small, dW 1"]
-    assert figures["handle"]["TF32, form b"] == {"records": True, "bits": "equal"}
-    assert cupy.cooperative == {"one": False, "cluster_barrier": False} | dict.fromkeys(
-        ("own_barrier", "grid_sync"), True
-    )
+    states = {name: part["state"] for name, part in document["parts"].items()}
+    assert states == {
+        "device": "done", "parity-eager": "failed", "parity-graph": "failed",
+        "parity-persistent": "stopped", "parity-tf32": "not measured", "epochs": "stopped",
+        "latencies": "skipped", "ceilings-float32": "skipped", "ceilings-tf32": "skipped",
+        "tests": "skipped",
+    }  # fmt: skip
+    assert document["parts"]["parity-persistent"]["figures"]  # what it had
+    assert asked["parity-persistent"] == 40
+    assert 5 < asked["epochs"] < gpu.EPOCH_SECONDS  # the rest of the budget
     printed = capsys.readouterr()
-    assert "fusedmlp graph" in printed.out
-    assert f"written to {path}" in printed.out
-    assert "handle: done after" in printed.err
+    for text in ("boom", "no process", "no TF32", "of the budget's 180 were left"):
+        assert text in printed.out, text
+        assert text in printed.err, text
 
 
-def test_without_capability_nothing_of_tf32_and_clusters_is_measured(
-    checks, cupy, monkeypatch, tmp_path
-):
-    older = cupy_standin.PROPERTIES | {"major": 7, "minor": 5}
-    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda _: older)
-    path = tmp_path / "out.json"
-    names = "parity-tf32,training-tf32,products-tf32,barriers"
-    words = ["--out", str(path), "--parts", names]
-    assert checks["gpu"].main(words, in_this_process(checks)) == 0
-    parts = json.loads(path.read_text("utf-8"))["parts"]
-    assert parts.pop("device")["state"] == "done"
-    assert "9.0" in parts.pop("barriers")["figures"]["clusters of 8, 128 blocks"]["not measured"]
-    assert {part["state"] for part in parts.values()} == {"not measured"}
-    assert all("7.5" in part["why"] for part in parts.values())
+def test_a_breach_takes_precedence(gpu, tmp_path):
+    outcomes = {"latencies": (1.0, {"state": "failed", "exit_code": 1})}
+    words = ["--out", str(tmp_path / "out.json"), "--parts", "latencies,tests"]
+    assert gpu.main(words, fake(Time(), outcomes, {}), Time()) == 1
+    outcomes["tests"] = (1.0, {"state": "failed", "exit_code": 4})
+    assert gpu.main(words, fake(Time(), outcomes, {}), Time()) == 4
 
 
-def test_a_barrier_that_does_not_hold_breaches(checks, cupy, tmp_path):
-    cupy.kernels["own_barrier"] = cupy_bench.broken_barrier
-    path = tmp_path / "out.json"
-    words = ["--out", str(path), "--parts", "barriers"]
-    assert checks["gpu"].main(words, in_this_process(checks)) == 4
-    figures = json.loads(path.read_text("utf-8"))["parts"]["barriers"]["figures"]
-    assert "went on before its neighbour" in figures["own_barrier, 128 blocks"]["failed"]
-    assert "us" in figures["grid_sync, 128 blocks"]  # the others go on
+def test_without_a_device_nothing_else_is_run_or_written(gpu, tmp_path, capsys):
+    def run(_document, name, _seconds, outcome):
+        assert name == "device"
+        outcome |= {"state": "failed", "figures": {}, "why": "none"}
+
+    assert gpu.main(["--out", str(tmp_path / "out.json")], run, Time()) == 3
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "no usable GPU: none\n")
 
 
-def test_fewer_blocks_than_told_fail(checks, cupy):
-    """CuPy warns, and launches fewer, where a cooperative grid does not fit."""
-
-    def shrinking(_grid, _args):
-        import warnings
-
-        warnings.warn("The grid size will be reduced", stacklevel=2)
-
-    cupy.kernels["grid_sync"] = shrinking
-    found = in_this_process(checks)("barriers", 10)
-    assert found["state"] == "failed"
-    assert "will be reduced" in found["figures"]["grid_sync, 128 blocks"]["failed"]
-
-
-def test_a_difference_from_numpy_breaches_and_the_other_cases_are_kept(checks, cupy, monkeypatch):
-    sound = checks["parity"].difference
-
-    def differing(a, b):
-        return 1.0 if a.dtype == np.float32 else sound(a, b)
-
-    monkeypatch.setattr(checks["parity"], "difference", differing)
-    found = in_this_process(checks)("parity-graph", 10)
-    assert (found["state"], found["exit_code"]) == ("failed", 4)
-    assert "the bound is" in found["figures"]["float32 7-6-5 adamw tanh softmax"]["failed"]
-    assert "difference" in found["figures"]["float64 7-6-5 adamw tanh softmax"]
+def test_names_of_files_and_wrong_options(gpu, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    assert gpu.main([], fake(Time(), {}, {}), Time()) == 0
+    assert gpu.main(["--parts", "tests"], fake(Time(), {}, {}), Time()) == 0
+    names = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert names == ["gpu-pretended-gpu-parts.json", "gpu-pretended-gpu.json"]
+    monkeypatch.setenv("CUPY_TF32", "1")
+    for words, text in (([], "unset it"), (["--budget", "0"], "--budget 0")):
+        with pytest.raises(SystemExit, match="2"):
+            gpu.main(words)
+        assert text in capsys.readouterr().err
+    monkeypatch.delenv("CUPY_TF32")
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(["--parts", "jxa"])
+    assert "no part 'jxa'" in capsys.readouterr().err
 
 
-def test_graphs_with_other_bits_than_eager_steps_breach(checks, cupy, monkeypatch):
-    sound = CupyBackend.compile
-
-    def different(self, *args, **options):
-        engine = sound(self, *args, **options)
-        if self.device().facts["launches"] == "eager":
-            engine.seed += 1  # other masks
-        return engine
-
-    checks["parity"].compare_bits({"graph": True})
-    monkeypatch.setattr(CupyBackend, "compile", different)
-    with pytest.raises(BreachedError, match="other bits than eager steps"):
-        checks["parity"].compare_bits({"graph": True})
+def test_the_documentation_names_every_part(gpu):
+    page = (ROOT / "docs" / "cupy.md").read_text("utf-8")
+    for name in gpu.all_parts():
+        family = name.partition("-")[0]
+        assert name == "device" or f"`{name}`" in page or f"`{family}-…`" in page, name
 
 
-def test_a_network_that_a_way_refuses_is_named(checks, cupy, monkeypatch):
-    sound = CupyBackend.compile
+def test_a_failing_part_keeps_its_figures(process):
+    def part():
+        yield "first", {"us": np.float32(1.5).item()}
+        warnings.warn("not so fast", RuntimeWarning, stacklevel=1)
+        raise BreachedError("too far")
 
-    def refusing(self, network, *args, **options):
-        if network.n_layers > self.most:
-            raise BackendUnavailableError("too deep for it")
-        return sound(self, network, *args, **options)
+    figures, final = measured(process, part)
+    assert figures == {"first": {"us": 1.5}}
+    assert (final["state"], final["why"], final["exit_code"]) == ("failed", "too far", 4)
+    assert final["warnings"] == ["RuntimeWarning: not so fast"]
 
-    monkeypatch.setattr(CupyBackend, "compile", refusing)
-    monkeypatch.setattr(CupyBackend, "most", 2, raising=False)
-    found = in_this_process(checks)("training-eager", 10)
-    assert found["state"] == "done"
-    assert found["figures"]["big"] == {"refused": "too deep for it"}
-    monkeypatch.setattr(CupyBackend, "most", 1)  # a way that is for nothing
-    assert in_this_process(checks)("training-eager", 10)["state"] == "failed"
+    def missing():
+        raise process.NotHereError("no card")
+
+    named = [("bad", lambda: {"us": 1 / 0}), ("missing", missing), ("sound", lambda: {"us": 1.0})]
+    figures, final = measured(process, lambda: process.cases(named))
+    assert final["why"] == "ZeroDivisionError: division by zero"
+    assert figures["missing"] == {"not measured": "no card"}
+    assert figures["sound"] == {"us": 1.0}
 
 
-def test_without_a_device_it_says_so_in_one_line(tmp_path):
+def gone(pid):
+    """Whether a process ends soon; it is killed here where it does not."""
+    status = Path(f"/proc/{pid}/status")
+    for _ in range(200):
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return True
+        time.sleep(0.05)
+    os.kill(int(pid), signal.SIGKILL)
+    return False
+
+
+PART = """
+import os, pathlib, signal, subprocess, sys, time
+sys.path[:0] = {path}
+import part_process
+def part():
+    yield "first", {{"us": 1.0}}
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    pathlib.Path({pid!r}).write_text(str(child.pid))
+    {then}
+part_process.main(part)
+"""
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("then", "seconds", "state", "why"),
+    [
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)", 3.0, "stopped", "took"),
+        ("pass", 60.0, "done", None),  # its child is ended with it
+        ("os.kill(os.getpid(), signal.SIGSEGV)", 60.0, "failed", "signal 11"),
+        ("os._exit(7)", 60.0, "failed", "status 7"),
+    ],
+)
+def test_a_part_and_its_children_are_ended(process, tmp_path, then, seconds, state, why):
+    pid, outcome = tmp_path / "pid", {}
+    path = [str(BENCHMARKS), str(ROOT / "src"), str(ROOT / "backends")]
+    code = PART.format(path=path, pid=str(pid), then=then)
+    process.run([sys.executable, "-c", code], seconds, outcome)
+    assert (outcome["state"], outcome["figures"]) == (state, {"first": {"us": 1.0}})
+    assert why is None or why in outcome["why"]
+    assert gone(pid.read_text())
+
+
+ENDLESS = """
+import os, pathlib, sys, time
+sys.path.insert(0, {benchmarks!r})
+import gpu
+def device():
+    yield "device", {{"name": "Pretended GPU", "text": "GPU 0"}}
+def endless():
+    yield "first", {{"us": 1.0}}
+    pathlib.Path({ready!r}).write_text(str(os.getpid()))
+    time.sleep(600)
+gpu.all_parts = lambda: {{"device": (30, device), "endless": (300, endless)}}
+gpu.__file__ = __file__
+sys.exit(gpu.main())
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_a_signal_ends_the_part_and_keeps_its_figures(tmp_path, name):
+    script, ready, out = (tmp_path / each for each in ("script.py", "ready", "out.json"))
+    script.write_text(ENDLESS.format(benchmarks=str(BENCHMARKS), ready=str(ready)))
+    # The suite may run where signals are ignored, which a child would inherit.
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in (signal.SIGHUP, signal.SIGINT)}
+    process = subprocess.Popen(
+        [sys.executable, str(script), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for each, handler in before.items():
+        signal.signal(each, handler)
+    try:
+        for _ in range(600):
+            if ready.exists() and ready.read_text():
+                break
+            time.sleep(0.05)
+        process.send_signal(getattr(signal, name))
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert gone(ready.read_text())
+    document = json.loads(out.read_text("utf-8"))
+    assert document["parts"]["device"]["state"] == "done"
+    if name != "SIGKILL":
+        assert process.returncode == 130, printed
+        assert document["parts"]["endless"]["figures"] == {"first": {"us": 1.0}}
+        assert "written to" in printed
+
+
+def test_the_suite_s_tests_are_counted_as_they_end(parts, process):
+    lines = [
+        "tests/test_a.py::test_one[cupy-a b] PASSED   [ 25%]",
+        "tests/test_a.py::test_two FAILED             [ 50%]",
+        "tests/test_a.py::test_three SKIPPED (why)    [ 75%]",
+        "1 failed",
+    ]
+    code = f"import sys; print({chr(10).join(lines)!r}); sys.exit(1)"
+    figures, final = measured(process, lambda: parts.counted([sys.executable, "-c", code]))
+    assert final["why"] == "RuntimeError: pytest ended with status 1: 1 failed"
+    assert figures["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
+    assert figures["failed"]["tests"] == ["tests/test_a.py::test_two"]
+
+
+def run_without(missing, code):
+    """Run code in a process in which some modules cannot be imported."""
+    head = f"import sys\nfor name in {missing}:\n    sys.modules[name] = None\n"
+    return subprocess.run(
+        [sys.executable, "-c", head + code],
+        cwd=ROOT,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_numpy_and_cupy_suffice(parts):
+    """Without the libraries of the suite: the device's own tests, the parts and the harness."""
+    missing = [name for name in parts.SUITE_MODULES if name != "pytest_timeout"]
+    missing += ["threadpoolctl", "platformdirs", "typer", "rich", "safetensors", "matplotlib"]
+    words = parts.pytest_words(everything=False)
+    done = run_without(
+        missing, f"import pytest; sys.exit(pytest.main([*{words}, '--collect-only']))"
+    )
+    assert done.returncode == 0, done.stdout
+    assert "<Module test_cupy_gpu.py>" in done.stdout
+    code = f"sys.path.insert(0, {str(BENCHMARKS)!r}); import gpu; gpu.all_parts(); gpu.subjects()"
+    code += "; import fusedmlp.bench.scheduler, adapters.cupy_engine, fusedmlp.bench.worker"
+    done = run_without(missing, code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_device_or_numpy_it_says_so_in_one_line(tmp_path):
+    code = f"import runpy; runpy.run_path({str(BENCHMARKS / 'gpu.py')!r}, run_name='__main__')"
+    done = run_without(["numpy"], code)
+    assert (done.returncode, done.stderr) == (3, "numpy is not installed: pip install numpy\n")
     if CupyBackend.probe().state == "usable":
         pytest.skip("there is a device here")
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--out", str(tmp_path / "out.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 3
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert done.stderr.startswith("no usable GPU: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_bare_kernels_compile(nvrtc, architecture):
+    code, log = compiled(nvrtc, KERNELS.read_text("utf-8"), "float32", architecture)
+    assert all(f".text.{name}\0".encode() in code for name in ("one", "grid_barrier"))
+    assert "warning" not in log, log
+
+
+# Blocks of one thread, each a thread of the host.
+ON_THE_HOST = """
+#include <atomic>
+#include <thread>
+#include <vector>
+struct Index {{ unsigned x; }};
+static thread_local Index threadIdx, blockIdx, gridDim;
+#define __global__
+#define __syncthreads()
+#define __threadfence() std::atomic_thread_fence(std::memory_order_seq_cst)
+static void atomicAdd(unsigned* at, unsigned n) {{ __atomic_fetch_add(at, n, __ATOMIC_SEQ_CST); }}
+{source}
+extern "C" void run(unsigned blocks, unsigned n, unsigned* counter, unsigned* reached, unsigned* e)
+{{
+    std::vector<std::thread> threads;
+    for (unsigned b = 0; b < blocks; ++b)
+        threads.emplace_back([=] {{
+            blockIdx.x = b;
+            gridDim.x = blocks;
+            grid_barrier(n, counter, reached, e);
+        }});
+    for (auto& each : threads)
+        each.join();
+}}
+"""
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_the_barrier_holds_and_one_that_does_not_is_found(tmp_path, waits):
+    source = KERNELS.read_text("utf-8")
+    waiting = "while (*(volatile unsigned*)counter < i * gridDim.x)"
+    assert waiting in source
+    cpp, library = tmp_path / "barrier.cpp", tmp_path / "barrier.so"
+    cpp.write_text(
+        ON_THE_HOST.format(source=source if waits else source.replace(waiting, "while (false)"))
+    )
+    options = ["-std=c++17", "-O1", "-fPIC", "-shared", "-pthread"]
+    subprocess.run([cupy_shim.compiler(), *options, str(cpp), "-o", str(library)], check=True)
+    counter, reached, errors = np.zeros(1, "u4"), np.zeros(2, "u4"), np.zeros(1, "u4")
+    pointers = [ctypes.c_void_p(each.ctypes.data) for each in (counter, reached, errors)]
+    ctypes.CDLL(str(library)).run(2, 3000, *pointers)
+    assert counter[0] == 2 * 3000
+    assert (int(errors[0]) == 0) == waits

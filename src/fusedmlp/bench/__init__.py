@@ -1,7 +1,7 @@
-"""Measuring: backends and other libraries, in turn, each in a process of its own.
+"""The benchmark harness: every subject in a worker process of its own, parity first, then rounds.
 
-``driver.py`` runs the rounds, ``worker.py`` is the process of one contestant, ``document.py`` what
-a run leaves behind, ``figures.py`` what follows from it. ``fusedmlp bench`` is made of this, and
-so are the project's own measurements in the checkout's ``benchmarks``. Nothing here decides how
-fast anything should be, and importing this package loads no library that is measured.
+``plan.py`` chooses tasks, ``measure.py`` runs them for ``fusedmlp bench``, ``scheduler.py`` does
+the rounds, ``worker.py`` is the process, ``document.py`` the JSON, ``results.py`` what follows from
+it. The checkout's ``benchmarks`` uses the same harness with adapters to other libraries. Nothing
+here decides how fast anything should be, and importing this package imports no measured library.
 """

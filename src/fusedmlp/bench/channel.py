@@ -1,4 +1,4 @@
-"""The driver's end of a worker: start it, ask it, see what it burns while idle, and end it."""
+"""The parent's end of a worker process: start it, send commands, read its CPU time, end it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, TypedDict, cast
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from fusedmlp.bench.contestants import Contestant
+    from fusedmlp.bench.subjects import Subject
 
 TIMEOUT: Final = 300.0
-"""Seconds for one answer; a compiler's first minutes are inside."""
+"""Seconds for one answer, which may include minutes of compiling."""
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -31,7 +31,7 @@ THREAD_VARIABLES: Final = (
 
 
 class Greeting(TypedDict):
-    """What a worker says first: versions, and what it computes on where it knows."""
+    """First answer of a worker: versions, and its device where known."""
 
     versions: dict[str, str]
     device: str
@@ -39,11 +39,11 @@ class Greeting(TypedDict):
 
 
 class WorkerError(Exception):
-    """A worker failed, died or kept silent; the message ends with its last words."""
+    """A worker failed, died or did not answer; the message ends with its last line of output."""
 
 
 class UnsupportedTaskError(Exception):
-    """The peer cannot do the task."""
+    """The subject cannot do the task."""
 
 
 class Channel:
@@ -51,54 +51,49 @@ class Channel:
 
     Parameters
     ----------
-    contestant
-        What to run.
     cpus
         The CPUs it may use; empty for no limit.
+    timeout
+        Seconds after which a worker that does not answer is killed.
     """
 
-    def __init__(self, contestant: Contestant, cpus: list[int]) -> None:
-        self.contestant = contestant
+    def __init__(self, subject: Subject, cpus: list[int], timeout: float = TIMEOUT) -> None:
+        self.subject, self._timeout = subject, timeout
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        wanted = request(contestant, cpus)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fusedmlp.bench.worker", json.dumps(wanted)],
+            [sys.executable, "-m", "fusedmlp.bench.worker", json.dumps(request(subject, cpus))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
             encoding="utf-8",
-            env=environment(contestant),
+            env=environment(subject),
         )
 
-    def hello(self) -> Greeting:
-        """Wait until the library is loaded; return what it says of itself."""
+    def greeting(self) -> Greeting:
+        """Wait until the library is loaded; return the worker's first answer."""
         return cast("Greeting", self._read())
 
     def ask(self, do: str, **words: object) -> dict[str, object]:
-        """Give a command and wait for its answer.
+        """Send a command and wait for its answer.
 
         Raises
         ------
         WorkerError
-            It failed, died, or took longer than ``TIMEOUT``.
+            It failed, died, or exceeded the timeout.
         UnsupportedTaskError
-            It cannot do that.
+            The subject cannot do that.
         """
-        self.tell(do, **words)
-        return self._read()
-
-    def tell(self, do: str, **words: object) -> None:
-        """Give a command."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **words}) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise WorkerError(f"its process has ended: {self._last_words()}") from error
+            raise WorkerError(f"its process has ended: {self._last_line()}") from error
+        return self._read()
 
     def cpu_seconds(self) -> float | None:
-        """CPU time that the worker has used so far, all threads; None where one cannot ask.
+        """CPU time that the worker has used so far, all threads; None where the system cannot tell.
 
         On Linux a process's CPU clock has the number (~pid << 3) | 2 (clock_getcpuclockid(3)).
         """
@@ -137,7 +132,7 @@ class Channel:
 
     def _read(self) -> dict[str, object]:
         assert self._process.stdout is not None
-        watchdog = threading.Timer(TIMEOUT, self._process.kill)
+        watchdog = threading.Timer(self._timeout, self._process.kill)
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -145,7 +140,7 @@ class Channel:
         finally:
             watchdog.cancel()
         if not line:
-            raise WorkerError(f"no answer: {self._last_words()}")
+            raise WorkerError(f"no answer: {self._last_line()}")
         answer = json.loads(line)
         if "unsupported" in answer:
             raise UnsupportedTaskError(answer["unsupported"])
@@ -153,27 +148,25 @@ class Channel:
             raise WorkerError(answer["error"])
         return cast("dict[str, object]", answer["ok"])
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return (
-            f"exit status {self._process.returncode}; {lines[-1] if lines else 'it said nothing'}"
-        )
+        return f"exit status {self._process.returncode}; {lines[-1] if lines else 'no output'}"
 
 
-def request(contestant: Contestant, cpus: list[int]) -> dict[str, object]:
-    """Return what a contestant's process is told at its start, as plain data."""
+def request(subject: Subject, cpus: list[int]) -> dict[str, object]:
+    """Return the first argument of a subject's process."""
     return {
-        "target": contestant.target,
-        "arguments": list(contestant.arguments),
-        "threads": contestant.threads,
+        "target": subject.target,
+        "arguments": list(subject.arguments),
+        "threads": subject.threads,
         "cpus": cpus,
     }
 
 
-def environment(contestant: Contestant) -> dict[str, str]:
-    """Build the worker's environment: thread counts for whoever reads them at import."""
-    threads = dict.fromkeys(THREAD_VARIABLES, str(contestant.threads))
-    return os.environ | threads | dict(contestant.environment)
+def environment(subject: Subject) -> dict[str, str]:
+    """Build a worker's environment; thread counts are read when libraries are imported."""
+    threads = dict.fromkeys(THREAD_VARIABLES, str(subject.threads))
+    return os.environ | threads | dict(subject.environment)

@@ -1,8 +1,8 @@
-"""An earlier document beside a new one: what has become slower.
+"""Compares a document with an earlier one: which backends have become slower.
 
-Only trainings and predictions are judged; operations of some microseconds swing too much. On a CPU
-what is compared is the share of the multiply-add peak, which was measured in the same rounds: a
-machine that is slower today, or has other neighbours, does not look like a regression.
+Only trainings and predictions are judged; operations of some microseconds vary too much. On a CPU
+the share of the multiply-add peak is compared, which was measured in the same rounds, so that a
+machine that is slower today does not look like a regression.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fusedmlp.bench import document
 from fusedmlp.bench.measure import KIND
-from fusedmlp.bench.summary import records
+from fusedmlp.bench.results import records
 from fusedmlp.bench.tasks import Task
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.bench.document import Document
     from fusedmlp.bench.plan import Plan
-    from fusedmlp.bench.summary import Record
+    from fusedmlp.bench.results import Record
 
 Key = tuple[Task, str, int]
 Verdict: TypeAlias = Literal["held", "unclear", "slower", "not judged"]
@@ -30,7 +30,7 @@ Verdict: TypeAlias = Literal["held", "unclear", "slower", "not judged"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One engine at one task, then and now.
+    """One engine on one task, before and now.
 
     Parameters
     ----------
@@ -53,10 +53,9 @@ class Change:
     is_judged: bool
 
     def verdict(self, threshold: float) -> Verdict:
-        """Say what has become of it: slower where no round reaches ``threshold``.
+        """Return ``slower`` if no round reaches ``threshold``, ``unclear`` if some round does.
 
-        What the median does not reach but some round does is not called slower: code that became
-        slower is so in every round, a machine that others use is not.
+        Slower code is slower in every round; a machine that other processes use is not.
         """
         if not self.is_judged:
             return "not judged"
@@ -71,7 +70,7 @@ def read(path: Path) -> Document:
     Raises
     ------
     InvalidInputError
-        It cannot be opened, or is truncated, foreign, of another version, or not sound.
+        It cannot be read, or is truncated, not a document, of another version, or damaged.
     """
     remedy = "write it with 'fusedmlp bench --json > FILE', of this release"
     try:
@@ -81,12 +80,12 @@ def read(path: Path) -> Document:
         raise InvalidInputError(f"{error}: {remedy}") from error
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise InvalidInputError(f"{path} is not sound ({what}): {remedy}") from error
+        raise InvalidInputError(f"{path} is damaged ({what}): {remedy}") from error
     return found
 
 
 def check_comparable(path: Path, old: Document, plan: Plan) -> None:
-    """Raise :class:`InvalidInputError` where nothing that is to be measured is in ``old``."""
+    """Raise :class:`InvalidInputError` if ``old`` has no task of the plan."""
     known = {task for task, _, _ in _by_key(old)}
     if known.isdisjoint(plan.trainings + plan.predictions):
         raise InvalidInputError(
@@ -96,13 +95,13 @@ def check_comparable(path: Path, old: Document, plan: Plan) -> None:
 
 
 def changes(old: Document, new: Document) -> list[Change]:
-    """Return what both documents have, in the order of the new one."""
+    """Return the tasks and engines that both documents have, in the order of the new one."""
     before = _by_key(old)
     return [_change(before[key], now) for key, now in _by_key(new).items() if key in before]
 
 
 def regressions(found: Sequence[Change], threshold: float) -> list[Change]:
-    """Return our own that have become slower than ``threshold`` of what they were."""
+    """Return the backends that have become slower than ``threshold`` of their earlier speed."""
     return [change for change in found if change.verdict(threshold) == "slower"]
 
 

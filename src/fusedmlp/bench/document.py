@@ -1,6 +1,6 @@
-"""The JSON that a run writes and that tables, verdicts and plots read: its fields and its version.
+"""The JSON document of a run: its fields, its version, reading and writing.
 
-Only what was measured is stored, with every round; medians and ratios are in figures.py.
+Only measurements are stored, with every round; medians and ratios are in results.py.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ SCHEMA: Final = 1
 
 
 class Round(TypedDict, total=False):
-    """One timed round; ``disturbance`` is CPU time of all idle workers, as a share of it.
+    """One timed round.
 
-    ``steadiness`` is what share of its best rate the machine had before and after, the lesser.
-    ``flops`` and ``bytes`` are what a limit of the machine did in it.
+    ``disturbance`` is the CPU time of all idle workers as a share of the round; ``steadiness`` the
+    machine's share of its best rate, the lesser of before and after; ``flops`` and ``bytes`` the
+    work of a limit of the machine.
     """
 
     seconds: float
@@ -38,7 +39,7 @@ class Round(TypedDict, total=False):
 
 
 class Entry(TypedDict):
-    """One contestant on one task.
+    """One subject on one task; ``peer`` is its name.
 
     ``status`` is ``measured``, ``parity`` (excluded for that), ``unsupported`` or ``failed``.
     """
@@ -54,7 +55,7 @@ class Entry(TypedDict):
 
 
 class TaskEntries(TypedDict):
-    """One task: what it was, and who did it."""
+    """One task and its entries."""
 
     task: dict[str, object]
     flops_per_sample: float
@@ -62,7 +63,7 @@ class TaskEntries(TypedDict):
 
 
 class Document(TypedDict, total=False):
-    """A whole run. What is there besides ``tasks`` depends on the command."""
+    """A whole run. The fields besides ``tasks`` depend on the command."""
 
     schema: int
     kind: str
@@ -84,14 +85,14 @@ class Document(TypedDict, total=False):
 
 
 def new(settings: dict[str, object], command: list[str]) -> Document:
-    """Begin a document with the facts of this machine and moment.
+    """Begin a document with the facts of this machine and the date.
 
     Parameters
     ----------
     settings
-        What was asked for.
+        The options of the run.
     command
-        The words that would measure the same again.
+        The command line that would measure the same again.
     """
     return Document(
         schema=SCHEMA,
@@ -106,7 +107,7 @@ def new(settings: dict[str, object], command: list[str]) -> Document:
 
 
 def write(document: Document, path: Path) -> None:
-    """Write a document; a number that is not finite becomes null, which JSON can say."""
+    """Write a document; numbers that are not finite become null, as JSON has none."""
     text = json.dumps(_finite(document), indent=1, allow_nan=False, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
 
@@ -117,14 +118,14 @@ def read(path: Path, kind: str | None = None) -> Document:
     Parameters
     ----------
     kind
-        What wrote it; None for those that do not say.
+        The expected ``kind``; None for documents without one.
 
     Raises
     ------
     FileFormatError
-        It is none, of another kind, or of another version.
+        It is not a document, or of another kind or version.
     StorageError
-        It cannot be opened.
+        It cannot be read.
     """
     try:
         found = json.loads(path.read_bytes())
@@ -133,7 +134,7 @@ def read(path: Path, kind: str | None = None) -> Document:
     except ValueError as error:
         raise FileFormatError(f"{path} is truncated or not JSON: {error}") from error
     if not isinstance(found, dict) or "schema" not in found:
-        raise FileFormatError(f"{path} is not a result of a measurement")
+        raise FileFormatError(f"{path} is not a result of a benchmark")
     if found["schema"] != SCHEMA:
         raise FileFormatError(f"{path} has schema {found['schema']!r}, this release reads {SCHEMA}")
     if found.get("kind") != kind:

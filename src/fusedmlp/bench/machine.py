@@ -1,4 +1,4 @@
-"""What the measuring machine is, and which of its CPUs a worker of n threads gets."""
+"""The measuring machine: model, caches and features, and the CPUs for a worker of n threads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MEMORY: Final = "memory"
-"""What lies beyond the last cache."""
+"""Name of the level beyond the last cache."""
 
 _PRIVATE: Final = ("L1", "L2")
-"""Caches that each core has of its own."""
+"""Caches private to a core."""
 
 _SYSTEM: Final = Path("/sys/devices/system/cpu")
 
@@ -29,7 +29,7 @@ def usable_cpus() -> list[int]:
 
 
 def n_cores() -> int:
-    """Physical cores that this process may use; all CPUs where the system does not tell."""
+    """Physical cores that this process may use; all CPUs where the system cannot tell."""
     cpus = usable_cpus()
     if not cpus:
         return os.cpu_count() or 1
@@ -37,7 +37,7 @@ def n_cores() -> int:
 
 
 def describe() -> dict[str, object]:
-    """Collect model, cores, caches, features and system, for the result."""
+    """Collect model, cores, caches, features and system."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     info = _cpuinfo()
     flags = (info.get("flags") or info.get("Features") or "").split()
@@ -55,12 +55,6 @@ def describe() -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
-
-
-def has(feature: str) -> bool:
-    """Whether the CPU names this feature; False where it names none."""
-    info = _cpuinfo()
-    return feature in (info.get("flags") or info.get("Features") or "").split()
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -99,7 +93,7 @@ def _caches() -> dict[str, str]:
 
 
 def capacities(threads: int, caches: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Bytes of data that the caches of as many cores hold, from L1 on; empty where not known.
+    """Bytes of data that the caches of as many cores hold, from L1 on; empty where unknown.
 
     Parameters
     ----------
@@ -118,7 +112,7 @@ def capacities(threads: int, caches: Mapping[str, str] | None = None) -> dict[st
 
 
 def memory_bytes() -> int | None:
-    """Bytes of memory of this machine; None where the system does not tell."""
+    """Bytes of memory of this machine; None where the system cannot tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""A whole run of ``fusedmlp bench``: parity, then everything that is timed, into one document."""
+"""A whole run of ``fusedmlp bench``: parity first, then all timings, into one document."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from fusedmlp.bench import document, material, phases
-from fusedmlp.bench.contestants import (
-    THE_PEAK,
-    THE_TRIAD,
-    Contestant,
-    is_own,
-    named_peers,
-    own,
-)
-from fusedmlp.bench.driver import Contest
+from fusedmlp.bench import document, startup
+from fusedmlp.bench.inputs import as_floats
+from fusedmlp.bench.prepare import drawn_rows, prepare
+from fusedmlp.bench.scheduler import Options, RoundRobin
+from fusedmlp.bench.subjects import PEAK_SUBJECT, TRIAD_SUBJECT, Subject, backend_subject, is_own
 from fusedmlp.errors import BreachedError
+from fusedmlp.registry import backend_class
 from fusedmlp.report import environment
 
 if TYPE_CHECKING:
@@ -27,27 +23,27 @@ if TYPE_CHECKING:
     from fusedmlp.bench.plan import Plan, Request
     from fusedmlp.bench.tasks import Task
     from fusedmlp.datasets import Dataset
-    from fusedmlp.types import DenseInputs, FloatDtype, IntArray
+    from fusedmlp.types import DenseInputs, IntArray
 
 KIND: Final = "fusedmlp-bench"
 
 TASK_SECONDS: Final = 12.0
-"""A task whose rounds last longer, as they do on a machine that is busy, gets fewer of them."""
+"""A task whose rounds take longer than this gets fewer of them, as on a busy machine."""
 
 WARM_STARTS: Final = 3
-"""Processes from whose phases the medians are taken."""
+"""Warm processes of the start-up measurement; medians are taken over them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Voices:
-    """How a run talks: lines that stay; and what is being done now, with a detail that changes."""
+class Messages:
+    """Outputs of a run: lines that stay, and the current activity with a changing detail."""
 
     say: Callable[[str], None]
     doing: Callable[[str, str], None]
 
 
 def run(
-    request: Request, plan: Plan, data: Dataset, command: list[str], voices: Voices
+    request: Request, plan: Plan, data: Dataset, command: list[str], messages: Messages
 ) -> Document:
     """Measure the plan.
 
@@ -60,52 +56,38 @@ def run(
     found["kind"] = KIND
     found["environment"] = environment(command)
     found["dataset"] = data.summary()
-    chosen = _contestants(request)
-    with Contest(chosen, found, voices.say, lambda task: rows_for(task, data)) as contest:
-        _check(contest, plan, voices)
-        found["tasks"] = _timed(contest, plan.trainings, request.rounds, voices)
-        found["predictions"] = _timed(contest, plan.predictions, request.rounds, voices)
-        most = request.threads[-1]
-        found["operations"] = _timed(contest, plan.operations, request.rounds, voices, most)
-        found["bandwidths"] = _timed(contest, plan.bandwidths, request.rounds, voices, most)
+    chosen, most = _subjects(request), request.threads[-1]
+    options = Options(source=lambda task: rows_for(task, data))
+    with RoundRobin(chosen, found, messages.say, options) as benchmark:
+        _check(benchmark, plan, messages)
+        timed = _Timing(benchmark, request.rounds, messages)
+        found["tasks"] = timed.run(plan.trainings)
+        found["predictions"] = timed.run(plan.predictions)
+        found["operations"] = timed.run(plan.operations, most)
+        found["bandwidths"] = timed.run(plan.bandwidths, most)
     if request.with_phases:
-        voices.doing("phases of a process", ", cold and warm")
+        messages.doing("phases of a process", ", cold and warm")
         first = plan.trainings[0]
-        mine = [each for each in chosen if is_own(each.name) and each.threads == most]
+        own = [each for each in chosen if is_own(each.name) and each.threads == most]
+        test_x, test_y = _part(data, tested=True)
+        test_x = test_x[: first.rows]
+        test = (test_x if first.is_pixels else test_x.astype(first.dtype)), test_y[: first.rows]
+        inputs = prepare(first, options.source, backend_class("numpy")())
         warm = 1 if request.quick else WARM_STARTS
-        rows = first_rows(first, data)
-        found["phases"] = phases.measure(mine, first, rows, warm, voices.say)
+        found["phases"] = startup.measure(own, first, inputs, test, warm, messages.say)
     return found
 
 
 def rows_for(task: Task, data: Dataset) -> tuple[DenseInputs, IntArray]:
     """Return the rows of a task: drawn ones, or the data set's; a prediction gets floats."""
     if task.inputs == "normal":
-        return material.drawn_rows(task)
+        return drawn_rows(task)
     predicts = task.kind == "predict"
     x, y = _part(data, tested=predicts)
     x, y = x[: task.rows], y[: task.rows]
     if x.dtype == np.uint8 and not predicts:
         return x, y
     return as_floats(x, task.dtype), y
-
-
-def first_rows(task: Task, data: Dataset) -> dict[str, DenseInputs | IntArray]:
-    """Return the rows of the phases: those that a training is given, and those to test on."""
-    found: dict[str, DenseInputs | IntArray] = {}
-    for suffix, tested in (("", False), ("_test", True)):
-        x, y = _part(data, tested=tested)
-        x = x[: task.rows]
-        found[f"x{suffix}"] = x if x.dtype == np.uint8 else x.astype(task.dtype)
-        found[f"y{suffix}"] = y[: task.rows]
-    return found
-
-
-def as_floats(x: DenseInputs, dtype: FloatDtype) -> DenseInputs:
-    """Return inputs as floats, pixels divided by 255."""
-    if x.dtype == np.uint8:
-        return cast("DenseInputs", x / np.asarray(255, dtype))
-    return x.astype(dtype)
 
 
 def _part(data: Dataset, *, tested: bool) -> tuple[DenseInputs, IntArray]:
@@ -115,40 +97,39 @@ def _part(data: Dataset, *, tested: bool) -> tuple[DenseInputs, IntArray]:
     return cast("DenseInputs", x), y.astype(np.int64)
 
 
-def _contestants(request: Request) -> list[Contestant]:
-    everybody = [
-        THE_PEAK,
-        *([THE_TRIAD] if request.with_roofline else []),
-        *map(own, request.backends),
-        *named_peers(request.peers),
-    ]
-    return [replace(each, threads=count) for each in everybody for count in request.threads]
+def _subjects(request: Request) -> list[Subject]:
+    limits = [PEAK_SUBJECT, TRIAD_SUBJECT] if request.with_roofline else [PEAK_SUBJECT]
+    chosen = [*limits, *map(backend_subject, request.backends)]
+    return [replace(each, threads=count) for each in chosen for count in request.threads]
 
 
-def _check(contest: Contest, plan: Plan, voices: Voices) -> None:
-    """Let nobody of ours be timed who computes something else; other libraries are left out."""
+def _check(benchmark: RoundRobin, plan: Plan, messages: Messages) -> None:
+    """Abort if one of the backends fails parity."""
     for task in plan.compared():
-        voices.doing("parity", f" of {task.name}")
-        mine = [(name, why) for name, why in contest.check(task) if is_own(name)]
-        if mine:
-            lines = "; ".join(f"{name} on {task.name}: {why}" for name, why in mine)
+        messages.doing("parity", f" of {task.name}")
+        breaches = benchmark.check(task)
+        if breaches:
+            lines = "; ".join(f"{name} on {task.name}: {why}" for name, why in breaches)
             raise BreachedError(f"nothing was timed: {lines}")
 
 
-def _timed(
-    contest: Contest,
-    tasks: tuple[Task, ...],
-    rounds: int,
-    voices: Voices,
-    threads: int | None = None,
-) -> list[TaskEntries]:
-    found = []
-    for task in tasks:
-        voices.doing(task.name, ", compiling and warming up")
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """Measures task after task with the same rounds."""
 
-        def begin(number: int, name: str = task.name) -> None:
-            voices.doing(name, f", round {number} of {rounds}")
+    benchmark: RoundRobin
+    rounds: int
+    messages: Messages
 
-        found.append(contest.run(task, rounds, begin, threads, TASK_SECONDS))
-        contest.forget(task)
-    return found
+    def run(self, tasks: tuple[Task, ...], threads: int | None = None) -> list[TaskEntries]:
+        """Measure the tasks; only subjects on so many threads take part, all where None."""
+        found = []
+        for task in tasks:
+            self.messages.doing(task.name, ", compiling and warming up")
+
+            def begin(number: int, name: str = task.name) -> None:
+                self.messages.doing(name, f", round {number} of {self.rounds}")
+
+            found.append(self.benchmark.run(task, self.rounds, begin, threads, TASK_SECONDS))
+            self.benchmark.forget(task)
+        return found

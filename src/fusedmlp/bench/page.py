@@ -1,4 +1,4 @@
-"""The report page of ``fusedmlp bench``: a document's pictures and tables, and how to read them."""
+"""The report page of ``fusedmlp bench``: charts, tables, and how to read them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 from fusedmlp.bench import charts, tables
 from fusedmlp.bench.compare import regressions
-from fusedmlp.bench.summary import engine_name
+from fusedmlp.bench.subjects import engine_name
 from fusedmlp.report import Column, Page, Table, environment_rows
 from fusedmlp.report.figures import as_svg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from matplotlib.figure import Figure
 
     from fusedmlp.bench.compare import Change
     from fusedmlp.bench.document import Document
@@ -25,7 +23,7 @@ def page(document: Document, changes: Sequence[Change] = (), threshold: float = 
     Parameters
     ----------
     changes
-        What :func:`fusedmlp.bench.compare.changes` found, where an earlier document is known.
+        The result of :func:`fusedmlp.bench.compare.changes`, where there is an earlier document.
     """
     slower = regressions(changes, threshold)
     verdict = f"{len(slower)} slower" if slower else "held" if changes else ""
@@ -36,10 +34,10 @@ def page(document: Document, changes: Sequence[Change] = (), threshold: float = 
     if changes:
         found.section(
             "Compared with before",
-            "Then and now are samples per second. Ratios are of the share of the multiply-add peak "
-            "that was measured in the same rounds, where both runs have it, else of those. "
-            f"A backend none of whose rounds reaches {threshold:g} counts as slower; where only "
-            "the median does not, it is unclear.",
+            "Before and now are samples per second. Ratios are of the share of the multiply-add "
+            "peak in the same rounds where both runs have it, else of samples/s. A backend "
+            f"counts as slower if no round reaches {threshold:g}; if only the median does not, the "
+            "result is unclear.",
         )
         found.table(tables.comparison(changes, threshold))
     _phases(found, document)
@@ -51,16 +49,18 @@ def page(document: Document, changes: Sequence[Change] = (), threshold: float = 
 
 
 def summary(document: Document) -> str:
-    """Say in a sentence what came out."""
-    first = charts.first_training(document)
-    best = first[0]
-    data = document["dataset"]
-    text = (
-        f"Training {best.network} on {data['name']} in batches of {best.batch_size}, "
-        f"{best.dtype}: {best.engine} is the fastest with {best.samples_per_s:,.0f} samples/s"
-    )
-    if best.ratio is not None and best.engine != best.reference:
-        text += f", {best.ratio:.1f} times as many as {best.reference}"
+    """Summarise the result; the fastest is named only if its rounds are apart from all others'."""
+    best, *others = charts.first_training(document)
+    task = f"Training {best.network} on {document['dataset']['name']}"
+    text = f"{task} in batches of {best.batch_size}, {best.dtype}: {best.engine} "
+    rate = f"{best.samples_per_s:,.0f} samples/s"
+    rivals = [each.engine for each in others if each.fastest >= best.slowest]
+    if rivals:
+        text += f"reaches {rate}, but its rounds overlap with those of {', '.join(rivals)}"
+    elif best.ratio is not None and best.engine != best.reference:
+        text += f"is the fastest with {rate}, {best.ratio:.1f} times as many as {best.reference}"
+    else:
+        text += f"reaches {rate}"
     return f"{text}. Every engine’s results were checked against the NumPy backend before timing."
 
 
@@ -69,14 +69,16 @@ def _throughput(found: Page, document: Document) -> None:
     plural = "s" * (rounds > 1)
     found.section(
         "Throughput",
-        "Each engine runs in a process of its own, on as many threads as the others, and in every "
-        f"round they take turns; figures are medians of {rounds} round{plural}, warm; whiskers and "
+        "Each engine runs in a process of its own on the same number of threads, and takes one "
+        f"turn in every round. Figures are medians of {rounds} warm round{plural}; whiskers and "
         "spread reach from the slowest to the fastest. A round is an epoch, or a part of one for "
-        "large networks, with shuffling, gathering, loss and accuracy.",
+        "large networks, including shuffling, gathering, loss and accuracy.",
     )
-    _figure(found, charts.throughput(document), "Samples per second of one network and batch size.")
-    _figure(found, charts.over_batch(document), "The same over the batch size.")
-    _figure(found, charts.over_width(document), "The same over the width of the hidden layer.")
+    found.figure(
+        as_svg(charts.overview(document)),
+        "Samples per second of one network and batch size, over the batch size, and over the width "
+        "of the hidden layer; and the operations of the roofline below, on logarithmic scales.",
+    )
     found.table(tables.throughput(document, "training"))
     found.text("Predictions, from NumPy rows to NumPy probabilities:")
     found.table(tables.throughput(document, "prediction"))
@@ -90,42 +92,38 @@ def _phases(found: Page, document: Document) -> None:
         return
     found.section(
         "From the start of a process",
-        "What one waits for besides epochs. Cold: a process that finds the compilers’ caches on "
-        "disk empty. Warm: medians of processes after it. Compiling includes loading what was "
+        "The time before and around epochs. Cold: a process that finds the compilers’ caches on "
+        "disk empty. Warm: medians of later processes. Compiling includes loading code that was "
         "compiled before, and the first step; the epoch is the first of its process.",
     )
-    _figure(found, drawn, "Seconds by phase. The two panels have scales of their own.")
+    found.figure(as_svg(drawn), "Seconds by phase. The two panels have scales of their own.")
     found.table(tables.phases(document))
 
 
 def _roofline(found: Page, document: Document) -> None:
-    drawn = charts.rooflines(document)
-    if drawn is None:
+    operations = tables.operations(document)
+    if not operations.rows:
         return
     found.section(
         "Roofline",
         "How far each operation is from what this machine allows. The flat roof is the rate of "
-        "fused multiply-adds on registers, the slanted ones are how fast a level of the memory "
-        "hands over data (STREAM’s triad). An operation cannot be above the roof of the level that "
-        "holds its data; what lies between is left to win. Inputs are dense here, so that no zeros "
-        "can be skipped. Operations go through the public contract: loss_and_gradients hands "
-        "gradients out and apply_gradients takes them in as host arrays, which a whole step does "
-        "not need. Bounds are in GFLOP/s, with what sets them.",
+        "fused multiply-adds on registers, the slanted ones the bandwidth of each level of the "
+        "memory (STREAM’s triad). No operation can be above the roof of the level that holds its "
+        "data. Inputs are dense here, so that no zeros can be skipped. loss_and_gradients returns "
+        "the gradients, and apply_gradients takes them, as host arrays, which a whole step does "
+        "not need. Bounds are in GFLOP/s, with the limit that sets them.",
     )
-    _figure(found, drawn, "GFLOP/s over operations per byte, both scales logarithmic.")
-    _figure(found, charts.shares(document), "How much of its bound each operation reaches.")
-    found.table(tables.operations(document))
+    found.table(operations)
     found.text(
         "The limits were measured in the same run: multiply-adds beside every operation, and the "
-        "triad a ← b + s·c, three numbers an element, on sets of a size between a cache’s and "
-        "the next smaller one’s, and for the memory on several times the last cache. Caches "
-        "that every core has for itself are counted for all the cores that compute."
+        "triad a ← b + s·c on arrays whose size is between those of two caches, and for the memory "
+        "several times that of the last cache. Caches private to a core count once per core."
     )
     found.table(tables.limits(document))
 
 
 def _environment(document: Document) -> dict[str, object]:
-    """Facts of the document, in the order of reading."""
+    """Facts about machine, software and data."""
     facts = dict(document["environment"])
     data = document["dataset"]
     known = cast("dict[str, str]", facts["packages"])
@@ -138,8 +136,3 @@ def _environment(document: Document) -> dict[str, object]:
         "engines": [f"{engine_name(label)}: {device}" for label, device in engines.items()],
     }
     return facts
-
-
-def _figure(found: Page, drawn: Figure | None, caption: str) -> None:
-    if drawn is not None:
-        found.figure(as_svg(drawn), caption)

@@ -1,7 +1,7 @@
-"""What ``fusedmlp bench`` measures: from what is asked for to a list of tasks. Nothing is run here.
+"""Plans ``fusedmlp bench``: from the options to a list of tasks. Nothing is run here.
 
-Where neither networks nor batch sizes are named, one thing at a time changes from 784-256-10 in
-batches of 64: the batch size, and the width. Where they are, every network meets every batch size.
+Without networks and batch sizes among the options, one thing at a time changes from 784-256-10 in
+batches of 64: the batch size, or the width. With them, every network gets every batch size.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp.bench import machine
-from fusedmlp.bench.contestants import USUAL, named_peers, thread_counts
-from fusedmlp.bench.tasks import Task
-from fusedmlp.bench.work import TRIAD_ARRAYS
-from fusedmlp.errors import InvalidInputError, MissingDependencyError, UnknownNameError
+from fusedmlp.bench.subjects import thread_counts
+from fusedmlp.bench.tasks import TRIAD_ARRAYS, Task
+from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.model import DTYPES
 from fusedmlp.registry import availability, parse, unavailable
 
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
 
 WIDTHS: Final = (256, 64, 1_024)
 BATCH_SIZES: Final = (64, 16, 256, 1_024)
-"""The first of each is what the other is varied at."""
+"""While one of the two varies, the other has its first value."""
 
 ROUNDS: Final = 5
 
 EPOCH_FLOP: Final = 60e9
-"""A timed call is an epoch, or as much of one as this work: a second on a slow core."""
+"""Most work of a timed call, which else is an epoch: a second on a slow core."""
 
 ROUND_SECONDS: Final = 0.1
 """Shorter calls are repeated until a round has lasted this long."""
 
 PREDICTED_ROWS: Final = 10_000
 OPERATION_ROWS: Final = 2_048
-"""Rows that a step alone draws its batches from, and that are evaluated."""
+"""Rows from which a step draws its batches, and rows that ``evaluate`` evaluates."""
 
 LEAST_CALLS: Final = 4
 """Batches in a part of an epoch, at least."""
@@ -48,13 +47,13 @@ QUICK_FLOP: Final = 2e8
 QUICK_BYTES: Final = 1 << 26
 
 BEYOND_CACHE: Final = 4
-"""Arrays of the triad from memory hold this many times the last cache together, as STREAM asks of
-each; no more than a quarter of the memory."""
+"""The triad's arrays for the memory are together this many times as large as the last cache, as
+STREAM requires, and at most a quarter of the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for; empty tuples stand for the defaults.
+    """The options of a run; empty tuples stand for the defaults.
 
     Parameters
     ----------
@@ -73,7 +72,6 @@ class Request:
     batch_sizes: tuple[int, ...] = ()
     dtypes: tuple[FloatDtype, ...] = ("float32",)
     threads: tuple[int, ...] = ()
-    peers: tuple[str, ...] = ()
     rounds: int = ROUNDS
     quick: bool = False
     with_roofline: bool = True
@@ -84,14 +82,14 @@ class Request:
         return asdict(self)
 
     def checked(self) -> Request:
-        """Fill in what needs no data, and check it.
+        """Check the options, and fill in the defaults that need no data.
 
         Raises
         ------
         InvalidInputError
             A number is out of range, or a name unknown.
         BackendUnavailableError
-            A named backend or peer cannot be used here.
+            A named backend cannot be used here.
         """
         for dtype in self.dtypes:
             if dtype not in DTYPES:
@@ -102,12 +100,6 @@ class Request:
         for count in self.threads:
             if not 1 <= count <= usable:
                 raise InvalidInputError(f"threads {count} is not from 1 to {usable}, the CPUs here")
-        for peer in named_peers(self.peers):
-            absence = peer.absence()
-            if absence is not None:
-                raise MissingDependencyError(
-                    f"peer {peer.name!r} cannot take part: {absence}; install it, or leave it out"
-                )
         return replace(
             self,
             backends=_usable(self.backends),
@@ -123,9 +115,9 @@ class Plan:
     Parameters
     ----------
     trainings
-        The first is the one that bars are drawn of, and phases measured.
-    predictions, operations, bandwidths
-        For the roofline, and for those who only predict.
+        The first is drawn as bars, and start-up is measured on it.
+    operations, bandwidths
+        For the roofline; empty without it.
     """
 
     trainings: tuple[Task, ...]
@@ -134,13 +126,8 @@ class Plan:
     bandwidths: tuple[Task, ...]
 
     def compared(self) -> tuple[Task, ...]:
-        """All that has a parity to check."""
+        """All tasks with results to check."""
         return self.trainings + self.predictions + self.operations
-
-
-def usual_peers() -> tuple[str, ...]:
-    """Names of the libraries that people ask about, as far as they are installed."""
-    return tuple(each.name for each in named_peers(USUAL) if each.absence() is None)
 
 
 def plan(request: Request, data: Dataset) -> Plan:
@@ -159,7 +146,7 @@ def plan(request: Request, data: Dataset) -> Plan:
     base = Task(
         "",
         dtype=request.dtypes[0],
-        inputs=f"data set {data.name}",  # which no name can make "normal"
+        inputs=f"data set {data.name}",  # never "normal", whatever its name
         rows=rows,
         seconds=0.0 if request.quick else ROUND_SECONDS,
         is_pixels=data.x_train.dtype == np.uint8,
@@ -232,7 +219,7 @@ def _pairs(request: Request, data: Dataset, rows: int) -> list[tuple[tuple[int, 
 
 
 def _training(task: Task, quick: bool) -> Task:
-    """Name a training, and cut what is timed to a bearable length, in whole batches."""
+    """Name a training, and limit the work of its timed call, in whole batches."""
     limit = QUICK_FLOP if quick else EPOCH_FLOP
     samples = task.rows
     if samples * task.flops_per_sample > limit:
@@ -243,7 +230,7 @@ def _training(task: Task, quick: bool) -> Task:
 
 
 def _operations(task: Task) -> list[Task]:
-    """Return the parts of a step, and the step, on dense inputs: zeros are not counted out."""
+    """Return the parts of a step, and the step, on dense inputs: no zeros can be skipped."""
     B = task.batch_size
     dense = replace(task, inputs="normal", is_pixels=False, rows=max(OPERATION_ROWS, B + 1))
     step = replace(dense, name="step", samples=max(dense.rows // B, 1) * B)
@@ -259,7 +246,7 @@ def _operations(task: Task) -> list[Task]:
 
 
 def _triad_bytes(levels: Mapping[str, int], quick: bool) -> list[tuple[str, int]]:
-    """Name and size of each working set: between a cache and the one below, and beyond all."""
+    """Name and bytes of each working set: between two caches' sizes, and beyond the last cache."""
     found, below = [], 0
     for name, size in levels.items():
         found.append((name, int((below * size) ** 0.5) if below else size // 2))

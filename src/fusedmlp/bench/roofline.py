@@ -1,9 +1,9 @@
-"""What the machine would allow each operation, beside what was achieved: the roofline model.
+"""The roofline model: what the machine allows each operation, beside what was achieved.
 
-An operation that does F operations and must move Q bytes can run at min(peak, F/Q · bandwidth) at
-most (Williams, Waterman and Patterson, 2009). The peak is that of fused multiply-adds in the same
-rounds. The bandwidth is the triad's from the smallest cache that holds all that the operation
-touches, for a repeated call finds it there (the cache-aware model of Ilic et al., 2014).
+An operation of F floating-point operations that must move Q bytes runs at most at
+min(peak, F/Q · bandwidth) (Williams, Waterman and Patterson, 2009). The peak is that of fused
+multiply-adds in the same rounds. The bandwidth is the triad's from the smallest cache that holds
+all that the operation touches, since a repeated call finds its data there (Ilic et al., 2014).
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from fusedmlp.bench import machine
-from fusedmlp.bench.contestants import PEAK
-from fusedmlp.bench.figures import figures, measured
-from fusedmlp.bench.tasks import Task
-from fusedmlp.bench.work import Work, work
+from fusedmlp.bench.results import measured, peak_rates, task_records
+from fusedmlp.bench.tasks import Task, Work
 
 if TYPE_CHECKING:
     from fusedmlp.bench.document import Document, TaskEntries
@@ -29,9 +27,9 @@ class Level:
     Parameters
     ----------
     capacity
-        Bytes, of all cores that take part; infinite for the memory.
+        Bytes, over all cores in use; infinite for the memory.
     working_set
-        Bytes that the triad ran through.
+        Bytes of the triad's arrays.
     rate
         Bytes per second.
     """
@@ -44,7 +42,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One engine at one operation.
+    """One engine on one operation.
 
     Parameters
     ----------
@@ -53,12 +51,11 @@ class Point:
     rate, bound
         Operations per second: achieved, and possible.
     limit
-        What bounds it: ``FMA`` or a level's name.
+        The limit that sets the bound: ``FMA`` or a level's name.
     """
 
     operation: str
-    peer: str
-    threads: int
+    engine: str
     work: Work
     seconds: float
     rate: float
@@ -67,12 +64,12 @@ class Point:
 
     @property
     def share(self) -> float:
-        """Of the bound."""
+        """Share of the bound."""
         return self.rate / self.bound
 
 
 def levels(document: Document) -> list[Level]:
-    """Return what the triad measured, from the nearest cache to the memory."""
+    """Return the levels that the triad measured, from the nearest cache to the memory."""
     found = []
     for each in document.get("bandwidths", ()):
         task = Task.from_dict(each["task"])
@@ -80,57 +77,36 @@ def levels(document: Document) -> list[Level]:
             caches = cast("dict[str, str]", document["machine"]["caches"])
             known = machine.capacities(entry["threads"], caches)
             rates = [round_["bytes"] / round_["seconds"] for round_ in entry["rounds"]]
-            size = int(work(task).bytes)
+            size = int(task.work.bytes)
             capacity = float(known.get(task.name, "inf"))
             found.append(Level(task.name, capacity, size, statistics.median(rates)))
     return found
 
 
 def points(document: Document) -> list[Point]:
-    """Return every engine's operations; none where the peak or the bandwidth is not known."""
+    """Return a point for each engine and operation; none if peak or bandwidth is unknown."""
     known = levels(document)
-    if not known:
-        return []
-    return [point for each in document.get("operations", ()) for point in _points(each, known)]
+    return [p for each in document.get("operations", ()) for p in _points(each, known) if known]
 
 
 def peak(document: Document) -> float | None:
     """Median FLOP/s of the peak over the operations' tasks; None where it was not measured."""
-    rates = [
-        figure.gflops * 1e9
-        for each in document.get("operations", ())
-        for figure in figures(each)
-        if figure.entry["peer"] == PEAK
-    ]
+    rates = [r for each in document.get("operations", ()) for r in peak_rates(each).values()]
     return statistics.median(rates) if rates else None
 
 
 def _points(each: TaskEntries, known: list[Level]) -> list[Point]:
-    task = Task.from_dict(each["task"])
-    done = work(task)
-    level = next(level for level in known if done.footprint <= level.capacity)
-    allowed = done.intensity * level.rate
+    task, peaks = Task.from_dict(each["task"]), peak_rates(each)
+    work = task.work
+    level = next((level for level in known if work.footprint <= level.capacity), None)
     found = []
-    entries = figures(each)
-    for figure in entries:
-        entry = figure.entry
-        tops = [f.gflops * 1e9 for f in entries if f.entry["peer"] == PEAK]
-        if entry["peer"] == PEAK or entry.get("is_gpu") or not tops:
-            continue
-        calls = [r["seconds"] * task.samples / r["samples"] for r in entry["rounds"]]
-        seconds = statistics.median(calls)
+    for record in task_records(each, "operation"):
+        if record.share_of_peak is None or level is None:
+            continue  # a GPU, or no peak
+        top = peaks[record.threads]
+        bound, limit = min((top, "FMA"), (work.intensity * level.rate, level.name))
         steps = task.n_steps if task.kind == "train" else 1
-        bound, limit = min((tops[0], "FMA"), (allowed, level.name))
-        found.append(
-            Point(
-                str(each["task"]["name"]),
-                entry["peer"],
-                entry["threads"],
-                done,
-                seconds / steps,
-                done.flops / seconds,
-                bound,
-                limit,
-            )
-        )
+        rate = work.flops / record.seconds
+        seconds = record.seconds / steps
+        found.append(Point(task.name, record.engine, work, seconds, rate, bound, limit))
     return found

@@ -1,4 +1,4 @@
-"""A task in the hands of one contestant: the parity figures, and round after timed round."""
+"""Runs one task of one subject: the figures for the parity check, then timed rounds."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fusedmlp.bench.contract import Operation, Peer
-    from fusedmlp.bench.material import Material
+    from fusedmlp.bench.adapter import Adapter
+    from fusedmlp.bench.inputs import Inputs
     from fusedmlp.bench.tasks import Task
     from fusedmlp.types import FloatArray
 
 Figures = dict[str, float | bool | None]
 
 STRETCHES: Final = 8
-"""Parts of a round at most, where its calls are short enough; one of them is one call at least."""
+"""Parts of a round, at most, where calls are short enough; a part is one call at least."""
 
 
 class Runner(ABC):
-    """One task of one peer. The first two methods compile and warm up."""
+    """One task of one adapter. Building it and the parity check compile and warm up."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
     @abstractmethod
     def parity(self) -> Figures:
-        """Compute what has to agree, before anything is timed."""
+        """Compute the figures that :func:`fusedmlp.bench.parity.breach` judges."""
 
     @abstractmethod
     def call(self, number: int) -> Figures:
-        """One timed call; the number seeds its shuffle. What it returns joins the round's."""
+        """Do one timed call; ``number`` seeds its shuffle. The result joins that of the round."""
 
-    def round(self, number: int) -> Figures:
+    def round(self, number: int, clock: Callable[[], float] = time.perf_counter) -> Figures:
         """Time calls until the task's seconds have passed, at least one, in up to STRETCHES.
 
-        All calls count as taking as long as in the median stretch: where the processor was taken
-        away for a moment, that moment does not decide.
+        All calls count as long as those of the median stretch, so that a moment in which the
+        processor was taken away does not decide.
         """
         calls, found = 0, Figures()
         stretches: list[float] = []
-        began = before = time.perf_counter()
+        began = before = clock()
         while before - began < self.task.seconds or not stretches:
             first, now = calls, before
             while now - before < self.task.seconds / STRETCHES or calls == first:
                 found = self.call(number)
                 calls += 1
-                now = time.perf_counter()
+                now = clock()
             stretches.append((now - before) / (calls - first))
             before = now
         seconds = calls * statistics.median(stretches)
@@ -59,24 +59,20 @@ class Runner(ABC):
 
 
 class TrainingRunner(Runner):
-    """Epochs, or parts of one: the permutation, the gathering and the sums are timed."""
+    """Epochs, or parts of one; permutation, gathering, loss and accuracy are timed too."""
 
-    def __init__(self, peer: Peer, task: Task, material: Material) -> None:
+    def __init__(self, adapter: Adapter, task: Task, inputs: Inputs) -> None:
         super().__init__(task)
-        self._material = material
-        self._training = peer.training(task, material)
+        self._inputs = inputs
+        self._training = adapter.training(task, inputs)
 
     def parity(self) -> Figures:
         """See :class:`Runner`."""
-        outcome = self._training.first_steps(self._material.order)
-        return {
-            "exact": self._training.exact,
-            "difference": path_difference(
-                self._training.weights(), self._material.expected, list(self._material.start)
-            ),
-            "loss": outcome.loss,
-            "expected_loss": self._material.expected_loss,
-        }
+        inputs, training = self._inputs, self._training
+        outcome = training.first_steps(inputs.order)
+        gap = path_difference(training.weights(), inputs.expected, list(inputs.start))
+        figures = _parity(gap, outcome.loss, inputs.expected_loss)
+        return figures | {"exact": training.exact, "slack": training.slack}
 
     def call(self, number: int) -> Figures:
         """See :class:`Runner`."""
@@ -85,13 +81,13 @@ class TrainingRunner(Runner):
 
 
 class PredictionRunner(Runner):
-    """Calls with NumPy rows that give NumPy probabilities."""
+    """Calls that take NumPy rows and return NumPy probabilities."""
 
-    def __init__(self, peer: Peer, task: Task, material: Material) -> None:
+    def __init__(self, adapter: Adapter, task: Task, inputs: Inputs) -> None:
         super().__init__(task)
-        self._x = material.floats(task.dtype)
-        self._expected = material.expected[0]
-        self._predict = peer.prediction(task, material)
+        self._x = inputs.floats(task.dtype)
+        self._expected = inputs.expected[0]
+        self._predict = adapter.prediction(task, inputs)
 
     def parity(self) -> Figures:
         """See :class:`Runner`."""
@@ -99,8 +95,7 @@ class PredictionRunner(Runner):
         step = min(self.task.batch_size, rows)
         parts = [self._predict(self._x[i : min(i + step, rows)]) for i in range(0, rows, step)]
         found = np.concatenate(parts).astype(np.float64)
-        difference = float(np.abs(found - self._expected).max())
-        return {"exact": True, "difference": difference, "loss": 0.0, "expected_loss": 0.0}
+        return _parity(float(np.abs(found - self._expected).max()))
 
     def call(self, number: int) -> Figures:
         """See :class:`Runner`."""
@@ -113,18 +108,16 @@ class PredictionRunner(Runner):
 
 
 class OperationRunner(Runner):
-    """One of an engine's operations, again and again."""
+    """One operation of an engine, repeated."""
 
-    def __init__(self, operation: Operation, task: Task, material: Material) -> None:
+    def __init__(self, adapter: Adapter, task: Task, inputs: Inputs) -> None:
         super().__init__(task)
-        self._operation, self._expected = operation, material.expected
+        self._operation, self._expected = adapter.operation(task, inputs), inputs.expected
 
     def parity(self) -> Figures:
         """See :class:`Runner`."""
-        found = self._operation.outcome()
-        nothing = [np.zeros_like(array) for array in self._expected]
-        difference = path_difference(found, self._expected, nothing)
-        return {"exact": True, "difference": difference, "loss": 0.0, "expected_loss": 0.0}
+        zeros = [np.zeros_like(array) for array in self._expected]
+        return _parity(path_difference(self._operation.result(), self._expected, zeros))
 
     def call(self, number: int) -> Figures:
         """See :class:`Runner`."""
@@ -133,48 +126,45 @@ class OperationRunner(Runner):
 
 
 class LimitRunner(Runner):
-    """What the machine can do at most, in operations or bytes: no task at all."""
+    """A limit of the machine, in operations or bytes. It has no results to compare."""
 
     def __init__(self, task: Task, reach: Callable[[], float], counts: str) -> None:
         super().__init__(task)
         self._reach, self._counts = reach, counts
 
     def parity(self) -> Figures:
-        """Return nothing: there is nothing to agree with."""
+        """See :class:`Runner`."""
         return {}
 
     def call(self, number: int) -> Figures:
         """See :class:`Runner`."""
         return {self._counts: self._reach()}
 
-    def round(self, number: int) -> Figures:
-        """Time one call, however short the task's are."""
-        began = time.perf_counter()
+    def round(self, number: int, clock: Callable[[], float] = time.perf_counter) -> Figures:
+        """Time one call, whatever the task's seconds."""
+        began = clock()
         found = self.call(number)
-        return found | {"seconds": time.perf_counter() - began}
+        return found | {"seconds": clock() - began}
 
 
-def limit_runner(peer: Peer, task: Task) -> Runner | None:
-    """Put a task in the hands of a limit of the machine, which needs no data; None for others."""
-    reach = peer.limit(task)
-    return None if reach is None else LimitRunner(task, reach, peer.counts)
+def make_runner(adapter: Adapter, task: Task, read: Callable[[], Inputs]) -> Runner:
+    """Build the runner of a task.
 
-
-def runner(peer: Peer, task: Task, material: Material) -> Runner:
-    """Put a task in a peer's hands.
+    Parameters
+    ----------
+    read
+        Reads the task's inputs; not called for limits of the machine, which need none.
 
     Raises
     ------
     UnsupportedError
-        The peer cannot do it.
+        The subject cannot do the task.
     """
-    match task.kind:
-        case "train":
-            return TrainingRunner(peer, task, material)
-        case "predict":
-            return PredictionRunner(peer, task, material)
-        case _:
-            return OperationRunner(peer.operation(task, material), task, material)
+    reach = adapter.limit(task)
+    if reach is not None:
+        return LimitRunner(task, reach, adapter.counts)
+    kinds = {"train": TrainingRunner, "predict": PredictionRunner}
+    return kinds.get(task.kind, OperationRunner)(adapter, task, read())
 
 
 def path_difference(
@@ -182,8 +172,8 @@ def path_difference(
 ) -> float:
     """‖found − expected‖ / ‖expected − start‖ over all arrays; infinite where shapes differ.
 
-    Measured against the way that training has gone, not against the weights: those hardly move
-    in a few steps, and a peer that does not train at all would pass.
+    The scale is the movement of the weights, not the weights: these hardly change in a few steps,
+    and a subject that does not train at all would pass.
     """
     if [a.shape for a in found] != [a.shape for a in expected]:
         return float("inf")
@@ -194,3 +184,12 @@ def path_difference(
 
     gap = distance(found, expected) / distance(expected, start)
     return gap if np.isfinite(gap) else float("inf")
+
+
+def _parity(difference: float, loss: float = 0.0, expected_loss: float = 0.0) -> Figures:
+    return {
+        "exact": True,
+        "difference": difference,
+        "loss": loss,
+        "expected_loss": expected_loss,
+    }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from fusedmlp.bench import roofline
-from fusedmlp.bench.figures import disturbance, measured
-from fusedmlp.bench.phases import PHASES
-from fusedmlp.bench.summary import engine_name, records
+from fusedmlp.bench.results import disturbance, measured, records
+from fusedmlp.bench.startup import PHASES, phase_medians
+from fusedmlp.bench.subjects import engine_name
 from fusedmlp.report import Column, Table
 
 if TYPE_CHECKING:
@@ -16,14 +15,18 @@ if TYPE_CHECKING:
 
     from fusedmlp.bench.compare import Change
     from fusedmlp.bench.document import Document, TaskEntries
-    from fusedmlp.bench.summary import Record
     from fusedmlp.report.page import Mark
 
 NOTICED_SPREAD: Final = 0.5
-"""Spread of rounds that a quiet machine does not have."""
+"""Spread of rounds above which a note follows; an idle machine stays below."""
 
 NOTICED_DISTURBANCE: Final = 0.02
-"""Share of a round that idle processes may compute without a remark."""
+"""Share of a round that idle processes may compute without a note."""
+
+
+def _columns(left: Sequence[str], right: Sequence[str]) -> list[Column]:
+    """Columns of text, then of numbers."""
+    return [*map(Column, left), *(Column(title, is_number=True) for title in right)]
 
 
 def throughput(document: Document, section: str) -> Table:
@@ -36,9 +39,7 @@ def throughput(document: Document, section: str) -> Table:
     columns = [
         Column("network"),
         Column("batch", is_number=True),
-        *([Column("dtype")] if has_dtypes else []),
-        Column("engine"),
-        *([Column("threads", is_number=True)] if has_threads else []),
+        *_columns(["dtype"] * has_dtypes + ["engine"], ["threads"] * has_threads),
         Column("samples/s", is_number=True),
         Column("spread", is_number=True),
         Column(f"× {versus[0]}" if len(versus) == 1 else "ratio", is_number=True),
@@ -47,14 +48,16 @@ def throughput(document: Document, section: str) -> Table:
     ]
     rows = []
     for task in dict.fromkeys(each.task for each in found):
-        here = [each for each in found if each.task == task]
-        here.sort(key=lambda each: -each.samples_per_s)
+        here = sorted(
+            (each for each in found if each.task == task), key=lambda each: -each.samples_per_s
+        )
         for index, each in enumerate(here):
+            about = [each.network, f"{each.batch_size:,}", *([each.dtype] * has_dtypes)]
             rows.append(
                 [
-                    *(_task_cells(each, has_dtypes) if not index else [""] * (2 + has_dtypes)),
+                    *(about if not index else [""] * len(about)),
                     each.engine,
-                    *([str(each.threads)] if has_threads else []),
+                    *([str(each.threads)] * has_threads),
                     f"{each.samples_per_s:,.0f}",
                     percent(each.spread) if wanted_rounds(document) > 1 else "",
                     "" if each.ratio is None else f"{each.ratio:.2f}",
@@ -66,65 +69,37 @@ def throughput(document: Document, section: str) -> Table:
 
 
 def operations(document: Document) -> Table:
-    """Every operation: what it took, what it did, and what the machine would allow."""
-    columns = [
-        Column("operation"),
-        Column("engine"),
-        Column("time", is_number=True),
-        Column("FLOP/B", is_number=True),
-        Column("GFLOP/s", is_number=True),
-        Column("bound", is_number=True),
-        Column("of bound", is_number=True),
+    """Every operation: its time, what it achieved, and what the machine would allow."""
+    numbers = ("time", "FLOP/B", "GFLOP/s", "bound", "of bound")
+    rows = [
+        [
+            point.operation,
+            point.engine,
+            duration(point.seconds),
+            f"{point.work.intensity:.2f}",
+            f"{point.rate / 1e9:,.1f}",
+            f"{point.bound / 1e9:,.0f} {point.limit}",
+            percent(point.share),
+        ]
+        for point in roofline.points(document)
     ]
-    rows, before = [], ""
-    for point in roofline.points(document):
-        rows.append(
-            [
-                "" if point.operation == before else point.operation,
-                engine_name(point.peer),
-                duration(point.seconds),
-                f"{point.work.intensity:.2f}",
-                f"{point.rate / 1e9:,.1f}",
-                f"{point.bound / 1e9:,.0f} {point.limit}",
-                percent(point.share),
-            ]
-        )
-        before = point.operation
-    return Table(columns, rows)
+    return Table(_columns(("operation", "engine"), numbers), rows)
 
 
 def limits(document: Document) -> Table:
-    """Return what the machine can do: multiply-adds, and bytes from each level."""
-    rows = []
-    top = roofline.peak(document)
+    """Return the limits of the machine: multiply-adds, and bytes from each level."""
+    rows, top = [], roofline.peak(document)
     if top is not None:
         rows.append(["fused multiply-adds", "", "registers only", f"{top / 1e9:,.1f} GFLOP/s"])
     for level in roofline.levels(document):
         capacity = "" if level.capacity == float("inf") else size(level.capacity)
-        rows.append(
-            [
-                f"triad, {level.name}",
-                capacity,
-                size(level.working_set),
-                f"{level.rate / 1e9:,.1f} GB/s",
-            ]
-        )
-    columns = [
-        Column("limit"),
-        Column("capacity", is_number=True),
-        Column("measured on", is_number=True),
-        Column("rate", is_number=True),
-    ]
-    return Table(columns, rows)
+        rate = f"{level.rate / 1e9:,.1f} GB/s"
+        rows.append([f"triad, {level.name}", capacity, size(level.working_set), rate])
+    return Table(_columns(("limit",), ("capacity", "measured on", "rate")), rows)
 
 
 def phases(document: Document) -> Table:
     """Seconds of every phase, cold and warm: medians over the processes."""
-    columns = [
-        Column("engine"),
-        Column("start"),
-        *(Column(name, is_number=True) for name in (*PHASES, "sum")),
-    ]
     rows = []
     for row in document.get("phases", ()):
         cells = [engine_name(str(row["peer"])), str(row["state"])]
@@ -133,48 +108,32 @@ def phases(document: Document) -> Table:
             continue
         medians = phase_medians(row)
         rows.append([*cells, *map(duration, medians.values()), duration(sum(medians.values()))])
-    return Table(columns, rows)
-
-
-def phase_medians(row: dict[str, object]) -> dict[str, float]:
-    """Median seconds of each phase of a row that did not fail."""
-    seconds = cast("dict[str, list[float]]", row["seconds"])
-    return {name: statistics.median(seconds[name]) for name in PHASES}
+    return Table(_columns(("engine", "start"), (*PHASES, "sum")), rows)
 
 
 def comparison(found: Sequence[Change], threshold: float) -> Table:
-    """Then and now."""
-    columns = [
-        Column("task"),
-        Column("engine"),
-        Column("threads", is_number=True),
-        Column("then", is_number=True),
-        Column("now", is_number=True),
-        Column("ratio", is_number=True),
-        Column("verdict"),
-    ]
+    """Before and now."""
+    columns = _columns(("task", "engine"), ("threads", "before", "now", "ratio"))
     verdict_marks: dict[str, Mark] = {"slower": "bad", "held": "good"}
-    rows: list[list[str]] = []
-    marks: list[Mark] = []
-    for each in found:
-        verdict = each.verdict(threshold)
-        marks.append(verdict_marks.get(verdict, ""))
-        rows.append(
-            [
-                each.task,
-                each.engine,
-                str(each.threads),
-                f"{each.before:,.0f}",
-                f"{each.now:,.0f}",
-                f"{each.ratio:.2f}",
-                verdict,
-            ]
-        )
-    return Table(columns, rows, marks)
+    verdicts = [each.verdict(threshold) for each in found]
+    rows = [
+        [
+            each.task,
+            each.engine,
+            str(each.threads),
+            f"{each.before:,.0f}",
+            f"{each.now:,.0f}",
+            f"{each.ratio:.2f}",
+            verdict,
+        ]
+        for each, verdict in zip(found, verdicts, strict=True)
+    ]
+    marks = [verdict_marks.get(verdict, "") for verdict in verdicts]
+    return Table([*columns, Column("verdict")], rows, marks)
 
 
 def notes(document: Document) -> list[str]:
-    """Say what a reader of the tables has to know of this run."""
+    """Return what a reader of the tables has to know about this run."""
     found = []
     if document["settings"].get("quick"):
         found.append("a quick run: it proves that everything runs, its figures mean nothing")
@@ -197,7 +156,7 @@ def notes(document: Document) -> list[str]:
         if 0 < (rounds := max((len(e["rounds"]) for e in measured(each)), default=0)) < wanted
     ]
     if short:
-        found.append(f"fewer rounds than {wanted}, for they took long: {', '.join(short)}")
+        found.append(f"fewer rounds than {wanted}, since they took long: {', '.join(short)}")
     burned = max(map(disturbance, _all_tasks(document)), default=0.0)
     if burned > NOTICED_DISTURBANCE:
         found.append(
@@ -207,7 +166,7 @@ def notes(document: Document) -> list[str]:
 
 
 def failures(document: Document, status: str) -> list[str]:
-    """Say who ended with a status, on what, and why; with ``failed``, also whose process died."""
+    """Name each entry with this status, and why; with ``failed`` also the workers that ended."""
     found = [
         f"{engine_name(entry['peer'])} on {each['task']['name']}: {entry['reason']}"
         for each in _all_tasks(document)
@@ -216,7 +175,6 @@ def failures(document: Document, status: str) -> list[str]:
     ]
     if status != "failed":
         return found
-    # Who is not installed was refused before: who is missing now has gone.
     found += [f"{engine_name(label)}: {why}" for label, why in document["skipped"].items()]
     return found + [
         f"{engine_name(str(row['peer']))}, {row['state']} start: {row['failed']}"
@@ -226,7 +184,7 @@ def failures(document: Document, status: str) -> list[str]:
 
 
 def wanted_rounds(document: Document) -> int:
-    """How many rounds were asked for. Of a single one there is no spread."""
+    """Return the rounds that the run was started with. A single one has no spread."""
     return int(str(document["settings"]["rounds"]))
 
 
@@ -240,11 +198,11 @@ def _all_tasks(document: Document) -> list[TaskEntries]:
 
 def duration(seconds: float) -> str:
     """Write a time with three digits and its unit."""
-    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if seconds * scale >= 1.0 or unit == "µs":
-            value = seconds * scale
-            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
-    raise AssertionError(seconds)
+    unit, scale = next(
+        (u, s) for u, s in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)) if seconds * s >= 1 or u == "µs"
+    )
+    value = seconds * scale
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
 def size(count: float) -> str:
@@ -258,8 +216,3 @@ def size(count: float) -> str:
 def percent(share: float) -> str:
     """Write a share."""
     return f"{share:,.0%}"
-
-
-def _task_cells(each: Record, has_dtypes: bool) -> list[str]:
-    batch = f"{each.batch_size:,}"
-    return [each.network, batch, *([each.dtype] if has_dtypes else [])]

@@ -1,14 +1,15 @@
-"""One contestant in a process of its own: reads commands from stdin, answers in JSON lines.
+"""The worker process of one benchmark subject: reads commands from stdin, answers in JSON lines.
 
-Started by channel.py, never by hand. It ends when its input does, so that it cannot outlive the
-driver. What libraries print goes to stderr, where it cannot garble the answers.
+Started by channel.py. It ends when its input does, so that it cannot outlive the command. What
+libraries print goes to stderr, where it cannot garble the answers.
 
-======================================  ===========================================
-``{"do": "check", task, material}``     parity figures
-``{"do": "prepare", task, material}``   the same, then a call to warm up; and seconds
+======================================  ==================================================
+``{"do": "check", task, inputs}``       parity figures
+``{"do": "prepare", task, inputs}``     the same after a warm-up call, with the seconds of both
 ``{"do": "round", "number": n}``        seconds, samples, loss and accuracy
+``{"do": "handover"}``                  seconds of a handover between threads
 ``{"do": "release"}``                   forget the task and its data
-======================================  ===========================================
+======================================  ==================================================
 """
 
 from __future__ import annotations
@@ -30,114 +31,111 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TextIO
 
-    from fusedmlp.bench.contract import Peer
+    from fusedmlp.bench.adapter import Adapter
     from fusedmlp.bench.runner import Runner
 
 
 def confine(cpus: list[int]) -> None:
-    """Keep this process on these CPUs, where the system can: before any library counts them."""
+    """Keep this process on these CPUs, where the system can, before any library counts them."""
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
 
 
-def answers() -> TextIO:
-    """Take stdout for the answers and point everybody else's to stderr."""
+def answer_stream() -> TextIO:
+    """Take stdout for the answers, and redirect everything else that is printed to stderr."""
     kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return kept
 
 
-def load(target: str, threads: int, arguments: list[str]) -> Peer:
-    """Import ``module:Class`` and set it up."""
+def load(target: str, threads: int, arguments: list[str]) -> Adapter:
+    """Import ``module:Class`` and build it."""
     module, _, name = target.partition(":")
-    peer: Peer = getattr(importlib.import_module(module), name)(threads, *arguments)
-    return peer
-
-
-def versions(peer: Peer) -> dict[str, str]:
-    """Versions of the peer's libraries."""
-    found = {}
-    for package in ("numpy", *peer.packages):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    adapter: Adapter = getattr(importlib.import_module(module), name)(threads, *arguments)
+    return adapter
 
 
 class Worker:
-    """The commands."""
+    """Executes the commands."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
         self._runner: Runner | None = None
 
+    def greeting(self) -> dict[str, object]:
+        """Versions of the adapter's libraries, and its device."""
+        versions = {}
+        for package in ("numpy", *self._adapter.packages):
+            with contextlib.suppress(PackageNotFoundError):
+                versions[package] = version(package)
+        device, is_gpu = self._adapter.device()
+        return {"versions": versions, "device": device, "is_gpu": is_gpu}
+
     def answer(self, command: Mapping[str, object]) -> dict[str, object]:
-        """Obey one command; an exception becomes an answer, and the worker lives on."""
-        from fusedmlp.bench.contract import UnsupportedError
+        """Execute one command; an exception becomes an answer, and the worker goes on."""
+        from fusedmlp.bench.adapter import UnsupportedError
 
         try:
-            match command["do"]:
-                case "check":
-                    return {"ok": self._checked(command)}
-                case "prepare":
-                    return {"ok": self._prepared(command)}
-                case "round":
-                    assert self._runner is not None, "a round before a task"
-                    return {"ok": self._runner.round(int(str(command["number"])))}
-                case "handover":
-                    return {"ok": {"seconds": self._peer.handover()}}
-                case "release":
-                    self._runner = None
-                    gc.collect()
-                    return {"ok": {}}
-                case other:
-                    return {"error": f"no such command: {other}"}
+            return {"ok": self._execute(command)}
         except UnsupportedError as reason:
             return {"unsupported": str(reason)}
-        except Exception as error:  # noqa: BLE001 - whatever a library raises, the others go on
+        except Exception as error:  # noqa: BLE001 - whatever a library raises is an answer
             traceback.print_exc()
             return {"error": f"{type(error).__name__}: {error}"}
 
-    def _checked(self, command: Mapping[str, object]) -> dict[str, object]:
-        from fusedmlp.bench import material, runner
+    def _execute(self, command: Mapping[str, object]) -> Mapping[str, object]:
+        match command["do"]:
+            case "check":
+                return self._build(command).parity()
+            case "prepare":
+                began = time.perf_counter()
+                runner = self._build(command)
+                found = runner.parity()
+                runner.call(0)
+                return found | {"prepare_seconds": time.perf_counter() - began}
+            case "round":
+                assert self._runner is not None, "a round before a task"
+                return self._runner.round(int(str(command["number"])))
+            case "handover":
+                return {"seconds": self._adapter.handover()}
+            case "release":
+                self._runner = None
+                gc.collect()
+                return {}
+            case other:
+                raise ValueError(f"no such command: {other}")
+
+    def _build(self, command: Mapping[str, object]) -> Runner:
+        from fusedmlp.bench import inputs, runner
         from fusedmlp.bench.tasks import Task
 
         task = Task.from_dict(cast("Mapping[str, object]", command["task"]))
-        self._runner = runner.limit_runner(self._peer, task)
-        if self._runner is None:
-            data = material.read(Path(str(command["material"])))
-            self._runner = runner.runner(self._peer, task, data)
-        return dict(self._runner.parity())
-
-    def _prepared(self, command: Mapping[str, object]) -> dict[str, object]:
-        began = time.perf_counter()
-        found = self._checked(command)
-        assert self._runner is not None
-        self._runner.call(0)
-        return found | {"prepare_seconds": time.perf_counter() - began}
+        folder = Path(str(command["inputs"]))
+        self._runner = runner.make_runner(self._adapter, task, lambda: inputs.read(folder))
+        return self._runner
 
 
 def main() -> None:
-    """Set up the contestant that the first argument describes, and serve until the input ends."""
-    out = answers()
+    """Load the adapter that the first argument describes, and answer until the input ends."""
+    out = answer_stream()
     wanted = json.loads(sys.argv[1])
     confine(wanted["cpus"])
-    warnings.simplefilter("ignore")  # advice to the library's users, not to us
+    warnings.simplefilter("ignore")  # addressed to users of the measured libraries
 
-    def say(message: Mapping[str, object]) -> None:
+    def write(message: Mapping[str, object]) -> None:
         out.write(json.dumps(message) + "\n")
         out.flush()
 
     try:
-        peer = load(wanted["target"], wanted["threads"], wanted["arguments"])
-        device, is_gpu = peer.device()
+        worker = Worker(load(wanted["target"], wanted["threads"], wanted["arguments"]))
+        greeting = worker.greeting()
     except Exception as error:  # noqa: BLE001 - a library that does not load is an answer too
         traceback.print_exc()
-        say({"error": f"{type(error).__name__}: {error}"})
+        write({"error": f"{type(error).__name__}: {error}"})
         return
-    worker = Worker(peer)
-    say({"ok": {"versions": versions(peer), "device": device, "is_gpu": is_gpu}})
+    write({"ok": greeting})
     for line in sys.stdin:
-        say(worker.answer(json.loads(line)))
+        write(worker.answer(json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""``fusedmlp bench``: how fast the backends are here, and beside other libraries.
+"""``fusedmlp bench``: how fast the backends are on this machine.
 
-What is measured and how is in :mod:`fusedmlp.bench`. What can fail does so before anything is
-timed: names, targets, the earlier run, the data.
+:mod:`fusedmlp.bench` measures. Names, output files, the earlier run and the data are checked before
+anything is timed.
 """
 
 import sys
@@ -59,7 +59,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="N,M,…",
-            help="CPU threads, such as 1,2; everybody gets the same.",
+            help="CPU threads, such as 1,2; all backends use the same number.",
             show_default="as many as there are cores",
             rich_help_panel=_MEASURED,
         ),
@@ -68,32 +68,15 @@ def bench(
         int,
         typer.Option(
             metavar="N",
-            help="How often everybody takes a turn at every task.",
+            help="Rounds of each task; every backend takes one turn in each.",
             rich_help_panel=_MEASURED,
         ),
     ] = 5,
-    peers: Annotated[
-        bool,
-        typer.Option(
-            "--peers",
-            help="Measure PyTorch, JAX, scikit-learn, thinc and ONNX Runtime beside, whichever "
-            "are installed.",
-            rich_help_panel=_MEASURED,
-        ),
-    ] = False,
-    peer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,…",
-            help="Measure these beside, such as torch,jax,tensorflow,lean-numpy.",
-            rich_help_panel=_MEASURED,
-        ),
-    ] = None,
     quick: Annotated[
         bool,
         typer.Option(
             "--quick",
-            help="Few rows and one round: proves that everything runs, measures nothing.",
+            help="Few rows and one round: proves that everything runs; the figures mean nothing.",
             rich_help_panel=_MEASURED,
         ),
     ] = False,
@@ -125,7 +108,7 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write everything as one page, with drawings, that opens offline.",
+            help="Write one page with all tables and charts, readable offline.",
             rich_help_panel=_RESULTS,
         ),
     ] = None,
@@ -133,7 +116,7 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="An earlier run's --json: exit with 4 where a backend has become slower.",
+            help="An earlier run's --json; exits with 4 if a backend has become slower.",
             rich_help_panel=_RESULTS,
         ),
     ] = None,
@@ -141,33 +124,30 @@ def bench(
         float,
         typer.Option(
             metavar="RATIO",
-            help="Slower is what falls below this share of its earlier speed.",
+            help="A backend below this share of its earlier speed counts as slower.",
             rich_help_panel=_RESULTS,
         ),
     ] = 0.9,
     json_: options.Json = False,
 ) -> None:
-    """Measure throughput, start and roofline of the backends; parity is checked first.
+    """Measure throughput, start-up and roofline of the backends; parity is checked first.
 
-    Exits with 4 when a backend computes something else, or is slower than before.
+    Exits with 4 if a backend fails parity, or is slower than before.
     """
     from fusedmlp.bench import compare as comparing
     from fusedmlp.bench import measure
-    from fusedmlp.bench.contestants import USUAL
-    from fusedmlp.bench.plan import Request, plan, usual_peers
-    from fusedmlp.bench.summary import as_csv, records
+    from fusedmlp.bench.plan import Request, plan
+    from fusedmlp.bench.results import as_csv, records
     from fusedmlp.bench.tables import failures
     from fusedmlp.cli.backend_choice import named_or_usable
     from fusedmlp.io.atomic import write_atomically
 
-    named = tuple(_words(peer, "peer")) if peer is not None else ()
     request = Request(
         backends=tuple(map(str, named_or_usable(backends))),
         networks=tuple(map(_sizes, _words(networks, "networks"))),
         batch_sizes=_counts(batch_sizes, "batch sizes"),
         dtypes=cast("tuple[FloatDtype, ...]", tuple(_words(dtypes, "dtypes"))),
         threads=_counts(threads, "threads"),
-        peers=named or (usual_peers() if peers else ()),
         rounds=rounds,
         quick=quick,
         with_roofline=roofline,
@@ -176,8 +156,6 @@ def bench(
     if not threshold > 0:
         raise InvalidInputError(f"threshold {threshold} is not above 0, such as 0.9")
     _check_targets(csv, plot, html)
-    if peers and not request.peers:
-        console.note(f"none of {', '.join(USUAL)} is installed: no peer takes part")
     before = None if compare is None else comparing.read(compare)
     err = console.stderr()
     data = data_options.load(0, console.note)
@@ -186,8 +164,8 @@ def bench(
         comparing.check_comparable(compare, before, planned)
 
     with _Progress() as progress:
-        voices = measure.Voices(lambda line: console.note(line, err), progress.doing)
-        found = measure.run(request, planned, data, ["fusedmlp", *sys.argv[1:]], voices)
+        messages = measure.Messages(lambda line: console.note(line, err), progress.doing)
+        found = measure.run(request, planned, data, ["fusedmlp", *sys.argv[1:]], messages)
     if not any(each.section == "training" for each in records(found)):
         raise FusedMLPError(
             f"no training could be measured: {'; '.join(failures(found, 'failed'))}"
@@ -210,7 +188,7 @@ def bench(
 
 
 def _check_targets(csv: Path | None, plot: Path | None, html: Path | None) -> None:
-    """Find out now what could not be written after minutes of measuring."""
+    """Check the output files before minutes of measuring."""
     from fusedmlp.cli.outputs import check_target
     from fusedmlp.report import check_report_installed
 
@@ -242,7 +220,7 @@ def _write_drawings(
 
 
 def _judge(found: "Document", changes: "Sequence[Change]", threshold: float) -> None:
-    """Turn what was found into the exit code: a breach before a failure."""
+    """Set the exit code: a breach takes precedence over a failure."""
     from fusedmlp.bench.compare import regressions
     from fusedmlp.bench.tables import failures
 
@@ -250,19 +228,18 @@ def _judge(found: "Document", changes: "Sequence[Change]", threshold: float) -> 
     if slower:
         worst = min(slower, key=lambda change: change.ratio)
         raise BreachedError(
-            f"{len(slower)} of {len(changes)} figures are below {threshold:g} of what they were in "
-            "every round; "
-            f"the worst: {worst.engine} on {worst.task}, {worst.ratio:.2f}"
+            f"{len(slower)} of {len(changes)} figures are below {threshold:g} of their earlier "
+            f"value in every round; the worst: {worst.engine} on {worst.task}, {worst.ratio:.2f}"
         )
     breached = failures(found, "parity")
     if breached:
-        raise BreachedError(f"left out for what they computed: {'; '.join(breached)}")
+        raise BreachedError(f"excluded for failing parity: {'; '.join(breached)}")
     if failures(found, "failed"):
         raise typer.Exit(ExitCode.FAILURE)  # named among the notes already
 
 
 class _Progress:
-    """What is being done: a line that changes on a terminal, one for each thing elsewhere."""
+    """The current activity: one changing line on a terminal, a line for each elsewhere."""
 
     def __init__(self) -> None:
         self._console = console.stderr()
@@ -290,7 +267,7 @@ def _show(
     found: "Document", request: "Request", changes: "Sequence[Change]", threshold: float
 ) -> None:
     from fusedmlp.bench import tables
-    from fusedmlp.bench.summary import engine_name
+    from fusedmlp.bench.subjects import engine_name
 
     out = console.stdout()
     about, data = found["machine"], found["dataset"]
@@ -313,7 +290,7 @@ def _show(
         parts["Compared with before"] = tables.comparison(changes, threshold)
     for title, table in parts.items():
         if table.rows:
-            _print_table(title, table)
+            show_table(title, table)
     notes = tables.notes(found)
     if notes:
         console.show("")
@@ -321,7 +298,8 @@ def _show(
         console.labelled("note", note, out)
 
 
-def _print_table(title: str, table: "Table") -> None:
+def show_table(title: str, table: "Table") -> None:
+    """Print a table below its title."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -340,7 +318,7 @@ def _print_table(title: str, table: "Table") -> None:
 
 
 def _words(text: str | None, what: str) -> list[str]:
-    """Take a list apart at its commas; None is an empty one."""
+    """Split a list at its commas; None is an empty list."""
     if text is None:
         return []
     words = [word.strip() for word in text.split(",") if word.strip()]

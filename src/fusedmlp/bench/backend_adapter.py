@@ -1,0 +1,77 @@
+"""fusedmlp's backends as benchmark subjects, through the calls of its own trainer and model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusedmlp import MLP
+from fusedmlp.bench.adapter import Adapter, Operation, Outcome, Predict, Training
+from fusedmlp.bench.operations import compiled, operation
+from fusedmlp.registry import Selection, create
+
+if TYPE_CHECKING:
+    from fusedmlp.backend import Backend, Engine
+    from fusedmlp.bench.inputs import Inputs
+    from fusedmlp.bench.tasks import Task
+    from fusedmlp.types import FloatArray, IntArray
+
+
+class EngineTraining(Training):
+    """An engine and its staged data; pixels stay pixels."""
+
+    def __init__(self, engine: Engine, task: Task, inputs: Inputs) -> None:
+        self.engine, self._task = engine, task
+        self._data = engine.stage(inputs.x, inputs.y)
+
+    def epoch(self, order: IntArray) -> Outcome:
+        """See :class:`fusedmlp.bench.adapter.Training`."""
+        rates = np.full(-(-len(order) // self._task.batch_size), self._task.lr)
+        sums = self.engine.train_epoch(self._data, order, rates)
+        self.engine.synchronize()
+        return Outcome(sums.loss, sums.accuracy)
+
+    def weights(self) -> list[FloatArray]:
+        """See :class:`fusedmlp.bench.adapter.Training`."""
+        return list(self.engine.parameters())
+
+
+class BackendAdapter(Adapter):
+    """One backend.
+
+    Parameters
+    ----------
+    name
+        The backend's name, with device and options: ``numba``, ``cupy:1``, ``cupy+tf32``.
+    """
+
+    packages = ("fusedmlp", "numba", "llvmlite", "cupy-cuda13x", "cupy-cuda12x")
+
+    def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads)
+        self.backend = self.create(name)
+
+    def create(self, name: str) -> Backend:
+        """Build the backend."""
+        return create(Selection.from_request(name, "argument"), threads=self.threads)
+
+    def device(self) -> tuple[str, bool]:
+        """See :class:`fusedmlp.bench.adapter.Adapter`."""
+        found = self.backend.device()
+        return str(found), "compute_capability" in found.facts
+
+    def training(self, task: Task, inputs: Inputs) -> Training:
+        """See :class:`fusedmlp.bench.adapter.Adapter`."""
+        return EngineTraining(compiled(self.backend, task, inputs.start), task, inputs)
+
+    def prediction(self, task: Task, inputs: Inputs) -> Predict:
+        """See :class:`fusedmlp.bench.adapter.Adapter`."""
+        mlp = MLP(task.sizes, task.hidden, backend=self.backend, dtype=task.dtype)
+        mlp.parameters = inputs.start
+        return mlp.predict_proba
+
+    def operation(self, task: Task, inputs: Inputs) -> Operation:
+        """See :class:`fusedmlp.bench.adapter.Adapter`."""
+        engine = compiled(self.backend, task, inputs.start)
+        return operation(engine, task, inputs.start, inputs.x, inputs.y)
