@@ -24,7 +24,7 @@ from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
 from fusedmlp_cupy.kernels.source import persistent_source
 from fusedmlp_cupy.runtime.cooperative import Limits
-from fusedmlp_cupy.training import persistent
+from fusedmlp_cupy.training import persistent, persistent_plan
 from fusedmlp_cupy.tuning import Tuning
 from problems import engine, flat, order, problem
 
@@ -272,7 +272,7 @@ def test_two_engines_share_a_module(cupy):
 
 
 def plan(limits, dtype="float32"):
-    return persistent.plan_persistent(Network((784, 256, 10)), 64, dtype, limits, Tuning())
+    return persistent_plan.plan_persistent(Network((784, 256, 10)), 64, dtype, limits, Tuning())
 
 
 def test_the_tiles_depend_on_the_shape_alone():
@@ -283,9 +283,9 @@ def test_the_tiles_depend_on_the_shape_alone():
     assert (small.tiles, small.depth, small.blocks, small.held) == ((16, 8), 52, 40, 4)
     for D in (1, 15, 16, 17, 784, 5000):
         for across in (1, 8, 100, 200):
-            depth = persistent.tile_depth(D, across)
-            assert depth % persistent.PATCH_DOWN == 0
-            assert persistent.PATCH_DOWN <= depth <= persistent.MAX_DEPTH
+            depth = persistent_plan.tile_depth(D, across)
+            assert depth % persistent_plan.PATCH_DOWN == 0
+            assert persistent_plan.PATCH_DOWN <= depth <= persistent_plan.MAX_DEPTH
 
 
 DEVICES = {
@@ -315,7 +315,7 @@ def test_numbers_agree_in_source_and_launches():
     source = persistent_source()
     constants = dict(re.findall(r"([A-Z_]+) = (\d+)", source))
     for name in ("TILE_WIDTH", "TILE_ROWS", "PATCH_DOWN"):
-        assert int(constants[name]) == getattr(persistent, name), name
+        assert int(constants[name]) == getattr(persistent_plan, name), name
     (steps,) = re.findall(r"enum \{ (STEP_[^}]+) \}", source)
     assert [name.lower() for name in re.findall(r"_(\w+)", steps)] == list(persistent.STEPS)
     assert set(cupy_shim.parameters_of(source, "float")) == {persistent.KERNEL}
@@ -324,11 +324,13 @@ def test_numbers_agree_in_source_and_launches():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_shared_memory_counted_is_the_memory_used(fast, monkeypatch, dtype):
     """One number fewer, and the last thread's is beyond the end."""
-    count = persistent.count_shared_bytes
+    count = persistent_plan.count_shared_bytes
     network = Network((6, 5, 3))
     data = data_set(network, 7, dtype)
     for fewer in (0, 1):
-        monkeypatch.setattr(persistent, "count_shared_bytes", lambda *a, f=fewer: count(*a) - 8 * f)
+        monkeypatch.setattr(
+            persistent_plan, "count_shared_bytes", lambda *a, f=fewer: count(*a) - 8 * f
+        )
         built, _ = engines(fast, network, SGD(), dtype=dtype, mode=MODE)
         if not fewer:
             built.train_epoch(built.stage(*data), np.arange(7), np.ones(1))

@@ -18,7 +18,8 @@ from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
 from fusedmlp.tolerance import check_close, trajectory_bound
 from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.runtime.device import CupyDevice
-from fusedmlp_cupy.training.persistent import KERNEL, plan_persistent
+from fusedmlp_cupy.training.persistent import KERNEL
+from fusedmlp_cupy.training.persistent_plan import plan_persistent
 from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem

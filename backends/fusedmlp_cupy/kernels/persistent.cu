@@ -1,6 +1,6 @@
 // The persistent kernel: one launch trains a small network on many batches.
 //
-// A program of its own, behind common.cu, arithmetic.cu, formulas.cu and tiles.cu. persistent.py decides
+// A program of its own, behind common.cu, arithmetic.cu, formulas.cu and tiles.cu. persistent_plan.py decides
 // which networks it can train, and chooses the grid and the shared memory.
 //
 // Tile t of W1 belongs to block t mod gridDim.x for the whole launch. What blocks exchange is small and

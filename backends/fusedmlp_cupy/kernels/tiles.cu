@@ -65,7 +65,7 @@ __device__ Tile tile_at(int number, Sizes size)
         at_most(size.H - first_h, TILE_WIDTH)};
 }
 
-// A block's shared memory, in this order; persistent.py counts the same bytes.
+// A block's shared memory, in this order; persistent_plan.py counts the same bytes.
 struct Shared {
     double* terms;    // (K,) of a row's loss
     real* tiles;      // held times (depth, TILE_WIDTH): W1
