@@ -181,6 +181,8 @@ class TorchSteps(Adapter):
 
     def __init__(self, threads, way="eager", device_name="cpu", precision="float32"):
         super().__init__(threads)
+        if device_name == "cuda" and not torch.cuda.is_available():
+            raise UnsupportedError(f"torch {torch.__version__} finds no CUDA device")
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         self._way, self.device_name, self.tf32 = way, device_name, precision == "tf32"
