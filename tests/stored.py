@@ -1,4 +1,4 @@
-"""Taking a file of ours apart, so that a test can put another one together that lies."""
+"""Reading a file without checks, so that a test can write a malformed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of other libraries predict here what they predict there, and the other way round."""
+"""Converted networks of scikit-learn and PyTorch predict the same as the originals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ X = np.random.default_rng(0).normal(size=(40, 6))
 
 
 def state(mlp):
-    """The dictionary that PyTorch would give, without PyTorch."""
+    """Return the dictionary that PyTorch would return, without PyTorch."""
     found = {}
     for number, (W, b) in enumerate(
         zip(mlp.parameters.weights, mlp.parameters.biases, strict=True)

@@ -1,4 +1,4 @@
-"""Atomic writing, model files and checkpoints: round trips, and files that lie."""
+"""Atomic writing, model files and checkpoints: round trips, and refusal of malformed files."""
 
 from __future__ import annotations
 
@@ -148,14 +148,14 @@ def test_truncated_files_are_refused_at_any_length(model, tmp_path):
         ({"seed": float("inf")}, "seed inf is not a whole number"),
     ],
 )
-def test_headers_that_lie_are_refused(model, tmp_path, change, message):
+def test_malformed_headers_are_refused(model, tmp_path, change, message):
     _, path = model
     header, arrays = parts(path)
     header |= change
-    lying = tmp_path / "lying"
-    write_arrays(lying, header.pop("kind"), header.pop("version"), header, arrays)
+    malformed = tmp_path / "malformed"
+    write_arrays(malformed, header.pop("kind"), header.pop("version"), header, arrays)
     with pytest.raises(FileFormatError, match=message):
-        load_model(lying)
+        load_model(malformed)
 
 
 @pytest.mark.parametrize("saved", ["model", "checkpoint"])
@@ -167,22 +167,22 @@ def test_headers_are_compared_with_the_arrays_before_these_are_read(saved, model
         save_checkpoint(path, Checkpoint(mlp.network, state, state.parameters, History(), {}))
     header, arrays = parts(path)
     kind, version = header.pop("kind"), header.pop("version")
-    lies = [{"network": header["network"] | {"sizes": [10**9, 10**9, 3]}}]
+    changes = [{"network": header["network"] | {"sizes": [10**9, 10**9, 3]}}]
     if saved == "checkpoint":
-        lies += [{"slots": 10**12}, {"slots": 2}, {"slots": -1}, {"has_best": False}]
+        changes += [{"slots": 10**12}, {"slots": 2}, {"slots": -1}, {"has_best": False}]
     load = {"model": load_model, "checkpoint": load_checkpoint}[saved]
     load(path)
-    for lie in lies:
-        write_arrays(path, kind, version, header | lie, arrays)
+    for change in changes:
+        write_arrays(path, kind, version, header | change, arrays)
         with pytest.raises(FileFormatError, match=r"its header promises|header is not sound"):
             load(path)
 
 
-def test_arrays_that_lie_are_refused(model, tmp_path):
+def test_malformed_arrays_are_refused(model, tmp_path):
     _, path = model
     header, arrays = parts(path)
     header = {k: v for k, v in header.items() if k not in ("kind", "version")}
-    lying = tmp_path / "lying"
+    malformed = tmp_path / "malformed"
     cases = [
         ({"weights.0": arrays["weights.0"].astype(np.int64)}, "has type I64"),
         ({"weights.0": np.full_like(arrays["weights.0"], np.nan)}, "W1 holds NaN"),
@@ -190,13 +190,13 @@ def test_arrays_that_lie_are_refused(model, tmp_path):
         ({"more": np.ones(1)}, "'more' has shape .*promises None"),
     ]
     for change, message in cases:
-        write_arrays(lying, *KIND, header, arrays | change)
+        write_arrays(malformed, *KIND, header, arrays | change)
         with pytest.raises(FileFormatError, match=message):
-            load_model(lying)
+            load_model(malformed)
     del arrays["biases.1"]
-    write_arrays(lying, *KIND, header, arrays)
+    write_arrays(malformed, *KIND, header, arrays)
     with pytest.raises(FileFormatError, match=r"biases\.1"):
-        load_model(lying)
+        load_model(malformed)
 
 
 def test_foreign_files_are_refused(tmp_path):

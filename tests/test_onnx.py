@@ -1,4 +1,4 @@
-"""Exported models give onnxruntime the labels and probabilities that we give."""
+"""onnxruntime computes the same labels and probabilities from exported models."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_perceptron_has_two_classes():
     np.testing.assert_allclose(found["probabilities"].sum(axis=1), 1.0, rtol=1e-6)
 
 
-def test_what_cannot_be_written_says_so(tmp_path, monkeypatch):
+def test_what_cannot_be_written_raises(tmp_path, monkeypatch):
     mlp = MLP((4, 2), backend="numpy")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot write"):

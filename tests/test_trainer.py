@@ -1,4 +1,4 @@
-"""The trainer: what an epoch is, how training ends, and that resuming changes no bit."""
+"""The trainer: epochs, validation, the end of training, and resuming with the same bits."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_without_shuffling_the_order_is_the_rows(numpy_backend):
 
 
 def test_validation_rows_are_held_out():
-    """Rows of another world, when all are held out of training, do not touch the weights."""
+    """Values of the held-out rows do not change the weights."""
     model = mlp()
     history = Trainer(epochs=2, batch_size=8, validation=0.2).fit(model, TASK.x, TASK.y)
     assert history.last.validation_loss is not None
@@ -188,7 +188,7 @@ def test_early_stopping_on_accuracy_needs_classes():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9), Adam(0.01)])
 def test_resuming_changes_no_bit(tmp_path, backend, optimizer, schedule):
-    """Stop after 3 of 6 epochs and go on from the file: the weights are those of one run."""
+    """Stop after 3 of 6 epochs and continue from the file: the weights are those of one run."""
 
     def trainer(path, *callbacks):
         return Trainer(
@@ -429,7 +429,7 @@ def test_class_weights_multiply_sample_weights():
         trainer.fit(mlp(), TASK.x, TASK.y, sample_weight=own[:3])
 
 
-def test_every_callback_hears_the_end_even_when_one_raises():
+def test_on_train_end_runs_for_every_callback():
     class Bad(Callback):
         def on_train_end(self, run):
             raise RuntimeError("at the end")
@@ -448,7 +448,7 @@ def test_huge_losses_are_printed_short():
     assert lines == ["epoch 1/20  loss 1.0000e+40  1 samples/s"]
 
 
-def test_callbacks_we_ship(tmp_path, capsys):
+def test_the_package_s_own_callbacks(tmp_path, capsys):
     writer = HistoryWriter(tmp_path, every_seconds=0.0)
     history = Trainer(
         epochs=2, batch_size=8, validation=0.2, callbacks=(EpochPrinter(), writer)

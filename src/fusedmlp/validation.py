@@ -230,12 +230,12 @@ def check_input_shape(shape: tuple[int, ...], network: Network) -> None:
 
 
 def check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """Refuse NaN and infinity in an array (N, C), which is scanned in pieces of bounded size.
+    """Raise an error for NaN or infinity in an array (N, C), scanned in chunks of bounded size.
 
     Raises
     ------
     InvalidInputError
-        If a value is not finite; the message has the row and column, from zero.
+        A value is not finite; the message has its row and column, from 0.
     """
     if array.dtype.kind != "f" or array.size == 0:
         return

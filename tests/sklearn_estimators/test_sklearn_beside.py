@@ -1,7 +1,6 @@
-"""What users give and what they are told, beside scikit-learn's own estimator: the same each time.
+"""Results, errors and warnings equal those of scikit-learn's own estimator.
 
-Each case is one call that both libraries get. That a fit ends at the same weights is in
-test_sklearn_same_training.py.
+Each case is one call to both libraries. test_sklearn_same_training.py compares the weights.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import scipy.sparse
 import sklearn.neural_network as reference
 from sklearn.datasets import load_iris, make_multilabel_classification
 
-import fusedmlp.sklearn as ours
+import fusedmlp.sklearn as own
 
 X, Y = load_iris(return_X_y=True)
 XM, YM = make_multilabel_classification(60, 5, n_classes=3, random_state=0)
@@ -37,38 +36,38 @@ def put(array, value, dtype=None):
 
 def classifier(library, **parameters):
     given = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0} | parameters
-    return library.MLPClassifier(**given, **({"backend": "numpy"} if library is ours else {}))
+    return library.MLPClassifier(**given, **({"backend": "numpy"} if library is own else {}))
 
 
 def regressor(library, **parameters):
     given = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0} | parameters
-    return library.MLPRegressor(**given, **({"backend": "numpy"} if library is ours else {}))
+    return library.MLPRegressor(**given, **({"backend": "numpy"} if library is own else {}))
 
 
-def said(call, library):
-    """Return what a call gives or raises, and what it warns of."""
-    with warnings.catch_warnings(record=True) as heard:
+def outcome(call, library):
+    """Return the result or error of a call, and its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             result = call(library)
-        except Exception as error:  # noqa: BLE001 - whatever it is, both are to raise it
-            # The names to choose from come in any order.
+        except Exception as error:  # noqa: BLE001 - compared with the other library's
+            # The options in a message are in no fixed order.
             text = re.sub(r"\{.*?\}", lambda found: str(sorted(found[0])), str(error))
             result = f"{type(error).__name__}: {text}"
-    # SciPy and NumPy warn of overflow within scikit-learn's formulas, which engines have not.
-    told = [
-        # lbfgs says in the end where to read of scaling: a page of scikit-learn's.
+    # NumPy and SciPy warn of overflow in scikit-learn's formulas; engines do not warn.
+    found_warnings = [
+        # scikit-learn's warning of lbfgs ends with a link to its documentation.
         (warning.category, str(warning.message).split(" as shown in")[0].rstrip("."))
-        for warning in heard
+        for warning in caught
         if warning.category is not RuntimeWarning
     ]
-    return result, told
+    return result, found_warnings
 
 
-def assert_same_said(call):
-    expected, warned = said(call, reference)
-    found, told = said(call, ours)
-    assert told == warned
+def assert_same_outcome(call):
+    expected, expected_warnings = outcome(call, reference)
+    found, found_warnings = outcome(call, own)
+    assert found_warnings == expected_warnings
     assert type(found) is type(expected), (found, expected)
     if scipy.sparse.issparse(expected):
         assert found.format == expected.format
@@ -82,23 +81,23 @@ def assert_same_said(call):
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
 def test_everything_public_is_there(name):
-    theirs, mine = getattr(reference, name), getattr(ours, name)
-    parameters = inspect.signature(theirs).parameters
-    extended = inspect.signature(mine).parameters
+    expected_class, own_class = getattr(reference, name), getattr(own, name)
+    parameters = inspect.signature(expected_class).parameters
+    extended = inspect.signature(own_class).parameters
     assert list(extended)[: len(parameters)] == list(parameters)
     for each, parameter in parameters.items():
         assert (extended[each].kind, extended[each].default) == (parameter.kind, parameter.default)
-    public = [each for each in dir(theirs) if not each.startswith("_")]
-    assert set(public) <= set(dir(mine))
+    public = [each for each in dir(expected_class) if not each.startswith("_")]
+    assert set(public) <= set(dir(own_class))
     for method in public:
-        if callable(getattr(theirs, method)) and not method.startswith("set_"):
+        if callable(getattr(expected_class, method)) and not method.startswith("set_"):
             arguments = [
                 [(p.name, p.kind, p.default) for p in inspect.signature(call).parameters.values()]
-                for call in (getattr(mine, method), getattr(theirs, method))
+                for call in (getattr(own_class, method), getattr(expected_class, method))
             ]
             assert arguments[0] == arguments[1], method
-    assert mine().__sklearn_tags__() == theirs().__sklearn_tags__()
-    assert str(mine().get_metadata_routing()) == str(theirs().get_metadata_routing())
+    assert own_class().__sklearn_tags__() == expected_class().__sklearn_tags__()
+    assert str(own_class().get_metadata_routing()) == str(expected_class().get_metadata_routing())
 
 
 @pytest.mark.parametrize("kind", [classifier, regressor])
@@ -107,11 +106,11 @@ def test_everything_public_is_there(name):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_every_fitted_attribute_is_there(kind, solver, early_stopping):
     given = {"solver": solver, "early_stopping": early_stopping}
-    theirs, mine = (kind(library, **given).fit(X, Y) for library in (reference, ours))
-    for name, expected in vars(theirs).items():
+    other, estimator = (kind(library, **given).fit(X, Y) for library in (reference, own))
+    for name, expected in vars(other).items():
         if name.startswith("_"):
             continue
-        found = getattr(mine, name)
+        found = getattr(estimator, name)
         if name in ("coefs_", "intercepts_"):
             assert [a.shape for a in found] == [a.shape for a in expected]
         elif name.endswith("_") and expected is not None and not isinstance(expected, str):
@@ -135,7 +134,9 @@ def test_every_fitted_attribute_is_there(kind, solver, early_stopping):
     ids=lambda parameters: ",".join(f"{key}={value}" for key, value in parameters.items()),
 )  # fmt: skip
 def test_parameters(parameters):
-    assert_same_said(lambda library: classifier(library, **parameters).fit(X, Y).predict_proba(X))
+    assert_same_outcome(
+        lambda library: classifier(library, **parameters).fit(X, Y).predict_proba(X)
+    )
 
 
 INPUTS = {
@@ -154,7 +155,7 @@ INPUTS = {
 @pytest.mark.parametrize("name", INPUTS)
 @pytest.mark.parametrize("kind", [classifier, regressor])
 def test_inputs_of_fit(kind, name):
-    assert_same_said(lambda library: kind(library).fit(INPUTS[name], Y).coefs_[0])
+    assert_same_outcome(lambda library: kind(library).fit(INPUTS[name], Y).coefs_[0])
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -163,9 +164,9 @@ def test_inputs_of_fit(kind, name):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_inputs_of_predict(kind, name, named):
     x = pytest.importorskip("pandas").DataFrame(X, columns=list("abcd")) if named else X
-    fitted = {library: kind(library).fit(x, Y) for library in (reference, ours)}
+    fitted = {library: kind(library).fit(x, Y) for library in (reference, own)}
     method = "predict_proba" if kind is classifier else "predict"
-    assert_same_said(lambda library: getattr(fitted[library], method)(INPUTS[name]))
+    assert_same_outcome(lambda library: getattr(fitted[library], method)(INPUTS[name]))
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
@@ -180,7 +181,7 @@ def test_inputs_of_predict(kind, name, named):
     ids=lambda y: f"{type(y).__name__}-{getattr(y, 'dtype', '')}-{np.shape(y)}",
 )  # fmt: skip
 def test_labels(solver, y):
-    assert_same_said(lambda library: classifier(library, solver=solver).fit(X, y).predict(X))
+    assert_same_outcome(lambda library: classifier(library, solver=solver).fit(X, y).predict(X))
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
@@ -194,7 +195,7 @@ def test_labels(solver, y):
     ids=["NaN", "infinite", "truth", "few", "column", "none", "huge", "three axes"],
 )  # fmt: skip
 def test_targets(solver, loss, y):
-    assert_same_said(
+    assert_same_outcome(
         lambda library: regressor(library, solver=solver, loss=loss).fit(X, y).predict(X)
     )
 
@@ -209,7 +210,7 @@ def test_targets(solver, loss, y):
     ids=["zeros", "few", "two axes", "NaN", "one number", "list", "text"],
 )  # fmt: skip
 def test_sample_weights(solver, weights):
-    assert_same_said(
+    assert_same_outcome(
         lambda library: classifier(library, solver=solver).fit(X, Y, weights).coefs_[0]
     )
 
@@ -222,7 +223,7 @@ CALLS = {
     "other classes": lambda m: (
         classifier(m).partial_fit(X, Y, classes=[0, 1, 2]).partial_fit(X, Y, classes=[0, 1])
     ),
-    "a class never told of": lambda m: classifier(m).partial_fit(X, Y, classes=[0, 1]),
+    "an unknown class": lambda m: classifier(m).partial_fit(X, Y, classes=[0, 1]),
     "another width": lambda m: regressor(m).partial_fit(X, Y).partial_fit(X[:, :2], Y),
     "lbfgs in parts": lambda m: classifier(m, solver="lbfgs").partial_fit(X, Y, classes=[0, 1, 2]),
     "early stopping in parts": lambda m: classifier(m, early_stopping=True).partial_fit(
@@ -254,7 +255,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_calls(name):
-    assert_same_said(CALLS[name])
+    assert_same_outcome(CALLS[name])
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_calls(name):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_verbose_fits_print_the_same_lines(parameters, capsys):
     printed = []
-    for library in (reference, ours):
+    for library in (reference, own):
         classifier(library, max_iter=30, verbose=True, **parameters).fit(X, Y)
         lines = capsys.readouterr().out.splitlines()
         # The losses themselves may differ in their last digit.

@@ -1,4 +1,4 @@
-"""Callbacks hear of a fit: ours, and those of scikit-learn, its progress bar among them."""
+"""Callbacks of a fit: the package's own, and scikit-learn's with its progress bar."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def _a_few_epochs_are_enough():
 
 class Recorder(Callback):
     def __init__(self, stop_after=None):
-        self.said, self.stop_after = [], stop_after
+        self.events, self.stop_after = [], stop_after
 
     def on_train_begin(self, run):
-        self.said.append("begin")
+        self.events.append("begin")
         self.rows, self.steps = run.rows, run.steps_per_epoch
 
     def on_progress(self, run, rows):
-        self.said.append(rows)
+        self.events.append(rows)
 
     def on_epoch_end(self, run, record):
-        self.said.append(record)
+        self.events.append(record)
         self.losses = [record.train_loss for record in run.history.records]
         if record.epoch == self.stop_after:
             run.stop("enough")
 
     def on_train_end(self, run):
-        self.said.append("end")
+        self.events.append("end")
         self.stopped = run.history.stopped
 
 
@@ -54,48 +54,48 @@ def classifier(**parameters):
     return MLPClassifier(5, **{"random_state": 0, "backend": "numpy", "max_iter": 4} | parameters)
 
 
-def test_our_callbacks_hear_of_every_epoch():
-    heard = Recorder()
-    estimator = classifier(callbacks=[heard], batch_size=40, alpha=0.5).fit(*IRIS)
+def test_callbacks_run_for_every_epoch():
+    recorder = Recorder()
+    estimator = classifier(callbacks=[recorder], batch_size=40, alpha=0.5).fit(*IRIS)
     # 150 rows: three whole batches in one call, then the smaller one, which has its own penalty.
-    assert heard.said[:3] == ["begin", 120, 150]
-    records = [each for each in heard.said if hasattr(each, "epoch")]
+    assert recorder.events[:3] == ["begin", 120, 150]
+    records = [each for each in recorder.events if hasattr(each, "epoch")]
     assert [(r.epoch, r.step) for r in records] == [(1, 4), (2, 8), (3, 12), (4, 16)]
-    assert heard.said[-1] == "end"
-    assert (heard.rows, heard.steps, heard.stopped) == (150, 4, None)
+    assert recorder.events[-1] == "end"
+    assert (recorder.rows, recorder.steps, recorder.stopped) == (150, 4, None)
     assert records[-1].train_loss < estimator.loss_curve_[-1]  # which has the penalty
     assert records[-1].train_accuracy > 0.3
     assert records[-1].validation_loss is None
 
 
 def test_a_callback_can_stop_a_fit():
-    heard = Recorder(2)
-    estimator = classifier(callbacks=(heard,)).fit(*IRIS)
-    assert (estimator.n_iter_, heard.stopped) == (2, "enough")
+    recorder = Recorder(2)
+    estimator = classifier(callbacks=(recorder,)).fit(*IRIS)
+    assert (estimator.n_iter_, recorder.stopped) == (2, "enough")
     np.testing.assert_array_equal(estimator.coefs_[0], classifier(max_iter=2).fit(*IRIS).coefs_[0])
 
 
-def test_validation_is_told():
-    heard = Recorder()
-    estimator = classifier(callbacks=[heard], early_stopping=True).fit(*IRIS)
-    records = [each for each in heard.said if hasattr(each, "epoch")]
+def test_records_hold_the_validation():
+    recorder = Recorder()
+    estimator = classifier(callbacks=[recorder], early_stopping=True).fit(*IRIS)
+    records = [each for each in recorder.events if hasattr(each, "epoch")]
     assert [r.validation_accuracy for r in records] == estimator.validation_scores_
     assert [r.validation_loss for r in records] == estimator.validation_loss_curve_
     values = Recorder()
     MLPRegressor(
         hidden_layer_sizes=3, max_iter=2, backend="numpy", early_stopping=True, callbacks=[values]
     ).fit(*load_diabetes(return_X_y=True))
-    assert values.said[-2].validation_accuracy is None
+    assert values.events[-2].validation_accuracy is None
 
 
-def test_the_callbacks_we_ship(tmp_path):
+def test_the_package_s_own_callbacks(tmp_path):
     lines = []
     classifier(callbacks=[EpochPrinter(lines.append), HistoryWriter(tmp_path)]).fit(*IRIS)
     assert [line.split("  ")[0] for line in lines] == [f"epoch {n}/4" for n in (1, 2, 3, 4)]
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 4
 
 
-def test_every_callback_hears_the_end_whatever_fails():
+def test_on_train_end_runs_for_every_callback():
     class Failing(Callback):
         def on_epoch_end(self, run, record):
             raise RuntimeError("in the epoch")
@@ -103,16 +103,16 @@ def test_every_callback_hears_the_end_whatever_fails():
         def on_train_end(self, run):
             raise RuntimeError("at the end")
 
-    heard = Recorder()
+    recorder = Recorder()
     with pytest.raises(RuntimeError, match="at the end"):
-        classifier(callbacks=[Failing(), heard]).fit(*IRIS)
-    assert heard.said[-1] == "end"
+        classifier(callbacks=[Failing(), recorder]).fit(*IRIS)
+    assert recorder.events[-1] == "end"
 
 
-def test_partial_fit_is_the_caller_s_loop():
-    heard = Recorder()
-    classifier(callbacks=[heard]).partial_fit(*IRIS, classes=[0, 1, 2])
-    assert heard.said == []
+def test_partial_fit_runs_no_callbacks():
+    recorder = Recorder()
+    classifier(callbacks=[recorder]).partial_fit(*IRIS, classes=[0, 1, 2])
+    assert recorder.events == []
 
 
 def test_what_is_not_a_callback_is_refused():
@@ -128,20 +128,20 @@ class Task:
     """scikit-learn's protocol of callbacks."""
 
     def __init__(self, stop_after=None):
-        self.said, self.scores, self.stop_after = [], [], stop_after
+        self.events, self.scores, self.stop_after = [], [], stop_after
 
     def setup(self, estimator, context):
-        self.said.append("setup")
+        self.events.append("setup")
 
     def teardown(self, estimator, context):
-        self.said.append("teardown")
+        self.events.append("teardown")
 
     def on_fit_task_begin(self, estimator, context, *, X, y, metadata):
-        self.said.append(("begin", context.task_name, context.task_id))
+        self.events.append(("begin", context.task_name, context.task_id))
         self.given = X, y, metadata
 
     def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
-        self.said.append(("end", context.task_name, context.task_id))
+        self.events.append(("end", context.task_name, context.task_id))
         if fitted_estimator is not None:
             self.scores.append(fitted_estimator.score(X, y))
         return context.parent is not None and context.task_id + 1 == self.stop_after
@@ -163,19 +163,19 @@ def test_older_releases_of_scikit_learn_have_no_callbacks(monkeypatch):
 
 @pytest.mark.usefixtures("skl")
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_scikit_learns_callbacks_hear_of_the_fit(solver):
-    heard, weights = Task(), np.ones(150)
+def test_scikit_learns_callbacks_run(solver):
+    recorder, weights = Task(), np.ones(150)
     name = "iteration" if solver == "lbfgs" else "epoch"
-    estimator = classifier(solver=solver).set_callbacks(heard).fit(*IRIS, sample_weight=weights)
+    estimator = classifier(solver=solver).set_callbacks(recorder).fit(*IRIS, sample_weight=weights)
     expected = ["setup", ("begin", "fit", 0)]
     for n in range(estimator.n_iter_):
         expected += [("begin", name, n), ("end", name, n)]
-    assert heard.said == [*expected, ("end", "fit", 0), "teardown"]
-    np.testing.assert_array_equal(heard.given[1], IRIS[1])
-    np.testing.assert_array_equal(heard.given[2]["sample_weight"], weights)
-    # Each was given an estimator as fitted so far; the last one is what fit leaves.
-    assert len(heard.scores) == estimator.n_iter_ == 4
-    assert heard.scores[-1] == estimator.score(*IRIS)
+    assert recorder.events == [*expected, ("end", "fit", 0), "teardown"]
+    np.testing.assert_array_equal(recorder.given[1], IRIS[1])
+    np.testing.assert_array_equal(recorder.given[2]["sample_weight"], weights)
+    # Each callback received an estimator fitted so far; the last equals the fitted one.
+    assert len(recorder.scores) == estimator.n_iter_ == 4
+    assert recorder.scores[-1] == estimator.score(*IRIS)
     plain = classifier(solver=solver).fit(*IRIS, sample_weight=weights)
     np.testing.assert_array_equal(estimator.coefs_[0], plain.coefs_[0])
 
@@ -213,16 +213,16 @@ def interrupt_after(seconds):
 
 
 @pytest.fixture
-def _ctrl_c_is_heard():
-    """Shells start background processes deaf to Ctrl-C, and Python leaves it at that."""
+def _ctrl_c_interrupts():
+    """Handle SIGINT, which shells ignore in the background processes that they start."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("_ctrl_c_is_heard")
+@pytest.mark.usefixtures("_ctrl_c_interrupts")
 def test_ctrl_c_is_served_inside_an_epoch():
-    """One compiled call for the whole epoch would run for many seconds, deaf to signals."""
+    """One compiled call for the whole epoch would block signals for many seconds."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60_000, 64)).astype(np.float32), rng.integers(0, 2, 60_000)
     given = {"batch_size": 1, "max_iter": 2, "backend": "numba", "random_state": 0}

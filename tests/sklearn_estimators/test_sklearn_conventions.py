@@ -211,7 +211,7 @@ def test_arrays_put_in_place_of_the_fitted_ones_are_used():
     estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
     np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 1.0)
     estimator.intercepts_[-1] = estimator.intercepts_[-1] + 1.0
-    estimator.to_mlp()  # does not count as a look at the new ones
+    estimator.to_mlp()  # does not update the prediction model
     np.testing.assert_allclose(estimator.predict(IRIS[0]), before + 2.0)
     with pytest.raises(ValueError, match="read-only"):
         estimator.coefs_[0][:] = 0.0
@@ -239,7 +239,7 @@ def test_bad_parameters_name_themselves(parameters, words):
         MLPClassifier(**parameters).fit(*IRIS)
 
 
-def test_bad_rows_give_scikit_learns_words(fitted):
+def test_bad_rows_raise_scikit_learns_messages(fitted):
     bad = IRIS[0][:3].copy()
     bad[1, 2] = np.nan
     with pytest.raises(ValueError, match="contains NaN"):
@@ -279,10 +279,10 @@ def test_planned_rates_are_those_of_the_core(solver, schedule, tmp_path):
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
-def test_warnings_are_laid_to_the_caller(solver):
-    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations|failed to converge") as said:
+def test_warnings_are_attributed_to_the_caller(solver):
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations|failed to converge") as caught:
         MLPClassifier(solver=solver, max_iter=2, backend="numpy").fit(*IRIS)
-    assert [warning.filename for warning in said] == [__file__]
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_the_fitted_network_is_that_of_the_core(fitted):
@@ -291,11 +291,11 @@ def test_the_fitted_network_is_that_of_the_core(fitted):
     np.testing.assert_allclose(mlp.predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0]))
 
 
-def test_verbose_fits_say_what_scikit_learns_say(capsys):
+def test_verbose_fits_print_a_line_for_each_value(capsys):
     given = {"hidden_layer_sizes": 3, "verbose": True, "backend": "numpy", "random_state": 0}
     MLPClassifier(max_iter=2, early_stopping=True, **given).fit(*IRIS)
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split("=")[0].split(":")[0] for line in said] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("=")[0].split(":")[0] for line in lines] == [
         "Iteration 1, loss ",
         "Validation score",
         "Iteration 2, loss ",
@@ -327,11 +327,11 @@ def test_weights_that_overflow_are_refused():
 
 
 def test_a_batch_larger_than_the_data_is_clipped():
-    with pytest.warns(UserWarning, match="clipped") as said:
+    with pytest.warns(UserWarning, match="clipped") as caught:
         clipped = MLPClassifier(3, batch_size=999, max_iter=2, backend="numpy", random_state=0).fit(
             *IRIS
         )
-    assert said[0].filename == __file__
+    assert caught[0].filename == __file__
     whole = MLPClassifier(3, batch_size=150, max_iter=2, backend="numpy", random_state=0).fit(*IRIS)
     np.testing.assert_array_equal(clipped.coefs_[0], whole.coefs_[0])
 

@@ -1,4 +1,4 @@
-"""Estimators come back from files as they were, go on with the same bits, and lies are refused."""
+"""Estimator files: round trips, continued training, and refusal of malformed files."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_from_fit_through_a_file_and_onnx_to_onnxruntime(tmp_path):
     assert estimator.score(x, y) > 0.9
 
 
-def test_what_cannot_be_saved_says_so(tmp_path):
+def test_what_cannot_be_saved_raises(tmp_path):
     path = tmp_path / "estimator"
     with pytest.raises(NotFittedError):
         classifier().save(path)
@@ -286,22 +286,22 @@ def labels(*values, dtype="text", kind="multiclass"):
         (labels(1, 2, 3, dtype="no type"), "not a sound"),
     ],
 )  # fmt: skip
-def test_headers_that_lie_are_refused(saved, change, message):
+def test_malformed_headers_are_refused(saved, change, message):
     changed(saved, change)
     with pytest.raises(FileFormatError, match=message):
         MLPClassifier.load(saved)
 
 
-def test_arrays_that_lie_are_refused(saved):
+def test_malformed_arrays_are_refused(saved):
     header, arrays = parts(saved)
     kind, version = header.pop("kind"), header.pop("version")
-    for lie, message in (
+    for change, message in (
         ({"biases.0": np.full(6, np.nan)}, "NaN"),
         ({"biases.0": np.zeros(6, np.float32)}, "several types"),
         ({"biases.0": np.zeros(7)}, r"has shape \(7,\), its header promises \(6,\)"),
         ({"more": np.zeros(1)}, "promises None"),
     ):
-        write_arrays(saved, kind, version, header, arrays | lie)
+        write_arrays(saved, kind, version, header, arrays | change)
         with pytest.raises(FileFormatError, match=message):
             MLPClassifier.load(saved)
 

@@ -16,12 +16,12 @@ from sklearn.datasets import (
 )
 from sklearn.exceptions import ConvergenceWarning
 
-import fusedmlp.sklearn as ours
+import fusedmlp.sklearn as own
 
 BACKENDS = ("numpy", "numba")
 
 ROWS = 120
-"""Three whole batches of 40; some tests ask for others, and have a smaller last batch."""
+"""Three whole batches of 40; some tests use other sizes, with a smaller last batch."""
 
 
 HAS_POISSON = "loss" in inspect.signature(reference.MLPRegressor).parameters
@@ -67,13 +67,13 @@ def pair(kind, backend, **parameters):
             pytest.skip("this scikit-learn's MLPRegressor has no Poisson loss")
         parameters["loss"] = "poisson"
     given = {"hidden_layer_sizes": (9, 5), "random_state": 11, "batch_size": 40} | parameters
-    theirs = getattr(reference, name)(**given)
-    return theirs, getattr(ours, name)(**given, backend=backend)
+    other = getattr(reference, name)(**given)
+    return other, getattr(own, name)(**given, backend=backend)
 
 
-def assert_same_fit(theirs, mine, rtol):
+def assert_same_fit(other, estimator, rtol):
     for a, b in zip(
-        mine.coefs_ + mine.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True
+        estimator.coefs_ + estimator.intercepts_, other.coefs_ + other.intercepts_, strict=True
     ):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
@@ -85,21 +85,28 @@ def assert_same_fit(theirs, mine, rtol):
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 def test_weights_and_curves_are_scikit_learns(backend, kind, solver, activation):
     x, y = data(kind)
-    theirs, mine = pair(kind, backend, solver=solver, activation=activation, max_iter=15)
-    theirs.fit(x, y)
-    mine.fit(x, y)
-    assert_same_fit(theirs, mine, 1e-6)
-    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-6)
-    assert (mine.n_iter_, mine.t_, mine.n_layers_) == (theirs.n_iter_, theirs.t_, theirs.n_layers_)
-    assert (mine.out_activation_, mine.n_outputs_) == (theirs.out_activation_, theirs.n_outputs_)
-    predicted, expected = mine.predict(x), theirs.predict(x)
+    other, estimator = pair(kind, backend, solver=solver, activation=activation, max_iter=15)
+    other.fit(x, y)
+    estimator.fit(x, y)
+    assert_same_fit(other, estimator, 1e-6)
+    np.testing.assert_allclose(estimator.loss_curve_, other.loss_curve_, rtol=1e-6)
+    assert (estimator.n_iter_, estimator.t_, estimator.n_layers_) == (
+        other.n_iter_,
+        other.t_,
+        other.n_layers_,
+    )
+    assert (estimator.out_activation_, estimator.n_outputs_) == (
+        other.out_activation_,
+        other.n_outputs_,
+    )
+    predicted, expected = estimator.predict(x), other.predict(x)
     assert predicted.dtype == expected.dtype
     assert predicted.shape == expected.shape
     if kind in VALUES:
         np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
     else:
         np.testing.assert_array_equal(predicted, expected)
-        np.testing.assert_allclose(mine.predict_proba(x), theirs.predict_proba(x), atol=1e-6)
+        np.testing.assert_allclose(estimator.predict_proba(x), other.predict_proba(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -107,11 +114,11 @@ def test_digits_with_all_defaults(backend):
     """Adam as it comes: ε stands where it does in scikit-learn, or weights drift by percents."""
     x, y = load_digits(return_X_y=True)
     given = {"random_state": 0, "max_iter": 20}
-    theirs = reference.MLPClassifier(**given).fit(x, y)
-    mine = ours.MLPClassifier(**given, backend=backend).fit(x, y)
-    assert_same_fit(theirs, mine, 1e-10)
+    other = reference.MLPClassifier(**given).fit(x, y)
+    estimator = own.MLPClassifier(**given, backend=backend).fit(x, y)
+    assert_same_fit(other, estimator, 1e-10)
     # Of the first epoch's losses some are so large that scikit-learn cuts them.
-    np.testing.assert_allclose(mine.loss_curve_[1:], theirs.loss_curve_[1:], rtol=1e-5)
+    np.testing.assert_allclose(estimator.loss_curve_[1:], other.loss_curve_[1:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -129,11 +136,11 @@ def test_digits_with_all_defaults(backend):
 )
 def test_every_way_to_take_steps(backend, parameters):
     x, y = data("multiclass")
-    theirs, mine = pair("multiclass", backend, solver="sgd", max_iter=30, **parameters)
-    theirs.fit(x, y)
-    mine.fit(x, y)
-    assert mine.n_iter_ == theirs.n_iter_
-    assert_same_fit(theirs, mine, 1e-6)
+    other, estimator = pair("multiclass", backend, solver="sgd", max_iter=30, **parameters)
+    other.fit(x, y)
+    estimator.fit(x, y)
+    assert estimator.n_iter_ == other.n_iter_
+    assert_same_fit(other, estimator, 1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -142,18 +149,18 @@ def test_early_stopping_holds_out_the_same_rows(backend, kind):
     x, y = data(kind)
     if kind != "regression" and not HAS_POISSON:
         pytest.skip("early stopping of this scikit-learn fails on text labels")
-    theirs, mine = pair(
+    other, estimator = pair(
         kind, backend, early_stopping=True, batch_size=27, max_iter=40, n_iter_no_change=5,
         learning_rate_init=0.01,
     )  # fmt: skip
-    theirs.fit(x, y)
-    mine.fit(x, y)
-    assert mine.n_iter_ == theirs.n_iter_
-    np.testing.assert_allclose(mine.validation_scores_, theirs.validation_scores_, rtol=1e-4)
-    assert mine.best_validation_score_ == pytest.approx(theirs.best_validation_score_)
-    assert mine.best_loss_ is None
-    assert len(mine.validation_loss_curve_) == mine.n_iter_
-    assert_same_fit(theirs, mine, 1e-8)
+    other.fit(x, y)
+    estimator.fit(x, y)
+    assert estimator.n_iter_ == other.n_iter_
+    np.testing.assert_allclose(estimator.validation_scores_, other.validation_scores_, rtol=1e-4)
+    assert estimator.best_validation_score_ == pytest.approx(other.best_validation_score_)
+    assert estimator.best_loss_ is None
+    assert len(estimator.validation_loss_curve_) == estimator.n_iter_
+    assert_same_fit(other, estimator, 1e-8)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -161,35 +168,35 @@ def test_early_stopping_holds_out_the_same_rows(backend, kind):
 def test_lbfgs_takes_the_same_steps(backend, kind):
     x, y = data(kind)
     # Few iterations: rounding may lead to another of several minima in the end.
-    theirs, mine = pair(kind, backend, solver="lbfgs", alpha=1.0, max_iter=8, activation="tanh")
-    theirs.fit(x, y)
-    mine.fit(x, y)
-    assert mine.n_iter_ == theirs.n_iter_
-    assert mine.loss_ == pytest.approx(theirs.loss_, rel=1e-8)
-    assert_same_fit(theirs, mine, 1e-5)
+    other, estimator = pair(kind, backend, solver="lbfgs", alpha=1.0, max_iter=8, activation="tanh")
+    other.fit(x, y)
+    estimator.fit(x, y)
+    assert estimator.n_iter_ == other.n_iter_
+    assert estimator.loss_ == pytest.approx(other.loss_, rel=1e-8)
+    assert_same_fit(other, estimator, 1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_partial_fit_goes_on_where_it_was(backend):
     x, y = data("multiclass")
-    theirs, mine = pair("multiclass", backend, solver="adam")
+    other, estimator = pair("multiclass", backend, solver="adam")
     for _ in range(4):
         for part in (slice(0, 40), slice(40, 120)):
-            theirs.partial_fit(x[part], y[part], classes=np.unique(y))
-            mine.partial_fit(x[part], y[part], classes=np.unique(y))
-    assert_same_fit(theirs, mine, 1e-6)
-    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-6)
+            other.partial_fit(x[part], y[part], classes=np.unique(y))
+            estimator.partial_fit(x[part], y[part], classes=np.unique(y))
+    assert_same_fit(other, estimator, 1e-6)
+    np.testing.assert_allclose(estimator.loss_curve_, other.loss_curve_, rtol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_warm_start_continues_with_a_new_optimizer(backend):
     x, y = data("binary")
-    theirs, mine = pair("binary", backend, warm_start=True, max_iter=5)
+    other, estimator = pair("binary", backend, warm_start=True, max_iter=5)
     for _ in range(3):
-        theirs.fit(x, y)
-        mine.fit(x, y)
-    assert len(mine.loss_curve_) == len(theirs.loss_curve_) == 15
-    assert_same_fit(theirs, mine, 1e-6)
+        other.fit(x, y)
+        estimator.fit(x, y)
+    assert len(estimator.loss_curve_) == len(other.loss_curve_) == 15
+    assert_same_fit(other, estimator, 1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -199,24 +206,26 @@ def test_sample_weights_are_scikit_learns(backend, solver, alpha, batch_size):
     x, y = data("multiclass")
     weights = np.random.default_rng(5).uniform(0.1, 3.0, ROWS)
     given = {"solver": solver, "alpha": alpha, "batch_size": batch_size, "max_iter": 10}
-    theirs, mine = pair("multiclass", backend, **given)
+    other, estimator = pair("multiclass", backend, **given)
     if not HAS_POISSON:
         pytest.skip("this scikit-learn's MLP takes no sample weights")
-    theirs.fit(x, y, sample_weight=weights)
-    mine.fit(x, y, sample_weight=weights)
-    assert_same_fit(theirs, mine, 1e-6)
-    np.testing.assert_allclose(mine.loss_curve_, theirs.loss_curve_, rtol=1e-3 if alpha else 1e-6)
+    other.fit(x, y, sample_weight=weights)
+    estimator.fit(x, y, sample_weight=weights)
+    assert_same_fit(other, estimator, 1e-6)
+    np.testing.assert_allclose(
+        estimator.loss_curve_, other.loss_curve_, rtol=1e-3 if alpha else 1e-6
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_float32_stays_float32(backend):
     x, y = data("multiclass", np.float32)
-    theirs, mine = pair("multiclass", backend, solver="sgd", max_iter=5)
-    theirs.fit(x, y)
-    mine.fit(x, y)
-    assert mine.predict_proba(x).dtype == np.float32
-    assert_same_fit(theirs, mine, 2e-4)
-    wide = ours.MLPClassifier(max_iter=2, dtype="float64", backend=backend).fit(x, y)
+    other, estimator = pair("multiclass", backend, solver="sgd", max_iter=5)
+    other.fit(x, y)
+    estimator.fit(x, y)
+    assert estimator.predict_proba(x).dtype == np.float32
+    assert_same_fit(other, estimator, 2e-4)
+    wide = own.MLPClassifier(max_iter=2, dtype="float64", backend=backend).fit(x, y)
     assert wide.coefs_[0].dtype == np.float64
 
 
@@ -225,5 +234,5 @@ def test_float32_stays_float32(backend):
 def test_a_smaller_last_batch_has_its_own_share_of_the_penalty(backend, solver):
     x, y = data("multiclass")
     given = {"solver": solver, "batch_size": 50, "alpha": 0.1, "max_iter": 10}
-    theirs, mine = pair("multiclass", backend, **given)
-    assert_same_fit(theirs.fit(x, y), mine.fit(x, y), 1e-9)
+    other, estimator = pair("multiclass", backend, **given)
+    assert_same_fit(other.fit(x, y), estimator.fit(x, y), 1e-9)

@@ -1,6 +1,7 @@
 """``fusedmlp evaluate``: a saved model's loss and accuracy on a data set, and where it errs."""
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from rich.table import Table
 
     from fusedmlp.datasets import Dataset
     from fusedmlp.model import Metrics
@@ -24,6 +26,58 @@ PARTS = ("test", "train")
 
 WIDEST_MATRIX = 12
 """Classes of the largest confusion matrix that is printed; --json has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ClassReport:
+    """Accuracy of each class, or of each label where a row may have several.
+
+    ``confusion`` counts rows by true class (rows) and predicted class (columns); None for labels.
+    """
+
+    kind: Literal["class", "label"]
+    names: list[str]
+    accuracy: list[float | None]
+    confusion: list[list[int]] | None = None
+
+    @classmethod
+    def of(
+        cls, model: SavedModel, y: "npt.NDArray[np.generic]", predicted: "npt.NDArray[np.generic]"
+    ) -> "_ClassReport | None":
+        """Compare targets and predictions; None for real targets."""
+        network, names = model.mlp.network, model.output_names
+        if network.output == "softmax":
+            k = network.n_outputs
+            pairs = y.astype(np.int64) * k + predicted.astype(np.int64)
+            matrix = np.bincount(pairs, minlength=k**2).reshape(k, k)
+            rows, right = matrix.sum(axis=1), matrix.diagonal()
+            shares = [int(r) / int(n) if n else None for r, n in zip(right, rows, strict=True)]
+            return cls("class", names, shares, matrix.tolist())
+        if network.output == "sigmoid":
+            is_right = y.reshape(len(y), -1) == predicted.reshape(len(y), -1)
+            return cls("label", names, is_right.mean(axis=0).tolist())
+        return None
+
+    def document(self) -> dict[str, object]:
+        """Return plain data for JSON."""
+        found = {"class_names": self.names, f"{self.kind}_accuracy": self.accuracy}
+        return found if self.confusion is None else {**found, "confusion": self.confusion}
+
+    def table(self) -> "Table":
+        """Return a table with a row for each class, and the confusion matrix if it fits."""
+        table = console.table()
+        table.add_column(self.kind, no_wrap=True)
+        table.add_column("accuracy", justify="right")
+        matrix = self.confusion if len(self.names) <= WIDEST_MATRIX else None
+        if matrix is not None:
+            for name in self.names:
+                table.add_column(name, justify="right", no_wrap=True)
+            table.caption = "columns: how often each class was predicted for the rows of a class"
+            table.caption_justify = "left"
+        for index, (name, share) in enumerate(zip(self.names, self.accuracy, strict=True)):
+            counts = [] if matrix is None else [str(n) if n else "·" for n in matrix[index]]
+            table.add_row(name, "no rows" if share is None else f"{share:.4f}", *counts)
+        return table
 
 
 def evaluate(
@@ -55,6 +109,7 @@ def evaluate(
     x, y = _labelled_rows(loaded, part)
     _check_fits(saved, loaded)
     metrics = saved.mlp.evaluate(x, y)
+    report = _ClassReport.of(saved, y, saved.mlp.predict(x))
     document = {
         "model": str(saved.path),
         "dataset": loaded.name,
@@ -64,13 +119,15 @@ def evaluate(
         "loss": metrics.loss,
         "accuracy": metrics.accuracy,
         "error_rate": None if metrics.accuracy is None else 1.0 - metrics.accuracy,
-        **_details(saved, y, saved.mlp.predict(x)),
+        **({} if report is None else report.document()),
     }
     if json_:
         console.print_json(document)
         return
     _print_figures(loaded, part, len(x), metrics)
-    _print_classes(saved, document)
+    if report is not None:
+        console.show("")
+        console.show(report.table())
 
 
 def _training_data(model: "Path", dataset: str | None) -> tuple[DataOptions, int]:
@@ -112,28 +169,6 @@ def _check_fits(model: SavedModel, data: "Dataset") -> None:
         )
 
 
-def _details(
-    model: SavedModel, y: "npt.NDArray[np.generic]", predicted: "npt.NDArray[np.generic]"
-) -> dict[str, object]:
-    """Measure each class, with the confusion matrix, or each label where there are several."""
-    network = model.mlp.network
-    n_outputs = network.n_outputs
-    if network.output == "softmax":
-        pairs = y.astype(np.int64) * n_outputs + predicted.astype(np.int64)
-        matrix = np.bincount(pairs, minlength=n_outputs**2).reshape(n_outputs, n_outputs)
-        rows, right = matrix.sum(axis=1), matrix.diagonal()
-        shares = [int(r) / int(n) if n else None for r, n in zip(right, rows, strict=True)]
-        return {
-            "class_names": model.output_names,
-            "class_accuracy": shares,
-            "confusion": matrix.tolist(),  # rows: true class, columns: predicted class
-        }
-    if network.output == "sigmoid":
-        right = (y.reshape(len(y), -1) == predicted.reshape(len(y), -1)).mean(axis=0)
-        return {"class_names": model.output_names, "label_accuracy": right.tolist()}
-    return {}
-
-
 def _print_figures(data: "Dataset", part: str, n_rows: int, metrics: "Metrics") -> None:
     from fusedmlp.cli.progress import loss_text
 
@@ -146,27 +181,3 @@ def _print_figures(data: "Dataset", part: str, n_rows: int, metrics: "Metrics") 
         error_rate = f"{100 * (1 - metrics.accuracy):.2f} % ({wrong:,} of {n_rows:,} rows wrong)"
         lines += [("accuracy", f"{metrics.accuracy:.4f}"), ("error rate", error_rate)]
     console.results(lines)
-
-
-def _print_classes(model: SavedModel, document: dict[str, object]) -> None:
-    names = model.output_names
-    shares = document.get("class_accuracy") or document.get("label_accuracy")
-    matrix = document.get("confusion")
-    if not isinstance(shares, list):
-        return
-    has_matrix = isinstance(matrix, list) and len(names) <= WIDEST_MATRIX
-    table = console.table()
-    table.add_column("class" if model.mlp.network.output == "softmax" else "label", no_wrap=True)
-    table.add_column("accuracy", justify="right")
-    for name in names if has_matrix else ():
-        table.add_column(name, justify="right", no_wrap=True)
-    for index, (name, share) in enumerate(zip(names, shares, strict=True)):
-        cells = [name, "no rows" if share is None else f"{share:.4f}"]
-        if isinstance(matrix, list) and has_matrix:
-            cells += [str(count) if count else "·" for count in matrix[index]]
-        table.add_row(*cells)
-    if has_matrix:
-        table.caption = "columns: how often each class was predicted for the rows of a class"
-        table.caption_justify = "left"
-    console.show("")
-    console.show(table)

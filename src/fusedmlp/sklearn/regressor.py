@@ -97,9 +97,6 @@ class MLPRegressor(EngineMLP, neural_network.MLPRegressor):
     def _engine_targets(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return y.reshape(len(y), -1)
 
-    def _labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return y
-
     def _values(self, outputs: FloatArray) -> FloatArray:
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs
 
