@@ -28,6 +28,9 @@ SUM_THREADS: Final = 256
 RATE_COLUMNS: Final = 5
 """Scalars of a step that the host computes for the optimizers: Rate of formulas.cu."""
 
+OPTIMIZER_CONSTANTS: Final = 5
+"""``l2`` and ``c1`` to ``c4``: Optimizer of formulas.cu."""
+
 NULL: Final = np.uint64(0)
 """A null pointer as CuPy passes it on; None would become an invalid argument list."""
 
@@ -38,6 +41,14 @@ Inputs: TypeAlias = "DeviceArray | tuple[DeviceArray, DeviceArray, DeviceArray]"
 def or_null(array: DeviceArray | None) -> Argument:
     """Return an optional array as an argument."""
     return NULL if array is None else array
+
+
+def optimizer_constants(
+    constants: tuple[float, ...], real: type[np.floating]
+) -> tuple[np.floating, ...]:
+    """Return an optimizer's constants in the engine's type, with zeros for those it has not."""
+    padded = (*constants, *[0.0] * OPTIMIZER_CONSTANTS)[:OPTIMIZER_CONSTANTS]
+    return tuple(real(constant) for constant in padded)
 
 
 def activation_index(activation: HiddenActivation) -> np.int32:

@@ -1,5 +1,5 @@
-// First part of every program: types, enumerations, row numbers, dropout masks. source.py assembles
-// the programs; this file is none of its own.
+// First part of every program: types, row numbers, dropout masks. source.py assembles the programs,
+// with enumerations of activations, outputs and updates before it; this file is none of its own.
 
 #ifndef REAL
 #error "compile with -DREAL=float or -DREAL=double"
@@ -10,13 +10,6 @@ typedef long long int64;
 typedef unsigned long long uint64;
 
 #define KERNEL extern "C" __global__ void
-
-// The order of fusedmlp.network.HIDDEN_ACTIVATIONS and OUTPUTS, whose indices the launches pass.
-enum {
-    HIDDEN_SIGMOID, HIDDEN_TANH, HIDDEN_RELU, HIDDEN_IDENTITY, HIDDEN_LEAKY_RELU, HIDDEN_ELU,
-    HIDDEN_GELU, HIDDEN_SILU
-};
-enum { OUTPUT_SOFTMAX, OUTPUT_SIGMOID, OUTPUT_IDENTITY, OUTPUT_EXP };
 
 // Threads that share one sum; arguments.py holds the same numbers. In strict mode one thread adds
 // everything in ascending order, as the reference engine does.

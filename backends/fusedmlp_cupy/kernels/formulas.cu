@@ -190,3 +190,25 @@ __device__ void lion_step(
     *theta = decayed - rate.lr * sign(beta1 * *momentum + rest1 * g);
     *momentum = beta2 * *momentum + rest2 * g;
 }
+
+// An optimizer's formula, its slots in the layout of theta, and its constants: c1 is mu, or c1 to c4 are
+// beta1, beta2, 1 - beta1 and 1 - beta2.
+struct Optimizer { int formula; real* slot1; real* slot2; real l2, c1, c2, c3, c4; };
+
+// Takes one parameter's step. `at` is its index in theta, wherever its value is kept.
+__device__ void take_step(
+    real* theta, int64 at, real gradient, bool is_weight, Rate rate, const Optimizer& by)
+{
+    const real g = penalised(gradient, *theta, is_weight, by.l2);
+    switch (by.formula) {
+    case UPDATE_SGD: sgd_step(theta, g, rate); break;
+    case UPDATE_MOMENTUM: momentum_step(theta, by.slot1 + at, g, rate, by.c1); break;
+    case UPDATE_NESTEROV: nesterov_step(theta, by.slot1 + at, g, rate, by.c1); break;
+    case UPDATE_LION:
+        lion_step(theta, by.slot1 + at, g, is_weight, rate, by.c1, by.c2, by.c3, by.c4);
+        break;
+    default:
+        adam_step(
+            theta, by.slot1 + at, by.slot2 + at, g, is_weight, rate, by.c1, by.c2, by.c3, by.c4);
+    }
+}

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp.network import OUTPUTS
+from fusedmlp.optimizers import UPDATE_FORMULAS
 from fusedmlp_cupy.kernels.arguments import (
     COLUMN_DEPTH,
     COLUMN_LANES,
+    NULL,
     ROW_LANES,
     ROWS_PER_BLOCK,
     SUM_THREADS,
     activation_index,
+    optimizer_constants,
     or_null,
 )
 
 if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation, Output
     from fusedmlp_cupy.kernels.arguments import Batch, Dropout, Inputs, Targets
-    from fusedmlp_cupy.runtime.types import DeviceArray, Geometry, Program, Transposed
+    from fusedmlp_cupy.runtime.types import Argument, DeviceArray, Geometry, Program, Transposed
 
 KERNELS: Final[dict[str, str | None]] = {
     "gather_rows_uint8": "gather_rows",
@@ -48,11 +51,7 @@ KERNELS: Final[dict[str, str | None]] = {
     "batch_sums": None,  # the sums that the NumPy output kernels return
     "advance_cursor": None,  # the NumPy engine's own loop
     "l2_gradient": None,  # dW += l2 * W in the NumPy engine
-    "sgd": "sgd",
-    "momentum": "momentum",
-    "nesterov": "nesterov",
-    "adam": "adam",
-    "lion": "lion",
+    "update": None,  # the functions of reference/updates.py
 }
 """Every kernel of kernels.cu, outputs.cu and updates.cu, and its function in
 :mod:`fusedmlp.reference`."""
@@ -235,7 +234,7 @@ def update(
     batch: Batch,
     constants: tuple[float, ...],
 ) -> None:
-    """One optimizer step of kernel ``name`` on all parameters.
+    """One optimizer step by formula ``name`` on all parameters.
 
     Parameters
     ----------
@@ -249,8 +248,16 @@ def update(
     (n,) = arrays[0].shape
     real = arrays[0].dtype.type
     sizes = np.int64(n), np.int64(n_weights)
-    args = (*arrays, *sizes, rates, *batch.number_arguments(), *(real(c) for c in constants))
-    program.launch(name, *_flat(n), args)
+    padded: tuple[Argument, ...] = (*arrays, NULL, NULL)
+    args = (
+        np.int32(UPDATE_FORMULAS.index(name)),
+        *padded[:4],
+        *sizes,
+        rates,
+        *batch.number_arguments(),
+        *optimizer_constants(constants, real),
+    )
+    program.launch("update", *_flat(n), args)
 
 
 def _quads(width: int) -> int:

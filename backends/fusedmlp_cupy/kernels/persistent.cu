@@ -114,7 +114,7 @@ __device__ void output_delta(
 KERNEL persistent_steps(
     const real* x, real* theta, real* slot1, real* slot2, int64 at_W2, int64 at_b1, int64 at_b2, int D,
     int H, int K, int B, int64 n_batches, int64 first, int64 batch, int depth, int held,
-    int activation, int output, int optimizer_kind, const real* rates, real l2, real c1, real c2,
+    int activation, int output, int formula, const real* rates, real l2, real c1, real c2,
     real c3, real c4, const int64* labels, const real* y, const real* w, const int64* rows, int mean,
     const double* batch_weights, double* losses, double* correct, const uint32* steps,
     uint32 seed_low, uint32 seed_high, uint64 threshold, real scale, real unscale, real* partial,
@@ -123,7 +123,7 @@ KERNEL persistent_steps(
     DYNAMIC_SHARED(memory);
     const Sizes size = {B, D, H, K, depth};
     const Shared shared = shared_layout(memory, size, held);
-    const Optimizer optimizer = {optimizer_kind, slot1, slot2, l2, c1, c2, c3, c4};
+    const Optimizer optimizer = {formula, slot1, slot2, l2, c1, c2, c3, c4};
     const Masks masks = {steps, seed_low, seed_high, threshold, scale, unscale};
     const Targets targets = {labels, y, w, rows, mean, batch_weights, losses, correct};
     const int down = parts_of(D, depth), across = parts_of(H, TILE_WIDTH);

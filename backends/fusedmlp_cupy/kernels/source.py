@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp.optimizers import UPDATE_FORMULAS
 from fusedmlp_cupy.kernels.strict_constants import constants_source
 
 if TYPE_CHECKING:
@@ -47,9 +49,22 @@ def compile_options(dtype: FloatDtype, *, strict: bool = False) -> tuple[str, ..
     return (f"-DREAL={real}", *(STRICT_OPTIONS if strict else COMPILE_OPTIONS))
 
 
-def assemble(*names: str) -> str:
-    """Join files of this folder, each behind a line by which compiler messages name it."""
-    folder = files("fusedmlp_cupy.kernels")
+def enumerations() -> str:
+    """Return the numbers of activations, outputs and update formulas, as their names' positions."""
+    lists = {"HIDDEN": HIDDEN_ACTIVATIONS, "OUTPUT": OUTPUTS, "UPDATE": UPDATE_FORMULAS}
     return "".join(
+        f"enum {{ {', '.join(f'{kind}_{name.upper()}' for name in names)} }};\n"
+        for kind, names in lists.items()
+    )
+
+
+def assemble(*names: str) -> str:
+    """Join files of this folder, each after a line by which compiler messages name it.
+
+    The enumerations precede common.cu, the first part of a program.
+    """
+    folder = files("fusedmlp_cupy.kernels")
+    head = enumerations() if "common.cu" in names else ""
+    return head + "".join(
         f'#line 1 "{name}"\n{folder.joinpath(name).read_text(encoding="utf-8")}' for name in names
     )

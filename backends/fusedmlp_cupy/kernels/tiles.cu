@@ -11,7 +11,6 @@
 
 enum { TILE_WIDTH = 32, TILE_ROWS = 64, LANES = 8, WARP = 32, PATCH_DOWN = 4, PATCH_ACROSS = 2 };
 enum { PATCHES_ACROSS = TILE_WIDTH / PATCH_ACROSS };
-enum { STEP_SGD, STEP_MOMENTUM, STEP_NESTEROV, STEP_ADAM, STEP_LION };
 
 // ---------------------------------------------------------------------------------- grid barrier
 // All threads of the grid wait for each other; writes before the barrier are visible after it. All
@@ -97,29 +96,6 @@ __device__ Shared shared_layout(char* memory, Sizes size, int held)
     to.values = to.W2 + (int64)size.H * size.K;
     to.sums = to.values + size.H;
     return to;
-}
-
-// ------------------------------------------------------------------------------------- optimizer
-
-// The slots have the layout of theta.
-struct Optimizer { int kind; real* slot1; real* slot2; real l2, c1, c2, c3, c4; };
-
-// Takes one parameter's step. `at` is its index in theta, wherever its value is kept.
-__device__ void take_step(
-    real* theta, int64 at, real gradient, bool is_weight, Rate rate, const Optimizer& by)
-{
-    const real g = penalised(gradient, *theta, is_weight, by.l2);
-    switch (by.kind) {
-    case STEP_SGD: sgd_step(theta, g, rate); break;
-    case STEP_MOMENTUM: momentum_step(theta, by.slot1 + at, g, rate, by.c1); break;
-    case STEP_NESTEROV: nesterov_step(theta, by.slot1 + at, g, rate, by.c1); break;
-    case STEP_LION:
-        lion_step(theta, by.slot1 + at, g, is_weight, rate, by.c1, by.c2, by.c3, by.c4);
-        break;
-    default:
-        adam_step(
-            theta, by.slot1 + at, by.slot2 + at, g, is_weight, rate, by.c1, by.c2, by.c3, by.c4);
-    }
 }
 
 // ------------------------------------------------------------------------------------- the tiles

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp.network import OUTPUTS
-from fusedmlp_cupy.kernels.arguments import NULL, Batch, activation_index, or_null
+from fusedmlp.optimizers import UPDATE_FORMULAS
+from fusedmlp_cupy.kernels.arguments import (
+    NULL,
+    Batch,
+    activation_index,
+    optimizer_constants,
+    or_null,
+)
 from fusedmlp_cupy.messages import one_line
 from fusedmlp_cupy.training.execution import unavailable
 from fusedmlp_cupy.training.gathering import GatheredRows
@@ -28,12 +35,6 @@ if TYPE_CHECKING:
     from fusedmlp_cupy.training.updates import Updates
 
 KERNEL: Final = "persistent_steps"
-
-STEPS: Final = ("sgd", "momentum", "nesterov", "adam", "lion")
-"""Optimizers in the order of the enumeration in tiles.cu."""
-
-MAX_CONSTANTS: Final = 5
-"""Optimizer constants of the kernel, ``l2`` to ``c4``."""
 
 
 class PersistentTraining:
@@ -144,12 +145,11 @@ class PersistentTraining:
         return own.theta, *slots[:2], *map(np.int64, offsets), *map(np.int32, sizes)
 
     def _optimizer_arguments(self, rates: DeviceArray) -> tuple[Argument, ...]:
-        """Return the arguments ``optimizer_kind`` to ``c4``."""
+        """Return the arguments ``formula`` to ``c4``."""
         real = np.dtype(self._context.dtype).type
         constants = self._updates.constants(self._context.objective.l2)
-        padded = (*constants, *[0.0] * MAX_CONSTANTS)[:MAX_CONSTANTS]
-        kind = np.int32(STEPS.index(self._updates.optimizer.kernel))
-        return kind, rates, *(real(c) for c in padded)
+        formula = np.int32(UPDATE_FORMULAS.index(self._updates.optimizer.kernel))
+        return formula, rates, *optimizer_constants(constants, real)
 
     def _dropout_arguments(self, sequence: BatchSequence) -> tuple[Argument, ...]:
         """Return the arguments ``steps`` to ``unscale``."""
