@@ -227,7 +227,7 @@ def test_one_class_alone_is_predicted():
     [
         ({"hidden_layer_sizes": -1}, "hidden_layer_sizes"),
         ({"solver": "newton"}, "solver"),
-        ({"activation": "softsign"}, "'activation' parameter .* 'gelu'"),
+        ({"activation": "softsign"}, "'activation' parameter .*'gelu'"),
         ({"backend": "abacus"}, "abacus"),
         ({"dtype": "float16"}, "dtype"),
         ({"dropout": 1.0}, "dropout"),
