@@ -32,7 +32,7 @@ AVX2 with FMA."""
 TESTS_PROGRAMS = (ROOT / ".nox" / "tests" / "bin", ROOT / ".nox" / "tests" / "Scripts")
 """Where the environment of ``tests`` has its programs, on Windows the latter."""
 
-VECTOR_BYTES = "from fusedmlp_numba import host; print(host.VECTOR_BYTES)"
+VECTOR_BYTES = "from fusedmlp_numba.compiler import host; print(host.VECTOR_BYTES)"
 """Prints the width of the vectors that the engine is compiled for."""
 
 

@@ -29,8 +29,8 @@ from fusedmlp.optimizers import OPTIMIZERS, make_optimizer
 from fusedmlp.parity.problems import engine, flat, problem
 from fusedmlp.tolerance import difference, tf32_trajectory_bound, trajectory_bound
 from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy.device import CupyDevice
-from fusedmlp_cupy.launching import GROUP_STEPS
+from fusedmlp_cupy.runtime.device import CupyDevice
+from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
 from part_process import NotHereError, cases, text_of
 from workloads import BIG, SMALL
@@ -42,6 +42,7 @@ SUITE_MODULES = ("pytest_timeout", "hypothesis", "scipy", "sklearn", "numba")
 PACKAGES = ("numpy", "torch", "jax", "jaxlib", "numba", "pytest")
 RESULT = re.compile(r"^(tests/\S.*?) (PASSED|FAILED|SKIPPED|ERROR)\b")
 
+GROUP_STEPS = Tuning().group_steps
 WAYS = ("eager", "graph", "persistent")
 """Ways to launch steps, each an option of the backend."""
 
@@ -254,7 +255,7 @@ def ceilings(option=None):
 
 def ceiling(cupy, device, network, batch):
     """Time each product of a step in cuBLAS; return the sum of their medians."""
-    blas, rng, seconds = device.cublas(), np.random.default_rng(0), 0.0
+    blas, rng, seconds = device.cublas_handle(), np.random.default_rng(0), 0.0
 
     def array(*shape):
         return device.upload(rng.standard_normal(shape).astype(np.float32))

@@ -143,7 +143,7 @@ def table(backend):
 
 def numba_file():
     """Return the Numba engine's file for the vectors of this processor."""
-    from fusedmlp_numba import host
+    from fusedmlp_numba.compiler import host
 
     return FOLDER / f"numba-{host.VECTOR_BYTES}-byte-vectors.json"
 

@@ -343,4 +343,4 @@ def test_a_relay_visits_every_number():
     loop, counter = limits.relay_loop(), np.zeros(1, np.int64)
     limits.run_threads(1, loop, counter.ctypes.data, 0, 5, 1)
     assert counter[0] == 5
-    assert limits.handover_seconds(2, rounds=3) > 0
+    assert limits.handover_seconds(loop, 2, rounds=3) > 0

@@ -36,7 +36,7 @@ from fusedmlp.reference.operations import StrictOperations
 from fusedmlp.registry import Selection, backend_class, create, select, strict_backends
 from fusedmlp.tolerance import check_close, trajectory_bound
 from fusedmlp.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fusedmlp_numba.caching import OPTIONS
+from fusedmlp_numba.compiler.jit import OPTIONS
 from fusedmlp_numba.strict import CompiledOperations
 from problems import OPTIMIZERS, engine, flat, order, problem
 

@@ -55,13 +55,13 @@ class NumbaBackend(Backend):
             version = _version("numba")
             from llvmlite import binding
 
-            from fusedmlp_numba.engine import RUN
+            from fusedmlp_numba.functions import RUN
 
             binding.initialize_native_target()
             binding.Target.from_default_triple().create_target_machine(
                 cpu=binding.get_host_cpu_name()
             )
-            if not any(native.is_on_disk() for native in RUN.values()):
+            if not any(function.is_on_disk() for function in RUN.values()):
                 importlib.import_module("numba")
         except ModuleNotFoundError as error:
             if error.name in ("numba", "llvmlite"):
@@ -78,7 +78,7 @@ class NumbaBackend(Backend):
 
     def device(self) -> Device:
         """See :meth:`fusedmlp.backend.Backend.device`."""
-        from fusedmlp_numba.host import VECTOR_BYTES, cpu_name
+        from fusedmlp_numba.compiler.host import VECTOR_BYTES, cpu_name
 
         facts: dict[str, str | int | float | bool | None] = {
             "numba": _version("numba"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fusedmlp.reference.dropout import Mask
     from fusedmlp.reference.operations import Function
     from fusedmlp.types import FloatArray
-    from fusedmlp_numba.caching import Entry
+    from fusedmlp_numba.compiler.jit import Entry
 
 
 class CompiledOperations(StrictOperations):

@@ -22,9 +22,9 @@ from numba import extending as untyped_extending
 from numba import types
 
 from fusedmlp.reference import arithmetic as strict
-from fusedmlp_numba.caching import Entry
-from fusedmlp_numba.dropout import philox4x32
-from fusedmlp_numba.native import STAMP
+from fusedmlp_numba.compiler.jit import Entry
+from fusedmlp_numba.compiler.object_cache import SOURCE_HASH
+from fusedmlp_numba.network.dropout import philox4x32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +41,8 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 
 def entry(function: Callable[..., None]) -> Entry:
     """Compile what Python calls, under a name on disk that changes with the sources."""
-    if STAMP is not None:
-        function.__qualname__ += f"_{STAMP[:16]}"
+    if SOURCE_HASH is not None:
+        function.__qualname__ += f"_{SOURCE_HASH[:16]}"
     return Entry(function)
 
 

@@ -1,8 +1,7 @@
 """The threads of one call: each runs the same compiled function as the calling thread.
 
-They run without the GIL, and meet at a barrier in compiled code (barrier.py). Threads live for one
-call: there is no pool, so that a process may fork between calls. What they compute is not known
-here.
+They run without the GIL, and synchronise in compiled code (network/barrier.py). Threads live for
+one call: there is no pool, so that a process may fork between calls.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from fusedmlp_numba.sizes import FAILED
+from fusedmlp_numba.constants import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,14 +17,15 @@ if TYPE_CHECKING:
     from fusedmlp.types import IntArray
 
 
-def run_workers(work: Callable[[int], object], workers: int, sync: IntArray) -> None:
-    """Call ``work`` with each worker's number: the first on this thread, the rest on new ones.
+def run_workers(work: Callable[[int], object], workers: int, barrier: IntArray) -> None:
+    """Call ``work`` with each worker's index: 0 on this thread, the others on new threads.
 
     Parameters
     ----------
-    sync
-        The barrier's counters. Where a worker raises, or a thread does not start, it lets go of the
-        others; what was raised first is raised again once all have ended.
+    barrier
+        The barrier's counters. Where a worker raises, or a thread does not start, the barrier is
+        marked as failed, which ends the other workers. The first exception is raised again once
+        all have ended.
     """
     failures: list[BaseException] = []
 
@@ -34,7 +34,7 @@ def run_workers(work: Callable[[int], object], workers: int, sync: IntArray) -> 
             work(worker)
         except BaseException as error:  # noqa: BLE001 - raised again by the calling thread
             failures.append(error)
-            sync[FAILED] = 1
+            barrier[FAILED] = 1
 
     threads = [threading.Thread(target=guarded, args=(n,)) for n in range(1, workers)]
     started = []
@@ -44,7 +44,7 @@ def run_workers(work: Callable[[int], object], workers: int, sync: IntArray) -> 
             started.append(thread)
         guarded(0)
     except BaseException:
-        sync[FAILED] = 1
+        barrier[FAILED] = 1
         raise
     finally:
         for thread in started:

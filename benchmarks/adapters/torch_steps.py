@@ -39,7 +39,9 @@ class EagerTraining(Training):
         self._task, self.exact = task, not task.dropout
         self.slack = TF32_SLACK if adapter.tf32 else 1.0
         self._device = adapter.device_name
-        self._x = torch.tensor(inputs.floats(task.dtype), device=self._device)
+        self._x = torch.from_numpy(inputs.floats(task.dtype)).to(
+            self._device
+        )  # copied to GPUs only
         self._y = torch.tensor(inputs.y, device=self._device)
         self._parameters = [tensor.requires_grad_() for tensor in adapter.parameters(inputs)]
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)

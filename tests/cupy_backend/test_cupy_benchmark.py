@@ -29,7 +29,9 @@ from fusedmlp.bench import parity, prepare, runner
 from fusedmlp.bench.subjects import Subject
 from fusedmlp.bench.tasks import Task
 from fusedmlp.errors import BreachedError
-from fusedmlp_cupy import CupyBackend, cublas
+from fusedmlp_cupy import CupyBackend
+from fusedmlp_cupy.runtime import cublas
+from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +84,7 @@ def parts(monkeypatch, cupy):
     }  # fmt: skip
     for name, value in small.items():
         monkeypatch.setattr(gpu_parts, name, value)
-    monkeypatch.setattr("fusedmlp_cupy.steps.GROUP_STEPS", 2)
+    monkeypatch.setattr("fusedmlp_cupy.backend.Tuning", lambda: Tuning(group_steps=2))
     return gpu_parts
 
 

@@ -19,11 +19,12 @@ import pytest
 from llvmlite import binding
 
 import fusedmlp_numba
-from fusedmlp_numba import native, strict_kernels
-from fusedmlp_numba.caching import OPTIONS, Entry, kernel, object_code
-from fusedmlp_numba.intrinsics import stay_small
-from fusedmlp_numba.native import STAMP, Native
-from fusedmlp_numba.views import FLOATS, vector
+from fusedmlp_numba import strict_kernels
+from fusedmlp_numba.compiler import object_cache
+from fusedmlp_numba.compiler.jit import OPTIONS, Entry, kernel, object_code
+from fusedmlp_numba.compiler.object_cache import SOURCE_HASH, CachedFunction
+from fusedmlp_numba.simd.intrinsics import no_inline
+from fusedmlp_numba.simd.views import FLOAT64, array_at
 
 SCRIPT = """
 import sys
@@ -33,13 +34,13 @@ import fusedmlp_numba
 from fusedmlp.backend import State
 from fusedmlp.network import Network, Objective, Parameters
 from fusedmlp.optimizers import SGD
-from fusedmlp_numba import engine
+from fusedmlp_numba import engine, functions
 assert fusedmlp_numba.__file__.startswith(sys.argv[1])
 network = Network((1, 1), output="identity")
 for dtype in sys.argv[2].split(","):
     # Nothing of these is run, and this one is compiled faster.
-    engine.RUN[dtype] = engine.NARROW[dtype] = engine.APPLY[dtype]
-    found = engine.APPLY[dtype].is_on_disk()
+    functions.RUN[dtype] = functions.NARROW[dtype] = functions.APPLY[dtype]
+    found = functions.APPLY[dtype].is_on_disk()
     built = engine.NumbaEngine(
         network, SGD(), Objective(), batch_size=1, dtype=dtype, seed=0, threads=1
     )
@@ -84,7 +85,7 @@ def test_a_changed_callee_is_compiled_again(copied):
     assert run() == (0.75, 0)
     assert run("float64", "--without-numba") == (0.75, 1)
     (code,) = files(package, "o")
-    updates = package / "updates.py"
+    updates = package / "network" / "updates.py"
     source = updates.read_text()
     step = "load(gradient, i), -lr, load(theta"
     assert source.count(step) == 1
@@ -160,7 +161,7 @@ def test_a_function_of_numbers(tmp_path, monkeypatch):
     built = []
 
     def enter(target, value, place):
-        vector(target, FLOATS)[place] = value
+        array_at(target, FLOAT64)[place] = value
 
     def build():
         built.append(1)
@@ -168,7 +169,7 @@ def test_a_function_of_numbers(tmp_path, monkeypatch):
 
     out = np.zeros(3)
     for value in (2.5, -1.0):
-        entry = Native("enter", (int, float, int), build)
+        entry = CachedFunction("enter", (int, float, int), build)
         assert entry.compile() > 0.0
         assert entry.compile() == 0.0
         entry.function(out.ctypes.data, value, 1)
@@ -183,7 +184,7 @@ def test_compiled_code_that_raises_is_heard(tmp_path, monkeypatch):
         if number > 1:
             raise ValueError
 
-    entry = Native("raising", (int,), lambda: object_code(enter, (int,)))
+    entry = CachedFunction("raising", (int,), lambda: object_code(enter, (int,)))
     entry.function(1)
     with pytest.raises(RuntimeError, match="raising ended with status"):
         entry.function(2)
@@ -224,7 +225,7 @@ def test_an_entrys_kernels_are_its_own():
 
     @kernel
     def add(out, unused, first, second, place):
-        stay_small()
+        no_inline()
         out[place] += first - second
 
     def enter(out):
@@ -286,9 +287,9 @@ def test_no_fastmath():
 
 def test_strict_mode_s_shared_source_is_part_of_the_key(tmp_path, monkeypatch):
     """Its functions are compiled here and lie elsewhere, and its entries are no closures."""
-    assert native._stamp() == STAMP
-    assert strict_kernels.product._function.__qualname__ == f"product_{STAMP[:16]}"
+    assert object_cache._source_hash() == SOURCE_HASH
+    assert strict_kernels.product._function.__qualname__ == f"product_{SOURCE_HASH[:16]}"
     changed = tmp_path / "strict.py"
-    changed.write_bytes(Path(native.strict.__file__).read_bytes() + b"#")
-    monkeypatch.setattr(native.strict, "__file__", str(changed))
-    assert native._stamp() != STAMP
+    changed.write_bytes(Path(object_cache.strict.__file__).read_bytes() + b"#")
+    monkeypatch.setattr(object_cache.strict, "__file__", str(changed))
+    assert object_cache._source_hash() != SOURCE_HASH

@@ -17,11 +17,12 @@ from fusedmlp.backend import State, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_numba import NumbaBackend, buffers, sources
+from fusedmlp_numba import NumbaBackend, buffers
+from fusedmlp_numba import data as data_module
 from fusedmlp_numba import engine as engine_module
 from fusedmlp_numba.backend import usable_cpus
-from fusedmlp_numba.host import IN_PLACE
-from fusedmlp_numba.sizes import DEPTH, FORWARD, FORWARD_ROWS, IN_PLACE_ROWS, MASK_ROWS, TRAIN
+from fusedmlp_numba.compiler.host import IN_PLACE
+from fusedmlp_numba.constants import BITMASK_ROWS, FORWARD, FORWARD_ROWS, IN_PLACE_ROWS, KC, TRAIN
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem
 
@@ -39,7 +40,7 @@ def eager(monkeypatch):
 @pytest.fixture(params=["dense", "sparse"])
 def path(request, monkeypatch):
     """The first layer's path, whatever the data's density."""
-    monkeypatch.setattr(sources, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
+    monkeypatch.setattr(data_module, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
     return request.param
 
 
@@ -109,7 +110,7 @@ def test_fifty_steps(optimizer, dtype, path):
 
 
 @pytest.mark.parametrize("storage", ["uint8", "float64"])
-@pytest.mark.parametrize("batch_size", [2 * MASK_ROWS + 22, DEPTH + 70])
+@pytest.mark.parametrize("batch_size", [2 * BITMASK_ROWS + 22, KC + 70])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_batches_of_more_rows_than_a_mask_has_bits_or_a_sum_has_terms(
     optimizer, batch_size, storage, path
@@ -177,7 +178,7 @@ def test_narrow_networks_of_sparse_inputs(dtype):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_narrow_networks_train(optimizer, storage, monkeypatch):
     """Batches that are no multiple of a vector, and the panels' way as another opinion."""
-    monkeypatch.setattr(sources, "SPARSE_RATE", 0.0)
+    monkeypatch.setattr(data_module, "SPARSE_RATE", 0.0)
     task = problem((2, 5, 2), "tanh", rows=103, weighted=True, storage=storage)
     options = {"steps": 40, "lr": 0.01, "batch_size": 37, "objective": Objective(l2=0.01)}
     mine, data, sums = trained(NumbaBackend(), task, optimizer, **options)
@@ -187,9 +188,9 @@ def test_narrow_networks_train(optimizer, storage, monkeypatch):
     check_close("parameters", flat(mine.parameters()), flat(theirs.parameters()), bound)
     wide, _ = engine(NumbaBackend(), task, optimizer, batch_size=37, objective=Objective(l2=0.01))
     wide.load(mine.state())
-    wide._narrow_entry = None
-    rows, calls, narrow = order(103)[:37], [], mine._narrow_entry
-    monkeypatch.setattr(mine, "_narrow_entry", lambda *call: calls.append(narrow(*call)))
+    wide._narrow_function = None
+    rows, calls, narrow = order(103)[:37], [], mine._narrow_function
+    monkeypatch.setattr(mine, "_narrow_function", lambda *call: calls.append(narrow(*call)))
     (_, one), (_, other) = (each.loss_and_gradients(data, rows) for each in (mine, wide))
     assert len(calls) == 1
     for a, b in zip(one, other, strict=True):
@@ -226,14 +227,14 @@ def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, path):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_inputs_in_place_and_copied_give_the_same_bits(sizes, optimizer, monkeypatch):
     """Of float32 where they lie, of float64 converted on the way; the epoch's rest is copied."""
-    monkeypatch.setattr(sources, "SPARSE_RATE", 0.0)
+    monkeypatch.setattr(data_module, "SPARSE_RATE", 0.0)
     task, results = problem(sizes, rows=3 * IN_PLACE_ROWS + 7, dropout=0.2), []
     for storage, threads in itertools.product(("float32", "float64"), (1, 2, 5)):
         built, _ = engine(NumbaBackend(threads=threads), task, optimizer, dtype="float32",
                           batch_size=IN_PLACE_ROWS)  # fmt: skip
         x = task.x.astype(np.float32).astype(storage)
         data = built.stage(x, task.y)
-        assert data.description.source.in_place is (IN_PLACE and storage == "float32")
+        assert data.record.descriptor.in_place is (IN_PLACE and storage == "float32")
         rows = np.concatenate([order(len(x)), order(len(x))[::-1]])
         sums = built.train_epoch(data, rows, np.full(-(-len(rows) // IN_PLACE_ROWS), 0.05))
         losses, found = built.loss_and_gradients(data, rows[:IN_PLACE_ROWS])
@@ -248,7 +249,7 @@ def test_inputs_in_place_and_copied_give_the_same_bits(sizes, optimizer, monkeyp
 @pytest.mark.parametrize(("batch_size", "parts"), [(8, 16), (400, 16), (8, 2)])
 def test_rows_apart_and_together_have_the_same_bits(sizes, batch_size, parts, path, monkeypatch):
     """Whole rounds of rows, a rest that is cut elsewhere, and one too small to be cut by rows."""
-    monkeypatch.setattr(engine_module, "MOST_PARTS", parts)
+    monkeypatch.setattr(engine_module, "MAX_INFERENCE_PARTS", parts)
     task = problem(sizes, dropout=0.2, rows=300, weighted=True)
     results = []
     for threads in (1, 2, 3, 5):
@@ -281,8 +282,8 @@ def test_measured_density_chooses_the_path():
     built, _ = engine(NumbaBackend(), problem((50, 4, 3)))
     for density, kind in ((0.1, True), (0.9, False)):
         x = (rng.integers(1, 256, (60, 50)) * (rng.random((60, 50)) < density)).astype(np.uint8)
-        assert built.stage(x).description.source.sparse is kind
-    assert built.stage(scipy.sparse.csr_array(np.ones((60, 50)))).description.source.sparse
+        assert built.stage(x).record.descriptor.sparse is kind
+    assert built.stage(scipy.sparse.csr_array(np.ones((60, 50)))).record.descriptor.sparse
 
 
 def test_the_more_units_the_denser_the_inputs_of_which_zeros_are_skipped():
@@ -294,8 +295,8 @@ def test_the_more_units_the_denser_the_inputs_of_which_zeros_are_skipped():
         built, _ = engine(NumbaBackend(), problem((50, units, 3)))
         built.forward(x)
         chosen[units] = (
-            built.stage(x).description.source.sparse,
-            built._inputs.source.sparse,
+            built.stage(x).record.descriptor.sparse,
+            built._inputs.descriptor.sparse,
         )
     assert chosen == {16: (False, False), 80: (True, False), 1024: (True, True)}
 
@@ -335,7 +336,7 @@ def test_nan_reaches_the_sums(output, hidden, path):
     task = problem((21, 18, 5), hidden, output)
     for optimizer in ("sgd", "adam"):
         built, data = engine(NumbaBackend(), task, optimizer)
-        built._buffers.theta[built._buffers.shape.weights[1]] = np.nan
+        built._buffers.theta[built._buffers.layout.weights[1]] = np.nan
         sums = built.train_epoch(data, order(37), np.full(5, 0.1))
         assert np.isnan(sums.losses[0])
         assert sums.first_non_finite() == 0
@@ -421,8 +422,8 @@ def test_workers_with_entries_of_their_own_and_in_common_find_the_same_bits(
     eager, monkeypatch, path
 ):
     task, found = problem((40, 64, 5), rows=150), []
-    for most in (buffers.COPIED_ENTRIES, 0):
-        monkeypatch.setattr(buffers, "COPIED_ENTRIES", most)
+    for most in (buffers.MAX_PRIVATE_ENTRIES, 0):
+        monkeypatch.setattr(buffers, "MAX_PRIVATE_ENTRIES", most)
         built, _, sums = trained(NumbaBackend(threads=2), task, batch_size=33)
         found.append(flat(built.parameters()).tobytes() + sums.losses.tobytes())
     assert found[0] == found[1]
@@ -454,14 +455,14 @@ def test_engines_train_at_once_in_several_threads():
 def test_a_failing_worker_ends_the_call(monkeypatch):
     task = problem((40, 70, 5), rows=101)
     built, data = engine(NumbaBackend(threads=3), task, batch_size=33)
-    entry = built._entry
+    entry = built._run_function
 
     def fails(call, worker):
         if worker == 2:
             raise RuntimeError("worker 2 has failed")
         entry(call, worker)
 
-    monkeypatch.setattr(built, "_entry", fails)
+    monkeypatch.setattr(built, "_run_function", fails)
     with pytest.raises(RuntimeError, match="worker 2"):
         built.train_epoch(data, order(101), np.full(4, 0.1))
     monkeypatch.undo()

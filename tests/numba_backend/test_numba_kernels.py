@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -17,13 +16,13 @@ from hypothesis import strategies as st
 
 import twins
 from fusedmlp.backend import MAX_ROW_LOSS, keep_threshold
-from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp.network import DERIVATIVE_NEEDS_Z, HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import kernels
-from fusedmlp_numba.caching import OPTIONS
-from fusedmlp_numba.lanes import lanes_of
-from fusedmlp_numba.sizes import scratch_size
-from kernel_inputs import as_stored
+from fusedmlp_numba.compiler.host import panel_columns
+from fusedmlp_numba.constants import scratch_size
+from fusedmlp_numba.network import activations, dropout, inputs, layers, outputs, updates
+from fusedmlp_numba.network.dropout import MaskStream, dropout_mask, philox4x32
+from kernel_inputs import as_stored, run
 
 DTYPES = ("float32", "float64")
 
@@ -32,18 +31,8 @@ vectors = st.integers(1, 5)
 few = settings(max_examples=25, deadline=None)
 
 
-@functools.cache
-def callable_from_python(kernel):
-    """Kernels have no wrapper for Python: compile the same source once more, with one."""
-    return numba.njit(**OPTIONS)(kernel.py_func)
-
-
-def run(kernel, *arguments):
-    return callable_from_python(kernel)(*arguments)
-
-
 def lanes(dtype):
-    return lanes_of(np.dtype(dtype).itemsize)
+    return panel_columns(np.dtype(dtype).itemsize)
 
 
 def draw(shape, dtype, seed, scale=3.0):
@@ -54,12 +43,14 @@ def test_every_twin_is_there():
     public = {
         name
         for name, value in vars(twins).items()
-        if inspect.isfunction(value) and value.__module__ == twins.__name__
+        if isinstance(value, functools.partial)
+        or (inspect.isfunction(value) and value.__module__ == twins.__name__)
     }
-    missing = {name for name in public if not hasattr(kernels, name)}
-    # Rows are weighed one by one here, products are those of products.py, and a bias's gradient is
-    # column_sums.
-    assert missing == {"_weighted_sums", "batch_weight", "product", "bias_gradient"}
+    modules = activations, dropout, inputs, layers, outputs, updates
+    # Methods of ORDINARY are products and sums, which are gemm's and column_sums here.
+    missing = {name for name in public if not any(hasattr(module, name) for module in modules)}
+    assert missing == set()
+    assert {"bias_activation", "softmax_cross_entropy", "lion"} <= public
 
 
 @few
@@ -70,7 +61,7 @@ def test_gather_rows_equals(dtype, B, D, stored, seed):
     x = rng.integers(0, 256, (B + 3, D)).astype(stored)
     rows = rng.integers(0, B + 3, B)
     mine, theirs = np.empty((B, D), dtype), np.empty((B, D), dtype)
-    run(kernels.gather_rows, *as_stored(x), D, rows, mine)
+    run(inputs.gather_rows, as_stored(x), D, rows, mine)
     twins.gather_rows(x, rows, theirs)
     np.testing.assert_array_equal(mine, theirs)
 
@@ -79,8 +70,18 @@ def test_all_pixels_equal_numpy():
     x = np.arange(256, dtype=np.uint8).reshape(1, -1)
     for dtype in DTYPES:
         out = np.empty((1, 256), dtype)
-        run(kernels.gather_rows, *as_stored(x), 256, np.zeros(1, np.int64), out)
+        run(inputs.gather_rows, as_stored(x), 256, np.zeros(1, np.int64), out)
         np.testing.assert_array_equal(out, x / np.dtype(dtype).type(255))
+
+
+def activate(z, b, activation, columns, saving=True):
+    """Z becomes the activation; return what the backward pass reads: that, or the slope."""
+    slope = np.full_like(z, 7) if saving else z[:0]
+    run(activations.bias_activation, z, b, slope, HIDDEN_ACTIVATIONS.index(activation), columns)
+    if activation in DERIVATIVE_NEEDS_Z and saving:
+        return slope
+    assert (slope == 7).all()
+    return z
 
 
 @few
@@ -92,23 +93,28 @@ def test_all_pixels_equal_numpy():
 def test_bias_activation_and_hidden_delta(dtype, B, width, activation, seed, keep):
     H, first = width * lanes(dtype), width // 3 * lanes(dtype)
     z, b, delta = draw((B, H), dtype, seed), draw(H, dtype, seed + 1), draw((B, H), dtype, seed + 2)
-    number = HIDDEN_ACTIVATIONS.index(activation)
-    mine, theirs = z.copy(), z.copy()
-    run(kernels.bias_activation, mine, b, number, first, H)
-    twins.bias_activation(theirs, b, activation)
+    mine, theirs, their_z = z.copy(), z.copy(), np.empty_like(z)
+    saved = activate(mine, b, activation, (first, H))
+    twins.bias_activation(theirs, b, activation, keep=their_z)
     np.testing.assert_array_equal(mine[:, :first], z[:, :first])
     check_close(activation, mine[:, first:], theirs[:, first:], kernel_bound(dtype))
+    predicted = z.copy()
+    activate(predicted, b, activation, (first, H), saving=False)
+    np.testing.assert_array_equal(predicted, mine)
 
     mine_delta, their_delta = delta.copy(), delta.copy()
     kept = np.random.default_rng(seed).integers(0, 2, (B, H)).astype(np.uint8)
-    # Rounded to eighths, a·keep is exact: near |a| = 1 the derivative would show a rounding.
-    a = np.round(theirs * 8) / 8
-    run(kernels.hidden_delta, mine_delta, a / np.dtype(dtype).type(keep), kept, number, keep,
-        first, H)  # fmt: skip
+    their_saved = their_z
+    if activation not in DERIVATIVE_NEEDS_Z:
+        # Rounded to eighths, a·keep is exact: near |a| = 1 the derivative would show a rounding.
+        their_saved = np.round(theirs * 8) / 8
+        saved = their_saved / np.dtype(dtype).type(keep)
+    run(activations.hidden_delta, mine_delta, saved, kept, HIDDEN_ACTIVATIONS.index(activation),
+        keep, (first, H))  # fmt: skip
     if keep < 1:
         their_delta *= kept
         their_delta *= 1 / keep
-    twins.hidden_delta(their_delta, a.copy(), activation)
+    twins.hidden_delta(their_delta, their_saved.copy(), activation)
     np.testing.assert_array_equal(mine_delta[:, :first], delta[:, :first])
     check_close("delta", np.append(mine_delta[:, first:], 1), np.append(their_delta[:, first:], 1),
                 kernel_bound(dtype))  # fmt: skip
@@ -117,21 +123,34 @@ def test_bias_activation_and_hidden_delta(dtype, B, width, activation, seed, kee
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)
 def test_activations_of_what_is_not_finite(activation, dtype):
-    z = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0, 100.0] * 4, dtype)
+    z = np.array([np.nan, np.inf, -np.inf, 1e15, -1e15, 0.0, -0.0, 100.0] * 4, dtype)
     z, H = np.stack([np.roll(z, shift) for shift in range(5)]), len(z)
-    mine, theirs = z.copy(), z.copy()
-    number, delta = HIDDEN_ACTIVATIONS.index(activation), np.ones_like(z)
-    run(kernels.bias_activation, mine, np.zeros(H, dtype), number, 0, H)
+    mine, theirs, their_z = z.copy(), z.copy(), np.empty_like(z)
+    delta, none = np.ones_like(z), np.zeros(H, dtype)
+    saved = activate(mine, none, activation, (0, H))
     with np.errstate(over="ignore", invalid="ignore"):
-        twins.bias_activation(theirs, np.zeros(H, dtype), activation)
+        twins.bias_activation(theirs, none, activation, keep=their_z)
         np.testing.assert_allclose(
             mine, theirs, rtol=kernel_bound(dtype), atol=np.finfo(dtype).tiny
         )
         their_delta = delta * np.inf
-        twins.hidden_delta(their_delta, theirs.copy(), activation)
-    mine_delta = delta * np.inf
-    run(kernels.hidden_delta, mine_delta, theirs, np.ones((1, 1), np.uint8), number, 1.0, 0, H)
+        their_saved = their_z if activation in DERIVATIVE_NEEDS_Z else theirs
+        twins.hidden_delta(their_delta, their_saved.copy(), activation)
+    mine_delta, number = delta * np.inf, HIDDEN_ACTIVATIONS.index(activation)
+    run(activations.hidden_delta, mine_delta, saved, np.ones((1, 1), np.uint8), number, 1.0,
+        (0, H))  # fmt: skip
     np.testing.assert_array_equal(np.isnan(mine_delta), np.isnan(their_delta))
+
+
+@pytest.mark.parametrize("activation", ["elu", "leaky_relu", "gelu", "silu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_of_tiny_numbers_keep_their_relative_accuracy(activation, dtype):
+    z = np.geomspace(1e-30, 1.0, 64 * lanes(dtype)).astype(dtype)
+    z = np.stack([z, -z])
+    mine, theirs = z.copy(), z.astype("float64")
+    activate(mine, np.zeros(z.shape[1], dtype), activation, (0, z.shape[1]))
+    twins.bias_activation(theirs, np.zeros(z.shape[1]), activation)
+    np.testing.assert_allclose(mine, theirs, rtol=8 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -146,18 +165,20 @@ def test_no_bit_depends_on_how_columns_and_rows_are_cut(activation, dtype):
     def compute(a, delta, kept, sums, rows, columns):
         begin, end = rows
         part = a[begin:end]
-        run(kernels.bias_activation, part, b, number, *columns)
-        run(kernels.dropout_mask, kept[begin:end], part, 1 / 0.7, u(5), u(3), u(1), u(2**31),
-            *columns, begin)  # fmt: skip
-        run(kernels.hidden_delta, delta[begin:end], part, kept[begin:end], number, 0.7, *columns)
+        saved = activate(part, b, activation, columns)
+        run(dropout_mask, kept[begin:end], part, MaskStream(u(5), u(3), u(1), u(2**31)),
+            1 / 0.7, columns, begin)  # fmt: skip
+        run(
+            activations.hidden_delta, delta[begin:end], saved, kept[begin:end], number, 0.7, columns
+        )
 
     compute(*whole, (0, B), (0, H))
-    run(kernels.column_sums, whole[1], whole[3], 0, H)
+    run(layers.column_sums, whole[1], whole[3], (0, H))
     for rows in ((0, 5), (5, B)):
         for columns in ((0, 4 * step), (4 * step, H)):
             compute(a, delta, kept, sums, rows, columns)
     for columns in ((0, 4 * step), (4 * step, H)):
-        run(kernels.column_sums, delta, sums, *columns)
+        run(layers.column_sums, delta, sums, columns)
     for mine, theirs in zip((a, delta, kept, sums), whole, strict=True):
         assert mine.tobytes() == theirs.tobytes()
 
@@ -169,7 +190,7 @@ def test_column_sums(dtype, B, width, seed):
     H = width * lanes(dtype)
     first, delta = width // 2 * lanes(dtype), draw((B, H), dtype, seed)
     out = np.full(H, 7, dtype)
-    run(kernels.column_sums, delta, out, first, H)
+    run(layers.column_sums, delta, out, (first, H))
     assert (out[:first] == 7).all()
     exact = np.zeros(H, dtype)  # the promised order: one row after the other
     for row in delta:
@@ -188,23 +209,41 @@ def targets(output, rng, rows, K, dtype):
 
 
 LOSSES = {
-    "softmax": (kernels.softmax_cross_entropy, twins.softmax_cross_entropy),
-    "sigmoid": (kernels.sigmoid_cross_entropy, twins.sigmoid_cross_entropy),
-    "identity": (kernels.squared_error, twins.squared_error),
-    "exp": (kernels.poisson_deviance, twins.poisson_deviance),
+    "softmax": twins.softmax_cross_entropy,
+    "sigmoid": twins.sigmoid_cross_entropy,
+    "identity": twins.squared_error,
+    "exp": twins.poisson_deviance,
 }
+
+
+def as_targets(output, y, w, rows):
+    """Targets (N,) or (N, K), and weights or None, as the output kernels take them."""
+    labelled = output == "softmax"
+    values = np.empty((0, 1)) if labelled else y
+    return outputs.Targets(
+        labels=y if labelled else np.empty(0, np.int64),
+        values=values,
+        weights=np.empty(0) if w is None else w,
+        rows=rows,
+    )
+
+
+def run_loss(output, z, b, targets, scale, losses, correct):
+    """z becomes the delta."""
+    scratch = np.empty(scratch_size(len(b), z.itemsize), z.dtype)
+    results = outputs.RowResults(losses, correct)
+    number = OUTPUTS.index(output)
+    run(outputs.output_delta, number, z, b, targets, scale, results, scratch)
 
 
 def both_losses(output, z, b, y, w, rows, scale=1.0):
     """(loss, correct, delta) of the compiled kernel and of its twin."""
     K, dtype = len(b), z.dtype
-    compiled, twin = LOSSES[output]
+    twin = LOSSES[output]
     mine = np.full((len(z), K + 3), 7, dtype)  # filled-up columns as in the engine's buffers
     mine[:, :K] = z
     losses, correct = np.empty(len(z)), np.empty(len(z))
-    weights = np.empty(0, dtype) if w is None else w
-    scratch = np.empty(scratch_size(K, z.itemsize), dtype)
-    run(compiled, mine, b, y, weights, rows, scale, losses, correct, scratch)
+    run_loss(output, mine, b, as_targets(output, y, w, rows), scale, losses, correct)
     assert (mine[:, K:] == 7).all()
     theirs = z.copy()
     with np.errstate(all="ignore"):
@@ -275,9 +314,9 @@ def test_no_bit_of_a_loss_depends_on_how_rows_are_cut(output, dtype):
     for parts in ([(0, B)], [(0, cut), (cut, B)]):
         delta, losses, correct, out = z.copy(), np.empty(B), np.empty(B), np.empty((B, K), dtype)
         for i, j in parts:
-            run(kernels.output_activation, z[i:j], b, OUTPUTS.index(output), out[i:j], scratch)
-            run(LOSSES[output][0], delta[i:j], b, y, w, np.arange(i, j), 0.3,
-                losses[i:j], correct[i:j], scratch)  # fmt: skip
+            run(outputs.output_activation, z[i:j], b, OUTPUTS.index(output), out[i:j], scratch)
+            part = as_targets(output, y, w, np.arange(i, j))
+            run_loss(output, delta[i:j], b, part, 0.3, losses[i:j], correct[i:j])
         results.append([array.tobytes() for array in (delta, losses, correct, out)])
     assert results[0] == results[1]
 
@@ -292,9 +331,9 @@ def test_nothing_is_written_beyond_the_last_row(output, dtype):
         y = targets(output, np.random.default_rng(0), B, K, dtype)
         scratch, b = np.empty(scratch_size(K, z.itemsize), dtype), np.zeros(K, dtype)
         number = OUTPUTS.index(output)
-        run(kernels.output_activation, z[:B], b, number, out[:B], scratch)
-        run(LOSSES[output][0], z[:B], b, y, np.empty(0, dtype), np.arange(B), 1.0,
-            losses[:B], correct[:B], scratch)  # fmt: skip
+        run(outputs.output_activation, z[:B], b, number, out[:B], scratch)
+        part = as_targets(output, y, None, np.arange(B))
+        run_loss(output, z[:B], b, part, 1.0, losses[:B], correct[:B])
         for array in (z, out, losses, correct):
             assert (array[B:] == 0.5).all()
 
@@ -308,9 +347,8 @@ def test_nan_in_any_logit_or_row_spoils_that_row_alone(dtype):
             z = draw((B, K), dtype, 1)
             z[k + 3, k] = np.nan
             losses, correct = np.empty(B), np.empty(B)
-            scratch = np.empty(scratch_size(K, z.itemsize), dtype)
-            run(LOSSES[output][0], z, np.zeros(K, dtype), y, np.empty(0, dtype), np.arange(B),
-                1.0, losses, correct, scratch)  # fmt: skip
+            part = as_targets(output, y, None, np.arange(B))
+            run_loss(output, z, np.zeros(K, dtype), part, 1.0, losses, correct)
             np.testing.assert_array_equal(np.flatnonzero(np.isnan(losses)), [k + 3])
             np.testing.assert_array_equal(np.flatnonzero(np.isnan(z).any(axis=1)), [k + 3])
 
@@ -329,7 +367,7 @@ def test_output_activation(dtype, B, K, output, seed):
     z, b = draw((B, K), dtype, seed, 10.0), draw(K, dtype, seed + 1)
     mine, theirs = np.empty((B, K), dtype), z + b
     scratch = np.empty(scratch_size(K, z.itemsize), dtype)
-    run(kernels.output_activation, z, b, OUTPUTS.index(output), mine, scratch)
+    run(outputs.output_activation, z, b, OUTPUTS.index(output), mine, scratch)
     twins.output_activation(theirs, output)
     check_close(output, mine, theirs, kernel_bound(dtype, K))
 
@@ -348,10 +386,10 @@ def test_dropout_mask_equals(dtype, B, width, seed, step, layer, dropout, cut):
     twins.dropout_mask(theirs, seed, step, layer, dropout)
     a, u, factor = draw((B, H), dtype, 1), np.uint64, 1.0 / (1.0 - dropout)
     applied = a.copy()
-    threshold = u(keep_threshold(dropout))
+    stream = MaskStream(u(seed), u(step), u(layer), u(keep_threshold(dropout)))
     for begin, end, columns in ((0, row, (0, first)), (0, row, (first, H)), (row, B, (0, H))):
-        run(kernels.dropout_mask, mine[begin:end], applied[begin:end], factor, u(seed), u(step),
-            u(layer), threshold, *columns, begin)  # fmt: skip
+        run(dropout_mask, mine[begin:end], applied[begin:end], stream, factor,
+            columns, begin)  # fmt: skip
     np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(applied, a * theirs * np.dtype(dtype).type(factor))
 
@@ -359,7 +397,7 @@ def test_dropout_mask_equals(dtype, B, width, seed, step, layer, dropout, cut):
 def test_dropout_keeps_what_is_not_a_number_and_writes_no_column_beyond():
     H, u = lanes("float32"), np.uint64
     a, kept = np.full((3, 3 * H), np.nan, np.float32), np.full((3, 3 * H), 9, np.uint8)
-    run(kernels.dropout_mask, kept, a, 2.0, u(1), u(1), u(0), u(2**31), H, 2 * H, 0)
+    run(dropout_mask, kept, a, MaskStream(u(1), u(1), u(0), u(2**31)), 2.0, (H, 2 * H), 0)
     assert (kept[:, :H] == 9).all()
     assert (kept[:, 2 * H :] == 9).all()
     assert set(np.unique(kept[:, H : 2 * H])) == {0, 1}
@@ -369,11 +407,11 @@ def test_dropout_keeps_what_is_not_a_number_and_writes_no_column_beyond():
 def test_philox_known_answer():
     """The test vectors of the Random123 distribution for philox4x32-10."""
     u = np.uint64
-    assert run(kernels.philox4x32, u(0), u(0), u(0), u(0), u(0)) == (
+    assert run(philox4x32, u(0), u(0), u(0), u(0), u(0)) == (
         0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8,
     )  # fmt: skip
     ones = u(0xFFFFFFFF)
-    assert run(kernels.philox4x32, ones, ones, ones, ones, u(2**64 - 1)) == (
+    assert run(philox4x32, ones, ones, ones, ones, u(2**64 - 1)) == (
         0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD,
     )  # fmt: skip
 
@@ -381,20 +419,36 @@ def test_philox_known_answer():
 @few
 @given(n=vectors, seed=st.integers(0, 99))
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "lion"])
 def test_updates(name, dtype, n, seed):
     n = n * lanes(dtype)
     mine = [draw(n, dtype, seed + i, 1.0) for i in range({"sgd": 2, "adam": 4}.get(name, 3))]
     if name == "adam":
         mine[3] = np.abs(mine[3])
     theirs = [array.copy() for array in mine]
-    settings = {"sgd": (0.1,), "adam": (0.01, 0.9, 0.999, 1e-8)}.get(name, (0.1, 0.9))
-    corrections, decay = (0.271, 0.002997), 0.1
-    if name == "adam":
-        run(kernels.adam, *mine, *settings, np.array(corrections), decay)
-        twins.adam(*theirs, *settings, corrections, decay, np.empty(n, dtype))
+    settings = {"sgd": (0.1,), "adam": (0.01, 0.9, 0.999, 1e-8), "lion": (0.01, 0.9, 0.99)}
+    settings = settings.get(name, (0.1, 0.9))
+    corrections, decay, scratch = (0.271, 0.002997), 0.1, np.empty(n, dtype)
+    if name in ("adam", "lion"):
+        moments = updates.MomentStep(*settings[:3], decay, np.array([*corrections, 1e-8]))
+        run(getattr(updates, name), *mine, moments)
+        if name == "adam":
+            settings = (*settings, corrections)
+        getattr(twins, name)(*theirs, *settings, decay, scratch)
     else:
-        run(getattr(kernels, name), *mine, *settings)
+        run(getattr(updates, name), *mine, *settings)
         getattr(twins, name)(*theirs, *settings)
     for i in (0, *range(2, len(mine))):  # the twin uses the gradient up
         check_close(f"{name} {i}", mine[i], theirs[i], kernel_bound(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lion_s_sign_of_zero_is_zero_and_of_nan_is_nan(dtype):
+    theta, momentum = np.ones(lanes(dtype), dtype), np.zeros(lanes(dtype), dtype)
+    gradient = np.zeros_like(theta)
+    gradient[0], gradient[1] = np.nan, 1e-30
+    run(updates.lion, theta, gradient, momentum,
+        updates.MomentStep(0.25, 0.9, 0.99, 0.0, np.ones(3)))  # fmt: skip
+    assert np.isnan(theta[0])
+    assert theta[1] == 0.75
+    assert (theta[2:] == 1).all()

@@ -9,20 +9,26 @@ from hypothesis import strategies as st
 
 from fusedmlp.network import Network, Objective, initialise
 from fusedmlp.optimizers import SGD
-from fusedmlp_numba import NumbaBackend, engine, sources
+from fusedmlp_numba import NumbaBackend, engine
+from fusedmlp_numba import data as data_module
+from fusedmlp_numba.constants import DENSE, DTYPE_CODES, HEADER_BYTES, PACKED
 from fusedmlp_numba.layout import (
     ALIGNMENT,
-    PLANS,
-    Plan,
     aligned,
-    as_record,
+    layout_of,
     pack,
     parameter_count,
     row_stride,
-    shape_of,
     unpack,
 )
-from fusedmlp_numba.sizes import DENSE, ELEMENTS, HEADER_BYTES, PACKED
+from fusedmlp_numba.records import (
+    ENGINE_CONTEXTS,
+    KERNEL_ARGUMENTS,
+    EngineContext,
+    KernelArguments,
+    Settings,
+    as_record,
+)
 
 DTYPES = ("float32", "float64")
 
@@ -31,11 +37,14 @@ few = settings(max_examples=30, deadline=None)
 
 
 def test_records_have_the_fields_of_their_tuples():
-    plan = Plan(*(1.0 if kind is float else 1 for kind in Plan.__annotations__.values()))
-    for dtype, record in PLANS.items():
-        assert record.names == Plan._fields
+    arguments = KernelArguments(*range(1, len(KernelArguments._fields)), check_finite=True)
+    assert KERNEL_ARGUMENTS.names == KernelArguments._fields
+    assert tuple(as_record(arguments, KERNEL_ARGUMENTS)[0]) == arguments
+    for dtype, record in ENGINE_CONTEXTS.items():
+        assert record.names == EngineContext._fields
         assert record["unit"] == dtype
-        assert tuple(as_record(plan, record)[0]) == plan
+        assert record["settings"].names == Settings._fields
+        assert record["settings"]["seed"] == np.uint64
 
 
 @pytest.mark.parametrize("itemsize", [4, 8])
@@ -52,7 +61,7 @@ def test_rows_lie_an_odd_number_of_cache_lines_apart(width, itemsize):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layout_there_and_back(dtype, layers):
     network = Network(tuple(layers), output="identity")
-    shape = shape_of(network, dtype)
+    shape = layout_of(network, dtype)
     parameters = initialise(network, 1, dtype)
     biases = tuple(np.arange(len(b), dtype=dtype) + 1 for b in parameters.biases)
     parameters = type(parameters)(parameters.weights, biases)
@@ -83,8 +92,8 @@ def test_packed_rows(stored, dtype, monkeypatch):
     x[7], x[8] = 0, 200
     data = staged(x, dtype)
     kept = np.dtype("uint8" if stored == "uint8" else dtype)
-    source = data.description.source
-    assert (source.kind, source.element) == (PACKED, ELEMENTS[kept])
+    source = data.record.descriptor
+    assert (source.kind, source.dtype) == (PACKED, DTYPE_CODES[kept])
     assert source.capacity == 70
     starts, memory = data.arrays[:2]
     assert len(memory) == starts[-1]
@@ -101,8 +110,8 @@ def test_packed_rows(stored, dtype, monkeypatch):
         assert 0 <= stop - first - values.nbytes < 8
     # 20 of 70 inputs: 3 bytes for each and 16 for the row are more than 70 pixels have.
     fuller = staged(np.repeat((np.arange(70) < 20).astype(stored)[None], 40, axis=0), dtype)
-    assert fuller.description.source.sparse
-    assert (fuller.description.source.kind == source.kind) == (stored != "uint8")
+    assert fuller.record.descriptor.sparse
+    assert (fuller.record.descriptor.kind == source.kind) == (stored != "uint8")
 
 
 def test_packing_leaves_the_barrier_to_whoever_trains(monkeypatch):
@@ -110,10 +119,10 @@ def test_packing_leaves_the_barrier_to_whoever_trains(monkeypatch):
     options = {"batch_size": 8, "dtype": "float32", "seed": 0}
     network = Network((70, 4, 3), output="identity")
     built = NumbaBackend(threads=2).compile(network, SGD(), Objective(), **options)
-    built._buffers.sync[:] = 5
+    built._buffers.barrier[:] = 5
     x = np.zeros((40, 70), np.float32)
-    assert built.stage(x).description.source.kind == PACKED
-    assert (built._buffers.sync == 5).all()
+    assert built.stage(x).record.descriptor.kind == PACKED
+    assert (built._buffers.barrier == 5).all()
 
 
 def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
@@ -123,11 +132,11 @@ def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
     mapped = np.load(path, mmap_mode="r")
 
     def is_packed(x):
-        return staged(x, "float32").description.source.kind == PACKED
+        return staged(x, "float32").record.descriptor.kind == PACKED
 
     needed = 41 * 8 + 40 * 16
     for bound, fits in ((needed, True), (needed - 1, False), (40 * 16 - 1, False)):
-        monkeypatch.setattr(sources, "MAPPED_COPY_BYTES", bound)
+        monkeypatch.setattr(data_module, "MAPPED_COPY_BYTES", bound)
         assert is_packed(mapped) == fits
         assert is_packed(np.asarray(mapped)) == fits
         assert is_packed(x)
@@ -138,4 +147,4 @@ def test_inputs_too_many_for_packed_rows():
     for D, kind in ((65535, PACKED), (65536, DENSE)):
         x = np.zeros((3, D), np.float32)
         x[:, -1] = 2
-        assert staged(x, "float32").description.source.kind == kind
+        assert staged(x, "float32").record.descriptor.kind == kind

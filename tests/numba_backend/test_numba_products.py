@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import itertools
 import mmap
 import os
@@ -11,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import scipy.sparse
@@ -19,45 +17,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_numba import masks, packing, products, sparse
-from fusedmlp_numba.caching import OPTIONS
-from fusedmlp_numba.host import IN_PLACE, panel_columns
-from fusedmlp_numba.sizes import (
-    BLOCK,
-    BOUNDS,
-    DEPTH,
-    ELEMENTS,
-    MASK_ROWS,
+from fusedmlp_numba.compiler.host import IN_PLACE, panel_columns
+from fusedmlp_numba.constants import (
+    A_BLOCK,
+    BITMASK_ROWS,
+    DTYPE_CODES,
+    KC,
     PACKED_ALIGNMENT,
-    SPANS,
+    SEGMENT_BOUNDS,
+    SEGMENTS,
     packed_bytes,
 )
-from fusedmlp_numba.stored import MASK_LANES
-from fusedmlp_numba.tiles import TILE_ROWS
-from kernel_inputs import as_stored
+from fusedmlp_numba.gemm import packing, products
+from fusedmlp_numba.gemm.microkernel import MR
+from fusedmlp_numba.gemm.operands import Block, Operand, Update
+from fusedmlp_numba.simd.dtype_dispatch import MASK_LANES
+from fusedmlp_numba.sparse import entries as lists
+from fusedmlp_numba.sparse import packed_rows
+from fusedmlp_numba.sparse import products as sparse
+from fusedmlp_numba.sparse.operands import CsrRows, Entries, PackedRows, RowMasks
+from kernel_inputs import as_stored, run
 
 DTYPES = ("float32", "float64")
 GUARD = 64
 
 sizes = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 17, 31, 33, 37, 64, 67, 130])
-heights = st.integers(1, 2 * TILE_ROWS + 1) | st.just(64)
+heights = st.integers(1, 2 * MR + 1) | st.just(64)
 numbered = st.booleans() if IN_PLACE else st.just(False)
 updates = st.sampled_from([(1.0, False), (-0.25, False), (1.0, True), (-0.25, True)])
 in_order = np.empty(0, np.int64)
 few = settings(max_examples=30, deadline=None)
 
 
-@functools.cache
-def callable_from_python(kernel):
-    return numba.njit(**OPTIONS)(kernel.py_func)
-
-
-def run(kernel, *arguments):
-    return callable_from_python(kernel)(*arguments)
-
-
 def columns_of(dtype):
     return panel_columns(np.dtype(dtype).itemsize)
+
+
+def by_rows(values, row):
+    """A row-major operand whose rows are ``row`` elements apart."""
+    return Operand(values, 0, row, columns_of(values.dtype))
+
+
+def by_panels(values, height):
+    """An operand in panels of ``height`` rows."""
+    columns = columns_of(values.dtype)
+    return Operand(values, 0, columns, height * columns)
 
 
 def in_panels(B, dtype):
@@ -123,8 +127,9 @@ def test_multiply(dtype, M, K, N, update, gap, cut, numbered, seed):
         C = flat.reshape(M, width + gap)
         C[:, :width] = before if update[1] else np.nan
         for r, p in itertools.product(rows, parts):
-            run(products.multiply, among.ravel(), 0, K + gap, numbers, panels.ravel(), 0, K, flat,
-                0, width + gap, r, p, columns, *update)  # fmt: skip
+            run(products.multiply, by_rows(among.ravel(), K + gap), numbers,
+                by_panels(panels.ravel(), K), by_rows(flat, width + gap), K,
+                Block(*r, *p), Update(*update))  # fmt: skip
         assert_guards(cells)
         assert (C[:, width:] == 777).all()
         results.append(C[:, :width].copy())
@@ -133,8 +138,8 @@ def test_multiply(dtype, M, K, N, update, gap, cut, numbered, seed):
     np.testing.assert_array_equal(results[0], results[1])
 
 
-@pytest.mark.parametrize("K", [DEPTH - 1, DEPTH, DEPTH + 1,
-                               2 * DEPTH + 3])  # fmt: skip
+@pytest.mark.parametrize("K", [KC - 1, KC, KC + 1,
+                               2 * KC + 3])  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_longer_than_a_block_and_blocks_of_rows(dtype, K):
     rng = np.random.default_rng(0)
@@ -143,12 +148,13 @@ def test_sums_longer_than_a_block_and_blocks_of_rows(dtype, K):
     columns, panels = columns_of(dtype), in_panels(B, dtype)
     width = len(panels) * columns
     C, parts = np.zeros((2, M * width), dtype)
-    arguments = A.ravel(), 0, K, in_order, panels.ravel(), 0, K
+    arguments = by_rows(A.ravel(), K), in_order, by_panels(panels.ravel(), K)
+    p = (0, len(panels))
     for update in ((0.5, False), (0.5, True)):
-        run(products.multiply, *arguments, C, 0, width, (0, M), (0, len(panels)), columns, *update)
+        run(products.multiply, *arguments, by_rows(C, width), K, Block(0, M, *p), Update(*update))
         for rows in ((0, 1), (1, 3), (3, 71), (71, M)):
-            run(products.multiply, *arguments, parts, 0, width, rows, (0, len(panels)), columns,
-                *update)  # fmt: skip
+            run(products.multiply, *arguments, by_rows(parts, width), K, Block(*rows, *p),
+                Update(*update))  # fmt: skip
     check_close("product", C.reshape(M, -1)[:, :N], A @ B, kernel_bound(dtype, K))
     np.testing.assert_array_equal(C, parts)
 
@@ -167,22 +173,23 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, numbered, seed
     if packed:
         cells, right = guarded(n * K * columns, dtype)
         for part in cuts(n, cut % n):
-            run(products.pack_panels, flat, 0, n * columns, K, right, part, columns)
+            run(packing.pack_panels, by_rows(flat, n * columns), K, by_panels(right, K), part)
         assert_guards(cells)
         np.testing.assert_array_equal(right, panels.ravel())
-        steps = columns, K * columns
+        right = by_panels(right, K)
     else:
-        right, steps = flat, (n * columns, columns)
+        right = by_rows(flat, n * columns)
     before = rng.normal(size=n * M * columns).astype(dtype)
-    left_cells, left = guarded(BLOCK, dtype)
+    left_cells, left = guarded(A_BLOCK, dtype)
     among, numbers = scattered(A, numbered, rng)
     results = []
     for rows, parts in ((cuts(M, 0), cuts(n, 0)), (cuts(M, cut % M), cuts(n, cut % n))):
         cells, C = guarded(n * M * columns, dtype)
         C[:] = before if update[1] else np.nan
         for r, p in itertools.product(rows, parts):
-            run(products.multiply_transposed, among.ravel(), 0, M, numbers, right, 0, *steps, C, 0,
-                M, (0, K), r, p, columns, left, 0, *update)  # fmt: skip
+            run(products.multiply_transposed, by_rows(among.ravel(), M), numbers, right,
+                by_panels(C, M), (0, K), Block(*r, *p), by_rows(left, 0),
+                Update(*update))  # fmt: skip
         assert_guards(cells)
         assert_guards(left_cells)
         results.append(C.copy())
@@ -195,17 +202,17 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, numbered, seed
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_multiply_transposed_over_a_long_batch(dtype, N):
     rng = np.random.default_rng(0)
-    K, M = DEPTH + 70, 13
+    K, M = KC + 70, 13
     A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
     columns, panels = columns_of(dtype), in_panels(B, dtype)
-    n, most = len(panels), run(products.chunk, K)
-    left, results = np.empty(BLOCK, dtype), []
+    n, most = len(panels), run(products.terms_per_chunk, K)
+    left, results = np.empty(A_BLOCK, dtype), []
     for parts in ([(0, n)], [(p, p + 1) for p in range(n)]):
         C = np.zeros(M * columns * n, dtype)
         for first, p in itertools.product(range(0, K, most), parts):
-            run(products.multiply_transposed, A.ravel(), 0, M, in_order, panels.ravel(), 0, columns,
-                K * columns, C, 0, M, (first, min(first + most, K)), (0, M), p, columns, left, 0,
-                1.0, True)  # fmt: skip
+            run(products.multiply_transposed, by_rows(A.ravel(), M), in_order,
+                by_panels(panels.ravel(), K), by_panels(C, M), (first, min(first + most, K)),
+                Block(0, M, *p), by_rows(left, 0), Update(1.0, True))  # fmt: skip
         results.append(C)
     check_close("product", from_panels(results[0].reshape(n, M, columns), N), A.T @ B,
                 kernel_bound(dtype, K))  # fmt: skip
@@ -215,23 +222,26 @@ def test_multiply_transposed_over_a_long_batch(dtype, N):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_blocks_of_packed_tiles_fit_their_room_and_share_no_cache_sets(dtype):
     itemsize = np.dtype(dtype).itemsize
-    for depth in (1, 64, DEPTH, DEPTH + 1, 3 * DEPTH - 1):
-        rows, terms = run(products.block_rows, depth, itemsize), run(products.chunk, depth)
-        stride = run(products.tile_stride, TILE_ROWS * terms, itemsize)
-        assert rows % TILE_ROWS == 0
+    for depth in (1, 64, KC, KC + 1, 3 * KC - 1):
+        rows, terms = (
+            run(products.rows_per_block, depth, itemsize),
+            run(products.terms_per_chunk, depth),
+        )
+        stride = run(products.tile_stride, MR * terms, itemsize)
+        assert rows % MR == 0
         assert rows > 0
-        assert TILE_ROWS * terms <= stride
-        assert rows // TILE_ROWS * stride <= BLOCK
+        assert MR * terms <= stride
+        assert rows // MR * stride <= A_BLOCK
         assert stride * itemsize % 128 == 64  # an odd number of lines
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_chunks_cover_the_depth_in_equal_parts(dtype):
-    for depth in (1, DEPTH, DEPTH + 1, 3 * DEPTH - 1):
-        most = run(products.chunk, depth)
+    for depth in (1, KC, KC + 1, 3 * KC - 1):
+        most = run(products.terms_per_chunk, depth)
         parts = -(-depth // most)
-        assert most <= DEPTH
-        assert parts == -(-depth // DEPTH)
+        assert most <= KC
+        assert parts == -(-depth // KC)
         assert depth > (parts - 1) * most
 
 
@@ -240,87 +250,84 @@ def test_chunks_cover_the_depth_in_equal_parts(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_transpose_panels(dtype, D, H, cut, seed):
     W = np.random.default_rng(seed).normal(size=(D, H)).astype(dtype)
-    columns, expected = columns_of(dtype), in_panels(W.T, dtype)
+    expected = in_panels(W.T, dtype)
     cells, out = guarded(expected.size, dtype)
     out[:] = np.nan  # zeros that fill a panel up are written too
     for part in cuts(len(expected), cut % len(expected)):
-        run(products.transpose_panels, in_panels(W, dtype).ravel(), 0, D, H, out, 0, part,
-            columns)  # fmt: skip
+        run(packing.transpose_panels, by_panels(in_panels(W, dtype).ravel(), D), D, H,
+            by_panels(out, H), part)  # fmt: skip
     assert_guards(cells)
     np.testing.assert_array_equal(out, expected.ravel())
 
 
-def packed_rows(x, dtype):
-    """All of x, packed: (starts, places, memory); values are pixels, or of ``dtype``."""
+def pack_all(x, dtype):
+    """All of x as PackedRows; values are pixels, or of ``dtype``."""
     N, D = x.shape
     count_cells, counts = guarded(N, np.int64)
-    for first, last in cuts(N, N // 3):
-        run(packing.count_nonzero, *as_stored(x), first, last, D, counts)
+    for span in cuts(N, N // 3):
+        run(packed_rows.count_nonzero, as_stored(x), span, D, counts)
     sizes = packed_bytes(counts, 1 if x.dtype == np.uint8 else np.dtype(dtype).itemsize)
     starts = np.append(0, np.cumsum(sizes))
     packed_cells, memory = guarded(starts[-1] // PACKED_ALIGNMENT, np.int64)
-    places, pixels, values = (memory.view(kind) for kind in (np.uint16, np.uint8, dtype))
-    for first, last in cuts(N, N // 2):
-        run(packing.pack_rows, *as_stored(x), first, last, D, counts, starts, places, pixels,
-            values)  # fmt: skip
+    packed = PackedRows(starts, *(memory.view(kind) for kind in (np.uint16, np.uint8, dtype)))
+    for span in cuts(N, N // 2):
+        run(packed_rows.pack_rows, as_stored(x), span, D, counts, packed)
     for cells in (count_cells, packed_cells):
         assert_guards(cells)
-    return starts, places, pixels
+    return packed
 
 
 def gathered(x, rows, kind, dtype):
-    """A batch's entries by row, from storage of a kind: (index, value, bounds)."""
+    """A batch's Entries, from storage of a kind."""
     B, D = len(rows), x.shape[1]
     index_cells, index = guarded(B * D, np.uint32)
     value_cells, value = guarded(B * D, dtype)
-    bound_cells, bounds = guarded(B * BOUNDS, np.int64)
+    bound_cells, bounds = guarded(B * SEGMENT_BOUNDS, np.int64)
+    entries = Entries(index, value, bounds, D)
     pixels = x.dtype == np.uint8
     csr = scipy.sparse.csr_array(x.astype(dtype) / np.dtype(dtype).type(255 if pixels else 1))
-    indptr, indices = csr.indptr.astype(np.int64), csr.indices.astype(np.int32)
-    packed = packed_rows(x, dtype)
-    element = ELEMENTS[np.dtype("uint8" if pixels else dtype)]
-    for first, last in cuts(B, B // 2):
+    csr = CsrRows(csr.indptr.astype(np.int64), csr.indices.astype(np.int32), csr.data)
+    packed, code = pack_all(x, dtype), DTYPE_CODES[np.dtype("uint8" if pixels else dtype)]
+    for span in cuts(B, B // 2):
         if kind == "dense":
-            run(sparse.gather_dense, *as_stored(x), D, rows, first, last, D, index, value, bounds)
+            run(lists.list_dense, as_stored(x), D, rows, span, entries)
         elif kind == "csr":
-            run(sparse.gather_csr, indptr, indices, csr.data, rows, first, last, D, D, index,
-                value, bounds)  # fmt: skip
+            run(lists.copy_csr, csr, D, rows, span, entries)
         else:
-            run(packing.gather_packed, *packed, element, rows, first, last, D, index, value,
-                bounds)  # fmt: skip
+            run(packed_rows.list_packed, packed, code, rows, span, entries)
     for cells in (index_cells, value_cells, bound_cells):
         assert_guards(cells)
-    return index, value, bounds
+    return entries
 
 
-def turned(entries, block, inputs, D):
-    """A block of rows by a range of inputs: (masks, places)."""
-    index, _, bounds = entries
+def transposed(entries, block, inputs, D):
+    """A block of rows by a range of inputs: RowMasks."""
     mask_cells, mask = guarded(D, np.int64)
-    place_cells, places = guarded(2 * MASK_ROWS, np.int64)
-    mask[:], places[:] = 0, 0
+    place_cells, positions = guarded(2 * BITMASK_ROWS, np.int64)
+    mask[:], positions[:] = 0, 0
     mask[slice(*inputs)] = -1
-    run(masks.mask_entries, index, bounds, *block, inputs, mask, places)
+    found = RowMasks(mask, positions)
+    run(sparse.build_row_masks, entries, block, inputs, found)
     for cells in (mask_cells, place_cells):
         assert_guards(cells)
-    return mask, places
+    return found
 
 
 def assert_gathered(entries, exact):
     """Entries by row, and their bounds, are those of the exact rows."""
-    (index, value, bounds), D = entries, exact.shape[1]
-    span = -(-D // SPANS)
+    index, value, bounds, D = entries
+    span = -(-D // SEGMENTS)
     for i, row in enumerate(exact):
-        ends = bounds[i * BOUNDS : (i + 1) * BOUNDS]
+        ends = bounds[i * SEGMENT_BOUNDS : (i + 1) * SEGMENT_BOUNDS]
         part = slice(i * D, ends[-1])
         np.testing.assert_array_equal(index[part], np.flatnonzero(row))
         np.testing.assert_array_equal(value[part], row[row != 0])
-        counts = [np.count_nonzero(row[: s * span]) for s in range(BOUNDS)]
+        counts = [np.count_nonzero(row[: s * span]) for s in range(SEGMENT_BOUNDS)]
         np.testing.assert_array_equal(ends - i * D, counts)
 
 
-def assert_turned(by_input, block, inputs, exact):
-    """Masks and places of a block of rows and a range of inputs are those of the exact ones."""
+def assert_transposed(by_input, block, inputs, exact):
+    """Masks and positions of a block of rows and a range of inputs are those of the exact ones."""
     (mask, places), (first, last), (low, high) = by_input, block, inputs
     numbers = np.arange(last - first, dtype=np.uint64)
     bits = (mask[low:high].view(np.uint64)[:, None] >> numbers) & 1 == 1
@@ -354,7 +361,7 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     exact = x[rows].astype(dtype)
     if stored == "uint8":
         exact /= np.dtype(dtype).type(255)
-    entries = _, value, _ = gathered(x, rows, kind, dtype)
+    entries = gathered(x, rows, kind, dtype)
     assert_gathered(entries, exact)
     W, columns = rng.normal(size=(D, H)).astype(dtype), columns_of(dtype)
     panels = in_panels(W, dtype)
@@ -363,8 +370,8 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     for row_parts, panel_parts in ((cuts(B, 0), cuts(n, 0)), (cuts(B, cut % B), cuts(n, cut % n))):
         cells, z = guarded(B * width, dtype)
         for r, p in itertools.product(row_parts, panel_parts):
-            run(sparse.gather_product, *entries, panels.ravel(), 0, D, z, 0, width, r, p,
-                columns)  # fmt: skip
+            run(sparse.sparse_product, entries, by_panels(panels.ravel(), D), by_rows(z, width),
+                Block(*r, *p))  # fmt: skip
         assert_guards(cells)
         results.append(z)
     np.testing.assert_array_equal(*results)
@@ -373,9 +380,9 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     product = results[0].reshape(B, -1)[:, :H]
     check_close("product", np.append(product, 1), np.append(exact @ W, 1), bound)
 
-    blocks = [(first, min(first + MASK_ROWS, B)) for first in range(0, B, MASK_ROWS)]
+    blocks = [(first, min(first + BITMASK_ROWS, B)) for first in range(0, B, BITMASK_ROWS)]
     for block, inputs in itertools.product(blocks, cuts(D, cut % D)):
-        assert_turned(turned(entries, block, inputs, D), block, inputs, exact)
+        assert_transposed(transposed(entries, block, inputs, D), block, inputs, exact)
     delta = rng.normal(size=(B, width)).astype(dtype)
     reference = exact.T @ delta[:, :H]
     for alpha, accumulate in ((1.0, False), (-0.5, True)):
@@ -387,13 +394,13 @@ def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
             for p, block in itertools.product(parts, blocks):
                 add = accumulate or block[0] > 0
                 for inputs in cuts(D, 0 if whole else cut % D):
-                    by_input = turned(entries, block, inputs, D)
+                    by_input = transposed(entries, block, inputs, D)
                     # The second half goes on from where the first has left the places.
                     middle = inputs[1] if whole else sum(inputs) // 2
                     for r in ((inputs[0], middle), (middle, inputs[1])):
-                        run(masks.gather_gradient, *by_input, value, delta.ravel(),
-                            block[0] * width, width, C, 0, D, r, p, columns, alpha,
-                            add)  # fmt: skip
+                        run(sparse.sparse_gradient_product, by_input, entries.values,
+                            by_rows(delta[block[0]:].ravel(), width), by_panels(C, D),
+                            Block(*r, *p), Update(alpha, add))  # fmt: skip
             assert_guards(cells)
             results.append(C)
         np.testing.assert_array_equal(*results)
@@ -408,7 +415,7 @@ def test_dense_rows_keep_every_nonzero_value(stored):
     strange = [np.nan, np.inf, -np.inf, np.finfo(stored).smallest_subnormal, -1.0, -0.0]
     x = np.zeros((1, 2 * MASK_LANES + 5), stored)
     x[0, :: MASK_LANES // 3][: len(strange)] = strange
-    index, value, bounds = gathered(x, np.zeros(1, np.int64), "dense", stored)
+    index, value, bounds, _ = gathered(x, np.zeros(1, np.int64), "dense", stored)
     np.testing.assert_array_equal(index[: bounds[-1]], np.flatnonzero(x[0] != 0))
     np.testing.assert_array_equal(value[: bounds[-1]], x[0][x[0] != 0])
 
@@ -431,50 +438,47 @@ def before_a_forbidden_page(x):
 def touch_the_ends():
     """Call every kernel with all of its arrays at the end of what may be touched."""
     end, rng = before_a_forbidden_page, np.random.default_rng(0)
-    for dtype, M, K, N in itertools.product(
-        DTYPES, (1, 2, TILE_ROWS - 1, TILE_ROWS + 1), (1, 2, 33), (1, 67)
-    ):
+    for dtype, M, K, N in itertools.product(DTYPES, (1, 2, MR - 1, MR + 1), (1, 2, 33), (1, 67)):
         columns = columns_of(dtype)
         n = -(-N // columns)
         A, B = end(rng.normal(size=M * K).astype(dtype)), end(np.ones(n * K * columns, dtype))
-        left, square = end(np.empty(BLOCK, dtype)), end(np.ones(n * M * columns, dtype))
-        for update in ((1.0, False), (1.0, True)):
+        left, square = end(np.empty(A_BLOCK, dtype)), end(np.ones(n * M * columns, dtype))
+        weights, out = by_panels(B, K), by_rows(square, n * columns)
+        whole = Block(0, M, 0, n)
+        for update in (Update(1.0, False), Update(1.0, True)):
             backwards = end(np.arange(M)[::-1].copy())
             for numbers in (in_order, backwards) if IN_PLACE else (in_order,):
-                run(products.multiply, A, 0, K, numbers, B, 0, K, square, 0, n * columns, (0, M),
-                    (0, n), columns, *update)  # fmt: skip
-            stride = run(products.tile_stride, TILE_ROWS * K, A.itemsize)
-            scratch = BLOCK - (-(-M // TILE_ROWS) - 1) * stride - TILE_ROWS * K
+                run(products.multiply, by_rows(A, K), numbers, weights, out, K, whole, update)
+            stride = run(products.tile_stride, MR * K, A.itemsize)
+            start = A_BLOCK - (-(-M // MR) - 1) * stride - MR * K
             for numbers in (in_order, end(np.arange(K)[::-1].copy())):
-                run(products.multiply_transposed, A, 0, M, numbers, B, 0, n * columns, columns,
-                    square, 0, M, (0, K), (0, M), (0, n), columns, left, scratch,
-                    *update)  # fmt: skip
-        run(products.pack_panels, B, 0, n * columns, K, end(B), (0, n), columns)
+                run(products.multiply_transposed, by_rows(A, M), numbers, by_rows(B, n * columns),
+                    by_panels(square, M), (0, K), whole, Operand(left, start, 0, 0),
+                    update)  # fmt: skip
+        run(packing.pack_panels, by_rows(B, n * columns), K, by_panels(end(B), K), (0, n))
         turned = end(np.empty(-(-K // columns) * N * columns, dtype))
-        run(products.transpose_panels, B, 0, K, N, turned, 0, (0, -(-K // columns)), columns)
+        run(packing.transpose_panels, weights, K, N, by_panels(turned, N), (0, -(-K // columns)))
         for stored in ("uint8", dtype):
             x, rows = end(np.ones((M, K), stored)), np.arange(M)
             csr = scipy.sparse.csr_array(x)
             index, value = end(np.empty(M * K, np.uint32)), end(np.empty(M * K, dtype))
-            bounds = end(np.empty(M * BOUNDS, np.int64))
-            run(sparse.gather_dense, *as_stored(x), K, rows, 0, M, K, index, value, bounds)
-            run(sparse.gather_csr, end(csr.indptr.astype(np.int64)),
-                end(csr.indices.astype(np.int32)), end(csr.data.astype(dtype)), rows, 0, M, K, K,
-                index, value, bounds)  # fmt: skip
+            entries = Entries(index, value, end(np.empty(M * SEGMENT_BOUNDS, np.int64)), K)
+            run(lists.list_dense, as_stored(x), K, rows, (0, M), entries)
+            csr = CsrRows(end(csr.indptr.astype(np.int64)), end(csr.indices.astype(np.int32)),
+                          end(csr.data.astype(dtype)))  # fmt: skip
+            run(lists.copy_csr, csr, K, rows, (0, M), entries)
             counts = end(np.full(M, K))
-            run(packing.count_nonzero, *as_stored(x), 0, M, K, counts)
+            run(packed_rows.count_nonzero, as_stored(x), (0, M), K, counts)
             starts = np.append(0, np.cumsum(packed_bytes(counts, x.itemsize)))
             memory = end(np.empty(starts[-1] // PACKED_ALIGNMENT, np.int64))
-            packed = starts, memory.view(np.uint16), memory.view(np.uint8)
-            run(packing.pack_rows, *as_stored(x), 0, M, K, counts, *packed, memory.view(dtype))
-            run(packing.gather_packed, *packed, ELEMENTS[x.dtype], rows, 0, M, K, index, value,
-                bounds)  # fmt: skip
-        run(sparse.gather_product, index, value, bounds, B, 0, K, square, 0, n * columns,
-            (0, M), (0, n), columns)  # fmt: skip
-        mask, places = end(np.empty(K, np.int64)), end(np.zeros(2 * MASK_ROWS, np.int64))
-        run(masks.mask_entries, index, bounds, 0, M, (0, K), mask, places)
-        run(masks.gather_gradient, mask, places, value, square, 0, n * columns, B, 0, K, (0, K),
-            (0, n), columns, -1.0, True)  # fmt: skip
+            packed = PackedRows(starts, *(memory.view(t) for t in (np.uint16, np.uint8, dtype)))
+            run(packed_rows.pack_rows, as_stored(x), (0, M), K, counts, packed)
+            run(packed_rows.list_packed, packed, DTYPE_CODES[x.dtype], rows, (0, M), entries)
+        run(sparse.sparse_product, entries, weights, out, whole)
+        row_masks = RowMasks(end(np.empty(K, np.int64)), end(np.zeros(2 * BITMASK_ROWS, np.int64)))
+        run(sparse.build_row_masks, entries, (0, M), (0, K), row_masks)
+        run(sparse.sparse_gradient_product, row_masks, value, out, weights, Block(0, K, 0, n),
+            Update(-1.0, True))  # fmt: skip
 
 
 @pytest.mark.slow

@@ -282,8 +282,9 @@ class RoundRobin:
             self._fail(participant.entry, channel.subject.label, str(error))
             return None
         after = cpu_seconds(others)
-        known = burned is not None and after is not None
-        turn["disturbance"] = (after - burned) / turn["seconds"] if known else None  # type: ignore[operator]
+        turn["disturbance"] = (
+            None if burned is None or after is None else (after - burned) / turn["seconds"]
+        )
         if before is not None:
             later = self._steadiness(participant, wait=False)
             if later is not None:

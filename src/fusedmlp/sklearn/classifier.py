@@ -37,6 +37,8 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
 
     Parameters
     ----------
+    activation
+        Also ``leaky_relu``, ``elu``, ``gelu`` and ``silu``, the core's activations of these names.
     dropout
         Probability in [0, 1) with which a hidden unit is silenced in a training step.
     backend

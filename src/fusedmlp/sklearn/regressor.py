@@ -31,8 +31,8 @@ class MLPRegressor(EngineMLP, neural_network.MLPRegressor):
 
     All parameters, attributes and defaults are those of
     ``sklearn.neural_network.MLPRegressor``, with ``loss="poisson"`` for counts and rates.
-    ``dropout``, ``backend``, ``dtype``, ``threads`` and ``callbacks`` are added: see
-    :class:`fusedmlp.sklearn.MLPClassifier`.
+    ``dropout``, ``backend``, ``dtype``, ``threads`` and ``callbacks`` are added, and values of
+    ``activation`` and ``learning_rate``: see :class:`fusedmlp.sklearn.MLPClassifier`.
     """
 
     _kind = "MLPRegressor"

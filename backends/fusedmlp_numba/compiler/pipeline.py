@@ -1,0 +1,160 @@
+"""How Numba compiles a kernel: once, as a part of what calls it, and no more than it needs.
+
+Numba turns every function into machine code of its own, optimised, and then once more inside each
+of its callers, up to the function that Python calls: five levels here, most of them never run.
+This compiler stops after LLVM's intermediate code. A kernel is optimised and translated once, with
+the entry that it ends up in, which takes a third of the time and gives the same code. Numba would
+also compile a kernel anew for each constant that it is called with, and goes through passes for
+what no kernel has: see :func:`any_value` and :data:`NEEDLESS`.
+
+The only file that needs knowledge of Numba's compiler (``numba.core``, which may change between
+its versions: everything used is named in the imports). What is compiled so cannot be called from
+Python; tests compile a kernel's Python function anew.
+"""
+
+# ruff: noqa: ANN401 - Numba's compiler has no static types.
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import numba
+from llvmlite import binding as untyped_binding
+from numba import types as untyped_types
+from numba.core import codegen as untyped_codegen
+from numba.core import compiler as untyped_compiler
+from numba.core import compiler_machinery as untyped_machinery
+from numba.core import typed_passes as untyped_passes
+
+codegen: Any = untyped_codegen
+compiler: Any = untyped_compiler
+binding: Any = untyped_binding
+dynfunc: Any = vars(numba)["_dynfunc"]
+machinery: Any = untyped_machinery
+passes: Any = untyped_passes
+types: Any = untyped_types
+
+
+SKIPPED_PASSES = frozenset(
+    (
+        "AnnotateTypes",  # for reports that nobody asks for
+        "DeadBranchPrune",  # LLVM does it too
+        "DumpParforDiagnostics",
+        "FindLiterallyCalls",
+        "InlineClosureLikes",
+        "InlineInlinables",
+        "InlineOverloads",
+        "LiteralPropagationSubPipelinePass",
+        "LiteralUnroll",
+        "MakeFunctionToJitFunction",
+        "NoPythonSupportedFeatureValidation",
+        "NopythonRewrites",  # of expressions with whole arrays
+        "RewriteDynamicRaises",
+        "RewriteSemanticConstants",
+        "WithLifting",
+    )
+)
+"""Numba's passes that find nothing in a kernel: no closures, no ``with``, no ``literal_unroll``, no
+expressions with whole arrays, nothing raised. After each pass Numba analyses the function anew.
+Names rather than classes, so that a version of Numba without one of them does no harm."""
+
+
+class _KernelLibrary(codegen.JITCodeLibrary):
+    """A kernel's intermediate code, for others to link."""
+
+    def _optimize_final_module(self) -> None:
+        """Leave it to the entry."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class EntryLibrary(codegen.JITCodeLibrary):
+    """An entry with all kernels that it calls, under names that nothing else has.
+
+    Numba would leave the kernels' names as they are, and visible. They begin anew in every
+    process: two entries, compiled by two processes and loaded from disk by a third, would share
+    kernels that are not the same. Hazard: LLVM's linker finds names even where they are internal,
+    and an internal function may have lost arguments; hence the new names too.
+    """
+
+    def _optimize_final_module(self) -> None:
+        token = secrets.token_hex(8)
+        for n, function in enumerate(self._final_module.functions):
+            if not function.is_declaration and function.linkage == binding.Linkage.linkonce_odr:
+                function.name = f"{self.name}.{token}.{n}"
+                function.linkage = "internal"
+        super()._optimize_final_module()
+
+    def object_file(self) -> bytes:
+        """Return the machine code."""
+        binary: bytes = self._get_compiled_object()
+        return binary
+
+
+@machinery.register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(passes.NativeLowering):
+    """Numba's last pass, without the translation to machine code."""
+
+    _name = "kernel_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        passes.NativeLowering.run_pass(self, state)
+        lowered = state["cr"]
+        # Numba wants an object for each compiled function, to know it by and to call it from
+        # Python; at address 0 there is nothing to call.
+        entry_point = dynfunc.make_function(
+            lowered.fndesc.lookup_module(), state.func_id.func_name, "not callable", 0, lowered.env,
+            (state.library,),
+        )  # fmt: skip
+        state.targetctx.insert_user_function(entry_point, lowered.fndesc, [state.library])
+        state["cr"] = lowered._replace(cfunc=entry_point)
+        return True
+
+
+class EntryCompiler(compiler.Compiler):
+    """Numba's compiler for what Python calls; for ``njit(pipeline_class=...)``."""
+
+    def compile_extra(self, function: Any) -> Any:
+        """Compile into a library of our own."""
+        self.state.library = EntryLibrary(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.library.enable_object_caching()
+        return super().compile_extra(function)
+
+
+class KernelCompiler(compiler.Compiler):
+    """Numba's compiler with that last pass; for ``njit(pipeline_class=...)``."""
+
+    def define_pipelines(self) -> list[Any]:
+        """Return Numba's own pipelines, with the last pass exchanged, and without the needless."""
+        pipelines: list[Any] = super().define_pipelines()
+        for pipeline in pipelines:
+            pipeline.passes = [
+                (_Lowering if each is passes.NativeLowering else each, description)
+                for each, description in pipeline.passes
+                if each.__name__ not in SKIPPED_PASSES
+            ]
+            pipeline.finalize()
+        return pipelines
+
+
+def ignore_literals(dispatcher: Any) -> Any:
+    """Have a kernel compiled for its arguments' types, whatever their values.
+
+    Numba gives constants types of their own: for callers that pass ``True``, ``False`` and a
+    variable, it would compile the same function three times.
+    """
+    of_types = dispatcher.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return of_types(
+            tuple(map(types.unliteral, args)),
+            {name: types.unliteral(kind) for name, kind in kws.items()},
+        )
+
+    dispatcher.get_call_template = get_call_template
+    return dispatcher

@@ -1,0 +1,1 @@
+"""LLVM building blocks of kernels: vector values, memory operations, elementary functions."""
