@@ -35,7 +35,7 @@ VECTOR_BYTES = "from fusedmlp_numba.compiler import host; print(host.VECTOR_BYTE
 
 
 def install(session: nox.Session, *groups: str, package: bool = True) -> None:
-    """Install dependency groups of pyproject.toml and, where asked, the package itself."""
+    """Install dependency groups of pyproject.toml and, with ``package``, the package itself."""
     needed = [r for group in groups for r in nox.project.dependency_groups(PYPROJECT, group)]
     session.install(*(["-e", "."] if package else []), *needed)
 

@@ -28,6 +28,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 import fusedmlp.sklearn
+from fusedmlp.report.figures import new_figure, save, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -132,22 +133,22 @@ PROBLEMS: Final = (
 def fit(problem: Problem) -> dict[str, Any]:
     """Fit every estimator with every seed."""
     x, y, x_test, y_test = problem.load()
-    name = "MLPRegressor" if problem.regression else "MLPClassifier"
-    theirs, ours = (getattr(m, name) for m in (sklearn.neural_network, fusedmlp.sklearn))
+    kind = "MLPRegressor" if problem.regression else "MLPClassifier"
+    theirs, ours = (getattr(m, kind) for m in (sklearn.neural_network, fusedmlp.sklearn))
     estimators: dict[str, tuple[Any, dict[str, Any]]] = {
         PEER: (theirs, {}),
         DOUBLE: (ours, {"backend": "numba"}),
         SINGLE: (ours, {"backend": "numba", "dtype": "float32"}),
     }
-    scores: dict[str, list[float]] = {estimator_name: [] for estimator_name in estimators}
-    curves: dict[str, list[list[float]]] = {estimator_name: [] for estimator_name in estimators}
+    scores: dict[str, list[float]] = {name: [] for name in estimators}
+    curves: dict[str, list[list[float]]] = {name: [] for name in estimators}
     for seed in range(problem.seeds):
-        for estimator_name, (kind, extra) in estimators.items():
+        for name, (make, extra) in estimators.items():
             # Every fit goes on to the last epoch, so that curves have one length.
             endless = {"n_iter_no_change": np.inf, "random_state": seed}
-            estimator = kind(**problem.parameters, **extra, **endless).fit(x, y)
-            scores[estimator_name].append(float(estimator.score(x_test, y_test)))
-            curves[estimator_name].append([float(f"{loss:.6g}") for loss in estimator.loss_curve_])
+            estimator = make(**problem.parameters, **extra, **endless).fit(x, y)
+            scores[name].append(float(estimator.score(x_test, y_test)))
+            curves[name].append([float(f"{loss:.6g}") for loss in estimator.loss_curve_])
     return {
         "metric": problem.metric,
         "rows": len(x),
@@ -173,9 +174,9 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
-def farthest(found: dict[str, Any], estimator_name: str) -> float:
+def farthest(found: dict[str, Any], name: str) -> float:
     """Return the largest relative gap of an estimator's mean curve to scikit-learn's."""
-    mine, theirs = (np.mean(found["curves"][each], axis=0) for each in (estimator_name, PEER))
+    mine, theirs = (np.mean(found["curves"][each], axis=0) for each in (name, PEER))
     return float(np.abs(mine / theirs - 1.0).max())
 
 
@@ -212,26 +213,20 @@ def page_with(text: str, document: dict[str, Any]) -> str:
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
-    """Draw all curves, one panel a problem, to an SVG file."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    # The same numbers give the same file, and text stays text.
-    mpl.rcParams.update({"svg.hashsalt": "estimators", "svg.fonttype": "none", "font.size": 9})
-    from matplotlib import pyplot
+    """Draw all curves, one panel per problem, to an SVG file."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     problems = document["problems"]
     columns = min(3, len(problems))
     rows = -(-len(problems) // columns)
-    size = 3.5 * columns, 3.1 * rows
-    figure, panels = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+    figure = new_figure(3.5 * columns, 3.1 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False)
     for panel, (name, found) in zip(panels.flat, problems.items(), strict=False):
-        for estimator_name, style in STYLES.items():
-            curves = np.array(found["curves"][estimator_name])
+        for estimator, style in STYLES.items():
+            curves = np.array(found["curves"][estimator])
             epochs = np.arange(1, curves.shape[1] + 1)
-            panel.plot(epochs, curves.mean(axis=0), label=estimator_name, **style)
-            if estimator_name == PEER:
+            panel.plot(epochs, curves.mean(axis=0), label=estimator, **style)
+            if estimator == PEER:
                 low, high = curves.min(axis=0), curves.max(axis=0)
                 panel.fill_between(epochs, low, high, color=style["color"], alpha=0.25, linewidth=0)
         panel.set_title(name)
@@ -240,14 +235,12 @@ def draw(document: dict[str, Any], path: Path) -> None:
         panel.yaxis.set_major_formatter("{x:g}")
         panel.yaxis.set_minor_locator(NullLocator())
         panel.set_xlabel("epoch")
-        panel.grid(visible=True, which="major", alpha=0.3)
+        tidy(panel)
     for row in panels:
         row[0].set_ylabel("training loss")
     handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
-    pyplot.close(figure)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    save(figure, path)
 
 
 def main() -> None:

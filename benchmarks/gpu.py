@@ -109,13 +109,14 @@ def chosen_parts(words, parts):
 
 def subjects():
     """Return the subjects whose epochs are measured."""
+    from fusedmlp.bench.machine import n_cores
     from fusedmlp.bench.subjects import Subject
 
     path = os.pathsep.join([*SOURCES, *filter(None, [os.environ.get("PYTHONPATH")])])
-    here = {"PYTHONPATH": path, "JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    here = {"PYTHONPATH": path, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
     def subject(name, target, library, *arguments):
-        return Subject(name, f"adapters.{target}", library, 1, arguments, here)
+        return Subject(name, f"adapters.{target}", library, n_cores(), arguments, here)
 
     engines = ("cupy", "cupy+graph", "cupy+eager", "cupy+persistent", "cupy+tf32")
     torch, jax = "torch_steps:TorchSteps", "jax_scan:JaxScan"
@@ -124,8 +125,8 @@ def subjects():
         subject("torch", torch, "torch", "eager", "cuda"),
         subject("torch graph", torch, "torch", "graph", "cuda"),
         subject("torch graph, TF32", torch, "torch", "graph", "cuda", "tf32"),
-        subject("jax", jax, "jax"),
-        subject("jax, TF32", jax, "jax", "tensorfloat32"),
+        subject("jax", jax, "jax", "float32", "gpu"),
+        subject("jax, TF32", jax, "jax", "tensorfloat32", "gpu"),
         subject("torch compile", torch, "torch", "compile", "cuda"),
     ]
 
@@ -237,7 +238,10 @@ class Check:
         """Keep the outcome of a part, and print it."""
         if self.path is None:
             if "device" not in outcome.get("figures", {}):
-                raise NoDeviceError(outcome.get("why") or outcome.get("state", "interrupted"))
+                why = outcome.get("why", "interrupted")
+                if why == "interrupted":
+                    return  # the interrupt itself goes on
+                raise NoDeviceError(why)
             self._begin(outcome["figures"])
         self.document["parts"][name] = outcome
         self.write()

@@ -1,4 +1,4 @@
-"""The page's curves and scores are those of the kept document, and those are scikit-learn's."""
+"""The page shows the committed curves and scores, and these agree with scikit-learn's."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def test_the_document_is_of_these_problems(document):
         found = document["problems"][problem.name]
         given = {key: repr(value) for key, value in problem.parameters.items()}
         assert found["parameters"] == given
-        for who in curves.STYLES:
-            shape = np.shape(found["curves"][who])
+        for estimator in curves.STYLES:
+            shape = np.shape(found["curves"][estimator])
             assert shape == (problem.seeds, problem.parameters["max_iter"])
-            assert len(found["scores"][who]) == problem.seeds
+            assert len(found["scores"][estimator]) == problem.seeds
 
 
 def test_scores_and_curves_are_scikit_learns(document):
     for name, found in document["problems"].items():
         theirs = np.array(found["scores"][curves.PEER])
-        for who, most in ((curves.DOUBLE, 1e-3), (curves.SINGLE, 1e-2)):
-            gaps = np.array(found["scores"][who]) - theirs
+        for estimator, most in ((curves.DOUBLE, 1e-3), (curves.SINGLE, 1e-2)):
+            gaps = np.array(found["scores"][estimator]) - theirs
             # Three standard errors of a paired difference, and a row that tips over.
             bound = 3 * gaps.std(ddof=1) / np.sqrt(len(gaps)) + 1 / found["test_rows"]
-            assert abs(gaps.mean()) <= bound, (name, who)
-            assert curves.farthest(found, who) <= most, (name, who)
+            assert abs(gaps.mean()) <= bound, (name, estimator)
+            assert curves.farthest(found, estimator) <= most, (name, estimator)
 
 
 @pytest.mark.slow

@@ -8,7 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fusedmlp import MLP, SGD, Adam, Callback, EarlyStopping, Objective, Trainer, make_schedule
+from fusedmlp import (
+    MLP,
+    SGD,
+    Adam,
+    Callback,
+    EarlyStopping,
+    Lion,
+    Objective,
+    Trainer,
+    make_schedule,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 7))
@@ -25,6 +35,7 @@ EXPECTED = {
     "sum": "d69ed6e3cd366932",
     "in order": "e7caf78c13213294",
     "some rows": "a771b2d7fb6bba19",
+    "lion": "fb04fda9dd97788a",
     "step": "6ac76f3e1eb66ef4",
     "exponential": "17556374b7c203c6",
     "cosine": "5f38bdad2d751723",
@@ -56,6 +67,7 @@ def settings(name):
         "penalty": {"objective": Objective("mean", 0.01)},
         "sum": {"objective": Objective("sum"), "optimizer": SGD(0.01, 0.9)},
         "in order": {"shuffle": False},
+        "lion": {"optimizer": Lion(0.001, weight_decay=0.1)},
         "some rows": {"rows_per_epoch": 50},
         "step": {"schedule": replace(make_schedule("step"), every=2)},
         "adaptive": {"schedule": replace(make_schedule("adaptive"), patience=1, tolerance=9.0)},

@@ -1,4 +1,7 @@
-"""Finding a GPU and building the CuPy engine on it. CuPy is imported here only when asked for."""
+"""The CuPy backend: its options, the device that it reports, and how it compiles engines.
+
+CuPy is imported only when a backend is probed or constructed.
+"""
 
 from __future__ import annotations
 
@@ -8,54 +11,57 @@ from typing import TYPE_CHECKING, Final
 
 from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
-from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.engine import CupyEngine
-from fusedmlp_cupy.launching import WAYS, Launching
-from fusedmlp_cupy.persistent import choose
 from fusedmlp_cupy.probing import examine
+from fusedmlp_cupy.runtime.device import CupyDevice
+from fusedmlp_cupy.training.execution import MODES, Execution
+from fusedmlp_cupy.tuning import Tuning
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Fact
     from fusedmlp.network import Network, Objective
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import FloatDtype
-    from fusedmlp_cupy.launching import Way
-    from fusedmlp_cupy.persistent import Plan
+    from fusedmlp_cupy.training.execution import Mode
 
 TF32_CAPABILITY: Final = (8, 0)
-"""Compute capability from which on devices multiply TF32 (CUDA programming guide)."""
+"""Lowest compute capability with TF32 products (CUDA programming guide)."""
 
 WORTHWHILE_FLOPS: Final = 50_000_000
-"""Operations per step from which a GPU is preferred to a compiled CPU engine.
+"""Fewest operations per step for which a GPU is preferred to a compiled CPU engine.
 
-An estimate that no device has confirmed: a step of queued kernels is taken to cost about 100 µs
-however small it is, and a CPU to do about 500 GFLOP/s.
+An estimate that no device has confirmed. It assumes 100 µs for a step of queued kernels, however
+small, and 500 GFLOP/s for a CPU.
 """
 
 
 class CupyBackend(Backend):
-    """One NVIDIA GPU through CuPy: own kernels, cuBLAS for the matrix products.
+    """One NVIDIA GPU through CuPy: own kernels, and cuBLAS for large matrix products.
 
     Parameters
     ----------
     device
-        Number of the device as the driver lists them (``cupy:1``); the first where None.
+        Number of the device as the driver lists them (``cupy:1``); 0 where None.
     threads
-        Host threads. The engine computes nothing on the host, so any number is honoured.
+        Host threads. The engine computes nothing on the host, so any number is accepted.
     tf32
         Let float32 products round their operands to TF32's 10 bits, which tensor cores multiply
         several times as fast. Results are then within :func:`fusedmlp.tolerance.tf32_bound`.
-    eager, graph, persistent, cluster
-        How steps reach the device: kernel by kernel, replayed as CUDA graphs, in one persistent
-        kernel, or in its form with clusters of blocks; at most one of them. Where none is asked
-        for, the backend chooses among the first three by the network's size, and :meth:`device`
-        says what it chose.
+    graph, eager, persistent
+        How training steps reach the device; at most one. A requested mode is never replaced: where
+        it cannot be had, an error says why. The default is CUDA graphs, and eager launches with a
+        warning where graphs fail. :meth:`device` reports the mode in use.
+
+    Attributes
+    ----------
+    tuning
+        Thresholds and sizes of the engines compiled from now on.
     """
 
     name = "cupy"
     has_strict = True
     options = MappingProxyType(
-        {"tf32": "float32 products with operands of 10 bits, and faster"} | WAYS
+        {"tf32": "float32 products with operands of 10 bits, and faster", **MODES}
     )
 
     def __init__(
@@ -65,18 +71,17 @@ class CupyBackend(Backend):
         threads: int | None = None,
         strict: bool = False,
         tf32: bool = False,
-        eager: bool = False,
         graph: bool = False,
+        eager: bool = False,
         persistent: bool = False,
-        cluster: bool = False,
     ) -> None:
-        self._asked = _one_way(
-            strict=strict, eager=eager, graph=graph, persistent=persistent, cluster=cluster
+        self._requested = _requested_mode(
+            strict=strict, graph=graph, eager=eager, persistent=persistent
         )
-        if tf32 and (persistent or cluster):
+        if tf32 and persistent:
             raise InvalidInputError(
                 "the persistent kernel multiplies in float32, not in TF32: leave "
-                f"+{self._asked} or +tf32 out"
+                "+persistent or +tf32 out"
             )
         if strict and tf32:
             raise InvalidInputError(
@@ -99,7 +104,8 @@ class CupyBackend(Backend):
         self._number = number
         self.strict = strict
         self._tf32 = tf32
-        self._launching: Launching | None = None
+        self.tuning = Tuning()
+        self._execution: Execution | None = None
         if tf32 and (capability := self._capability()) < TF32_CAPABILITY:
             raise InvalidInputError(
                 f"device {number} has compute capability {'.'.join(map(str, capability))}, and "
@@ -108,7 +114,7 @@ class CupyBackend(Backend):
 
     @classmethod
     def probe(cls) -> Availability:
-        """See :meth:`fusedmlp.backend.Backend.probe`; the first device stands for all."""
+        """See :meth:`fusedmlp.backend.Backend.probe`; examines the first device."""
         return examine(0).availability
 
     @classmethod
@@ -122,10 +128,10 @@ class CupyBackend(Backend):
     def device(self) -> Device:
         """See :meth:`fusedmlp.backend.Backend.device`.
 
-        How steps are launched is what the engine that was compiled last does; before there is one,
-        what the next will try first.
+        The mode of execution is that of the engine compiled last; before the first, that of the
+        next.
         """
-        launching = self._launching or self._plan()
+        execution = self._execution or self._initial_execution()
         runtime = self._cupy.cuda.runtime
         properties = runtime.getDeviceProperties(self._number)
         name = properties["name"]
@@ -139,15 +145,15 @@ class CupyBackend(Backend):
             "runtime_cuda": _version(runtime.runtimeGetVersion()),
             "cupy": str(self._cupy.__version__),
             "products": "tf32" if self._tf32 else "float32",
-            "launches": launching.used,
-            "launches_because": launching.why,
+            "launches": execution.mode,
+            "launches_because": execution.reason,
         }
         return Device(
             f"GPU {self._number}, {facts['name']} (compute capability "
             f"{facts['compute_capability']}, {properties['totalGlobalMem'] / 2**30:.1f} GiB), "
             f"CuPy {facts['cupy']} with CUDA {facts['runtime_cuda']}, driver for CUDA "
             f"{facts['driver_cuda']}{', float32 products in TF32' if self._tf32 else ''}, "
-            f"{launching}",
+            f"{execution}",
             facts,
         )
 
@@ -165,24 +171,24 @@ class CupyBackend(Backend):
 
         Raises
         ------
+        BackendUnavailableError
+            The requested mode cannot be had for this network or device.
         DeviceMemoryError
             The engine's buffers do not fit into the device's free memory.
         """
         if self._tf32 and dtype != "float32":
             raise InvalidInputError(
-                f"TF32 is a way to multiply float32, the model is {dtype}: leave +tf32 out, or "
+                f"TF32 products are float32 products, the model is {dtype}: leave +tf32 out, or "
                 "use float32"
             )
         if not self._tf32 and os.environ.get("CUPY_TF32", "0") not in ("", "0"):
             raise InvalidInputError(
                 f"CUPY_TF32={os.environ['CUPY_TF32']} makes CuPy round the operands of float32 "
-                "products to 10 bits, outside the bounds that backends agree within: unset it, or "
-                "ask for it by name: backend 'cupy+tf32'"
+                "products to 10 bits, outside the bounds between backends: unset it, or request "
+                "it by name: backend 'cupy+tf32'"
             )
         device = CupyDevice(self._cupy, self._number, tf32=self._tf32)
-        self._launching = self._plan()
-        if self._launching.asked is None and not self.strict:
-            self._launching = self._choose(choose(network, batch_size, dtype, device.limits()))
+        self._execution = self._initial_execution()
         return CupyEngine(
             network,
             optimizer,
@@ -192,41 +198,34 @@ class CupyBackend(Backend):
             seed=seed,
             device=device,
             strict=self.strict,
-            launching=self._launching,
+            execution=self._execution,
+            tuning=self.tuning,
         )
 
-    def _plan(self) -> Launching:
-        """Say how the next engine's steps are to be run, if nothing is in the way."""
+    def _initial_execution(self) -> Execution:
+        """Return how the next engine's steps are run, unless it falls back."""
         if self.strict:
-            return Launching("eager", "eager", "strict arithmetic is launched so")
-        if self._asked is not None:
-            return Launching(self._asked, self._asked, "asked for")
-        return Launching(None, "graph", "the default; small networks in one persistent kernel")
-
-    def _choose(self, plan: Plan | str) -> Launching:
-        """Choose for a network, by what came of spreading it over the device."""
-        if self._tf32:
-            plan = "TF32 products are cuBLAS's"
-        if isinstance(plan, str):
-            return Launching(None, "graph", plan)
-        return Launching(None, "persistent", str(plan))
+            return Execution("eager", "eager", "strict arithmetic is launched so")
+        if self._requested is not None:
+            return Execution(self._requested, self._requested, "asked for")
+        return Execution(None, "graph", "the default")
 
     def _capability(self) -> tuple[int, int]:
         properties = self._cupy.cuda.runtime.getDeviceProperties(self._number)
         return int(properties["major"]), int(properties["minor"])
 
 
-def _one_way(*, strict: bool, **asked: bool) -> Way | None:
-    """Return the one way to launch steps that was asked for, or None."""
-    each: tuple[Way, ...] = ("eager", "graph", "persistent", "cluster")
-    ways = [way for way in each if asked[way]]
-    if len(ways) > 1:
-        raise InvalidInputError(f"{' and '.join(ways)} exclude each other: leave one of them out")
-    if strict and ways and ways != ["eager"]:
+def _requested_mode(*, strict: bool, **requested: bool) -> Mode | None:
+    """Return the mode that was requested by name, or None."""
+    each: tuple[Mode, ...] = ("graph", "eager", "persistent")
+    modes = [mode for mode in each if requested[mode]]
+    if len(modes) > 1:
+        raise InvalidInputError(f"{' and '.join(modes)} exclude each other: leave one of them out")
+    if strict and modes and modes != ["eager"]:
         raise InvalidInputError(
-            f"strict arithmetic is launched kernel by kernel: leave +{ways[0]} out"
+            f"strict arithmetic is launched kernel by kernel: leave +{modes[0]} out"
         )
-    return ways[0] if ways else None
+    return modes[0] if modes else None
 
 
 def _version(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Data sets on the device: what :meth:`CupyEngine.stage` keeps.
+"""Data sets on the device: the result of :meth:`CupyEngine.stage`.
 
 Inputs keep their storage: uint8 pixels stay uint8, CSR stays CSR, floats keep their width; the
 gather kernels convert a batch at a time. Nothing is checked here: see :mod:`fusedmlp.validation`.
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from fusedmlp.types import DenseInputs, FloatArray, IntArray
     from fusedmlp.types import Inputs as HostInputs
     from fusedmlp.validation import HostData
-    from fusedmlp_cupy.device import CupyDevice
-    from fusedmlp_cupy.kernels import Inputs
-    from fusedmlp_cupy.programs import DeviceArray
+    from fusedmlp_cupy.kernels.arguments import Inputs
+    from fusedmlp_cupy.runtime.device import CupyDevice
+    from fusedmlp_cupy.runtime.types import DeviceArray
 
 
 @dataclass(eq=False)
 class CupyData(Data):
-    """A staged data set; one is equal to itself alone.
+    """A staged data set; compared by identity.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def upload_inputs(device: CupyDevice, x: HostInputs) -> Inputs:
 
 
 def upload(device: CupyDevice, host: HostData) -> CupyData:
-    """Copy a checked data set to the device, all but inputs that have no room there."""
+    """Copy a checked data set to the device, except dense inputs that do not fit there."""
     x: Inputs | DenseInputs
     if is_sparse(host.x):
         x = upload_inputs(device, host.x)
@@ -83,7 +83,7 @@ def with_targets(
     y: IntArray | FloatArray | None,
     sample_weight: FloatArray | None,
 ) -> CupyData:
-    """Put checked targets and weights beside inputs."""
+    """Combine inputs with checked targets and weights, which are copied to the device."""
     return CupyData(
         device.number,
         rows,

@@ -1,17 +1,16 @@
 """The CuPy engine: forward, backward and update of a whole network on one GPU.
 
-The structure and the names are those of the NumPy engine. What differs: parameters, data and
-every buffer live on the device; an epoch queues its kernels without waiting for any, with order,
-rates and steps uploaded once before it and the batches' sums read once after it. What a batch
-queues is in passes.py, how a call's steps are run in steps.py, how a kernel is launched in
-kernels.py, its formula in kernels.cu, CuPy's own calls in device.py.
-Strict mode launches the kernels of strict.cu instead, by the same names, one after another.
+The structure and the names are those of the NumPy engine. Parameters, data and all buffers live on
+the device. An epoch queues its kernels without waiting for any: order, rates and dropout steps are
+uploaded once before it, and the batches' sums are read once after it. propagation.py says what a
+batch queues, steps.py how steps are run, kernels/ how a kernel is launched. Strict mode has the
+same kernels with rounded arithmetic, always launched one by one.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -30,19 +29,23 @@ from fusedmlp.validation import (
     validate_state,
     validate_targets,
 )
-from fusedmlp_cupy import kernels, products
-from fusedmlp_cupy.adopting import adopt_inputs
-from fusedmlp_cupy.buffers import Buffers
-from fusedmlp_cupy.call import Call, Masks, begin
+from fusedmlp_cupy.batches import BatchSequence, DropoutSettings
 from fusedmlp_cupy.data import CupyData, upload, upload_inputs, with_targets
-from fusedmlp_cupy.kernels import Batch
-from fusedmlp_cupy.launching import Launching
-from fusedmlp_cupy.layers import Layers
-from fusedmlp_cupy.layout import Layout
-from fusedmlp_cupy.passes import Passes
-from fusedmlp_cupy.persistent import Persistent
-from fusedmlp_cupy.steps import Steps, own_handle, persistent_kernel
-from fusedmlp_cupy.updates import Updates
+from fusedmlp_cupy.device_inputs import validate_device_inputs
+from fusedmlp_cupy.kernels import launches
+from fusedmlp_cupy.kernels.arguments import Batch
+from fusedmlp_cupy.kernels.launches import KERNELS, STRICT_KERNELS
+from fusedmlp_cupy.kernels.products import PRODUCTS
+from fusedmlp_cupy.runtime.buffers import Buffers
+from fusedmlp_cupy.training.context import Context
+from fusedmlp_cupy.training.execution import Execution
+from fusedmlp_cupy.training.layers import LayerOperations
+from fusedmlp_cupy.training.parameters import ParameterArrays
+from fusedmlp_cupy.training.persistent import build_persistent
+from fusedmlp_cupy.training.propagation import Propagation
+from fusedmlp_cupy.training.steps import TrainingSteps, capturable_cublas
+from fusedmlp_cupy.training.updates import Updates
+from fusedmlp_cupy.tuning import Tuning
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,13 +54,9 @@ if TYPE_CHECKING:
     from fusedmlp.network import Network, Objective, Parameters
     from fusedmlp.optimizers import Optimizer
     from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
-    from fusedmlp_cupy.cooperative import CooperativeKernel
-    from fusedmlp_cupy.device import CupyDevice
-    from fusedmlp_cupy.persistent import Plan
-    from fusedmlp_cupy.programs import DeviceArray
-
-FORWARD_ROWS: Final = 4096
-"""Rows that forward and evaluate take at a time, or the batch size where that is larger."""
+    from fusedmlp_cupy.runtime.device import CupyDevice
+    from fusedmlp_cupy.runtime.types import DeviceArray
+    from fusedmlp_cupy.training.layers import Multiply
 
 
 class CupyEngine(Engine):
@@ -66,10 +65,9 @@ class CupyEngine(Engine):
     Parameters
     ----------
     strict
-        Use the arithmetic of :mod:`fusedmlp.reference.arithmetic`, launch by launch.
-    launching
-        How steps are to be run, and where the engine says how they are; kernel by kernel where
-        None.
+        Use the arithmetic of :mod:`fusedmlp.reference.arithmetic`.
+    execution
+        How steps are run; eagerly where None. The engine writes a fallback there.
     """
 
     def __init__(
@@ -83,7 +81,8 @@ class CupyEngine(Engine):
         seed: int,
         device: CupyDevice,
         strict: bool = False,
-        launching: Launching | None = None,
+        execution: Execution | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -92,99 +91,62 @@ class CupyEngine(Engine):
         self.dtype = dtype
         self.seed = seed
         self._device = device
-        self._strict = strict
-        self._layout = Layout.of(network)
         self._step = 0
-        launching = launching or Launching("eager", "eager", "asked for")
+        execution = execution or Execution("eager", "eager", "asked for")
+        tuning = tuning or Tuning()
 
-        zeros = np.zeros(self._layout.size, dtype)
         with device.active():
-            names = kernels.STRICT_KERNELS if strict else (*kernels.KERNELS, *products.PRODUCTS)
-            self._program = program = device.program(dtype, names, strict=strict)
-            self._theta = device.upload(zeros)
-            self._gradient = device.upload(zeros)
-            self._slots = tuple(device.upload(zeros) for _ in optimizer.slots)
-            self._buffers = Buffers(device)
-            found = persistent_kernel(device, network, batch_size, dtype, launching)
-            blas = own_handle(device, network, batch_size, launching)
-            multiply = partial(kernels.product, program) if strict else device.product
-            layers = Layers(
-                program,
-                network.hidden,
-                blas.product if blas else multiply,
-                own=not strict and not device.tf32,
-            )
-            self._passes = Passes(
-                device,
-                program,
-                network,
-                layers,
-                *self._layout.views(self._theta),
+            names = STRICT_KERNELS if strict else (*KERNELS, *PRODUCTS)
+            program = device.program(dtype, names, strict=strict)
+            self._context = context = Context(
+                device=device,
+                program=program,
+                buffers=Buffers(device),
+                network=network,
+                objective=objective,
                 batch_size=batch_size,
                 dtype=dtype,
+                tuning=tuning,
             )
-            self._updates = Updates(
-                optimizer,
-                program,
-                self._buffers,
-                self._theta,
-                self._gradient,
-                self._slots,
-                self._layout.n_weights,
+            self._parameters = own = ParameterArrays(device, network, len(optimizer.slots), dtype)
+            self._updates = Updates(context, own, optimizer)
+            blas = capturable_cublas(context, execution)
+            multiply: Multiply = blas.product if blas else device.product
+            if strict:
+                multiply = partial(launches.strict_product, program)
+            fused = not strict and not device.tf32
+            layers = LayerOperations(program, network.hidden, multiply, fused, tuning)
+            self._propagation = Propagation(context, own, layers)
+            persistent = None
+            if execution.mode == "persistent":
+                persistent = build_persistent(context, own, self._updates)
+                execution.reason = f"asked for: {persistent.plan}"
+            self.steps = TrainingSteps(
+                context, own, self._propagation, self._updates, execution, blas, persistent
             )
-            self._dW, self._db = self._layout.views(self._gradient)
-            self._steps = Steps(
-                device,
-                self._buffers,
-                program,
-                self._passes,
-                self._updates,
-                (self._dW, self._db),
-                launching,
-                blas,
-                self._persistent(*found) if found else None,
-                l2=objective.l2,
-                batch_size=batch_size,
-                strict=strict,
-            )
-
-    def _persistent(self, kernel: CooperativeKernel, plan: Plan) -> Persistent:
-        """Give the persistent kernel what it works on."""
-        return Persistent(
-            kernel,
-            plan,
-            self._program,
-            self._buffers,
-            network=self.network,
-            objective=self.objective,
-            layout=self._layout,
-            theta=self._theta,
-            slots=self._slots,
-            step=self.optimizer.kernel,
-            constants=self._updates.constants(self.objective.l2),
-        )
 
     @property
     def compile_seconds(self) -> float:
         """See :attr:`fusedmlp.backend.Engine.compile_seconds`."""
-        return self._program.seconds + self._steps.compile_seconds
+        return self._context.program.seconds + self.steps.compile_seconds
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
         validate_state(state, self.network, self.optimizer)
+        own, parts = self._parameters, (state.parameters, *state.slots)
         with self._device.active():
-            parts = (state.parameters, *state.slots)
-            for array, part in zip((self._theta, *self._slots), parts, strict=True):
-                self._device.copy_in(array, self._layout.pack(part, self.dtype))
+            for flat, part in zip((own.theta, *own.slots), parts, strict=True):
+                own.write(flat, part)
         self._step = state.step
 
     def parameters(self) -> Parameters:
         """See :meth:`fusedmlp.backend.Engine.parameters`."""
-        return self._read(self._theta)
+        return self._read(self._parameters.theta)
 
     def state(self) -> State:
         """See :meth:`fusedmlp.backend.Engine.state`."""
-        return State(self.parameters(), tuple(self._read(slot) for slot in self._slots), self._step)
+        slots = tuple(self._read(slot) for slot in self._parameters.slots)
+        return State(self.parameters(), slots, self._step)
 
     def stage(
         self,
@@ -206,7 +168,7 @@ class CupyEngine(Engine):
                 return upload(self._device, host)
         self._device.await_caller()
         with self._device.active():
-            inputs = adopt_inputs(self._device, x, self.network, self.dtype)
+            inputs = validate_device_inputs(self._device, x, self.network, self.dtype)
             check_rows_exist(inputs.shape)
             n = inputs.shape[0]
             targets = None if y is None else validate_targets(y, n, self.network, self.dtype)
@@ -218,7 +180,7 @@ class CupyEngine(Engine):
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`; a CuPy array for inputs on the device."""
         if on_device(x) and not is_sparse(x):
-            return self._forward_there(x)
+            return self._forward_on_device(x)
         inputs = validate_inputs(x, self.network, self.dtype)
         n = int(inputs.shape[0])
         outputs: FloatArray = np.empty((n, self.network.n_outputs), self.dtype)
@@ -228,16 +190,16 @@ class CupyEngine(Engine):
                 batch = Batch(None, 0, 0, min(size, n - start))
                 a = [buffer[: batch.size] for buffer in buffers]
                 piece = upload_inputs(self._device, inputs[start : start + batch.size])
-                kernels.gather_rows(self._program, piece, batch, a[0])
-                self._passes.outputs(a, batch)
+                launches.gather_rows(self._context.program, piece, batch, a[0])
+                self._propagation.outputs(a, batch)
                 outputs[start : start + batch.size] = self._device.download(a[-1])
         return outputs
 
-    def _forward_there(self, x: ForeignArray) -> FloatArray:
-        """Compute the outputs of inputs on the device, and leave them there."""
+    def _forward_on_device(self, x: ForeignArray) -> FloatArray:
+        """Compute the outputs of inputs on the device, as an array on the device."""
         self._device.await_caller()
         with self._device.active():
-            inputs = adopt_inputs(self._device, x, self.network, self.dtype)
+            inputs = validate_device_inputs(self._device, x, self.network, self.dtype)
             n = inputs.shape[0]
             outputs = self._device.empty((n, self.network.n_outputs), self.dtype)
             size, buffers = self._evaluation_buffers(n)
@@ -245,10 +207,10 @@ class CupyEngine(Engine):
                 batch = Batch(None, start, 0, min(size, n - start))
                 a = [buffer[: batch.size] for buffer in buffers[:-1]]
                 a.append(outputs[start : start + batch.size])
-                kernels.gather_rows(self._program, inputs, batch, a[0])
-                self._passes.outputs(a, batch)
-            self._device.synchronize()  # the caller may go on in a stream of its own
-        return cast("FloatArray", outputs)  # in all that a caller does with it
+                launches.gather_rows(self._context.program, inputs, batch, a[0])
+                self._propagation.outputs(a, batch)
+            self._device.synchronize()  # the caller may use another stream
+        return cast("FloatArray", outputs)  # the contract's type; a CuPy array has its interface
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
@@ -256,11 +218,11 @@ class CupyEngine(Engine):
         rows = None if rows is None else check_rows(rows, own.rows)
         with self._device.active():
             size, buffers = self._evaluation_buffers(own.rows if rows is None else len(rows))
-            call = self._begin(own, rows, size, training=False)
-            for batch in call.batches():
+            sequence = self._upload(own, rows, size, training=False)
+            for batch in sequence:
                 a = [buffer[: batch.size] for buffer in buffers]
-                self._passes.compare(a, batch, call)
-            return call.finish(self._program)
+                self._propagation.losses(a, batch, sequence)
+            return sequence.finish(self._context.program)
 
     def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
@@ -270,29 +232,26 @@ class CupyEngine(Engine):
             raise InvalidInputError(
                 f"{len(rows)} rows are more than the engine's batch size {self.batch_size}"
             )
+        arrays, program, l2 = self._parameters, self._context.program, self.objective.l2
         with self._device.active():
-            call = self._begin(own, rows, len(rows))
-            for batch in call.batches():
-                for layer, delta, a in self._passes.backward(batch, call):
-                    self._passes.layers.gradients(a, delta, self._dW[layer], self._db[layer])
-            if self.objective.l2:
-                kernels.l2_gradient(
-                    self._program,
-                    self._gradient,
-                    self._theta,
-                    self._layout.n_weights,
-                    self.objective.l2,
-                )
-            return call.finish(self._program), self._read(self._gradient)
+            sequence = self._upload(own, rows, len(rows))
+            for batch in sequence:
+                for layer, delta, a in self._propagation.backward(batch, sequence):
+                    dW, db = arrays.dW[layer], arrays.db[layer]
+                    self._propagation.layers.gradients(a, delta, dW, db)
+            if l2:
+                n_weights = arrays.layout.n_weights
+                launches.l2_gradient(program, arrays.gradient, arrays.theta, n_weights, l2)
+            return sequence.finish(program), self._read(arrays.gradient)
 
     def apply_gradients(self, gradients: Parameters, lr: float) -> None:
         """See :meth:`fusedmlp.backend.Engine.apply_gradients`."""
         gradients.check(self.network)
         rates = check_rates([lr], 1)
         with self._device.active():
-            self._device.copy_in(self._gradient, self._layout.pack(gradients, self.dtype))
-            rates_there = self._updates.upload_rates(rates, self._step)
-            self._updates.take_step(rates_there, Batch(None, 0, 0, 0), l2=0.0)
+            self._parameters.write(self._parameters.gradient, gradients)
+            uploaded = self._updates.upload_rates(rates, self._step)
+            self._updates.take_step(uploaded, Batch(None, 0, 0, 0), l2=0.0)
         self._step += 1
 
     def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
@@ -301,38 +260,38 @@ class CupyEngine(Engine):
         order = check_rows(order, own.rows)
         lr = check_rates(lr, -(-len(order) // self.batch_size))
         with self._device.active():
-            self._buffers.reserve(max(own.rows, len(order)), self.batch_size)
-            call = self._begin(own, order, self.batch_size)
+            self._context.buffers.reserve(max(own.rows, len(order)), self.batch_size)
+            sequence = self._upload(own, order, self.batch_size)
             rates = self._updates.upload_rates(lr, self._step)
-            self._steps.run(own, call, rates)
+            self.steps.run(own, sequence, rates)
             self._step += len(lr)
-            return call.finish(self._program)
+            return sequence.finish(self._context.program)
 
     def synchronize(self) -> None:
         """See :meth:`fusedmlp.backend.Engine.synchronize`."""
         with self._device.active():
             self._device.synchronize()
 
-    def _begin(
+    def _upload(
         self, data: CupyData, rows: IntArray | None, size: int, *, training: bool = True
-    ) -> Call:
-        """Put on the device what the batches of a call need."""
-        dropout = self.network.dropout if training else 0.0
-        masks = Masks(self.seed, self._step, self.network.n_layers - 1, dropout)
-        mean = self.objective.reduction == "mean"
-        buffers = self._buffers if training else Buffers(self._device)
-        return begin(buffers, self._program, data, rows, size, masks, mean=mean)
+    ) -> BatchSequence:
+        """Upload what the batches of a call share."""
+        rate = self.network.dropout if training else 0.0
+        dropout = DropoutSettings(self.seed, self._step, self.network.n_layers - 1, rate)
+        buffers = self._context.buffers if training else Buffers(self._device)
+        return BatchSequence.upload(self._context, buffers, data, rows, size, dropout)
 
     def _evaluation_buffers(self, n: int) -> tuple[int, list[DeviceArray]]:
-        """Rows to take at a time, and buffers that hold them."""
-        most = evaluation_rows(self.batch_size) if self._strict else FORWARD_ROWS
+        """Return the rows to take at a time, and buffers for them."""
+        strict = self._context.program.strict
+        most = evaluation_rows(self.batch_size) if strict else self._context.tuning.forward_rows
         size = min(max(self.batch_size, most), max(n, 1))
-        passes = self._passes
-        return size, passes.a if size == self.batch_size else passes.activation_buffers(size)
+        own = self._propagation
+        return size, own.a if size == self.batch_size else own.activation_buffers(size)
 
     def _read(self, flat: DeviceArray) -> Parameters:
         with self._device.active():
-            return self._layout.unpack(self._device.download(flat))
+            return self._parameters.read(flat)
 
     def _own(self, data: Data) -> CupyData:
         if not isinstance(data, CupyData):

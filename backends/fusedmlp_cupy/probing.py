@@ -1,10 +1,10 @@
-"""Finding out whether CuPy can run here, by running something: each part that the engine needs.
+"""Detection of CuPy and a device, by using every part that the engine needs.
 
-CuPy imports without a driver, and a missing part of its toolkit surfaces only where it is first
-used: NVRTC with the first kernel, cuBLAS with the first product, the runtime's headers with the
-first of CuPy's own kernels. So each is used here once, on small arrays, and every failure becomes
-an :class:`Availability` with the driver's or loader's own text and the line that repairs it.
-Nothing is cached and nothing here raises.
+CuPy imports without a driver, and a missing part of its toolkit fails only at its first use: NVRTC
+with the first kernel, cuBLAS with the first product, the runtime's headers with the first of CuPy's
+own kernels. So each is used here once, on small arrays, and every failure becomes an
+:class:`Availability` with the text of the driver or loader and the command that repairs it. Nothing
+is cached and nothing here raises.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.backend import Availability
+from fusedmlp_cupy.messages import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fusedmlp_cupy.programs import CupyModule
+    from fusedmlp_cupy.runtime.types import CupyModule
 
 OLDEST_CUDA: Final = 12
 NEWEST_CUDA: Final = 13
@@ -34,17 +35,17 @@ extern "C" __global__ void fusedmlp_probe(float* x) { x[threadIdx.x] += 1.0f; }
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What an examination found.
+class Examination:
+    """Result of :func:`examine`.
 
     Parameters
     ----------
     availability
-        The result in words.
+        The result for users.
     cupy
         The imported module, None where it could not be imported.
     n_devices
-        Devices that the driver lists; 0 where that was not reached.
+        Devices that the driver lists; 0 if that was not reached.
     """
 
     availability: Availability
@@ -61,21 +62,21 @@ class Part:
     use: Callable[[CupyModule], None]
 
 
-def examine(number: int) -> Found:
+def examine(number: int) -> Examination:
     """Import CuPy and use every part of it that the engine needs, on device ``number``."""
     try:
         cupy = importlib.import_module("cupy")
     except ModuleNotFoundError as error:
         if error.name == "cupy":
-            return Found(Availability("missing", "CuPy is not installed", install_line()))
-        return Found(_broken_import(error))
+            return Examination(Availability("missing", "CuPy is not installed", install_line()))
+        return Examination(_broken_import(error))
     except Exception as error:  # noqa: BLE001 - a broken install may raise anything
-        return Found(_broken_import(error))
+        return Examination(_broken_import(error))
     try:
         return _examine_device(cupy, number)
     except Exception as error:  # noqa: BLE001 - a probe never raises
-        detail = f"CuPy is installed and fails: {_text(error)}"
-        return Found(Availability("broken", detail, _reinstall_line()), cupy)
+        detail = f"CuPy is installed and fails: {one_line(error)}"
+        return Examination(Availability("broken", detail, _reinstall_line()), cupy)
 
 
 def install_line() -> str:
@@ -97,25 +98,27 @@ def driver_major() -> int | None:
     return version.value // 1000 if status == 0 and version.value else None
 
 
-def _examine_device(cupy: CupyModule, number: int) -> Found:
+def _examine_device(cupy: CupyModule, number: int) -> Examination:
     try:
         n_devices = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:  # noqa: BLE001 - CuPy's error class is in the module under test
-        return Found(_no_device(cupy, _text(error)), cupy)
+        return Examination(_no_device(cupy, one_line(error)), cupy)
     if n_devices == 0:
-        return Found(_no_device(cupy, "the driver lists 0 devices"), cupy)
+        return Examination(_no_device(cupy, "the driver lists 0 devices"), cupy)
     if not 0 <= number < n_devices:
         listed = "device 0" if n_devices == 1 else f"devices 0 to {n_devices - 1}"
         detail = f"there is no device {number}: the driver lists {n_devices} ({listed})"
-        return Found(Availability("no-device", detail, f"choose from {listed}"), cupy, n_devices)
+        return Examination(
+            Availability("no-device", detail, f"choose from {listed}"), cupy, n_devices
+        )
 
     with cupy.cuda.Device(number):
         for part in PARTS:
             try:
                 part.use(cupy)
             except Exception as error:  # noqa: BLE001 - loaders raise half a dozen classes
-                return Found(_failed(cupy, part, error), cupy, n_devices)
-    return Found(Availability("usable", f"CuPy {cupy.__version__}"), cupy, n_devices)
+                return Examination(_failed(cupy, part, error), cupy, n_devices)
+    return Examination(Availability("usable", f"CuPy {cupy.__version__}"), cupy, n_devices)
 
 
 def _use_nvrtc(cupy: CupyModule) -> None:
@@ -135,7 +138,7 @@ def _use_headers(cupy: CupyModule) -> None:
 
 
 def _use_cublas(cupy: CupyModule) -> None:
-    # The product of 1 row and 1 column is not cuBLAS's but a reduction; the engine needs both.
+    # CuPy computes the product of 1 row and 1 column by a reduction; the engine needs both.
     for rows in (2, 1):
         x = cupy.zeros((rows, 3), "float32")
         x.fill(2.0)
@@ -151,11 +154,13 @@ PARTS: Final = (
 
 
 def _failed(cupy: CupyModule, part: Part, error: Exception) -> Availability:
-    """Tell a missing part from a device that refuses work, by the class of the error."""
+    """Distinguish a missing part from a device that refuses work, by the class of the error."""
     refusals = {"CUDARuntimeError", "CUDADriverError", "OutOfMemoryError"}
     if refusals & {cls.__name__ for cls in type(error).__mro__}:
-        return _no_device(cupy, _text(error))
-    detail = f"CuPy {cupy.__version__} is installed, but {part.name} does not work: {_text(error)}"
+        return _no_device(cupy, one_line(error))
+    detail = (
+        f"CuPy {cupy.__version__} is installed, but {part.name} does not work: {one_line(error)}"
+    )
     return Availability("broken", detail, part_line(part.package, _cuda_major(cupy)))
 
 
@@ -167,7 +172,7 @@ def part_line(package: str, cuda_major: int) -> str:
 
 
 def _no_device(cupy: CupyModule, text: str) -> Availability:
-    """Keep the driver's words, and look whether this CuPy is merely too new for the driver."""
+    """Report the driver's text, and whether this CuPy is too new for the driver."""
     detail = f"CuPy {cupy.__version__} is installed, but no device is usable: {text}"
     driver = driver_major()
     if driver is None:
@@ -185,13 +190,8 @@ def _cuda_major(cupy: CupyModule) -> int:
 
 
 def _broken_import(error: Exception) -> Availability:
-    return Availability("broken", f"importing CuPy failed: {_text(error)}", _reinstall_line())
+    return Availability("broken", f"importing CuPy failed: {one_line(error)}", _reinstall_line())
 
 
 def _reinstall_line() -> str:
     return install_line().replace("pip install", "pip install --force-reinstall")
-
-
-def _text(error: Exception) -> str:
-    """Put the error's own words on one line, or give its class where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__

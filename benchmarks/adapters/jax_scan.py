@@ -13,7 +13,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from adapters import TF32_SLACK
-from fusedmlp.bench.adapter import Adapter, Outcome, Training
+from fusedmlp.bench.adapter import Adapter, Outcome, Training, UnsupportedError
 from fusedmlp.optimizers import Adam
 
 # A state is: layers [(W, b), …], both moments of Adam (empty for SGD), and the steps taken.
@@ -115,12 +115,16 @@ class JaxScan(Adapter):
     ----------
     precision
         ``float32``, or ``tensorfloat32`` for products in TF32, which only GPUs have.
+    platform
+        The platform that is required, such as ``gpu``; empty for any.
     """
 
     packages = ("jax", "jaxlib")
 
-    def __init__(self, threads, precision="float32"):
+    def __init__(self, threads, precision="float32", platform=""):
         super().__init__(threads)
+        if platform and jax.default_backend() != platform:
+            raise UnsupportedError(f"jax {jax.__version__} runs on {jax.default_backend()} here")
         self._slack = TF32_SLACK if precision == "tensorfloat32" else 1.0
         jax.config.update("jax_default_matmul_precision", precision)
 

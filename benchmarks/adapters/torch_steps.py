@@ -39,7 +39,9 @@ class EagerTraining(Training):
         self._task, self.exact = task, not task.dropout
         self.slack = TF32_SLACK if adapter.tf32 else 1.0
         self._device = adapter.device_name
-        self._x = torch.tensor(inputs.floats(task.dtype), device=self._device)
+        self._x = torch.from_numpy(inputs.floats(task.dtype)).to(
+            self._device
+        )  # copied to GPUs only
         self._y = torch.tensor(inputs.y, device=self._device)
         self._parameters = [tensor.requires_grad_() for tensor in adapter.parameters(inputs)]
         self._sums = torch.zeros(2, dtype=torch.float64, device=self._device)
@@ -181,6 +183,8 @@ class TorchSteps(Adapter):
 
     def __init__(self, threads, way="eager", device_name="cpu", precision="float32"):
         super().__init__(threads)
+        if device_name == "cuda" and not torch.cuda.is_available():
+            raise UnsupportedError(f"torch {torch.__version__} finds no CUDA device")
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         self._way, self.device_name, self.tf32 = way, device_name, precision == "tf32"

@@ -55,8 +55,7 @@ machine and day; ratios hold better. GFLOP/s, and so the share of the measured m
 count all products of dense matrices. MNIST's pixels are four fifths zeros, which the Numba backend
 skips: more than 100% is possible. `small-dense` has no zeros to skip.
 
-What the workloads are: `benchmarks/workloads.py`. What was tried on the way:
-[the account](account.md).
+What was tried on the way: [the account](account.md).
 """
 
 
@@ -118,7 +117,7 @@ def write(folder=RESULTS, target=PAGE):
 
 def page(found):
     """Return the whole page."""
-    parts = [HEAD.splitlines(), _targets(found), *map(_section, found)]
+    parts = [HEAD.splitlines(), _descriptions(found), _targets(found), *map(_section, found)]
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
@@ -127,6 +126,18 @@ def summary(values, form, unit=""):
     text = form.format(statistics.median(values)) + unit
     ends = form.format(min(values)), form.format(max(values))
     return text if ends[0] == ends[1] else f"{text} ({ends[0]}–{ends[1]})"
+
+
+def _descriptions(found):
+    """Describe every workload once."""
+    tasks = {
+        each["task"]["name"]: Task.from_dict(each["task"])
+        for machine in found
+        for run in machine.runs
+        for each in run["tasks"]
+    }
+    lines = [f"- `{name}`: {_described(task)}" for name, task in tasks.items()]
+    return ["## Workloads", "", "On MNIST, except `moons` and `small-dense`:", "", *lines]
 
 
 def _targets(found):
@@ -190,7 +201,7 @@ def _workloads(runs):
         own = [rate(e) for run in runs if (e := best(run, name, (NUMBA,)))]
         shares = [s for run in runs if (s := share_of_peak(run, name)) is not None]
         cells = [
-            f"`{name}`: {_described(task)}",
+            f"`{name}`",
             _speed(own, task) if own else "",
             summary(shares, "{:.0%}") if shares else "",
         ]

@@ -1,7 +1,6 @@
 """The sweep: share of the peak along batch size, width, depth and density, one thing at a time.
 
-Colours are those of Okabe and Ito (2008), and every subject has a marker of its own; dashed lines
-are one thread.
+Every subject has a colour and a marker of its own; dashed lines are one thread.
 """
 
 from __future__ import annotations

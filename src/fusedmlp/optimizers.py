@@ -176,6 +176,10 @@ class Lion:
 
 Optimizer: TypeAlias = SGD | Adam | Lion
 
+UPDATE_FORMULAS: Final = ("sgd", "momentum", "nesterov", "adam", "lion")
+"""Names of the formulas at the head of this file, each an optimizer's ``kernel``. Compiled engines
+know a formula by its position here."""
+
 OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion")
 
 DEFAULT_MOMENTUM: Final = 0.9

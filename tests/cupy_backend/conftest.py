@@ -1,18 +1,22 @@
-"""Fixtures of the CuPy backend's tests: kernels.cu on the CPU, and a stand-in for CuPy on top."""
+"""Fixtures of the CuPy backend's tests: the CUDA programs on the CPU, and a stand-in for CuPy."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 import cupy_shim
 import cupy_standin
 import pytest
 
-from fusedmlp_cupy import clusters, cublas, driver, persistent
-from fusedmlp_cupy.device import CupyDevice
-from fusedmlp_cupy.sources import kernel_source, put_together
+from fusedmlp_cupy import CupyBackend
+from fusedmlp_cupy.kernels.source import kernel_source, persistent_source
+from fusedmlp_cupy.runtime import cublas
+from fusedmlp_cupy.runtime.device import CupyDevice
+from fusedmlp_cupy.tuning import Tuning
 
-DEVICE_THREADS = persistent.THREADS
+TUNING = {"persistent_threads": 64}
+"""Blocks of two warps in the persistent kernel, which no result depends on."""
 
 
 def built(source, folder):
@@ -24,24 +28,20 @@ def built(source, folder):
 
 @pytest.fixture(scope="session", autouse=True)
 def libraries():
-    """Handles on a stand-in are made of its own cuBLAS, and its own driver is asked."""
-    load, load_driver = cublas.load, driver.load
+    """Handles on a stand-in are made by its own cuBLAS."""
+    load = cublas.load
 
-    def of(cupy):
+    def load_for(cupy):
         return cupy.cublas_library if isinstance(cupy, cupy_standin.StandIn) else load(cupy)
 
-    def driver_of(cupy):
-        return cupy.driver_library if isinstance(cupy, cupy_standin.StandIn) else load_driver(cupy)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cublas, "load", of)
-        patch.setattr(driver, "load", driver_of)
+        patch.setattr(cublas, "load", load_for)
         yield
 
 
 @pytest.fixture(scope="session")
 def shim_folder(tmp_path_factory):
-    """One folder of a run, however many workers it has: what one has built, all may load."""
+    """One folder for a run, however many workers it has: a program is built once for all."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shim"
     folder.mkdir(exist_ok=True)
@@ -50,40 +50,25 @@ def shim_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def built_kernels(shim_folder):
-    """kernels.cu, built once."""
+    """The engine's program, built once."""
     return built(kernel_source(), shim_folder)
 
 
 @pytest.fixture(scope="session")
 def strict_kernels(shim_folder):
-    """strict.cu, built once."""
+    """The strict program, built once."""
     return built(kernel_source(strict=True), shim_folder)
 
 
 @pytest.fixture(scope="session")
 def persistent_kernels(shim_folder):
-    """persistent.cu and cluster.cu, built once."""
-    return built(put_together(*cupy_shim.ALL_PERSISTENT), shim_folder)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def small_blocks():
-    """Blocks of two warps in the persistent kernel, which no result depends on."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(persistent, "THREADS", 64)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def blocks_of_the_device(request, monkeypatch):
-    """Blocks as they are meant, where a test is for a device."""
-    if request.node.get_closest_marker("gpu"):
-        monkeypatch.setattr(persistent, "THREADS", DEVICE_THREADS)
+    """The persistent kernel's program, built once."""
+    return built(persistent_source(), shim_folder)
 
 
 @pytest.fixture
 def kernels(built_kernels, persistent_kernels):
-    """The same, with every launch checked by repeating it."""
+    """The engine's program, with every launch checked by repeating it."""
     for each in (*built_kernels.values(), *persistent_kernels.values()):
         each.checked = True
     return built_kernels
@@ -91,16 +76,23 @@ def kernels(built_kernels, persistent_kernels):
 
 @pytest.fixture
 def standin(kernels, persistent_kernels):
-    """A pretended ``cupy`` with two devices, its kernels on the CPU."""
+    """A substitute for ``cupy`` with two devices, its kernels on the CPU."""
     return cupy_standin.StandIn(kernels, persistent=persistent_kernels)
 
 
 @pytest.fixture
 def fast(standin, kernels, persistent_kernels):
-    """The stand-in, with each launch run once: its race check is test_cupy_kernels.py's."""
+    """The stand-in, with each launch run once: test_cupy_kernels.py repeats them."""
     for each in (*kernels.values(), *persistent_kernels.values()):
         each.checked = False
     return standin
+
+
+@pytest.fixture
+def cupy(fast, monkeypatch):
+    """The stand-in as the module ``cupy``."""
+    monkeypatch.setitem(sys.modules, "cupy", fast)
+    return fast
 
 
 @pytest.fixture
@@ -111,27 +103,24 @@ def device(standin):
         yield device
 
 
-WAYS = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent", "cluster")
+def mode_and_tuning(name, **options):
+    """A mode by its name, ", cuBLAS" for large products, and a tuning with graphs of 3 steps."""
+    mode, _, products = name.partition(", ")
+    options = TUNING | {"group_steps": 3} | options
+    return mode, Tuning(**options, small_product=0) if products else Tuning(**options)
 
 
-@pytest.fixture(params=WAYS)
-def way(request, monkeypatch):
-    """How steps are launched, and whether products are large ones; graphs are of three steps."""
-    name, _, products = request.param.partition(", ")
-    monkeypatch.setattr("fusedmlp_cupy.steps.GROUP_STEPS", 3)
-    if products:
-        monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", 0)
-    return name
+def cupy_backend(tuning, **options):
+    """The backend with a tuning of its own."""
+    backend = CupyBackend(**options)
+    backend.tuning = tuning
+    return backend
 
 
-@pytest.fixture
-def clusters_of(monkeypatch):
-    """Sets how many clusters of which size a device runs at once, on multiprocessors enough."""
+MODES = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent")
 
-    def set_to(standin, size, n_clusters):
-        monkeypatch.setattr(clusters, "SIZES", (size,))
-        monkeypatch.setattr(standin, "clusters", lambda _size, _shared: n_clusters)
-        for name, value in cupy_standin.LARGE.items():
-            monkeypatch.setitem(cupy_standin.PROPERTIES, name, value)
 
-    return set_to
+@pytest.fixture(params=MODES)
+def mode(request):
+    """How steps are launched, and the engine's tuning."""
+    return mode_and_tuning(request.param)

@@ -1,6 +1,6 @@
 """A stand-in for the library cuBLAS, for handles made through ctypes: its functions on host memory.
 
-It reads what it is told as cuBLAS does: addresses, matrices column by column, leading dimensions.
+It reads its arguments as cuBLAS does: addresses, matrices column by column, leading dimensions.
 It refuses what a device would: wrong sizes, a product while a stream records that is not the
 handle's, and one whose workspace would have to be allocated then, as setting a stream forgets it.
 """
@@ -11,7 +11,7 @@ import ctypes
 
 import numpy as np
 
-from fusedmlp_cupy import cublas
+from fusedmlp_cupy.runtime import cublas
 
 INVALID_VALUE, INTERNAL_ERROR = 7, 14
 
@@ -22,7 +22,7 @@ class FakeCublas:
     Parameters
     ----------
     tf32
-        Rounds operands where a handle was told to.
+        Rounds the operands of handles in TF32 mode.
     """
 
     def __init__(self, standin, tf32):

@@ -1,8 +1,8 @@
-"""Runs kernels.cu under GCC's sanitizers: launches recorded here, replayed by a program of threads.
+"""Runs the CUDA programs under GCC's sanitizers: recorded launches, replayed by real threads.
 
 The recordings come from the engine itself, so grids, blocks and arguments are those that a GPU
-would be given. The replaying program is cupy_threads.h around the source; what its kernels write
-must have the bits that the fibers of cupy_shim.h gave.
+would get. The replaying program is cupy_threads.h around the source; its kernels must write the
+bits that the fibers of cupy_shim.h wrote.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Recording:
 
 
 class Recorder:
-    """Stands before :class:`cupy_shim.Kernels` and writes launches down.
+    """Passes launches on to :class:`cupy_shim.Kernels` and records them.
 
     Of launches of one kernel with arrays of the same shapes and types only the first is kept.
     """
@@ -79,8 +79,8 @@ class Recorder:
         self.recording = Recording()
         self._seen: set[object] = set()
 
-    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False, cluster=1) -> None:
-        options = {"shared": shared, "cooperative": cooperative, "cluster": cluster}
+    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False) -> None:
+        options = {"shared": shared, "cooperative": cooperative}
         key = (name, *((a.shape, a.dtype) if isinstance(a, np.ndarray) else None for a in args))
         if key in self._seen:
             self._kernels(name, grid, block, args, **options)
@@ -90,7 +90,7 @@ class Recorder:
         text = name.encode()
         parts = [_number(len(text)), text]
         parts += [_number(n) for shape in (grid, block) for n in (*shape, 1, 1)[:3]]
-        parts += [_number(n) for n in (cooperative, shared, cluster, len(args))]
+        parts += [_number(n) for n in (cooperative, shared, len(args))]
         for value, parameter in zip(args, parameters, strict=True):
             kind = (2 if parameter.const else 3) if isinstance(value, np.ndarray) else 0
             kind = 1 if parameter.pointer and not kind else kind
@@ -132,7 +132,8 @@ def compiler(sanitizer: str, folder: Path) -> str:
 
 def build(source: str, real: str, sanitizer: str, folder: Path, name: str) -> Path:
     """Compile a source and the replaying program around it."""
-    command = [compiler(sanitizer, folder), *FLAGS, *SANITIZERS[sanitizer], f"-DREAL={real}"]
+    command = [compiler(sanitizer, folder), *FLAGS, *SANITIZERS[sanitizer]]
+    command += cupy_shim.defines(source, real)
     cpp, program = folder / f"{name}.cpp", folder / name
     cpp.write_text(
         f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{_shared(source)}\n{_entries(source, real)}'
@@ -147,8 +148,8 @@ def build(source: str, real: str, sanitizer: str, folder: Path, name: str) -> Pa
 def barriers(source: str) -> list[str]:
     """The function around each barrier of a source, in the order of their numbers."""
     functions, function = [], ""
-    compiled = re.sub(r"#ifndef (?:GRID|CLUSTER)_BARRIER.*?#endif", "", source, flags=re.DOTALL)
-    kinds = r"__syncthreads\(\);|GRID_BARRIER\(\w+\);|CLUSTER_BARRIER\(\);"
+    compiled = re.sub(r"#ifndef GRID_BARRIER.*?#endif", "", source, flags=re.DOTALL)
+    kinds = r"__syncthreads\(\);|GRID_BARRIER\(\w+\);"
     for before in re.split(kinds, compiled)[:-1]:
         heads = re.findall(r"^(?:__device__|KERNEL)[^;(]* (\w+)\(", before, re.MULTILINE)
         function = heads[-1] if heads else function
@@ -213,7 +214,7 @@ def _entries(source: str, real: str) -> str:
     text, names = [], []
     for name, parameters in cupy_shim.parameters_of(source, real).items():
         fields = "".join(
-            f"{'const ' if p.const and p.pointer else ''}{cupy_shim.c_type(p, real)} a{i}; "
+            f"{'const ' if p.const and p.pointer else ''}{cupy_shim.c_type(p)} a{i}; "
             for i, p in enumerate(parameters)
         )
         reading = "".join(f"from[{i}].into(args.a{i}); " for i in range(len(parameters)))

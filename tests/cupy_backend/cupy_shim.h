@@ -1,12 +1,11 @@
-// A GPU in the smallest sense: what kernels.cu needs of CUDA, on one CPU thread.
+// The part of CUDA that the programs need, on one CPU thread.
 //
 // Blocks run one after another, the threads of a block as fibers that switch only at barriers, in
 // an order that the caller picks: forwards or backwards. A kernel without races gives the same
 // bits in both. Not modelled: warps, memory ordering, occupancy, rounding modes, speed.
 //
-// Blocks of a cooperative launch are all there at once: each runs up to the grid's next barrier, then
-// the next block does. Blocks of a cluster take the same turns within it, at the cluster's barriers.
-// Their shared memory is that of the launch, which ends at a forbidden page.
+// Blocks of a cooperative launch exist at once: each runs up to the grid's next barrier, then the next
+// block does. Their shared memory is that of the launch, which ends at a forbidden page.
 //
 // Caught here: a barrier that some threads of a block or some blocks miss, shared memory read before
 // it is written (it starts as NaN in every block), grids and blocks beyond the hardware's limits, and
@@ -35,7 +34,7 @@ extern "C" char __stop_shim_shared[] __attribute__((visibility("hidden")));
 namespace shim {
 
 enum { STACK_BYTES = 64 * 1024, MAX_THREADS = 1024, MAX_FIBERS = 8 * MAX_THREADS };
-enum Waits { NOT, FOR_BLOCK, FOR_CLUSTER, FOR_GRID };
+enum Waits { NOT, FOR_BLOCK, FOR_GRID };
 
 struct Fiber { jmp_buf at; bool created; Waits waits; };
 
@@ -50,7 +49,6 @@ static void (*body)(void*);
 static void* body_argument;
 
 static char* dynamic_shared; // of the block that runs
-static int cluster;          // blocks of each
 
 static void barrier(Waits waits)
 {
@@ -95,13 +93,13 @@ static const char* const DIVERGED =
 static const char* run_block(int first, int n_threads, bool backwards, Waits* stopped)
 {
     for (;;) {
-        int at[4] = {};
+        int at[3] = {};
         for (int i = 0; i < n_threads; ++i) {
             const int index = backwards ? n_threads - 1 - i : i;
             resume(first, index);
             ++at[fibers[first + index].waits];
         }
-        for (Waits waits : {NOT, FOR_CLUSTER, FOR_GRID})
+        for (Waits waits : {NOT, FOR_GRID})
             if (at[waits] == n_threads) {
                 *stopped = waits;
                 return nullptr;
@@ -150,35 +148,6 @@ struct SharedMemory {
     char* of(size_t block) { return memory + (block + 1) * each - page - bytes; }
 };
 
-static SharedMemory* all_shared;
-
-// Runs a cluster to its end (NOT) or to the grid's barrier.
-static const char* run_cluster(int first, int n_threads, bool backwards, Waits* stopped)
-{
-    for (;;) {
-        int at[4] = {};
-        for (int i = 0; i < cluster; ++i) {
-            const int b = first + (backwards ? cluster - 1 - i : i);
-            blockIdx = {(unsigned)b, 0, 0};
-            dynamic_shared = all_shared->of(b);
-            if (const char* failure = run_block(b * n_threads, n_threads, backwards, stopped))
-                return failure;
-            ++at[*stopped];
-        }
-        if (at[*stopped] < cluster)
-            return "some blocks of a cluster ended or wait for the grid while others wait for it";
-        if (*stopped != FOR_CLUSTER)
-            return nullptr;
-    }
-}
-
-// Where another block of the cluster has what this one has at `mine`.
-template <typename T> static T* of_rank(T* mine, int rank)
-{
-    const int first = blockIdx.x - blockIdx.x % cluster;
-    return (T*)(all_shared->of(first + rank) + ((char*)mine - dynamic_shared));
-}
-
 static const char* run_grid(int n_threads, bool backwards, size_t shared_bytes)
 {
     const int n_blocks = (int)gridDim.x;
@@ -186,24 +155,22 @@ static const char* run_grid(int n_threads, bool backwards, size_t shared_bytes)
         return "more blocks than can be resident at once";
     if (__stop_shim_shared - __start_shim_shared > (long)sizeof shim_shared_exists)
         return "a program of cooperative kernels has __shared__ arrays: all blocks would share them";
-    if (n_blocks % cluster)
-        return "a grid that is no multiple of its clusters";
     SharedMemory shared(n_blocks, shared_bytes);
-    all_shared = &shared;
-    const int n_clusters = n_blocks / cluster;
     for (;;) {
         int n_ended = 0;
-        for (int i = 0; i < n_clusters; ++i) {
-            const int first = cluster * (backwards ? n_clusters - 1 - i : i);
+        for (int i = 0; i < n_blocks; ++i) {
+            const int b = backwards ? n_blocks - 1 - i : i;
+            blockIdx = {(unsigned)b, 0, 0};
+            dynamic_shared = shared.of(b);
             Waits stopped;
-            if (const char* failure = run_cluster(first, n_threads, backwards, &stopped))
+            if (const char* failure = run_block(b * n_threads, n_threads, backwards, &stopped))
                 return failure;
             n_ended += stopped == NOT;
         }
-        if (n_ended == n_clusters)
+        if (n_ended == n_blocks)
             return nullptr;
         if (n_ended)
-            return "some clusters ended while others wait for the grid";
+            return "some blocks ended while others wait for the grid";
     }
 }
 
@@ -213,9 +180,8 @@ static void on_fault(int) { siglongjmp(fault, 1); }
 
 static const char* launch(
     const unsigned* grid, const unsigned* block, bool backwards, bool cooperative,
-    size_t shared_bytes, int blocks_of_cluster, void (*kernel)(void*), void* args)
+    size_t shared_bytes, void (*kernel)(void*), void* args)
 {
-    cluster = blocks_of_cluster;
     blockDim = {block[0], block[1], block[2]};
     gridDim = {grid[0], grid[1], grid[2]};
     const unsigned long long n_threads = (unsigned long long)block[0] * block[1] * block[2];
@@ -250,10 +216,4 @@ static const char* launch(
 
 #define __syncthreads() shim::barrier(shim::FOR_BLOCK)
 #define GRID_BARRIER(word) shim::barrier(shim::FOR_GRID)
-#define CLUSTER shim::cluster
-#define OF_CLUSTERS
-#define CLUSTER_BARRIER() shim::barrier(shim::FOR_CLUSTER)
-static int cluster_rank() { return blockIdx.x % shim::cluster; }
-static int cluster_size() { return shim::cluster; }
-using shim::of_rank;
 #define DYNAMIC_SHARED(name) char* const name = shim::dynamic_shared

@@ -1,4 +1,4 @@
-"""Runs kernels.cu on the CPU: builds it with g++ behind cupy_shim.h, and calls it with ctypes.
+"""Runs the CUDA programs on the CPU: builds them with g++ behind cupy_shim.h, calls them by ctypes.
 
 Every call is checked as no GPU would: the arguments against the kernel's own parameter list, in
 number, type and width. Arrays stand for device memory and are plain NumPy arrays here.
@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fusedmlp_cupy.sources import SHARED_BY_PERSISTENT
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 HEADER = Path(__file__).with_name("cupy_shim.h")
 
@@ -33,9 +31,6 @@ PATIENCE = 300.0
 # Contraction into fused multiply-adds as NVRTC does by default is left off: the shim is for the
 # logic, and so rounds as NumPy does.
 FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-w"]
-
-ALL_PERSISTENT = (*SHARED_BY_PERSISTENT, "persistent.cu", "distributed.cu", "cluster.cu")
-"""Both persistent kernels' files: one program here, which is built once."""
 
 REALS = {"float32": "float", "float64": "double"}
 
@@ -61,6 +56,7 @@ CTYPES = {
 @dataclass(frozen=True)
 class Parameter:
     name: str
+    kind: str
     dtype: np.dtype
     pointer: bool
     const: bool
@@ -69,14 +65,14 @@ class Parameter:
 def parameters_of(source: str, real: str) -> dict[str, list[Parameter]]:
     """The parameter list of every kernel in a source."""
     kernels = {}
-    for name, text in re.findall(r"^KERNEL (?:OF_CLUSTERS )?(\w+)\(([^)]*)\)", source, re.M):
+    for name, text in re.findall(r"^KERNEL (\w+)\(([^)]*)\)", source, re.M):
         parameters = []
         for part in text.split(","):
             match = re.fullmatch(r"\s*(const )?(\w+)(\*?) (\w+)\s*", part)
             assert match, f"{name}: cannot read the parameter {part!r}"
             const, kind, star, argument = match.groups()
             dtype = SCALARS[real if kind == "real" else kind]
-            parameters.append(Parameter(argument, dtype, bool(star), bool(const)))
+            parameters.append(Parameter(argument, kind, dtype, bool(star), bool(const)))
         kernels[name] = parameters
     return kernels
 
@@ -98,13 +94,17 @@ def compiler() -> str:
     return found
 
 
+def defines(source: str, real: str) -> list[str]:
+    """The macros that NVRTC would be given for a source."""
+    return [f"-DREAL={real}", *(["-DSTRICT"] if "struct Rounded" in source else [])]
+
+
 def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
     """Compile a source to a shared library, with a C entry for each kernel."""
     entries = []
     for name, parameters in parameters_of(source, real).items():
         fields = "".join(
-            f"{'const ' if p.const else ''}{c_type(p, real)} a{i}; "
-            for i, p in enumerate(parameters)
+            f"{'const ' if p.const else ''}{c_type(p)} a{i}; " for i, p in enumerate(parameters)
         )
         arguments = ", ".join(f"a->a{i}" for i in range(len(parameters)))
         entries.append(
@@ -112,8 +112,8 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
             f"static void body_{name}(void* p) "
             f"{{ auto* a = (Args_{name}*)p; {name}({arguments}); }}\n"
             f'extern "C" const char* shim_{name}(const unsigned* grid, const unsigned* block, '
-            f"int backwards, int cooperative, size_t shared, int cluster, void* args) "
-            f"{{ return shim::launch(grid, block, backwards, cooperative, shared, cluster, "
+            f"int backwards, int cooperative, size_t shared, void* args) "
+            f"{{ return shim::launch(grid, block, backwards, cooperative, shared, "
             f"body_{name}, args); }}\n"
         )
     text = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{source}\n' + "".join(entries)
@@ -123,7 +123,7 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
     def compile_to(path: Path) -> None:
         cpp = path.with_suffix(".cpp")
         cpp.write_text(text)
-        command = [compiler(), *FLAGS, f"-DREAL={real}", str(cpp), "-o", str(path)]
+        command = [compiler(), *FLAGS, *defines(source, real), str(cpp), "-o", str(path)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"g++ refused kernels.cu:\n{result.stderr}"
 
@@ -150,23 +150,27 @@ def make_once(path: Path, make: Callable[[Path], None]) -> None:
     assert path.exists(), f"{path.name} was not made within {PATIENCE:.0f} s"
 
 
-def c_type(parameter: Parameter, real: str) -> str:
-    names = {str(v): k for k, v in SCALARS.items()}
-    kind = names[str(parameter.dtype)]
-    return f"{kind}*" if parameter.pointer else kind
+def c_type(parameter: Parameter) -> str:
+    return f"{parameter.kind}*" if parameter.pointer else parameter.kind
 
 
-def planted(source: str, faults: dict[str, tuple[str, str]], real: str, folder: Path) -> Planted:
-    """Build a source with all faults in it, each asleep until it is chosen.
+def plant(source: str, faults: Iterable[tuple[str, str]], variable: str = "planted") -> str:
+    """A source with all faults in it, each active where the variable is its number, from 1 on.
 
     Parameters
     ----------
     faults
-        Text of the source, and what takes its place: ``PLANTED`` is 1 where the fault is awake.
+        Text of the source, and what takes its place: ``PLANTED`` is 1 where the fault is active.
     """
-    for number, (sound, fault) in enumerate(faults.values(), start=1):
-        assert source.count(sound) == 1, sound
-        source = source.replace(sound, fault.replace("PLANTED", f"(planted == {number})"))
+    for number, (sound, fault) in enumerate(faults, start=1):
+        assert sound in source, sound
+        source = source.replace(sound, fault.replace("PLANTED", f"({variable} == {number})"))
+    return source
+
+
+def planted(source: str, faults: dict[str, tuple[str, str]], real: str, folder: Path) -> Planted:
+    """Build a source with all faults in it, each inactive until it is chosen."""
+    source = plant(source, faults.values())
     built = Planted(f'extern "C" {{ int planted = 0; }}\n{source}', real, folder)
     built.checked = False
     built.faults = ["", *faults]
@@ -194,10 +198,10 @@ class Kernels:
         self.launched: set[str] = set()
         self.checked = True
 
-    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False, cluster=1) -> None:
+    def __call__(self, name, grid, block, args, *, shared=0, cooperative=False) -> None:
         self.launched.add(name)
         values = self._arguments(name, args)
-        options = {"shared": shared, "cooperative": cooperative, "cluster": cluster}
+        options = {"shared": shared, "cooperative": cooperative}
         if not self.checked:
             self._run(name, grid, block, values, backwards=False, **options)
             return
@@ -221,7 +225,7 @@ class Kernels:
                 f"{'backwards' if backwards else 'forwards'}"
             )
 
-    def _run(self, name, grid, block, values, backwards, *, shared, cooperative, cluster) -> None:
+    def _run(self, name, grid, block, values, backwards, *, shared, cooperative) -> None:
         class Args(ctypes.Structure):
             _fields_ = [(f"a{i}", type(value)) for i, value in enumerate(values)]
 
@@ -234,7 +238,6 @@ class Kernels:
             int(backwards),
             int(cooperative),
             ctypes.c_size_t(shared),
-            int(cluster),
             ctypes.byref(Args(*values)),
         )
         assert failure is None, f"{name}{grid}{block}: {failure.decode()}"
@@ -267,11 +270,11 @@ class Kernels:
 
 
 class Planted(Kernels):
-    """Kernels with faults, of which none is awake at first: see :func:`planted`."""
+    """Kernels with faults, none active at first: see :func:`planted`."""
 
     faults: list[str]
 
-    def wake(self, fault: str) -> None:
-        """Have one fault alone, or none where it is the empty text."""
+    def activate(self, fault: str) -> None:
+        """Activate one fault alone, or none for the empty text."""
         number = ctypes.c_int.in_dll(self._library, "planted")
         number.value = self.faults.index(fault)

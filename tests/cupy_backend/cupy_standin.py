@@ -1,13 +1,12 @@
 """A stand-in for the module ``cupy``: the small part that the backend uses, in host memory.
 
-It is strict where CuPy is: no implicit conversion to NumPy, only C-ordered outputs,
-uploads of exactly the right type. While a stream records, launches are kept with the arguments that
-they have then, nothing runs, and everything that waits, copies or allocates fails, as on a device;
-a replay whose memory has been given back fails too. A second stream does its copies as late as it
-may, and every use of memory that no event puts in order with them fails. Fresh arrays are NaN
-or 0xFF, so that nothing unwritten is ever used unnoticed. Each begins after a guard that every
-launch is checked against, and ends at a page that must not be touched at all. Kernels run through
-:mod:`cupy_shim`.
+It is strict where CuPy is: no implicit conversion to NumPy, only C-ordered outputs, uploads of
+exactly the right type. While a stream captures, launches are kept with their present arguments,
+nothing runs, and everything that waits, copies or allocates fails, as on a device; a replay whose
+memory has been freed fails too. A second stream makes its copies as late as it may, and every use
+of memory that no event orders with them fails. Fresh arrays are NaN or 0xFF, so that reading
+unwritten memory shows. Each begins after a guard that is checked after every launch, and ends at an
+inaccessible page. Kernels run through :mod:`cupy_shim`.
 """
 
 from __future__ import annotations
@@ -29,13 +28,7 @@ import numpy as np
 from cupy_cublas import FakeCublas
 from cupy_shim import dtype_of
 
-from fusedmlp_cupy import driver
-from fusedmlp_cupy.sources import (
-    checks_source,
-    cluster_source,
-    kernel_source,
-    persistent_source,
-)
+from fusedmlp_cupy.kernels.source import checks_source, kernel_source, persistent_source
 
 GUARD_BYTES = 256
 GUARD = 0xA5
@@ -59,7 +52,7 @@ class CUDADriverError(RuntimeError):
 
 @dataclass
 class Block:
-    """What one allocation is known by, whatever views of it there are."""
+    """One allocation, which several arrays may view."""
 
     guard: np.ndarray
     device: int
@@ -68,7 +61,7 @@ class Block:
 
 
 class DeviceArray:
-    """An array in pretended device memory."""
+    """An array in simulated device memory."""
 
     def __init__(self, host: np.ndarray, owner: Memory, block: Block) -> None:
         self._host, self._owner, self._block = host, owner, block
@@ -133,7 +126,7 @@ class DeviceArray:
     def fill(self, value):
         self._host.fill(value)
 
-    # What a user, or the model on the user's behalf, may ask of outputs on the device.
+    # Operations of the model, or of a user, on outputs on the device.
     def argmax(self, axis):
         return self._computed(self._host.argmax(axis=axis))
 
@@ -246,7 +239,7 @@ class Event:
 
 
 class Stream:
-    """A second stream: copies wait until somebody waits for them."""
+    """A second stream: copies wait until an event that follows them is waited for."""
 
     def __init__(self, memory, *, non_blocking):
         assert non_blocking, "a blocking stream takes turns with the default one"
@@ -337,7 +330,7 @@ class Graph:
         self._memory.refuse_while_recording("a launch of a graph")
         self.replays += 1
         for run, arrays, blocks in self.launches:
-            assert all(block() is not None for block in blocks), "memory of a graph was given back"
+            assert all(block() is not None for block in blocks), "memory of a graph was freed"
             self._memory.launches += 1
             run()
             self._memory.check_guards(arrays)
@@ -362,12 +355,6 @@ class RawKernel:
 
 class CooperativeKernel(RawKernel):
     """A kernel whose blocks are all resident: a grid too large is shrunk, with a warning."""
-
-    def __init__(self, standin, run, name, cluster=1):
-        super().__init__(standin, run, name)
-        self.cluster = cluster
-        self.non_portable = False
-        standin.functions[id(self)] = self
 
     @property
     def max_dynamic_shared_size_bytes(self):
@@ -396,22 +383,15 @@ class CooperativeKernel(RawKernel):
                 "as the specified grid size exceeds the limit.",
                 stacklevel=2,
             )
-        if self.cluster > 1:
-            refused = self.cluster > driver.PORTABLE_CLUSTER and not self.non_portable
-            assert not refused, "a size of clusters that must be allowed"
-            n_clusters = self._standin.clusters(self.cluster, shared_mem)
-            if blocks > n_clusters * self.cluster:
-                raise CUDADriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE")
-        options = {"shared": shared_mem, "cooperative": True, "cluster": self.cluster}
+        options = {"shared": shared_mem, "cooperative": True}
         self._launch((min(blocks, most),), block, args, **options)
 
 
 class RawModule:
     """The kernels of a source, compiled for the CPU."""
 
-    def __init__(self, standin, kernels, kind=RawKernel, **options):
-        self._standin, self._kernels = standin, kernels
-        self._kind = functools.partial(kind, **options)
+    def __init__(self, standin, kernels, kind=RawKernel):
+        self._standin, self._kernels, self._kind = standin, kernels, kind
 
     def compile(self):
         self._standin.check_current("compiled")
@@ -427,7 +407,7 @@ class RawModule:
 
 
 class StandIn:
-    """The module itself.
+    """The module ``cupy``.
 
     Parameters
     ----------
@@ -457,10 +437,8 @@ class StandIn:
     ):
         self._kernels, self._strict_kernels, self._devices = kernels, strict_kernels, devices
         self._persistent = persistent
-        # As of a device's function, of which there is one in a module, and one module of a source.
+        # By kernel: CuPy keeps one module for each source, and it one function of a name.
         self.dynamic_shared = defaultdict(lambda: 48 * 1024)
-        self.functions = weakref.WeakValueDictionary()  # by their handles
-        self.driver_library = SimpleNamespace(cuOccupancyMaxActiveClusters=self._count_clusters)
         self.memory = memory = Memory(limit)
         self.free = free
         self.empty = self.memory.allocate
@@ -492,7 +470,6 @@ class StandIn:
                 occupancyMaxActiveBlocksPerMultiprocessor=lambda _function, _threads, shared: (
                     self.resident(shared)
                 ),
-                funcSetAttribute=self._set_attribute,
             ),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: devices,
@@ -532,7 +509,7 @@ class StandIn:
         return Device(self.memory, number)
 
     def queue(self, run, arrays):
-        """Run something, or keep it where the current stream records."""
+        """Run a launch, or keep it where the current stream captures."""
         self.check_current("launched")
         memory = self.memory
         if memory.recording is None:
@@ -549,28 +526,6 @@ class StandIn:
         """Blocks of a cooperative kernel that a multiprocessor runs at once."""
         return min(2, PROPERTIES["sharedMemPerMultiprocessor"] // max(1, shared_bytes + 1024))
 
-    def clusters(self, size, shared_bytes):
-        """Clusters of so many blocks that the device runs at once."""
-        return self.resident(shared_bytes) * PROPERTIES["multiProcessorCount"] // size
-
-    def _set_attribute(self, function, attribute, value):
-        assert (attribute, value) == (driver.NON_PORTABLE_CLUSTER, 1)
-        self.functions[function].non_portable = True
-
-    def _count_clusters(self, found, function, config):
-        """As the driver's: reads the structure, and writes where it is told to."""
-        self.check_current("asked")
-        config, size = config._obj, self.functions[function.value].cluster
-        assert tuple(config.grid)[1:] == tuple(config.block)[1:] == (1, 1)
-        assert config.grid[0] % size == 0
-        assert config.block[0] in range(32, 1025, 32)
-        assert not config.stream
-        assert not config.n_attributes
-        if size > driver.PORTABLE_CLUSTER and not self.functions[function.value].non_portable:
-            return 1
-        found._obj.value = self.clusters(size, config.shared_bytes)
-        return 0
-
     def check_current(self, what):
         assert self.memory.current, f"{what} outside a device's context"
 
@@ -578,11 +533,6 @@ class StandIn:
         if code == persistent_source():
             assert enable_cooperative_groups
             return RawModule(self, self._persistent[dtype_of(options)], CooperativeKernel)
-        if code == cluster_source():
-            assert enable_cooperative_groups
-            (size,) = (int(o.partition("=")[2]) for o in options if o.startswith("-DCLUSTER="))
-            kernels = self._persistent[dtype_of(options)]
-            return RawModule(self, kernels, CooperativeKernel, cluster=size)
         assert not enable_cooperative_groups
         if code == checks_source():
             return RawModule(self, built_checks())
@@ -635,7 +585,7 @@ def tf32(x):
 
 @functools.cache
 def built_checks():
-    """checks.cu on the CPU; it knows no floating type of its own."""
+    """checks.cu on the CPU; it does not depend on the floating type."""
     with tempfile.TemporaryDirectory() as folder:
         return cupy_shim.Kernels(checks_source(), "float", Path(folder))
 
@@ -649,10 +599,3 @@ PROPERTIES = {
     "sharedMemPerBlockOptin": 232448,
     "sharedMemPerMultiprocessor": 233472,
 }
-
-LARGE = {
-    "multiProcessorCount": 132,
-    "sharedMemPerBlockOptin": 2**21,
-    "sharedMemPerMultiprocessor": 2**21,
-}
-"""Of a device that holds all weights in two blocks, so that few clusters can be tried."""

@@ -1,4 +1,4 @@
-// A GPU as threads: what kernels.cu needs of CUDA, with every CUDA thread a thread of the process.
+// The part of CUDA that the programs need, with every CUDA thread a thread of the process.
 //
 // This is the shim for sanitizers, a program of its own: it replays launches that cupy_sanitizers.py
 // has recorded and writes what the kernels wrote. ThreadSanitizer then sees two accesses to one
@@ -6,10 +6,9 @@
 // array, and every shared one, ends where its recorded bytes end. cupy_shim.h runs the same kernels
 // much faster and deterministically, and catches what needs no sanitizer.
 //
-// All blocks of a launch run at once, so that races between blocks are seen as well. What must not
-// be here is anything that puts threads in order beside barriers: no lock, no atomic, no pool. So the
-// grid's barrier is one of pthreads under ThreadSanitizer, which knows no fences; under the others it is
-// the kernel's own.
+// All blocks of a launch run at once, so that races between blocks are seen as well. Nothing but barriers
+// may order threads here: no lock, no atomic, no pool. So under ThreadSanitizer, which knows no fences,
+// the grid's barrier is one of pthreads; under the others it is the kernel's own.
 
 #include <cmath>
 #include <cstdio>
@@ -44,7 +43,7 @@ static int planted = 0;   // number of the fault that a planted source is to sho
 
 // Two barriers that take turns: with one alone, a thread that is fast enough to be at the next
 // barrier would seem to be in order with one that is slow to leave the last.
-struct Block { pthread_barrier_t barriers[2]; char *shared, *dynamic; struct Cluster* cluster; };
+struct Block { pthread_barrier_t barriers[2]; char *shared, *dynamic; };
 static thread_local Block* block;
 static thread_local unsigned passed;
 
@@ -62,23 +61,6 @@ static void grid_barrier(int number)
 {
     if (number != left_out)
         pthread_barrier_wait(&grid_barriers[passed_by_grid++ % 2]);
-}
-
-// And for all threads of a cluster, of which a grid has several.
-struct Cluster { pthread_barrier_t barriers[2]; Block* blocks; };
-static int cluster; // blocks of each
-static thread_local unsigned passed_by_cluster;
-
-static void cluster_barrier(int number)
-{
-    if (number != left_out)
-        pthread_barrier_wait(&block->cluster->barriers[passed_by_cluster++ % 2]);
-}
-
-// Where another block of the cluster has what this one has at `mine`.
-template <typename T> static T* of_rank(T* mine, int rank)
-{
-    return (T*)(block->cluster->blocks[rank].dynamic + ((char*)mine - block->dynamic));
 }
 
 // Where in a block's shared memory each array lies: settled before main, one place for each
@@ -129,7 +111,6 @@ static void launch(
 {
     const bool cooperative = options[0];
     const size_t dynamic_bytes = options[1];
-    cluster = (int)options[2];
     blockDim = {size[0], size[1], size[2]};
     const unsigned most = cooperative ? grid[0] : MOST_BLOCKS;
     gridDim = {grid[0] < most ? grid[0] : most, grid[1] < most ? grid[1] : most, 1};
@@ -139,12 +120,6 @@ static void launch(
         for (auto& each : grid_barriers)
             require(!pthread_barrier_init(&each, nullptr, n_blocks * n_threads), "no barrier");
     std::vector<Block> blocks(n_blocks);
-    std::vector<Cluster> clusters(n_blocks / cluster);
-    for (unsigned c = 0; c < clusters.size(); ++c) {
-        clusters[c].blocks = &blocks[c * cluster];
-        for (auto& each : clusters[c].barriers)
-            require(!pthread_barrier_init(&each, nullptr, cluster * n_threads), "no barrier");
-    }
     std::vector<Thread> threads;
     for (unsigned b = 0; b < n_blocks; ++b) {
         for (auto& each : blocks[b].barriers)
@@ -152,7 +127,6 @@ static void launch(
         blocks[b].shared = static_cast<char*>(aligned_alloc(GAP, SHARED_BYTES));
         memset(blocks[b].shared, 0xFF, SHARED_BYTES); // NaN
         ASAN_POISON_MEMORY_REGION(blocks[b].shared, SHARED_BYTES);
-        blocks[b].cluster = &clusters[b / cluster];
         blocks[b].dynamic = static_cast<char*>(malloc(dynamic_bytes));
         memset(blocks[b].dynamic, 0xFF, dynamic_bytes);
         for (unsigned t = 0; t < n_threads; ++t)
@@ -244,7 +218,7 @@ static int replay_all(
         unsigned shape[6];
         for (unsigned& each : shape)
             each = (unsigned)reader.number();
-        size_t options[3]; // whether it is cooperative, its dynamic shared memory, blocks of a cluster
+        size_t options[2]; // whether it is cooperative, its dynamic shared memory
         for (size_t& each : options)
             each = reader.number();
         std::vector<Argument> arguments(reader.number());
@@ -267,12 +241,6 @@ static int replay_all(
 } // namespace shim
 
 #define __syncthreads() shim::barrier(__COUNTER__)
-#define CLUSTER shim::cluster
-#define OF_CLUSTERS
-#define CLUSTER_BARRIER() shim::cluster_barrier(__COUNTER__)
-static int cluster_rank() { return blockIdx.x % shim::cluster; }
-static int cluster_size() { return shim::cluster; }
-using shim::of_rank;
 #define DYNAMIC_SHARED(name) char* const name = shim::block->dynamic
 #ifdef __SANITIZE_THREAD__
 #define GRID_BARRIER(word) shim::grid_barrier(__COUNTER__)

@@ -29,7 +29,9 @@ from fusedmlp.bench import parity, prepare, runner
 from fusedmlp.bench.subjects import Subject
 from fusedmlp.bench.tasks import Task
 from fusedmlp.errors import BreachedError
-from fusedmlp_cupy import CupyBackend, cublas
+from fusedmlp_cupy import CupyBackend
+from fusedmlp_cupy.runtime import cublas
+from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,12 +78,13 @@ def parts(monkeypatch, cupy):
     small = {
         "OPTIMIZERS": ("adamw",), "HIDDEN_ACTIVATIONS": ("relu",), "DEEP": (7, 6, 5, 4),
         "SHALLOW": (7, 6, 5), "ROWS": 100, "WORKLOAD_STEPS": 1.5, "N_LAUNCHES": 3,
-        "N_NODES": (2, 5), "N_PRODUCTS": 2, "REPEATS": 2,
+        "N_NODES": (2, 5), "N_PRODUCTS": 2, "REPEATS": 2, "GROUP_STEPS": 2, "BATCH": 20,
         "SMALL": Task("small", sizes=(784, 4, 10)),
         "BIG": Task("big", sizes=(784, 6, 5, 10), batch_size=100),
     }  # fmt: skip
     for name, value in small.items():
         monkeypatch.setattr(gpu_parts, name, value)
+    monkeypatch.setattr("fusedmlp_cupy.backend.Tuning", lambda: Tuning(group_steps=2))
     return gpu_parts
 
 
@@ -98,8 +101,23 @@ def test_every_way_has_the_results_of_numpy(parts, process, option):
     dtypes = ("float32",) if option == "tf32" else ("float32", "float64")
     figures, final = measured(process, lambda: parts.parity(option, dtypes))
     assert final == {"state": "done", "exit_code": 0}
+    assert figures.pop("bits")["repeat"] == "equal"
     assert len(figures) == len(dtypes) * 2 * (1 + 4) + 2
     assert all({"difference", "refused"} & set(each) for each in figures.values())
+
+
+def test_graphs_with_other_bits_than_eager_steps_breach(parts, monkeypatch):
+    sound = CupyBackend.compile
+
+    def different(self, *args, **options):
+        engine = sound(self, *args, **options)
+        if self.device().facts["launches"] == "eager":
+            engine.seed += 1  # other masks
+        return engine
+
+    monkeypatch.setattr(CupyBackend, "compile", different)
+    with pytest.raises(BreachedError, match="other bits than eager steps"):
+        parts.bits("graph")
 
 
 def test_a_difference_from_numpy_breaches_and_the_other_cases_are_kept(parts, process, monkeypatch):

@@ -1,7 +1,7 @@
 """The suite's common contract and parity tests, on the CuPy backend over its stand-in.
 
 On a machine with a GPU they run on the device as well, where they stand. Here the backend is
-found, probed and built as there, with kernels.cu on the CPU.
+found, probed and built as there, with its kernels on the CPU.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The whole engine on the CPU, over a stand-in for CuPy, against the NumPy engine.
 
-Nothing of the backend is replaced but the module ``cupy`` itself, whose kernels are kernels.cu
-compiled by g++. What a device adds and this cannot show: cuBLAS, streams, flush-to-zero.
+Only the module ``cupy`` is replaced; its kernels are the CUDA sources compiled by g++. Not shown
+here: cuBLAS, streams, flush-to-zero.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from conftest import mode_and_tuning
 from fusedmlp.backend import State
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
@@ -19,14 +20,20 @@ from fusedmlp.optimizers import OPTIMIZERS, SGD, Adam, make_optimizer
 from fusedmlp.reference.engine import ReferenceEngine
 from fusedmlp.reference.operations import Operations
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_cupy.device import CupyDevice
 from fusedmlp_cupy.engine import CupyEngine
-from fusedmlp_cupy.kernels import KERNELS
-from fusedmlp_cupy.launching import Launching
-from fusedmlp_cupy.products import PRODUCTS
+from fusedmlp_cupy.kernels.launches import KERNELS
+from fusedmlp_cupy.kernels.products import PRODUCTS
+from fusedmlp_cupy.runtime.device import CupyDevice
+from fusedmlp_cupy.training.execution import Execution
+from fusedmlp_cupy.tuning import Tuning
 
 B, STEPS = 7, 50
 SEED = 2**40 + 11
+
+
+def modes(*names):
+    """Run a test in each of these modes: see conftest.mode_and_tuning."""
+    return pytest.mark.parametrize("mode", names, indirect=True)
 
 
 def engines(
@@ -37,13 +44,14 @@ def engines(
     dtype="float32",
     state=None,
     size=B,
-    way="eager",
+    mode=("eager", None),
 ):
+    """Our engine and the NumPy engine with the same parameters."""
     objective = objective or Objective()
     common = {"batch_size": size, "dtype": dtype, "seed": SEED}
-    device = CupyDevice(standin, 0)
-    launching = Launching(way, way, "asked for")
-    ours = CupyEngine(network, optimizer, objective, **common, device=device, launching=launching)
+    device, (name, tuning) = CupyDevice(standin, 0), mode
+    own = {"device": device, "execution": Execution(name, name, "asked for"), "tuning": tuning}
+    ours = CupyEngine(network, optimizer, objective, **common, **own)
     reference = ReferenceEngine(network, optimizer, objective, **common, operations=Operations())
     if state is None:
         slots = tuple(zeros(network, dtype) for _ in optimizer.slots)
@@ -113,10 +121,10 @@ def train_both(ours, reference, data, bound, lr=0.05):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_trajectory_of_every_optimizer(fast, optimizer, dtype, way):
+def test_trajectory_of_every_optimizer(fast, optimizer, dtype, mode):
     network = Network((11, 13, 5), "tanh", "softmax")
     objective = Objective("mean", 0.01)
-    pair = engines(fast, network, make_optimizer(optimizer), objective, dtype, way=way)
+    pair = engines(fast, network, make_optimizer(optimizer), objective, dtype, mode=mode)
     lr = 0.005 if optimizer.startswith("adam") else 0.05
     train_both(*pair, data_set(network, 5 * B + 3, dtype), trajectory_bound(dtype), lr)
 
@@ -131,10 +139,11 @@ def test_trajectory_of_adam_with_epsilon_hat(fast):
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
 @pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("way", ["eager, cuBLAS", "graph"], indirect=True)
-def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout, way):
-    network = Network((9, 8, 6, 4), hidden, output, dropout)
-    pair = engines(fast, network, SGD(momentum=0.9), dtype="float64", way=way)
+@modes("eager, cuBLAS", "graph", "persistent")
+def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout, mode):
+    sizes = (9, 8, 4) if mode[0] == "persistent" else (9, 8, 6, 4)
+    network = Network(sizes, hidden, output, dropout)
+    pair = engines(fast, network, SGD(momentum=0.9), dtype="float64", mode=mode)
     x, y, w = data_set(network, 5 * B + 1, "float64", weighted=True)
     # Linear layers under an exp soon overflow, unless their inputs are small.
     x = x / 8 if output == "exp" else x
@@ -144,20 +153,20 @@ def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("storage", ["uint8", "float32", "float64", "csr"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("way", ["eager", "graph, cuBLAS", "persistent", "cluster"], indirect=True)
-def test_trajectory_of_every_storage(fast, storage, reduction, dtype, way):
+@modes("eager", "graph, cuBLAS", "persistent")
+def test_trajectory_of_every_storage(fast, storage, reduction, dtype, mode):
     network = Network((10, 6, 3), "relu", "softmax", 0.2)
-    pair = engines(fast, network, SGD(), Objective(reduction), dtype, way=way)
+    pair = engines(fast, network, SGD(), Objective(reduction), dtype, mode=mode)
     data = data_set(network, 4 * B + 2, dtype, storage, weighted=reduction == "sum")
     train_both(*pair, data, trajectory_bound(dtype), 0.02)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (4, 1), (1, 2, 1), (37, 300, 1)], ids=str)
 @pytest.mark.parametrize("size", [1, 5])
-@pytest.mark.parametrize("way", ["eager", "graph"], indirect=True)
-def test_single_neurons_and_odd_widths(fast, sizes, size, way):
+@modes("eager", "graph")
+def test_single_neurons_and_odd_widths(fast, sizes, size, mode):
     network = Network(sizes, "sigmoid", "sigmoid")
-    pair = engines(fast, network, SGD(), dtype="float64", size=size, way=way)
+    pair = engines(fast, network, SGD(), dtype="float64", size=size, mode=mode)
     train_both(*pair, data_set(network, 11, "float64"), trajectory_bound("float64"))
 
 
@@ -197,17 +206,15 @@ def test_one_epoch_is_its_gradients_applied(standin):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    "way", ["eager", "graph", "graph, cuBLAS", "persistent", "cluster"], indirect=True
-)
-def test_sliced_epoch_equals_whole_bit_for_bit(fast, dtype, way):
+@modes("eager", "graph", "graph, cuBLAS", "persistent")
+def test_sliced_epoch_equals_whole_bit_for_bit(fast, dtype, mode):
     network = Network((8, 7, 4), "relu", "softmax", 0.5)
     n = 6 * B + 2
     x, y, w = data_set(network, n, dtype, "uint8", weighted=True)
     order, rates = np.random.default_rng(4).permutation(n), np.linspace(0.01, 0.02, 7)
     results = []
     for cuts in ([0, n], [0, 2 * B, 3 * B, n]):
-        engine, _ = engines(fast, network, make_optimizer("adam"), dtype=dtype, way=way)
+        engine, _ = engines(fast, network, make_optimizer("adam"), dtype=dtype, mode=mode)
         data = engine.stage(x, y, w)
         sums = [
             engine.train_epoch(data, order[a:b], rates[a // B : -(-b // B)])
@@ -225,10 +232,10 @@ def test_sliced_epoch_equals_whole_bit_for_bit(fast, dtype, way):
         assert getattr(sums_a, name).tobytes() == getattr(sums_b, name).tobytes()
 
 
-def test_an_epoch_waits_for_the_device_once(fast, way):
+def test_an_epoch_waits_for_the_device_once(fast, mode):
     """No host work hides between batches: reads and uploads do not grow with their number."""
     network = Network((5, 4, 3), dropout=0.1)
-    engine, _ = engines(fast, network, make_optimizer("adam"), way=way)
+    engine, _ = engines(fast, network, make_optimizer("adam"), mode=mode)
     traffic = []
     for n_batches in (2, 20):
         data = engine.stage(*data_set(network, n_batches * B, "float32"))
@@ -238,15 +245,15 @@ def test_an_epoch_waits_for_the_device_once(fast, way):
         after = memory.uploads, memory.reads, memory.synchronisations
         traffic.append(tuple(b - a for a, b in zip(before, after, strict=True)))
     assert traffic[0] == traffic[1]
-    assert traffic[0] == (3, 1, 3)  # order, steps and rates go up; the sums come back
+    assert traffic[0] == (3, 1, 3)  # uploads: order, steps and rates; reads: the sums
 
 
 @pytest.mark.parametrize("storage", ["uint8", "float64", "csr"])
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_forward_and_evaluate(fast, monkeypatch, storage, output):
-    monkeypatch.setattr("fusedmlp_cupy.engine.FORWARD_ROWS", 16)
+def test_forward_and_evaluate(fast, storage, output):
+    few_rows = "eager", Tuning(forward_rows=16)
     network = Network((6, 9, 3), "sigmoid", output, 0.5)
-    ours, reference = engines(fast, network, SGD(), dtype="float64")
+    ours, reference = engines(fast, network, SGD(), dtype="float64", mode=few_rows)
     x, y, w = data_set(network, 41, "float64", storage, weighted=True)
     bound = kernel_bound("float64", 9)
     check_close("outputs", ours.forward(x), reference.forward(x), bound)
@@ -332,7 +339,7 @@ def test_a_sparse_data_set_must_fit(fast):
 
 
 def test_large_inputs_go_up_in_pieces(fast, monkeypatch):
-    monkeypatch.setattr("fusedmlp_cupy.device.UPLOAD_BYTES", 100)
+    monkeypatch.setattr("fusedmlp_cupy.runtime.device.UPLOAD_BYTES", 100)
     network = Network((5, 3))
     engine, reference = engines(fast, network, SGD())
     x = np.random.default_rng(0).standard_normal((57, 5)).astype(np.float32)
@@ -344,28 +351,29 @@ def test_large_inputs_go_up_in_pieces(fast, monkeypatch):
     check_close("outputs", engine.forward(x), reference.forward(x), bound)
 
 
-def test_these_trainings_launch_every_kernel(fast, kernels, monkeypatch):
+def test_these_trainings_launch_every_kernel(fast, kernels):
     """The trajectories above leave no kernel out: a few of them launch all."""
     kernels["float32"].launched.clear()
-    for most in (2**24, 0):
-        monkeypatch.setattr("fusedmlp_cupy.products.SMALL_PRODUCT", most)
-        launch_every_kernel(fast)
+    for name in ("eager", "eager, cuBLAS"):
+        launch_every_kernel(fast, mode_and_tuning(name))
     never = {*KERNELS, *PRODUCTS} - kernels["float32"].launched
-    # One is for comparisons only: training computes masks in place. The tiles are of wide layers.
+    # dropout_mask is for comparisons only; tiles of 32 are for wide layers.
     assert never == {"dropout_mask", *(name for name in PRODUCTS if name.endswith("_32"))}
 
 
-def launch_every_kernel(fast):
+def launch_every_kernel(fast, mode):
     cases = zip(
         ("uint8", "float32", "float64", "csr", "csr", "float32"),
         ("softmax", "sigmoid", "identity", "softmax", "softmax", "exp"),
-        ("sgd", "momentum", "nesterov", "adam", "adamw", "sgd"),
+        ("sgd", "momentum", "nesterov", "adam", "adamw", "lion"),
         ("float32",) * 4 + ("float64", "float32"),
         strict=True,
     )
     for storage, output, optimizer, csr_dtype in cases:
         network = Network((4, 3, 2), "tanh", output, 0.5 if storage == "csr" else 0.0)
-        engine, _ = engines(fast, network, make_optimizer(optimizer), Objective("mean", 0.1))
+        engine, _ = engines(
+            fast, network, make_optimizer(optimizer), Objective("mean", 0.1), mode=mode
+        )
         own = csr_dtype if storage == "csr" else "float32"
         data = engine.stage(*data_set(network, B, own, storage, weighted=True))
         engine.train_epoch(data, np.arange(B), np.ones(1))

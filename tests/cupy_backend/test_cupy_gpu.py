@@ -1,7 +1,7 @@
-"""What only a device can show; skipped, with the reason printed, where there is none.
+"""What needs a device; skipped, with the reason printed, where there is none.
 
 The suite's common parity and contract tests run on the device too. Here: the masks, bits that
-must repeat on real hardware, several devices, a user's own stream, and what a driver records.
+must repeat on real hardware, several devices, a user's own stream, and graphs of a real driver.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ import pytest
 
 import twins
 from bits import assert_same_bits, everything
+from conftest import cupy_backend
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import Objective
 from fusedmlp.tolerance import check_close, kernel_bound, tf32_trajectory_bound, trajectory_bound
 from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy import kernels as launches
-from fusedmlp_cupy.device import CupyDevice
-from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout
-from fusedmlp_cupy.launching import GROUP_STEPS, Graphs
+from fusedmlp_cupy.kernels import launches
+from fusedmlp_cupy.kernels.arguments import Batch, Dropout
+from fusedmlp_cupy.kernels.launches import KERNELS
+from fusedmlp_cupy.runtime.device import CupyDevice
+from fusedmlp_cupy.training.execution import GraphCache
+from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem
 
 pytestmark = pytest.mark.gpu
+GROUP_STEPS = Tuning().group_steps
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +128,10 @@ def test_inputs_on_the_device_stay_there(backend):
 
 @pytest.mark.parametrize("storage", ["uint8", "float32"])
 def test_streamed_epochs_have_the_bits_of_resident_ones(backend, monkeypatch, storage):
-    monkeypatch.setattr("fusedmlp_cupy.streaming.CHUNK_BYTES", 100_000)
     task = problem((784, 256, 10), rows=2000, storage=storage, dropout=0.2)
     expected = train(backend, task, "float32")
     monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: False)
-    found = train(backend, task, "float32")
+    found = train(cupy_backend(Tuning(chunk_bytes=100_000)), task, "float32")
     assert found[0].tobytes() == expected[0].tobytes()
     assert found[1].losses.tobytes() == expected[1].losses.tobytes()
 
@@ -175,8 +178,8 @@ def calls(backend, task, optimizer, size, n_rows, *, between=None, dtype="float3
 def test_replayed_graphs_have_the_bits_of_eager_steps(monkeypatch, name, optimizer, dtype):
     """Groups of steps, single ones, and a last partial batch; rates, rows and masks that change.
 
-    Large products are CuPy's cuBLAS's where steps are launched one by one, which may choose another
-    order than our own handle: those are compared with the same handle, and nothing recorded.
+    Eager steps multiply through CuPy's handle, where cuBLAS may choose another order of sums than
+    for the separate handle: large products are compared with the same handle, without capture.
     """
     sizes, size = GRAPH_NETWORKS[name]
     task = problem(sizes, rows=900, storage="uint8", dropout=0.2, weighted=True)
@@ -185,11 +188,11 @@ def test_replayed_graphs_have_the_bits_of_eager_steps(monkeypatch, name, optimiz
     found = calls(CupyBackend(graph=True), *arguments, dtype=dtype)
     if name == "own products":
         assert found == calls(CupyBackend(eager=True), *arguments, dtype=dtype)
-    monkeypatch.setattr(Graphs, "run", lambda _self, _data, _key, launch: launch())
+    monkeypatch.setattr(GraphCache, "run", lambda _self, _data, _key, launch: launch())
     assert found == calls(CupyBackend(graph=True), *arguments, dtype=dtype)
 
 
-def test_graphs_are_recorded_and_replayed(monkeypatch):
+def test_graphs_are_captured_and_replayed(monkeypatch):
     task = problem((784, 256, 10), rows=900, storage="uint8")
     recorded, replayed = [], []
     record, replay = CupyDevice.record, CupyDevice.replay
@@ -237,7 +240,7 @@ def test_graphs_outlive_neither_data_nor_memory_that_is_given_back():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("transposed", ["", "a", "b"])
-def test_a_handle_of_our_own_is_recorded(dtype, transposed):
+def test_a_separate_handle_is_captured(dtype, transposed):
     """Inputs change between replays, as they do from one batch to the next."""
     import cupy
 
@@ -250,7 +253,7 @@ def test_a_handle_of_our_own_is_recorded(dtype, transposed):
         return a, b
 
     with device.active():
-        blas = device.cublas()
+        blas = device.cublas_handle()
         a, b = (device.upload(each) for each in drawn())
         queued, replayed = (device.empty((m, n), dtype) for _ in range(2))
         blas.product(a, b, queued, transposed)  # loads the kernels
@@ -270,8 +273,8 @@ def test_a_handle_of_our_own_is_recorded(dtype, transposed):
             check_close("product", found, expected, kernel_bound(dtype, k))
 
 
-def test_cupy_s_own_cublas_refuses_to_be_recorded():
-    """Why the engine has a handle of its own; when this fails, it may go."""
+def test_cupy_s_own_cublas_refuses_capture():
+    """The reason for the separate handle; when this fails, it can be removed."""
     import cupy
 
     device = CupyDevice(cupy, 0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import cupy_shim
 import cupy_standin
 import numpy as np
@@ -17,15 +15,16 @@ from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import OUTPUTS, Network, Objective
 from fusedmlp.optimizers import SGD
 from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy.adopting import CHECKS
-from fusedmlp_cupy.kernels import SUM_THREADS
-from fusedmlp_cupy.sources import checks_source
+from fusedmlp_cupy.device_inputs import CHECKS
+from fusedmlp_cupy.kernels.arguments import SUM_THREADS
+from fusedmlp_cupy.kernels.source import checks_source
+from fusedmlp_cupy.tuning import Tuning
 
 NETWORK = Network((6, 5, 3), "tanh")
 
 
 class Lent:
-    """Another library's array on a device, with nothing but its interface."""
+    """Another library's array on a device, with only its interface."""
 
     def __init__(self, array, protocol):
         self.lent, self.shape, self.dtype = array, array.shape, array.dtype
@@ -78,7 +77,7 @@ FORMS = ("cupy", "interface", "dlpack")
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("storage", ["uint8", "float32", "float64"])
-def test_inputs_on_the_device_are_used_where_they_lie(fast, form, storage):
+def test_inputs_on_the_device_are_used_in_place(fast, form, storage):
     ours, _ = engines(fast, NETWORK, SGD(), dtype="float64")
     x, y, w = data_set(NETWORK, 40, "float64", storage, weighted=True)
     expected = ours.stage(x, y, w)
@@ -100,10 +99,9 @@ def test_inputs_on_the_device_are_used_where_they_lie(fast, form, storage):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_forward_leaves_outputs_on_the_device(fast, monkeypatch, form, output):
-    monkeypatch.setattr("fusedmlp_cupy.engine.FORWARD_ROWS", 16)
+def test_forward_leaves_outputs_on_the_device(fast, form, output):
     network = Network((6, 9, 3), "sigmoid", output)
-    ours, _ = engines(fast, network, SGD())
+    ours, _ = engines(fast, network, SGD(), mode=("eager", Tuning(forward_rows=16)))
     x = data_set(network, 41, "float32")[0]
     expected = ours.forward(x)
     uploads, reads = fast.memory.uploads, fast.memory.reads
@@ -241,8 +239,7 @@ def test_what_numpy_does_not_take_is_refused_in_words(fast):
 
 
 @pytest.fixture
-def model(fast, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", fast)
+def model(cupy):
     return lambda output="softmax", sizes=(6, 5, 3): MLP(
         sizes, output=output, backend=CupyBackend(), seed=2
     )
@@ -265,8 +262,7 @@ def test_predictions_have_the_kind_of_the_inputs(fast, model, output, K):
 
 
 @pytest.mark.parametrize(("output", "K"), [("softmax", 3), ("sigmoid", 1), ("identity", 2)])
-def test_predictions_on_another_device_than_the_current(fast, monkeypatch, output, K):
-    monkeypatch.setitem(sys.modules, "cupy", fast)
+def test_predictions_on_another_device_than_the_current(fast, cupy, output, K):
     mlp = MLP((6, 5, K), output=output, backend="cupy:1", seed=2)
     x = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
     found = mlp.predict(fast.memory.holding(x, device=1))
@@ -296,7 +292,7 @@ def test_training_and_checkpoints_take_arrays_on_the_device(fast, model, tmp_pat
     assert results[0] == results[1]  # resumed at its end, with the same data by its fingerprint
 
 
-def test_cpu_and_gpu_agree_on_adopted_arrays(fast):
+def test_cpu_and_gpu_agree_on_arrays_on_the_device(fast):
     ours, reference = engines(fast, NETWORK, SGD(), Objective(), "float64")
     x, y, _ = data_set(NETWORK, 14, "float64")
     ours.load(State(reference.parameters(), (), 0))

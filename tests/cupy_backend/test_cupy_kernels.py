@@ -1,4 +1,4 @@
-"""Every kernel of kernels.cu against its NumPy twin, run on the CPU behind the shim.
+"""Every kernel against the NumPy function of its name, run on the CPU behind the shim.
 
 Sizes are odd on purpose: 1, primes, and above the block sizes. Outputs start as NaN, every launch
 is repeated in another order of threads and with a single block, which must agree bit for bit,
@@ -13,11 +13,12 @@ import scipy.sparse
 
 import twins
 from fusedmlp.backend import MAX_ROW_LOSS
-from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp.network import DERIVATIVE_NEEDS_Z, HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.tolerance import check_close, kernel_bound
-from fusedmlp_cupy import kernels as launches
 from fusedmlp_cupy.data import upload_inputs
-from fusedmlp_cupy.kernels import KERNELS, Batch, Dropout, Targets
+from fusedmlp_cupy.kernels import launches
+from fusedmlp_cupy.kernels.arguments import RATE_COLUMNS, Batch, Dropout, Targets
+from fusedmlp_cupy.kernels.launches import KERNELS
 
 DTYPES = ("float32", "float64")
 SHAPES = [(1, 1), (1, 7), (5, 1), (3, 2), (13, 31), (7, 257), (67, 33), (2, 1031)]
@@ -90,21 +91,26 @@ def test_bias_activation_and_hidden_delta(device, dtype, shape, activation, rate
     z, b, delta = random(shape, dtype), random(H, dtype, 1), random(shape, dtype, 2)
     z[0, 0] = -200.0  # e^200 overflows float32: sigmoid must give 0
 
-    a = device.upload(z)
-    launches.bias_activation(program, a, device.upload(b), activation, batch, dropout)
-    below = device.upload(delta)
-    launches.hidden_delta(program, below, a, activation, batch, dropout)
+    a, needs_z = device.upload(z), activation in DERIVATIVE_NEEDS_Z
+    kept_z = device.empty(shape, dtype) if needs_z else None
+    launches.bias_activation(program, a, device.upload(b), activation, batch, dropout, kept_z)
+    below, saved = device.upload(delta), kept_z if needs_z else a
+    launches.hidden_delta(program, below, saved, activation, batch, dropout)
 
     kept = np.ones(shape, bool)
     if rate:
         twins.dropout_mask(kept, SEED, step, layer, rate)
     scale = 1.0 / (1.0 - rate)
+    expected_z = z + b
     with np.errstate(over="ignore"):
         twins.bias_activation(z, b, activation)
     expected = z * kept * np.dtype(dtype).type(scale)
     bound = kernel_bound(dtype)
     check_close("activation", a.get(), expected, bound)
-    twins.hidden_delta(delta, z.copy(), activation)
+    if needs_z:
+        np.testing.assert_array_equal(kept_z.get(), expected_z)
+    with np.errstate(over="ignore"):
+        twins.hidden_delta(delta, expected_z if needs_z else z.copy(), activation)
     check_close("delta", below.get(), delta * kept * np.dtype(dtype).type(scale), bound)
 
 
@@ -325,7 +331,7 @@ def test_what_a_launch_is_told_counts_from_the_cursor(device, dtype, output):
 @dtypes
 @pytest.mark.parametrize(("n", "n_weights"), [(1, 1), (1, 0), (257, 101), (5003, 4001)])
 @pytest.mark.parametrize("l2", [0.0, 0.03])
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "l2_gradient"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "lion", "l2_gradient"])
 def test_updates(device, dtype, n, n_weights, l2, name):
     program = program_of(device, dtype)
     theta, gradient = random(n, dtype, 1), random(n, dtype, 2)
@@ -341,18 +347,20 @@ def test_updates(device, dtype, n, n_weights, l2, name):
 
     lr, mu, decay, corrections = 0.07, 0.9, 0.01, (0.19, 0.002)
     row = (lr, lr / corrections[0], corrections[1], 1.0 - lr * decay, 1e-3)
-    rates = device.upload(np.array([[np.nan] * launches.RATE_COLUMNS, row]).astype(dtype))
-    constants = {"sgd": (l2,), "adam": (l2, 0.9, 0.999, 1 - 0.9, 1 - 0.999)}
+    rates = device.upload(np.array([[np.nan] * RATE_COLUMNS, row]).astype(dtype))
+    betas = (l2, 0.9, 0.999, 1 - 0.9, 1 - 0.999)
+    constants = {"sgd": (l2,), "adam": betas, "lion": betas}
     batch = whole(0, number=1)
     launches.update(
         program, name, on_device, n_weights, rates, batch, constants.get(name, (l2, mu))
     )
     gradient += penalty * theta
-    if name == "adam":
+    if name in ("adam", "lion"):
+        own = (1e-3, corrections) if name == "adam" else ()
         for part, rate in ((slice(0, n_weights), decay), (slice(n_weights, n), 0.0)):
             arrays = [array[part] for array in (theta, gradient, *slots)]
             scratch = np.empty_like(arrays[0])
-            twins.adam(*arrays, lr, 0.9, 0.999, 1e-3, corrections, rate, scratch)
+            getattr(twins, name)(*arrays, lr, 0.9, 0.999, *own, rate, scratch)
     elif name == "sgd":
         twins.sgd(theta, gradient, lr)
     else:

@@ -1,6 +1,6 @@
 """The gate: all programs compile to machine code for every architecture, without a device.
 
-CuPy's own compile call asks the device for its architecture, so NVRTC is called here through
+CuPy's own compile call needs a device for the architecture, so NVRTC is called here through
 CuPy's binding of it, with the options that CuPy would pass.
 """
 
@@ -14,20 +14,19 @@ import pytest
 
 import twins
 from fusedmlp import backend
-from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
-from fusedmlp_cupy import clusters, persistent
-from fusedmlp_cupy import kernels as launches
-from fusedmlp_cupy.adopting import CHECKS
-from fusedmlp_cupy.kernels import KERNELS, STRICT_KERNELS
-from fusedmlp_cupy.products import PRODUCTS
-from fusedmlp_cupy.sources import (
+from fusedmlp.network import HIDDEN_ACTIVATIONS, LEAKY_RELU_SLOPE, OUTPUTS
+from fusedmlp_cupy.device_inputs import CHECKS
+from fusedmlp_cupy.kernels import arguments
+from fusedmlp_cupy.kernels.launches import KERNELS, OUTPUT_KERNELS, STRICT_KERNELS
+from fusedmlp_cupy.kernels.products import PRODUCTS
+from fusedmlp_cupy.kernels.source import (
     checks_source,
-    cluster_source,
-    clustered,
     compile_options,
     kernel_source,
     persistent_source,
 )
+from fusedmlp_cupy.training import persistent
+from fusedmlp_cupy.tuning import Tuning
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
@@ -38,12 +37,8 @@ PROGRAMS = [
     for strict in (False, True)
     if architecture == 90 or (number + (dtype == "float64") + strict) % 2 == 0
 ]
-"""Each architecture with each type and with each source, and 90 with each of both: no source asks
-for the architecture, and a compilation takes seconds."""
-
-CLUSTERS = [(90, size, "float32") for size in clusters.SIZES]
-CLUSTERS += [(100, 16, "float32"), (90, 16, "float64"), (100, 8, "float64"), (120, 8, "float64")]
-"""Architectures that have clusters, sizes of such, and types: not each with each, to save time."""
+"""Each architecture with each type and with each source, and 90 with each of both: no source
+depends on the architecture, and a compilation takes seconds."""
 
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 """What CuPy 14 appends to a module's own options, beside the architecture."""
@@ -67,9 +62,6 @@ def nvrtc():
 REGISTERS = 65_536
 """Of a multiprocessor, on all of these."""
 
-DEVICE_THREADS = persistent.THREADS
-"""Of a block of the persistent kernel on a device: read before a fixture makes it smaller."""
-
 
 def compiled(nvrtc, source, dtype, architecture, *, strict=False, more=()):
     """The machine code of a source, or the compiler's log as an assertion."""
@@ -85,12 +77,12 @@ def compiled(nvrtc, source, dtype, architecture, *, strict=False, more=()):
         nvrtc.destroyProgram(program)
 
 
-def compiled_ptx(nvrtc, dtype, *, strict=False, source="", more=()):
+def compiled_ptx(nvrtc, dtype, *, strict=False, source=""):
     """A program in NVIDIA's intermediate code, the engine's where no other is given."""
     source = source or kernel_source(strict=strict)
     program = nvrtc.createProgram(source, "kernels.cu", (), ())
     options = (*compile_options(dtype, strict=strict), *CUPY_ADDS, "-arch=compute_90")
-    nvrtc.compileProgram(program, (*options, *more))
+    nvrtc.compileProgram(program, options)
     ptx = nvrtc.getPTX(program)
     nvrtc.destroyProgram(program)
     return ptx if isinstance(ptx, str) else ptx.decode()
@@ -125,42 +117,15 @@ def test_the_persistent_kernel_compiles(nvrtc, dtype, architecture):
     assert "warning" not in log, log
     assert re.findall(r"(\d+) bytes (?:stack|spill)", log) == ["0", "0", "0"], log
     (registers,) = map(int, re.findall(r"Used (\d+) registers", log))
-    assert registers * DEVICE_THREADS <= REGISTERS
+    assert registers * Tuning().persistent_threads <= REGISTERS
 
 
 def test_the_persistent_kernel_waits_with_its_own_barrier(nvrtc):
-    """The shims put theirs in its place: fences, one counter, and threads that wait."""
+    """The tests replace it on the CPU: fences, one counter, and threads that wait."""
     ptx = compiled_ptx(nvrtc, "float32", source=persistent_source())
     assert len(re.findall(r"\batom\.(?:\w+\.)*add\.u32", ptx)) == 2
     assert len(re.findall(r"\bld\.volatile\.(?:global\.)?u32", ptx)) >= 2
     assert len(re.findall(r"\bmembar\.gl|\bfence\.(?:sc|acq_rel)\.gpu", ptx)) == 4
-
-
-@pytest.mark.parametrize(("architecture", "cluster", "dtype"), CLUSTERS)
-def test_its_form_with_clusters_compiles(nvrtc, dtype, architecture, cluster):
-    """On the devices that have them; the others never see this source."""
-    more = (*clustered(cluster), "--ptxas-options=--verbose")
-    code, log = compiled(nvrtc, cluster_source(), dtype, architecture, more=more)
-    assert f".text.{clusters.ClusterPlan.kernel}\0".encode() in code
-    assert "warning" not in log, log
-    assert re.findall(r"(\d+) bytes (?:stack|spill)", log) == ["0", "0", "0"], log
-    (registers,) = map(int, re.findall(r"Used (\d+) registers", log))
-    assert registers * DEVICE_THREADS <= REGISTERS
-    capability = clusters.CAPABILITY[0] * 10 + clusters.CAPABILITY[1]
-    assert {each for each in ARCHITECTURES if each >= capability} == {each for each, *_ in CLUSTERS}
-
-
-@pytest.mark.parametrize("cluster", clusters.SIZES)
-def test_clusters_are_those_of_the_hardware(nvrtc, cluster):
-    """The shims put twins of all this in its place; see distributed.cu."""
-    ptx = compiled_ptx(nvrtc, "float32", source=cluster_source(), more=clustered(cluster))
-    assert re.search(rf"\.reqnctapercluster {cluster}(, 1, 1)?\s", ptx)
-    n_arrive = len(re.findall(r"barrier\.cluster\.arrive\.release\.aligned;", ptx))
-    n_wait = len(re.findall(r"barrier\.cluster\.wait\.acquire\.aligned;", ptx))
-    assert n_arrive == n_wait >= 4
-    assert len(re.findall(r"\bmapa\.u64", ptx)) >= 4
-    assert "%cluster_ctarank" in ptx
-    assert "%cluster_nctarank" in ptx
 
 
 def test_a_syntax_error_fails(nvrtc):
@@ -183,7 +148,7 @@ def test_float32_kernels_compute_rows_in_float32(nvrtc):
     ptx = compiled_ptx(nvrtc, "float32")
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?)^}", ptx, re.DOTALL | re.MULTILINE))
     assert set(bodies) == {*KERNELS, *PRODUCTS}
-    allowed = {"batch_sums", "batch_weights", *launches.OUTPUT_KERNELS.values()}
+    allowed = {"batch_sums", "batch_weights", *OUTPUT_KERNELS.values()}
     allowed |= {name for name in KERNELS if name.endswith("float64")}
     double = {name for name, body in bodies.items() if re.search(r"\.f64\s", body)}
     assert double <= allowed, f"double arithmetic in {double - allowed}"
@@ -191,7 +156,7 @@ def test_float32_kernels_compute_rows_in_float32(nvrtc):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_instruction_of_strict_mode_fuses_or_flushes(nvrtc, dtype):
-    """What the compiler was left with, under the option that CuPy adds, names its rounding."""
+    """Every instruction names its rounding, under the options that CuPy adds."""
     ptx = compiled_ptx(nvrtc, dtype, strict=True)
     arithmetic = set(re.findall(r"\b(?:add|sub|mul|div|rcp|sqrt|fma|mad|neg|abs)[\w.]*\.f\d+", ptx))
     assert f"add.rn.f{dtype[-2:]}" in arithmetic
@@ -217,11 +182,12 @@ def test_numbers_agree_in_source_and_launch_table():
     constants = dict(re.findall(r"([A-Z_]+) = (\d+)", source))
     blocks = ("ROW_LANES", "ROWS_PER_BLOCK", "COLUMN_LANES", "COLUMN_DEPTH", "SUM_THREADS")
     for name in (*blocks, "RATE_COLUMNS"):
-        assert int(constants[name]) == getattr(launches, name), name
-    limits = dict(re.findall(r"([A-Z_]+) = ([\de]+)[,;]", source))
+        assert int(constants[name]) == getattr(arguments, name), name
+    limits = dict(re.findall(r"([A-Z_]+) = ([\de.]+)[,;]", source))
     assert float(limits["MAX_ROW_LOSS"]) == backend.MAX_ROW_LOSS
     assert float(limits["EXP_OVERFLOWS"]) == backend.EXP_OVERFLOWS
-    enums = re.findall(r"enum \{ ((?:HIDDEN|OUTPUT)_[^}]+) \}", source)
+    assert float(limits["LEAKY_RELU_SLOPE"]) == LEAKY_RELU_SLOPE
+    enums = re.findall(r"enum \{\s+((?:HIDDEN|OUTPUT)_[^}]+)\s+\}", source)
     hidden, outputs = (re.findall(r"_(\w+)", enum) for enum in enums)
     assert [name.lower() for name in hidden] == list(HIDDEN_ACTIVATIONS)
     assert [name.lower() for name in outputs] == list(OUTPUTS)

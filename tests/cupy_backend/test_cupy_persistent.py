@@ -1,15 +1,15 @@
-"""The persistent kernel: as NumPy trains, any grid to the same bits, chosen where it can run.
+"""The persistent kernel: trains as NumPy does, to the same bits on any grid, or says why not.
 
-Over the stand-in, whose cooperative launches have all blocks at once: three of them, of two warps,
-where a test says nothing else. What only a device shows: that all blocks are resident, that the
-grid's barrier is one there, and how long a step takes.
+Over the stand-in, whose cooperative launches have all blocks at once: three blocks of two warps
+unless a test says otherwise. test_cupy_engine.py compares trajectories of every optimizer,
+activation, output and storage. Not shown here: that all blocks are resident, that the grid's
+barrier works on a device, and how long a step takes.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-import warnings
+from dataclasses import replace
 
 import cupy_shim
 import cupy_standin
@@ -17,40 +17,31 @@ import numpy as np
 import pytest
 from test_cupy_engine import data_set, engines, train_both
 
-from fusedmlp.errors import (
-    BackendUnavailableError,
-    BreachedError,
-    DeviceMemoryError,
-    InvalidInputError,
-)
-from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective
+from conftest import TUNING, cupy_backend, mode_and_tuning
+from fusedmlp.errors import BackendUnavailableError, BreachedError, DeviceMemoryError
+from fusedmlp.network import Network, Objective
 from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
-from fusedmlp_cupy import CupyBackend, persistent
-from fusedmlp_cupy.cooperative import Limits
-from fusedmlp_cupy.sources import persistent_source
+from fusedmlp_cupy.kernels.source import persistent_source
+from fusedmlp_cupy.runtime.cooperative import Limits
+from fusedmlp_cupy.training import persistent, persistent_plan
+from fusedmlp_cupy.tuning import Tuning
 from problems import engine, flat, order, problem
 
 NETWORK = Network((11, 13, 5), "tanh", "softmax", 0.3)
-H200 = Limits(132, 232448, True, (9, 0))
+MODE = mode_and_tuning("persistent")
+H200 = Limits(132, 232448, True)
 
 
-@pytest.fixture
-def cupy(fast, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", fast)
-    return fast
+def backend():
+    return cupy_backend(Tuning(**TUNING), persistent=True)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout):
-    network = Network((9, 8, 4), hidden, output, dropout)
-    pair = engines(fast, network, SGD(momentum=0.9), dtype="float64", way="persistent")
-    x, y, w = data_set(network, 5 * 7 + 1, "float64", weighted=True)
-    x = x / 8 if output == "exp" else x
-    train_both(*pair, (x, y, w), trajectory_bound("float64"), 0.01)
-    assert pair[0]._steps.persistent.has_run
+def bits_of(built, sums):
+    """Everything that an epoch leaves."""
+    state = built.state()
+    arrays = (*state.parameters, *(a for slot in state.slots for a in slot))
+    return [a.tobytes() for a in (*arrays, sums.losses, sums.correct)]
 
 
 SHAPES = [
@@ -69,22 +60,18 @@ SHAPES = [
 def test_trajectory_of_odd_shapes(fast, sizes, size, dtype, optimizer):
     network = Network(sizes, "sigmoid", "softmax" if sizes[-1] > 1 else "identity", 0.2)
     objective = Objective("sum" if optimizer == "sgd" else "mean", 0.01)
-    pair = engines(
-        fast, network, make_optimizer(optimizer), objective, dtype, size=size, way="persistent"
-    )
+    pair = engines(fast, network, make_optimizer(optimizer), objective, dtype, size=size, mode=MODE)
     data = data_set(network, 4 * size + 1, dtype, weighted=True)
     train_both(*pair, data, trajectory_bound(dtype), 0.002)
-    assert pair[0]._steps.persistent.has_run
 
 
-def test_threads_and_blocks_backwards_give_the_same_bits(standin):
+@pytest.mark.parametrize(("sizes", "size"), SHAPES[3:5], ids=str)
+def test_threads_and_blocks_backwards_give_the_same_bits(standin, sizes, size):
     """Every launch twice, in both orders of threads and blocks, on memory that starts as NaN."""
-    for sizes, size in (SHAPES[3], SHAPES[4]):
-        network = Network(sizes, "tanh", "sigmoid", 0.3)
-        built, _ = engines(standin, network, make_optimizer("adam"), size=size, way="persistent")
-        data = built.stage(*data_set(network, 2 * size + 1, "float32", weighted=True))
-        built.train_epoch(data, np.arange(2 * size + 1), np.full(3, 0.01))
-        assert built._steps.persistent.has_run
+    network = Network(sizes, "tanh", "sigmoid", 0.3)
+    built, _ = engines(standin, network, make_optimizer("adam"), size=size, mode=MODE)
+    data = built.stage(*data_set(network, 2 * size + 1, "float32", weighted=True))
+    built.train_epoch(data, np.arange(2 * size + 1), np.full(3, 0.01))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -95,38 +82,35 @@ def test_no_grid_and_no_block_changes_a_bit(fast, monkeypatch, optimizer):
     results, grids = [], []
     for multiprocessors, threads in ((1, 64), (3, 32), (7, 96), (132, 64)):
         monkeypatch.setitem(cupy_standin.PROPERTIES, "multiProcessorCount", multiprocessors)
-        monkeypatch.setattr(persistent, "THREADS", threads)
-        built, _ = engines(fast, network, make_optimizer(optimizer), size=66, way="persistent")
-        sums = built.train_epoch(built.stage(*data), rows, rates)
-        plan = built._steps.persistent._plan
-        grids.append((plan.blocks, plan.held))
-        state = built.state()
-        arrays = (*state.parameters, *(a for slot in state.slots for a in slot))
-        results.append([a.tobytes() for a in (*arrays, sums.losses, sums.correct)])
+        mode = "persistent", Tuning(persistent_threads=threads)
+        built, _ = engines(fast, network, make_optimizer(optimizer), size=66, mode=mode)
+        results.append(bits_of(built, built.train_epoch(built.stage(*data), rows, rates)))
+        grids.append((built.steps.persistent.plan.blocks, built.steps.persistent.plan.held))
     assert grids == [(1, 15), (3, 5), (7, 3), (66, 1)]
-    assert results[0] == results[1] == results[2] == results[3]
+    assert all(each == results[0] for each in results)
 
 
-def test_many_gathers_give_the_bits_of_one(fast, monkeypatch):
+def test_many_gathers_give_the_bits_of_one(fast):
     data = data_set(NETWORK, 5 * 7 + 3, "float32", "uint8")
     results, lengths = [], []
     for n_bytes, most_steps in ((2**26, 4096), (2 * 7 * 11 * 4, 4096), (1, 4096), (2**26, 3)):
-        monkeypatch.setattr(persistent, "GATHERED_BYTES", n_bytes)
-        monkeypatch.setattr(persistent, "MOST_STEPS", most_steps)
-        built, _ = engines(fast, NETWORK, make_optimizer("adam"), way="persistent")
+        mode = mode_and_tuning(
+            "persistent", persistent_gather_bytes=n_bytes, persistent_steps=most_steps
+        )
+        built, _ = engines(fast, NETWORK, make_optimizer("adam"), mode=mode)
         sums = built.train_epoch(built.stage(*data), np.arange(38)[::-1], np.full(6, 0.01))
-        results.append((flat(built.parameters()).tobytes(), sums.losses.tobytes()))
-        lengths.append(built._steps.persistent.gathered.most)
+        results.append(bits_of(built, sums))
+        lengths.append(built.steps.persistent.gathered.max_batches)
     assert lengths == [4096, 2, 1, 3]
-    assert results[0] == results[1] == results[2] == results[3]
+    assert all(each == results[0] for each in results)
 
 
-def test_gathers_are_as_long_as_memory_lets_them_be(fast):
+def test_gathers_are_as_long_as_memory_allows(fast):
     data = data_set(NETWORK, 9 * 7 + 3, "float32", "uint8")
-    results = []
+    results, lengths = [], []
     for limit in (None, 3 * 7 * 11 * 4, 7 * 11 * 4, 7 * 11 * 4 - 1):
         fast.memory.limit = None
-        built, _ = engines(fast, NETWORK, make_optimizer("adam"), way="persistent")
+        built, _ = engines(fast, NETWORK, make_optimizer("adam"), mode=MODE)
         staged = built.stage(*data)
         built.evaluate(staged)
         rows, rates = np.arange(66)[::-1], np.full(10, 0.01)
@@ -136,14 +120,10 @@ def test_gathers_are_as_long_as_memory_lets_them_be(fast):
             with pytest.raises(DeviceMemoryError, match="cannot hold 308 bytes more"):
                 built.train_epoch(staged, rows, rates)
             continue
-        sums = built.train_epoch(staged, rows, rates)
-        results.append(
-            (built._steps.persistent.gathered.most, flat(built.parameters()), sums.losses)
-        )
-    assert [each[0] for each in results][1:] == [2, 1]
-    for each in results[1:]:
-        assert each[1].tobytes() == results[0][1].tobytes()
-        assert each[2].tobytes() == results[0][2].tobytes()
+        results.append(bits_of(built, built.train_epoch(staged, rows, rates)))
+        lengths.append(built.steps.persistent.gathered.max_batches)
+    assert lengths[1:] == [2, 1]
+    assert all(each == results[0] for each in results)
 
 
 FAULTS = {
@@ -177,9 +157,9 @@ def faulty(tmp_path_factory):
 @pytest.mark.parametrize("fault", ["", *FAULTS])
 def test_a_planted_fault_is_found(fast, faulty, persistent_kernels, monkeypatch, fault):
     monkeypatch.setitem(persistent_kernels, "float64", faulty)
-    faulty.wake(fault)
+    faulty.activate(fault)
     network = Network((67, 65, 3), "tanh", "softmax", 0.3)
-    pair = engines(fast, network, SGD(), dtype="float64", size=66, way="persistent")
+    pair = engines(fast, network, SGD(), dtype="float64", size=66, mode=MODE)
     arguments = *pair, data_set(network, 4 * 66, "float64"), trajectory_bound("float64"), 0.1
     if not fault:
         train_both(*arguments)
@@ -189,12 +169,11 @@ def test_a_planted_fault_is_found(fast, faulty, persistent_kernels, monkeypatch,
 
 
 def test_a_grid_that_is_too_small_shows_in_the_loss(fast):
-    """A guard in the kernel itself, should a smaller grid than was asked for ever be launched."""
+    """The kernel's own check, in case a grid smaller than requested is launched."""
     network = Network((67, 65, 3))
-    built, _ = engines(fast, network, SGD(), way="persistent")
-    kernel = built._steps.persistent._kernel
-    launch = kernel.launch
-    kernel.launch = lambda blocks, args: launch(blocks - 1, args)
+    built, _ = engines(fast, network, SGD(), mode=MODE)
+    plan = built.steps.persistent.plan
+    built.steps.persistent.plan = replace(plan, blocks=plan.blocks - 1)
     before = flat(built.parameters())
     data = built.stage(*data_set(network, 7, "float32"))
     sums = built.train_epoch(data, np.arange(7), np.ones(1))
@@ -202,24 +181,21 @@ def test_a_grid_that_is_too_small_shows_in_the_loss(fast):
     assert flat(built.parameters()).tobytes() == before.tobytes()
 
 
-# --------------------------------------------------------------------------- choosing, falling back
+# ------------------------------------------------------------------------------ where it cannot run
 
 
-def facts_of(backend):
-    facts = backend.device().facts
-    return facts["launches"], facts["launches_because"]
-
-
-def test_small_networks_choose_it_and_say_why(cupy):
-    backend = CupyBackend()
-    built, data = engine(backend, problem((6, 5, 3)), batch_size=8, dtype="float32")
-    way, why = facts_of(backend)
-    assert way == "persistent"
-    assert re.fullmatch(r"1 tile of weights on 3 blocks, [\d.]+ KiB of shared memory each", why)
-    assert f"steps in one persistent kernel ({why})" in str(backend.device())
-    built.train_epoch(data, order(37), np.full(5, 0.1))
-    assert built._steps.persistent.has_run
-    assert built.compile_seconds > built._program.seconds
+def test_it_is_requested_by_name_and_reports_its_distribution(cupy):
+    requested = backend()
+    assert requested.device().facts["launches_because"] == "asked for"
+    built, _ = engine(requested, problem((6, 5, 3)), batch_size=8, dtype="float32")
+    facts = requested.device().facts
+    assert facts["launches"] == "persistent"
+    why = r"asked for: 1 tile of weights on 3 blocks, [\d.]+ KiB of shared memory each"
+    assert re.fullmatch(why, facts["launches_because"])
+    assert f"steps in one persistent kernel ({facts['launches_because']})" in str(
+        requested.device()
+    )
+    assert built.compile_seconds >= built.steps.compile_seconds > 0
 
 
 REFUSED = {
@@ -238,148 +214,122 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_others_are_graphs_and_an_error_where_it_was_asked_for(cupy, monkeypatch, why):
+def test_what_it_cannot_train_is_an_error(cupy, monkeypatch, why):
     sizes, size, properties = REFUSED[why]
     found = cupy.cuda.runtime.getDeviceProperties(0) | properties
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda _number: found)
-    task = problem(sizes)
-    backend = CupyBackend()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a choice by size is nothing to warn of
-        engine(backend, task, batch_size=size, dtype="float32")
-    way, reason = facts_of(backend)
-    assert way == "graph"
-    assert re.search(why, reason)
-    with pytest.raises(BackendUnavailableError, match=rf"cupy\+persistent.*{why}.*leave \+pers"):
-        engine(CupyBackend(persistent=True), task, batch_size=size, dtype="float32")
+    message = rf"cupy\+persistent.*{why}.*leave \+persistent out"
+    with pytest.raises(BackendUnavailableError, match=message):
+        engine(backend(), problem(sizes), batch_size=size, dtype="float32")
 
 
-def test_blocks_that_are_not_resident_are_refused(cupy, monkeypatch):
-    """The driver counts fewer resident blocks: registers, or somebody else's work."""
+def test_blocks_that_are_not_resident_are_an_error(cupy, monkeypatch):
+    """The driver counts fewer resident blocks, because of registers or of other processes."""
     monkeypatch.setattr(cupy, "resident", lambda _shared: 0)
-    backend = CupyBackend()
-    with pytest.warns(RuntimeWarning, match="runs 0 blocks of the persistent kernel at once"):
-        built, data = engine(backend, problem((6, 5, 3)), batch_size=8, dtype="float32")
-    assert facts_of(backend)[0] == "graph"
-    built.train_epoch(data, order(37), np.full(5, 0.1))
-    with pytest.raises(BackendUnavailableError, match=r"leave \+persistent out"):
-        engine(CupyBackend(persistent=True), problem((6, 5, 3)), batch_size=8, dtype="float32")
+    message = (
+        r"runs 0 blocks of the persistent kernel at once, 3 are needed: leave \+persistent out"
+    )
+    with pytest.raises(BackendUnavailableError, match=message):
+        engine(backend(), problem((6, 5, 3)), batch_size=8, dtype="float32")
 
 
 @pytest.mark.parametrize(("left", "why"), [(0, "CUDA_ERROR_COOP"), (2, "3 blocks cannot be resid")])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_launch_that_is_refused_or_shrunk_falls_back(cupy, monkeypatch, left, why, streamed):
+def test_a_launch_that_is_refused_or_shrunk_is_an_error(cupy, monkeypatch, left, why, streamed):
     """CuPy's warning of a smaller grid is an error before anything runs, as the driver's is."""
     monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: not streamed)
-    task = problem((67, 65, 3))
-    backend = CupyBackend()
-    built, data = engine(backend, task, batch_size=8, dtype="float32")
-    assert facts_of(backend)[0] == "persistent"
-    expected, same = engine(CupyBackend(eager=True), task, batch_size=8, dtype="float32")
+    built, data = engine(backend(), problem((67, 65, 3)), batch_size=8, dtype="float32")
+    before = flat(built.parameters()).tobytes()
     monkeypatch.setattr(cupy, "resident", lambda _shared: 1)
     monkeypatch.setitem(cupy_standin.PROPERTIES, "multiProcessorCount", left)
-    rows, rates = order(37), np.full(5, 0.1)
-    with pytest.warns(RuntimeWarning, match=f"the persistent kernel is refused: {why}"):
-        built.train_epoch(data, rows, rates)
-    expected.train_epoch(same, rows, rates)
-    assert facts_of(backend)[0] == "graph"
-    assert flat(built.parameters()).tobytes() == flat(expected.parameters()).tobytes()
-    built.train_epoch(data, rows, rates)  # it does not try, nor warn, again
+    message = rf"the device refuses it: {why}.*leave \+persistent out"
+    with pytest.raises(BackendUnavailableError, match=message):
+        built.train_epoch(data, order(37), np.full(5, 0.1))
+    assert flat(built.parameters()).tobytes() == before
 
 
-def test_a_later_launch_that_fails_is_an_error(cupy, monkeypatch):
-    """Some steps have been taken: taking them again would be another training."""
-    built, data = engine(CupyBackend(), problem((6, 5, 3)), batch_size=8, dtype="float32")
+def test_a_later_launch_that_fails_is_an_error_of_its_own(cupy, monkeypatch):
+    """Steps have been taken, so another mode would not repeat the training."""
+    built, data = engine(backend(), problem((6, 5, 3)), batch_size=8, dtype="float32")
     built.train_epoch(data, order(37), np.full(5, 0.1))
     monkeypatch.setattr(cupy, "resident", lambda _shared: 1)
     monkeypatch.setitem(cupy_standin.PROPERTIES, "multiProcessorCount", 1)
-    with pytest.raises(RuntimeError, match="3 blocks cannot be resident: The grid size"):
+    with pytest.raises(RuntimeError, match=r"^3 blocks cannot be resident: The grid size"):
         built.train_epoch(data, order(37), np.full(5, 0.1))
 
 
-def test_two_engines_with_one_module_keep_out_of_each_other_s_way(cupy):
-    """How much shared memory a function may have is the function's, which engines share."""
-    wide = engine(CupyBackend(), problem((300, 200, 3)), batch_size=8, dtype="float32")
-    small = engine(CupyBackend(), problem((6, 5, 3)), batch_size=8, dtype="float32")
-    needs = [built._steps.persistent._plan.shared_bytes for built, _ in (wide, small)]
+def test_two_engines_share_a_module(cupy):
+    """The limit of shared memory belongs to the function, which engines share."""
+    wide = engine(backend(), problem((300, 200, 3)), batch_size=8, dtype="float32")
+    small = engine(backend(), problem((6, 5, 3)), batch_size=8, dtype="float32")
+    needs = [built.steps.persistent.plan.shared_bytes for built, _ in (wide, small)]
     assert needs[0] > 48 * 1024 > needs[1]
     for built, data in (wide, small, wide):
         built.train_epoch(data, order(37), np.full(5, 0.1))
-        assert built._steps.persistent.has_run
-
-
-def test_what_excludes_it(cupy):
-    with pytest.raises(InvalidInputError, match=r"leave \+persistent or \+tf32 out"):
-        CupyBackend(persistent=True, tf32=True)
-    with pytest.raises(InvalidInputError, match="graph and persistent exclude each other"):
-        CupyBackend(persistent=True, graph=True)
-    with pytest.raises(InvalidInputError, match=r"leave \+persistent out"):
-        CupyBackend(persistent=True, strict=True)
-    backend = CupyBackend(tf32=True)
-    engine(backend, problem((6, 5, 3)), dtype="float32")
-    assert facts_of(backend) == ("graph", "TF32 products are cuBLAS's")
 
 
 # ------------------------------------------------------------------------------------------ budgets
 
 
-def test_the_cut_depends_on_the_shape_alone():
-    plan = persistent.choose(Network((784, 256, 10)), 64, "float32", H200)
-    assert (plan.tiles, plan.depth, plan.blocks, plan.held) == ((16, 8), 52, 128, 1)
-    assert plan.shared_bytes < 48 * 1024
-    small = persistent.choose(
-        Network((784, 256, 10)), 64, "float32", Limits(40, 101_376, True, (8, 6))
-    )
+def plan(limits, dtype="float32"):
+    return persistent_plan.plan_persistent(Network((784, 256, 10)), 64, dtype, limits, Tuning())
+
+
+def test_the_tiles_depend_on_the_shape_alone():
+    large = plan(H200)
+    assert (large.tiles, large.depth, large.blocks, large.held) == ((16, 8), 52, 128, 1)
+    assert large.shared_bytes < 48 * 1024
+    small = plan(Limits(40, 101_376, True))
     assert (small.tiles, small.depth, small.blocks, small.held) == ((16, 8), 52, 40, 4)
     for D in (1, 15, 16, 17, 784, 5000):
         for across in (1, 8, 100, 200):
-            depth = persistent.depth_of(D, across)
-            assert depth % persistent.PATCH_DOWN == 0
-            assert persistent.PATCH_DOWN <= depth <= persistent.MOST_DEPTH
+            depth = persistent_plan.tile_depth(D, across)
+            assert depth % persistent_plan.PATCH_DOWN == 0
+            assert persistent_plan.PATCH_DOWN <= depth <= persistent_plan.MAX_DEPTH
 
 
 DEVICES = {
-    "A100": (Limits(108, 163 * 1024, True, (8, 0)), (53.1, 106.1)),
-    "A10": (Limits(72, 99 * 1024, True, (8, 6)), (53.1, None)),
+    "A100": (Limits(108, 163 * 1024, True), (53.1, 106.1)),
+    "A10": (Limits(72, 99 * 1024, True), (53.1, None)),
     "H200": (H200, (46.6, 93.1)),
-    "RTX 5090": (Limits(170, 99 * 1024, True, (12, 0)), (46.6, 93.1)),
-    "T4": (Limits(40, 64 * 1024, True, (7, 5)), (None, None)),
+    "RTX 5090": (Limits(170, 99 * 1024, True), (46.6, 93.1)),
+    "T4": (Limits(40, 64 * 1024, True), (None, None)),
 }
-"""What they offer (CUDA programming guide), and the KiB that 784-256-10 takes in each type."""
+"""Their limits (CUDA programming guide), and the KiB that 784-256-10 takes in each type."""
 
 
 @pytest.mark.parametrize(("limits", "expected"), DEVICES.values(), ids=DEVICES)
-def test_the_shared_memory_of_a_known_network(monkeypatch, limits, expected):
-    """As docs/cupy.md has it."""
-    monkeypatch.setattr(persistent, "THREADS", 256)
+def test_the_shared_memory_of_a_known_network(limits, expected):
+    """As in docs/cupy.md."""
     for dtype, kib in zip(("float32", "float64"), expected, strict=True):
-        plan = persistent.choose(Network((784, 256, 10)), 64, dtype, limits)
         if kib is None:
-            assert "do not fit on the chip" in plan
+            with pytest.raises(BackendUnavailableError, match="do not fit on the chip"):
+                plan(limits, dtype)
         else:
-            assert plan.blocks <= limits.multiprocessors
-            assert round(plan.shared_bytes / 1024, 1) == kib
+            found = plan(limits, dtype)
+            assert found.blocks <= limits.multiprocessors
+            assert round(found.shared_bytes / 1024, 1) == kib
 
 
 def test_numbers_agree_in_source_and_launches():
     source = persistent_source()
     constants = dict(re.findall(r"([A-Z_]+) = (\d+)", source))
     for name in ("TILE_WIDTH", "TILE_ROWS", "PATCH_DOWN"):
-        assert int(constants[name]) == getattr(persistent, name), name
-    (steps,) = re.findall(r"enum \{ (STEP_[^}]+) \}", source)
-    assert [name.lower() for name in re.findall(r"_(\w+)", steps)] == list(persistent.STEPS)
+        assert int(constants[name]) == getattr(persistent_plan, name), name
     assert set(cupy_shim.parameters_of(source, "float")) == {persistent.KERNEL}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_shared_memory_counted_is_the_memory_used(fast, monkeypatch, dtype):
     """One number fewer, and the last thread's is beyond the end."""
-    count = persistent.shared_bytes_of
+    count = persistent_plan.count_shared_bytes
     network = Network((6, 5, 3))
     data = data_set(network, 7, dtype)
     for fewer in (0, 1):
-        monkeypatch.setattr(persistent, "shared_bytes_of", lambda *a, f=fewer: count(*a) - 8 * f)
-        built, _ = engines(fast, network, SGD(), dtype=dtype, way="persistent")
+        monkeypatch.setattr(
+            persistent_plan, "count_shared_bytes", lambda *a, f=fewer: count(*a) - 8 * f
+        )
+        built, _ = engines(fast, network, SGD(), dtype=dtype, mode=MODE)
         if not fewer:
             built.train_epoch(built.stage(*data), np.arange(7), np.ones(1))
             continue

@@ -1,8 +1,8 @@
 """The persistent kernel on a device; skipped, with the reason printed, where there is none.
 
-That it computes what NumPy does is shown on the CPU: see test_cupy_persistent.py. Here: that it
-still does with the device's own barrier, caches and rounding, for thousands of steps and on any
-grid, and that what cannot be resident is refused before anything runs.
+test_cupy_persistent.py shows on the CPU that it trains as NumPy does. Here: that it still does with
+the device's own barrier, caches and rounding, for thousands of steps and on any grid, and that what
+cannot be resident is refused before anything runs.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from conftest import cupy_backend
+from fusedmlp.errors import BackendUnavailableError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
 from fusedmlp.tolerance import check_close, trajectory_bound
-from fusedmlp_cupy import CupyBackend, persistent
-from fusedmlp_cupy.device import CupyDevice
+from fusedmlp_cupy import CupyBackend
+from fusedmlp_cupy.runtime.device import CupyDevice
+from fusedmlp_cupy.training.persistent import KERNEL
+from fusedmlp_cupy.training.persistent_plan import plan_persistent
+from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem
 
 pytestmark = pytest.mark.gpu
 
-WORKSHOP = (784, 256, 10)
+NETWORK = (784, 256, 10)
 
 
 @pytest.fixture(autouse=True)
@@ -38,20 +43,20 @@ def fits(sizes, size, dtype, n_rows=640):
     task = problem(sizes, rows=n_rows, storage="uint8", dropout=0.2, weighted=True)
     import cupy
 
-    plan = persistent.choose(task.network, size, dtype, CupyDevice(cupy, 0).limits())
-    if isinstance(plan, str):
-        pytest.skip(plan)
+    try:
+        plan_persistent(task.network, size, dtype, CupyDevice(cupy, 0).limits(), Tuning())
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
     return task
 
 
-def trained(task, dtype, size=64, *, optimizer="adamw", epochs=5, backend=None):
+def trained(task, dtype, size=64, *, optimizer="adamw", epochs=5, backend=None, tuning=None):
     """Every array that some epochs leave, the sums first; the last batch is a partial one."""
-    asked = backend or CupyBackend(persistent=True)
+    asked = backend or cupy_backend(tuning or Tuning(), persistent=True)
     built, data = engine(asked, task, optimizer, Objective(l2=0.01), batch_size=size, dtype=dtype)
     rows = order(len(task.y), epochs)[:-7]
     sums = built.train_epoch(data, rows, np.linspace(0.02, 0.01, -(-len(rows) // size)))
     if backend is None:
-        assert built._steps.persistent.has_run
         assert asked.device().facts["launches"] == "persistent"
     state = built.state()
     parts = (state.parameters, *state.slots)
@@ -65,7 +70,7 @@ def bits(arrays):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_it_trains_as_the_specification_does(optimizer, dtype):
-    task = fits(WORKSHOP, 64, dtype)
+    task = fits(NETWORK, 64, dtype)
     found = trained(task, dtype, optimizer=optimizer)
     expected = trained(task, dtype, optimizer=optimizer, backend=NumpyBackend())
     for number, (a, b) in enumerate(zip(found, expected, strict=True)):
@@ -89,49 +94,49 @@ def test_every_activation_and_output(hidden, output):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_thousands_of_steps_repeat_bit_for_bit(dtype):
-    """A barrier that lets one thread through too soon would show, sooner or later."""
-    task = fits(WORKSHOP, 64, dtype)
+    """A barrier that releases a thread too early would show, sooner or later."""
+    task = fits(NETWORK, 64, dtype)
     found = [trained(task, dtype, epochs=400) for _ in range(3)]
     assert all(np.isfinite(array).all() for array in found[0])
     assert bits(found[0]) == bits(found[1]) == bits(found[2])
 
 
-@pytest.mark.parametrize("sizes", [WORKSHOP, (67, 65, 11), (5, 33, 3)], ids=str)
+@pytest.mark.parametrize("sizes", [NETWORK, (67, 65, 11), (5, 33, 3)], ids=str)
 def test_no_grid_and_no_block_changes_a_bit(monkeypatch, sizes):
-    """Fewer blocks hold more tiles each; as on a smaller device, without having one."""
+    """Fewer blocks hold more tiles each, as on a smaller device."""
     task = fits(sizes, 64, "float32")
-    limits, grids, results = CupyDevice.limits, [], []
+    limits, grids, results = CupyDevice.limits, set(), []
     import cupy
 
-    all_of_them = limits(CupyDevice(cupy, 0)).multiprocessors
-    for blocks, threads in ((all_of_them, 256), (all_of_them // 2, 128), (37, 192), (2, 64)):
+    most = limits(CupyDevice(cupy, 0)).multiprocessors
+    for blocks, threads in ((most, 256), (most // 2, 128), (37, 192), (2, 64)):
         monkeypatch.setattr(
             CupyDevice, "limits", lambda d, n=blocks: replace(limits(d), multiprocessors=n)
         )
-        monkeypatch.setattr(persistent, "THREADS", threads)
-        plan = persistent.choose(task.network, 64, "float32", CupyDevice(cupy, 0).limits())
-        if isinstance(plan, str):
+        tuning, few = Tuning(persistent_threads=threads), CupyDevice(cupy, 0).limits()
+        try:
+            plan = plan_persistent(task.network, 64, "float32", few, tuning)
+        except BackendUnavailableError:
             continue  # so few blocks have no room for all tiles
-        grids.append(plan.blocks)
-        results.append(bits(trained(task, "float32")))
-    if len(set(grids)) < 2:
+        grids.add(plan.blocks)
+        results.append(bits(trained(task, "float32", tuning=tuning)))
+    if len(grids) < 2:
         pytest.skip(f"the device gives one grid alone: {grids}")
     assert all(result == results[0] for result in results)
 
 
 def test_streamed_rows_and_many_launches_have_the_same_bits(monkeypatch):
-    task = fits(WORKSHOP, 64, "float32", n_rows=2000)
+    task = fits(NETWORK, 64, "float32", n_rows=2000)
     expected = bits(trained(task, "float32"))
-    monkeypatch.setattr(persistent, "MOST_STEPS", 3)
-    assert bits(trained(task, "float32")) == expected
-    monkeypatch.setattr("fusedmlp_cupy.streaming.CHUNK_BYTES", 5 * 64 * 784)
+    assert bits(trained(task, "float32", tuning=Tuning(persistent_steps=3))) == expected
     monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: False)
-    assert bits(trained(task, "float32")) == expected
+    tuning = Tuning(persistent_steps=3, chunk_bytes=5 * 64 * 784)
+    assert bits(trained(task, "float32", tuning=tuning)) == expected
 
 
 def test_two_engines_in_turn():
     """One function for both, and one counter of the barrier for each."""
-    tasks = fits(WORKSHOP, 64, "float32"), fits((5, 33, 3), 64, "float32")
+    tasks = fits(NETWORK, 64, "float32"), fits((5, 33, 3), 64, "float32")
     alone = [flat_of(*start(task), turns=2) for task in tasks]
     started = [start(task) for task in tasks]
     for _ in range(2):
@@ -151,12 +156,10 @@ def flat_of(built, data, *, turns):
 
 def test_what_cannot_be_resident_is_refused_and_nothing_runs():
     """CuPy would launch a smaller grid, with a warning."""
-    task = fits(WORKSHOP, 64, "float32")
-    built, data = start(task)
-    kernel = built._steps.persistent._kernel
-    launch, before = kernel.launch, flat(built.parameters())
-    kernel.launch = lambda _blocks, args: launch(kernel.resident + 1, args)
-    with pytest.raises(RuntimeError, match="cannot be resident"):
+    built, data = start(fits(NETWORK, 64, "float32"))
+    before, persistent = flat(built.parameters()), built.steps.persistent
+    persistent.plan = replace(persistent.plan, blocks=100_000)
+    with pytest.raises(BackendUnavailableError, match="cannot be resident"):
         built.train_epoch(data, order(640, 1), np.full(10, 0.01))
     assert flat(built.parameters()).tobytes() == before.tobytes()
 
@@ -165,11 +168,14 @@ def test_what_cannot_be_resident_is_refused_and_nothing_runs():
 def test_nothing_is_spilled(dtype):
     import cupy
 
-    task = fits(WORKSHOP, 64, dtype)
-    device = CupyDevice(cupy, 0)
+    task, device, threads = fits(NETWORK, 64, dtype), CupyDevice(cupy, 0), 256
     with device.active():
-        kernel, plan = persistent.build(device, task.network, 64, dtype)
-        attributes = kernel._function.attributes
+        plan = plan_persistent(task.network, 64, dtype, device.limits(), Tuning())
+        shared_bytes = plan.shared_bytes
+        kernel = device.cooperative_kernel(
+            dtype, KERNEL, threads=threads, shared_bytes=shared_bytes
+        )
+        attributes = kernel.function.attributes
     assert attributes["local_size_bytes"] == 0
-    assert attributes["num_regs"] * persistent.THREADS <= 65_536
+    assert attributes["num_regs"] * threads <= 65_536
     assert kernel.resident >= plan.blocks

@@ -1,7 +1,7 @@
-"""What the backend says about CuPy in every state: absent, broken, without a device, usable.
+"""What the backend reports about CuPy in every state: absent, broken, without a device, usable.
 
-CuPy itself is replaced by a stand-in in ``sys.modules``, part by part; where the real one is
-installed and finds no driver, that is tried too.
+A stand-in replaces CuPy in ``sys.modules``, part by part; where the real one is installed and finds
+no driver, that is tested too.
 """
 
 from __future__ import annotations
@@ -67,8 +67,7 @@ def test_usable(fake):
     device = backend.device()
     assert str(device) == (
         "GPU 1, Pretended GPU (compute capability 9.0, 16.0 GiB), CuPy 14.2.0 with CUDA 13.2, "
-        "driver for CUDA 13.0, steps replayed as CUDA graphs "
-        "(the default; small networks in one persistent kernel)"
+        "driver for CUDA 13.0, steps replayed as CUDA graphs (the default)"
     )
     assert device.facts["multiprocessors"] == 3
     assert fake.memory.reads

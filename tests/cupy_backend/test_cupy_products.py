@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import twins
-from fusedmlp.network import HIDDEN_ACTIVATIONS
+from fusedmlp.network import DERIVATIVE_NEEDS_Z, HIDDEN_ACTIVATIONS
 from fusedmlp.tolerance import check_close, difference, kernel_bound
-from fusedmlp_cupy import products
-from fusedmlp_cupy.kernels import RATE_COLUMNS, Batch
-from fusedmlp_cupy.products import PRODUCTS, STEMS, TILES
-from fusedmlp_cupy.sources import kernel_source, put_together
+from fusedmlp_cupy.kernels import products
+from fusedmlp_cupy.kernels.arguments import RATE_COLUMNS, Batch
+from fusedmlp_cupy.kernels.products import PRODUCTS, STEMS, TILES
+from fusedmlp_cupy.kernels.source import ORDINARY, assemble, kernel_source
+from fusedmlp_cupy.tuning import Tuning
 
 SIZES = [(1, 1, 1), (1, 37, 5), (7, 3, 1), (16, 32, 16), (17, 33, 31), (33, 97, 65), (5, 131, 40)]
 """Of products (m, k, n): below a tile, on its edge, above; fewer terms than slices, or a chunk."""
@@ -49,28 +50,31 @@ def test_product_with_bias_and_activation(device, tile, size, dtype, activation)
     m, k, n = size
     a, b, bias = random((m, k), dtype, 0), random((k, n), dtype, 1), random(n, dtype, 2)
     out = device.empty((m, n), dtype)
-    extra = (device.upload(bias), activation) if activation else ()
+    kept_z = device.empty((m, n), dtype) if activation in DERIVATIVE_NEEDS_Z else None
+    extra = (device.upload(bias), activation, kept_z) if activation else ()
     arrays = device.upload(a), device.upload(b), out
     products.product(program_of(device, dtype), *arrays, *extra)
     expected = np.empty((m, n), dtype)
     twins.product(a, b, expected)
     scale = np.abs(expected).max()
     if activation:
-        twins.bias_activation(expected, bias, activation)
         scale = max(scale, 1.0)
+        if kept_z is not None:
+            check_close("z", kept_z.get(), expected + bias, kernel_bound(dtype, k), scale)
+        twins.bias_activation(expected, bias, activation)
     check_close("product", out.get(), expected, kernel_bound(dtype, k), scale)
 
 
 @sizes
 @dtypes
 @pytest.mark.parametrize("activation", ["", *HIDDEN_ACTIVATIONS])
-def test_delta_below_with_derivative(device, tile, size, dtype, activation):
+def test_backpropagate_delta_with_derivative(device, tile, size, dtype, activation):
     m, k, n = size
     delta, W, a = random((m, k), dtype, 0), random((n, k), dtype, 1), random((m, n), dtype, 2)
     out = device.empty((m, n), dtype)
     extra = (device.upload(a), activation) if activation else ()
     arrays = device.upload(delta), device.upload(W), out
-    products.delta_below(program_of(device, dtype), *arrays, *extra)
+    products.backpropagate_delta(program_of(device, dtype), *arrays, *extra)
     expected = delta @ W.T
     scale = np.abs(expected).max()
     if activation:
@@ -114,7 +118,7 @@ def test_sgd_gradients(device, tile, size, dtype, l2, has_cursor):
 
 @dtypes
 def test_a_nan_reaches_its_row_alone(device, tile, dtype):
-    """What is beyond the end counts as zero, and would turn NaN into NaN elsewhere."""
+    """Terms beyond the end are products of zeros, which must not turn NaN elsewhere."""
     a, b = random((3, 5), dtype, 0), random((5, 4), dtype, 1)
     a[1, 4] = np.nan
     out = device.empty((3, 4), dtype)
@@ -147,7 +151,7 @@ def test_sums_are_in_the_order_that_the_file_states(device, tile):
     ],
 )
 def test_a_planted_fault_is_found(kernels, device, tmp_path, monkeypatch, sound, fault, found):
-    source = put_together("common.cu", "formulas.cu", "products.cu")
+    source = assemble(*ORDINARY, "kernels.cu", "products.cu")
     assert source.count(sound) == 1
     planted = cupy_shim.Kernels(source.replace(sound, fault), "float", tmp_path)
     monkeypatch.setitem(kernels, "float32", planted)
@@ -166,8 +170,8 @@ def test_a_planted_fault_is_found(kernels, device, tmp_path, monkeypatch, sound,
 def test_the_tile_depends_on_the_shape_alone():
     assert products.tile_of(64, 256) == 16
     assert products.tile_of(784, 256) == 32
-    assert products.is_small(64, 784, 256)
-    assert not products.is_small(1024, 784, 1024)
+    assert Tuning().is_small(64, 784, 256)
+    assert not Tuning().is_small(1024, 784, 1024)
 
 
 def test_numbers_agree_in_source_and_launches():

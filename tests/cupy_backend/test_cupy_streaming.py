@@ -1,7 +1,7 @@
-"""Data sets larger than the device's memory, over the stand-in: the same bits, and no two at once.
+"""Data sets larger than the device's memory, over the stand-in: the same bits, in the right order.
 
 The stand-in's second stream copies as late as it may, and fails on a use that no event puts in
-order with a copy. What only a device shows: that copies and kernels really run side by side.
+order with a copy. Not shown here: that copies and kernels really run side by side.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import numpy as np
 import pytest
 from test_cupy_engine import B, data_set, engines
 
+from conftest import mode_and_tuning
 from fusedmlp.errors import DeviceMemoryError
 from fusedmlp.network import Network, Objective
 from fusedmlp.optimizers import SGD, make_optimizer
 from fusedmlp_cupy import streaming
-from fusedmlp_cupy.slot import Slot
+from fusedmlp_cupy.runtime.transfer import TransferBuffer
 
 NETWORK = Network((8, 7, 4), "relu", "softmax", 0.5)
 N = 9 * B + 2
 
 
-def trained(standin, data, *, streamed, cuts=(0, N), way="eager"):
+def trained(standin, data, *, streamed, cuts=(0, N), mode=("eager", None)):
     """Bits of all that an epoch, evaluations and a gradient leave."""
     x, y, w = data
     objective = Objective("mean", 0.01)
     adam = make_optimizer("adam")
-    engine, _ = engines(standin, NETWORK, adam, objective, "float64", way=way)
+    engine, _ = engines(standin, NETWORK, adam, objective, "float64", mode=mode)
     if streamed:
         standin.free = x.nbytes // 4
     staged = engine.stage(x, y, w)
@@ -49,36 +50,33 @@ def trained(standin, data, *, streamed, cuts=(0, N), way="eager"):
 
 @pytest.mark.parametrize("storage", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("way", ["eager", "persistent", "cluster"])
-def test_the_bits_are_those_of_a_data_set_on_the_device(fast, monkeypatch, storage, weighted, way):
-    monkeypatch.setattr("fusedmlp_cupy.engine.FORWARD_ROWS", 2 * B)
+@pytest.mark.parametrize("name", ["eager", "persistent"])
+def test_the_bits_are_those_of_a_data_set_on_the_device(fast, storage, weighted, name):
+    mode = mode_and_tuning(name, forward_rows=2 * B)
     data = data_set(NETWORK, N, "float64", storage, weighted=weighted)
-    expected = trained(fast, data, streamed=False, way=way)
-    assert trained(fast, data, streamed=True, way=way) == expected
-    assert trained(fast, data, streamed=True, cuts=(0, 4 * B, 5 * B, N), way=way) == expected
+    expected = trained(fast, data, streamed=False, mode=mode)
+    assert trained(fast, data, streamed=True, mode=mode) == expected
+    assert trained(fast, data, streamed=True, cuts=(0, 4 * B, 5 * B, N), mode=mode) == expected
 
 
 @pytest.mark.parametrize("chunk_batches", [1, 2, 3, 4, 9, 10, 50])
-@pytest.mark.parametrize("way", ["eager", "persistent"])
-def test_chunks_of_any_length(fast, monkeypatch, chunk_batches, way):
+@pytest.mark.parametrize("name", ["eager", "persistent"])
+def test_chunks_of_any_length(fast, monkeypatch, chunk_batches, name):
     """A part of a batch at the end, one chunk for all, one chunk a batch."""
     data = data_set(NETWORK, N, "float64", "float32")
-    expected = trained(fast, data, streamed=False, way=way)
-    monkeypatch.setattr(streaming, "CHUNK_SHARE", 1)
-    monkeypatch.setattr(streaming, "CHUNK_BYTES", chunk_batches * B * 8 * 4)
-    sent = []
-    send = Slot.send
-    monkeypatch.setattr(Slot, "send", lambda self, rows: (sent.append(rows), send(self, rows)))
+    mode = mode_and_tuning(name, chunk_share=1, chunk_bytes=chunk_batches * B * 8 * 4)
+    expected = trained(fast, data, streamed=False, mode=mode)
+    sent, send = [], TransferBuffer.send
+    monkeypatch.setattr(
+        TransferBuffer, "send", lambda self, rows: (sent.append(rows), send(self, rows))
+    )
     fast.free = needed(data[0]) - 1
     adam, objective = make_optimizer("adam"), Objective("mean", 0.01)
-    engine, _ = engines(fast, NETWORK, adam, objective, "float64", way=way)
+    engine, _ = engines(fast, NETWORK, adam, objective, "float64", mode=mode)
     staged = engine.stage(*data)
     order, rates = np.random.default_rng(4).permutation(N), np.linspace(0.01, 0.02, -(-N // B))
     sums = engine.train_epoch(staged, order, rates)
     assert sums.losses.tobytes() == expected[0]
-    assert (way == "persistent") == bool(
-        engine._steps.persistent and engine._steps.persistent.has_run
-    )
     whole, rest = divmod(N, chunk_batches * B)
     assert sent == [chunk_batches * B] * whole + [rest] * (rest > 0)
 
@@ -124,7 +122,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_stand_in_catches(fast, monkeypatch, fault):
-    """What keeps the streams apart, left out a part at a time."""
+    """Each part of the ordering between the streams, left out in turn."""
     method, message = FAULTS[fault]
 
     def send_only(self, rows):
@@ -132,7 +130,9 @@ def test_the_stand_in_catches(fast, monkeypatch, fault):
         self.array[:rows].set(self.host[:rows], stream=self._stream)
         self._sent.record(self._stream)
 
-    monkeypatch.setattr(Slot, method, send_only if method == "send" else lambda self: None)
+    monkeypatch.setattr(
+        TransferBuffer, method, send_only if method == "send" else lambda self: None
+    )
     data = data_set(NETWORK, N, "float64", "float32")
     with pytest.raises(AssertionError, match=message):
         trained(fast, data, streamed=True)

@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
+import sklearn
 import sklearn.neural_network as reference
 from sklearn.datasets import load_iris, make_multilabel_classification
 
@@ -25,6 +26,11 @@ pytestmark = pytest.mark.skipif(
     "loss" not in inspect.signature(reference.MLPRegressor).parameters,
     reason="an older scikit-learn, whose MLP differs in more than words",
 )
+
+
+BEFORE_1_9 = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9)
+"""Earlier releases of scikit-learn fail in early stopping on labels that are text or sparse, and
+make another error of sample weights that are all 0."""
 
 
 def put(array, value, dtype=None):
@@ -210,6 +216,8 @@ def test_targets(solver, loss, y):
     ids=["zeros", "few", "two axes", "NaN", "one number", "list", "text"],
 )  # fmt: skip
 def test_sample_weights(solver, weights):
+    if BEFORE_1_9 and np.array_equal(weights, np.zeros(150)):
+        pytest.skip("scikit-learn before 1.9 handles these weights differently")
     assert_same_outcome(
         lambda library: classifier(library, solver=solver).fit(X, Y, weights).coefs_[0]
     )
@@ -255,6 +263,8 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_calls(name):
+    if BEFORE_1_9 and name in ("stopping by text labels", "sparse labels, held out"):
+        pytest.skip("early stopping of scikit-learn before 1.9 fails on these labels")
     assert_same_outcome(CALLS[name])
 
 

@@ -189,6 +189,16 @@ def test_scikit_learns_callbacks_can_stop_a_fit(solver):
     assert estimator.n_iter_ == 2
 
 
+@pytest.mark.usefixtures("skl")
+def test_scikit_learns_callbacks_see_no_epoch_after_the_last():
+    recorder, own = Task(), Recorder()
+    given = {"tol": 10.0, "n_iter_no_change": 1, "max_iter": 50, "callbacks": [own]}
+    estimator = classifier(**given).set_callbacks(recorder).fit(*IRIS)
+    begun = [event for event in recorder.events if event[:2] == ("begin", "epoch")]
+    assert len(begun) == estimator.n_iter_ == 3
+    assert "did not improve more than tol=10.000000 for 1 consecutive" in own.stopped
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_scikit_learns_progress_bar(skl, solver, capsys):
     classifier(solver=solver).set_callbacks(skl.ProgressBar()).fit(*IRIS)

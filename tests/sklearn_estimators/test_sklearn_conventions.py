@@ -192,14 +192,15 @@ def test_dropout_changes_training_and_backends_agree_on_it():
         MLPClassifier(dropout=0.4, solver="lbfgs").fit(*IRIS)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("activation", ["leaky_relu", "elu", "gelu", "silu"])
-def test_activations_of_the_core_that_scikit_learn_lacks(activation, tmp_path):
-    given = {"learning_rate_init": 0.02, "random_state": 0, "backend": "numpy"}
+def test_activations_of_the_core_that_scikit_learn_lacks(activation, backend, tmp_path):
+    given = {"learning_rate_init": 0.02, "random_state": 0, "backend": backend}
     estimator = MLPClassifier(12, activation, **given).fit(*IRIS)
     assert estimator.score(*IRIS) > 0.9
     assert estimator.to_mlp().network.hidden == activation
     estimator.save(tmp_path / "file")
-    loaded = MLPClassifier.load(tmp_path / "file", backend="numpy")
+    loaded = MLPClassifier.load(tmp_path / "file", backend=backend)
     np.testing.assert_array_equal(loaded.predict_proba(IRIS[0]), estimator.predict_proba(IRIS[0]))
 
 
@@ -227,7 +228,7 @@ def test_one_class_alone_is_predicted():
     [
         ({"hidden_layer_sizes": -1}, "hidden_layer_sizes"),
         ({"solver": "newton"}, "solver"),
-        ({"activation": "softsign"}, "'activation' parameter .* 'gelu'"),
+        ({"activation": "softsign"}, "'activation' parameter .*'gelu'"),
         ({"backend": "abacus"}, "abacus"),
         ({"dtype": "float16"}, "dtype"),
         ({"dropout": 1.0}, "dropout"),

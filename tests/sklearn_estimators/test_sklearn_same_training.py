@@ -25,8 +25,7 @@ ROWS = 120
 
 
 HAS_POISSON = "loss" in inspect.signature(reference.MLPRegressor).parameters
-"""Whether scikit-learn is release 1.7 or later; 1.6 has no Poisson loss, no sample weights, and
-early stopping fails there on labels that are text."""
+"""Whether scikit-learn is release 1.7 or later; 1.6 has no Poisson loss and no sample weights."""
 
 VALUES = ("regression", "targets", "counts")
 
@@ -147,8 +146,8 @@ def test_every_way_to_take_steps(backend, parameters):
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
 def test_early_stopping_holds_out_the_same_rows(backend, kind):
     x, y = data(kind)
-    if kind != "regression" and not HAS_POISSON:
-        pytest.skip("early stopping of this scikit-learn fails on text labels")
+    if kind != "regression":  # early stopping on text labels fails in releases 1.6 and 1.7
+        y = np.unique(y, return_inverse=True)[1]
     other, estimator = pair(
         kind, backend, early_stopping=True, batch_size=27, max_iter=40, n_iter_no_change=5,
         learning_rate_init=0.01,

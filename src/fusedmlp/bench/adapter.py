@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class UnsupportedError(Exception):
-    """The subject cannot do the task; the message says why."""
+    """The subject cannot do the task, or cannot run on this machine; the message says why."""
 
 
 class Outcome(NamedTuple):
@@ -78,6 +78,11 @@ class Adapter:
     ----------
     threads
         CPU threads to use, at most.
+
+    Raises
+    ------
+    UnsupportedError
+        It cannot run on this machine.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()

@@ -13,12 +13,20 @@ import time
 from typing import TYPE_CHECKING, Final, TypedDict, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     from fusedmlp.bench.subjects import Subject
 
 TIMEOUT: Final = 300.0
 """Seconds for one answer, which may include minutes of compiling."""
+
+IDLE_SECONDS: Final = 0.01
+IDLE_SHARE: Final = 0.05
+"""Workers count as idle when together they use less than this share of a CPU for that long."""
+
+SETTLE_SECONDS: Final = 1.0
+"""Longest wait for idle workers: thread pools may spin for some 0.2 s after their last task."""
 
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -170,3 +178,23 @@ def environment(subject: Subject) -> dict[str, str]:
     """Build a worker's environment; thread counts are read when libraries are imported."""
     threads = dict.fromkeys(THREAD_VARIABLES, str(subject.threads))
     return os.environ | threads | dict(subject.environment)
+
+
+def cpu_seconds(channels: Iterable[Channel]) -> float | None:
+    """CPU seconds that these workers have used so far; None where the system cannot tell."""
+    spent = [seconds for each in channels if (seconds := each.cpu_seconds()) is not None]
+    return sum(spent) if spent else None
+
+
+def settle(channels: Sequence[Channel]) -> None:
+    """Wait until no worker computes or spins any more."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        before = cpu_seconds(channels)
+        time.sleep(IDLE_SECONDS)
+        after = cpu_seconds(channels)
+        if before is None or after is None:
+            time.sleep(0.25)
+            return
+        if after - before < IDLE_SHARE * IDLE_SECONDS:
+            return

@@ -17,7 +17,6 @@ from fusedmlp.bench.tasks import Task
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from fusedmlp.bench.document import Document
@@ -64,6 +63,25 @@ class Change:
         return "slower" if self.best < threshold else "unclear"
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two documents compared.
+
+    Parameters
+    ----------
+    threshold
+        A backend below this share of its earlier speed counts as slower.
+    """
+
+    changes: list[Change]
+    threshold: float
+
+    @property
+    def slower(self) -> list[Change]:
+        """The backends that have become slower."""
+        return [each for each in self.changes if each.verdict(self.threshold) == "slower"]
+
+
 def read(path: Path) -> Document:
     """Read an earlier document.
 
@@ -94,15 +112,11 @@ def check_comparable(path: Path, old: Document, plan: Plan) -> None:
         )
 
 
-def changes(old: Document, new: Document) -> list[Change]:
-    """Return the tasks and engines that both documents have, in the order of the new one."""
+def compare(old: Document, new: Document, threshold: float) -> Comparison:
+    """Compare the tasks and engines that both documents have, in the order of the new one."""
     before = _by_key(old)
-    return [_change(before[key], now) for key, now in _by_key(new).items() if key in before]
-
-
-def regressions(found: Sequence[Change], threshold: float) -> list[Change]:
-    """Return the backends that have become slower than ``threshold`` of their earlier speed."""
-    return [change for change in found if change.verdict(threshold) == "slower"]
+    changes = [_change(before[key], now) for key, now in _by_key(new).items() if key in before]
+    return Comparison(changes, threshold)
 
 
 def _by_key(found: Document) -> dict[Key, Record]:

@@ -145,25 +145,32 @@ def relay_loop() -> Callable[..., Any]:
     return native(build)
 
 
-def handover_seconds(threads: int, rounds: int = HANDOVER_ROUNDS) -> float:
+def handover_seconds(
+    relay: Callable[..., Any], threads: int, rounds: int = HANDOVER_ROUNDS
+) -> float:
     """Time one handover of a counter between spinning threads: the fastest of some repeats.
 
     A few tens of nanoseconds between cores that share a cache, several times as much between
     others. Virtual processors may be moved at any moment, and threads that meet in every training
     step notice it, though each computes as fast as before.
+
+    Parameters
+    ----------
+    relay
+        The compiled :func:`relay_loop`.
     """
-    loop, counter = relay_loop(), np.zeros(1, np.int64)
+    counter = np.zeros(1, np.int64)
     turns = rounds * threads
     last = (1 + HANDOVER_REPEATS) * turns  # the first repeat waits until all threads have started
     others = [
-        threading.Thread(target=loop, args=(counter.ctypes.data, place, last, threads))
+        threading.Thread(target=relay, args=(counter.ctypes.data, place, last, threads))
         for place in range(1, threads)
     ]
     for other in others:
         other.start()
     times = []
     for begin in range(0, last, turns):
-        loop(counter.ctypes.data, begin, begin + turns, threads)
+        relay(counter.ctypes.data, begin, begin + turns, threads)
         times.append(time.perf_counter())
     for other in others:
         other.join()
@@ -188,6 +195,7 @@ class Peak(Adapter):
         super().__init__(threads)
         self._iterations = iterations
         self._loops: dict[FloatDtype, Callable[..., Any]] = {}
+        self._relay: Callable[..., Any] | None = None
 
     def limit(self, task: Task) -> Callable[[], float]:
         """Return a call that does so many operations on each thread; an FMA counts as two."""
@@ -203,7 +211,9 @@ class Peak(Adapter):
 
     def handover(self) -> float:
         """See :func:`handover_seconds`."""
-        return handover_seconds(self.threads)
+        if self._relay is None:
+            self._relay = relay_loop()
+        return handover_seconds(self._relay, self.threads)
 
 
 def _triad(a: FloatArray, b: FloatArray, c: FloatArray, factors: FloatArray) -> None:

@@ -11,7 +11,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from fusedmlp.bench.channel import WorkerError
+from fusedmlp.bench.subjects import PEAK
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from fusedmlp.bench.channel import Channel
     from fusedmlp.bench.document import Round
 
@@ -68,3 +73,38 @@ class NoiseMonitor:
         while (found := self.steadiness()) < STEADY and time.monotonic() < deadline:
             time.sleep(PAUSE)
         return found
+
+
+class NoiseMonitors:
+    """A monitor for each number of threads on which the multiply-add peak takes part.
+
+    A monitor whose worker fails is reported and used no more.
+    """
+
+    def __init__(self, say: Callable[[str], None], wait_seconds: float) -> None:
+        self._say, self._wait_seconds = say, wait_seconds
+        self._monitors: dict[int, NoiseMonitor] = {}
+
+    def start(self, channels: Iterable[Channel]) -> None:
+        """Start with the workers of a task."""
+        self._monitors = {}
+        for channel in channels:
+            if channel.subject.name == PEAK:
+                try:
+                    monitor = NoiseMonitor(channel, self._wait_seconds)
+                except WorkerError as error:
+                    self._say(f"noise is not monitored by {channel.subject.label}: {error}")
+                else:
+                    self._monitors[channel.subject.threads] = monitor
+
+    def steadiness(self, threads: int, *, wait: bool) -> float | None:
+        """Return how steady the machine is on so many threads; None where unknown."""
+        monitor = self._monitors.get(threads)
+        if monitor is None:
+            return None
+        try:
+            return monitor.wait() if wait else monitor.steadiness()
+        except WorkerError as error:
+            del self._monitors[threads]
+            self._say(f"noise is no longer monitored on {threads} threads: {error}")
+            return None

@@ -5,41 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from fusedmlp.bench import charts, tables
-from fusedmlp.bench.compare import regressions
 from fusedmlp.bench.subjects import engine_name
 from fusedmlp.report import Column, Page, Table, environment_rows
 from fusedmlp.report.figures import as_svg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fusedmlp.bench.compare import Change
+    from fusedmlp.bench.compare import Comparison
     from fusedmlp.bench.document import Document
+    from fusedmlp.report.page import Mark
 
 
-def page(document: Document, changes: Sequence[Change] = (), threshold: float = 0.0) -> Page:
-    """Put the page together.
-
-    Parameters
-    ----------
-    changes
-        The result of :func:`fusedmlp.bench.compare.changes`, where there is an earlier document.
-    """
-    slower = regressions(changes, threshold)
-    verdict = f"{len(slower)} slower" if slower else "held" if changes else ""
-    found = Page(
-        "fusedmlp bench", summary(document), verdict, "bad" if slower else "good" if changes else ""
-    )
+def page(document: Document, comparison: Comparison | None = None) -> Page:
+    """Build the page, with a comparison where there is an earlier document."""
+    verdict = ""
+    if comparison is not None:
+        verdict = f"{len(comparison.slower)} slower" if comparison.slower else "held"
+    mark: Mark = "good" if verdict == "held" else "bad" if verdict else ""
+    found = Page("fusedmlp bench", summary(document), verdict, mark)
     _throughput(found, document)
-    if changes:
+    if comparison is not None:
         found.section(
             "Compared with before",
             "Before and now are samples per second. Ratios are of the share of the multiply-add "
-            "peak in the same rounds where both runs have it, else of samples/s. A backend "
-            f"counts as slower if no round reaches {threshold:g}; if only the median does not, the "
-            "result is unclear.",
+            "peak in the same rounds where both runs have it, else of samples/s. A backend counts "
+            f"as slower if no round reaches {comparison.threshold:g}; if only the median does not, "
+            "the result is unclear.",
         )
-        found.table(tables.comparison(changes, threshold))
+        found.table(tables.comparison(comparison))
     _phases(found, document)
     _roofline(found, document)
     found.section("Where it was measured")

@@ -18,15 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from fusedmlp.bench import inputs, machine, parity
-from fusedmlp.bench.channel import TIMEOUT, Channel, UnsupportedTaskError, WorkerError
+from fusedmlp.bench.channel import (
+    TIMEOUT,
+    Channel,
+    UnsupportedTaskError,
+    WorkerError,
+    cpu_seconds,
+    settle,
+)
 from fusedmlp.bench.document import Entry, Round, TaskEntries
-from fusedmlp.bench.noise import REPEAT_SECONDS, STEADY, WAIT_SECONDS, NoiseMonitor
+from fusedmlp.bench.noise import REPEAT_SECONDS, STEADY, WAIT_SECONDS, NoiseMonitors
 from fusedmlp.bench.prepare import named_rows, prepare
-from fusedmlp.bench.subjects import PEAK
 from fusedmlp.registry import backend_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from fusedmlp.backend import Backend
@@ -34,13 +40,6 @@ if TYPE_CHECKING:
     from fusedmlp.bench.prepare import Source
     from fusedmlp.bench.subjects import Subject
     from fusedmlp.bench.tasks import Task
-
-IDLE_SECONDS: Final = 0.01
-IDLE_SHARE: Final = 0.05
-"""Workers count as idle when together they use less than this share of a CPU for that long."""
-
-SETTLE_SECONDS: Final = 1.0
-"""Longest wait for idle workers: thread pools may spin for some 0.2 s after their last task."""
 
 LEAST_ROUNDS: Final = 3
 """Rounds that a task gets at least, so that one disturbed round is not the median."""
@@ -112,7 +111,7 @@ class RoundRobin:
         self._options = options or Options()
         self._stack = ExitStack()
         self._channels: list[Channel] = []
-        self._monitors: dict[int, NoiseMonitor] = {}
+        self._noise = NoiseMonitors(say, self._options.wait_seconds)
         self._folder = Path()
         self._is_gpu: dict[str, bool] = {}
         self.breaches = 0
@@ -134,6 +133,10 @@ class RoundRobin:
             for channel in list(self._channels):
                 try:
                     self._greet(channel)
+                except UnsupportedTaskError as reason:
+                    self._channels.remove(channel)
+                    self._document["skipped"][channel.subject.label] = str(reason)
+                    self._say(f"{channel.subject.label} is skipped: {reason}")
                 except WorkerError as error:
                     self._drop(channel, str(error))
             self._stack = stack.pop_all()
@@ -189,7 +192,8 @@ class RoundRobin:
             if threads is None or channel.subject.threads == threads
         ]
         ready = [each for each in participants if each.is_measured]
-        self._monitors = self._start_monitors(each.channel for each in ready)
+        if self._options.monitor_noise:
+            self._noise.start(each.channel for each in ready)
         deadline = time.monotonic() + most_seconds
         for number in range(1, rounds + 1):
             if number > LEAST_ROUNDS and time.monotonic() > deadline:
@@ -262,32 +266,10 @@ class RoundRobin:
             self._say(f"{subject.label} is excluded from {task.name}: {breach}")
         return entry
 
-    def _start_monitors(self, channels: Iterable[Channel]) -> dict[int, NoiseMonitor]:
-        """Return a monitor for each number of threads on which the peak takes part."""
-        found: dict[int, NoiseMonitor] = {}
-        for channel in channels if self._options.monitor_noise else ():
-            if channel.subject.name == PEAK:
-                try:
-                    monitor = NoiseMonitor(channel, self._options.wait_seconds)
-                except WorkerError as error:
-                    self._say(f"noise is not monitored by {channel.subject.label}: {error}")
-                else:
-                    found[channel.subject.threads] = monitor
-        return found
-
     def _steadiness(self, participant: Participant, *, wait: bool) -> float | None:
         """Return how steady the machine is; None where noise is not monitored."""
         settle(self._channels)
-        threads = participant.channel.subject.threads
-        monitor = self._monitors.get(threads)
-        if monitor is None:
-            return None
-        try:
-            return monitor.wait() if wait else monitor.steadiness()
-        except WorkerError as error:
-            del self._monitors[threads]
-            self._say(f"noise is no longer monitored on {threads} threads: {error}")
-            return None
+        return self._noise.steadiness(participant.channel.subject.threads, wait=wait)
 
     def _turn(self, participant: Participant, number: int, before: float | None) -> Round | None:
         """Return a round, with the machine's steadiness before and after; None where it failed."""
@@ -300,8 +282,9 @@ class RoundRobin:
             self._fail(participant.entry, channel.subject.label, str(error))
             return None
         after = cpu_seconds(others)
-        known = burned is not None and after is not None
-        turn["disturbance"] = (after - burned) / turn["seconds"] if known else None  # type: ignore[operator]
+        turn["disturbance"] = (
+            None if burned is None or after is None else (after - burned) / turn["seconds"]
+        )
         if before is not None:
             later = self._steadiness(participant, wait=False)
             if later is not None:
@@ -349,23 +332,3 @@ class RoundRobin:
         self._channels.remove(channel)
         self._document["skipped"][channel.subject.label] = why
         self._say(f"{channel.subject.label} is gone: {why}")
-
-
-def cpu_seconds(channels: Iterable[Channel]) -> float | None:
-    """CPU seconds that these workers have used so far; None where the system cannot tell."""
-    spent = [seconds for each in channels if (seconds := each.cpu_seconds()) is not None]
-    return sum(spent) if spent else None
-
-
-def settle(channels: Sequence[Channel]) -> None:
-    """Wait until no worker computes or spins any more."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while time.monotonic() < deadline:
-        before = cpu_seconds(channels)
-        time.sleep(IDLE_SECONDS)
-        after = cpu_seconds(channels)
-        if before is None or after is None:
-            time.sleep(0.25)
-            return
-        if after - before < IDLE_SHARE * IDLE_SECONDS:
-            return

@@ -13,7 +13,7 @@ from fusedmlp.report import Column, Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fusedmlp.bench.compare import Change
+    from fusedmlp.bench.compare import Comparison
     from fusedmlp.bench.document import Document, TaskEntries
     from fusedmlp.report.page import Mark
 
@@ -111,11 +111,11 @@ def phases(document: Document) -> Table:
     return Table(_columns(("engine", "start"), (*PHASES, "sum")), rows)
 
 
-def comparison(found: Sequence[Change], threshold: float) -> Table:
+def comparison(found: Comparison) -> Table:
     """Before and now."""
     columns = _columns(("task", "engine"), ("threads", "before", "now", "ratio"))
     verdict_marks: dict[str, Mark] = {"slower": "bad", "held": "good"}
-    verdicts = [each.verdict(threshold) for each in found]
+    verdicts = [each.verdict(found.threshold) for each in found.changes]
     rows = [
         [
             each.task,
@@ -126,7 +126,7 @@ def comparison(found: Sequence[Change], threshold: float) -> Table:
             f"{each.ratio:.2f}",
             verdict,
         ]
-        for each, verdict in zip(found, verdicts, strict=True)
+        for each, verdict in zip(found.changes, verdicts, strict=True)
     ]
     marks = [verdict_marks.get(verdict, "") for verdict in verdicts]
     return Table([*columns, Column("verdict")], rows, marks)

@@ -126,9 +126,14 @@ def main() -> None:
         out.write(json.dumps(message) + "\n")
         out.flush()
 
+    from fusedmlp.bench.adapter import UnsupportedError
+
     try:
         worker = Worker(load(wanted["target"], wanted["threads"], wanted["arguments"]))
         greeting = worker.greeting()
+    except UnsupportedError as reason:
+        write({"unsupported": str(reason)})
+        return
     except Exception as error:  # noqa: BLE001 - a library that does not load is an answer too
         traceback.print_exc()
         write({"error": f"{type(error).__name__}: {error}"})

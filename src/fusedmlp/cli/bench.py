@@ -15,11 +15,9 @@ from fusedmlp.cli.settings import DataOptions
 from fusedmlp.errors import BreachedError, ExitCode, FusedMLPError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import JustifyMethod
 
-    from fusedmlp.bench.compare import Change
+    from fusedmlp.bench.compare import Comparison
     from fusedmlp.bench.document import Document
     from fusedmlp.bench.plan import Request
     from fusedmlp.report import Table
@@ -170,8 +168,8 @@ def bench(
         raise FusedMLPError(
             f"no training could be measured: {'; '.join(failures(found, 'failed'))}"
         )
-    changes = [] if before is None else comparing.changes(before, found)
-    _write_drawings(found, plot, html, changes, threshold)
+    comparison = None if before is None else comparing.compare(before, found, threshold)
+    _write_drawings(found, plot, html, comparison)
     if csv is not None:
         write_atomically(csv, as_csv(found).encode())
     for path in (csv, plot, html):
@@ -183,8 +181,8 @@ def bench(
         summary = [asdict(each) for each in records(found)]
         console.print_json({**found, "summary": summary})
     else:
-        _show(found, request, changes, threshold)
-    _judge(found, changes, threshold)
+        _show(found, request, comparison)
+    _judge(found, comparison)
 
 
 def _check_targets(csv: Path | None, plot: Path | None, html: Path | None) -> None:
@@ -202,11 +200,7 @@ def _check_targets(csv: Path | None, plot: Path | None, html: Path | None) -> No
 
 
 def _write_drawings(
-    found: "Document",
-    plot: Path | None,
-    html: Path | None,
-    changes: "Sequence[Change]",
-    threshold: float,
+    found: "Document", plot: Path | None, html: Path | None, comparison: "Comparison | None"
 ) -> None:
     if plot is not None:
         from fusedmlp.bench.charts import overview
@@ -216,20 +210,19 @@ def _write_drawings(
     if html is not None:
         from fusedmlp.bench.page import page
 
-        page(found, changes, threshold).write(html)
+        page(found, comparison).write(html)
 
 
-def _judge(found: "Document", changes: "Sequence[Change]", threshold: float) -> None:
+def _judge(found: "Document", comparison: "Comparison | None") -> None:
     """Set the exit code: a breach takes precedence over a failure."""
-    from fusedmlp.bench.compare import regressions
     from fusedmlp.bench.tables import failures
 
-    slower = regressions(changes, threshold)
-    if slower:
-        worst = min(slower, key=lambda change: change.ratio)
+    if comparison is not None and comparison.slower:
+        worst = min(comparison.slower, key=lambda change: change.ratio)
+        count = f"{len(comparison.slower)} of {len(comparison.changes)} figures"
         raise BreachedError(
-            f"{len(slower)} of {len(changes)} figures are below {threshold:g} of their earlier "
-            f"value in every round; the worst: {worst.engine} on {worst.task}, {worst.ratio:.2f}"
+            f"{count} are below {comparison.threshold:g} of their earlier value in every round; "
+            f"the worst: {worst.engine} on {worst.task}, {worst.ratio:.2f}"
         )
     breached = failures(found, "parity")
     if breached:
@@ -263,9 +256,7 @@ class _Progress:
         self._last = what
 
 
-def _show(
-    found: "Document", request: "Request", changes: "Sequence[Change]", threshold: float
-) -> None:
+def _show(found: "Document", request: "Request", comparison: "Comparison | None") -> None:
     from fusedmlp.bench import tables
     from fusedmlp.bench.subjects import engine_name
 
@@ -286,8 +277,8 @@ def _show(
         "Operations on dense inputs, and their bounds in GFLOP/s": tables.operations(found),
         "Limits of the machine": tables.limits(found),
     }
-    if changes:
-        parts["Compared with before"] = tables.comparison(changes, threshold)
+    if comparison is not None:
+        parts["Compared with before"] = tables.comparison(comparison)
     for title, table in parts.items():
         if table.rows:
             show_table(title, table)

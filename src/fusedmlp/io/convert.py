@@ -13,7 +13,7 @@ import numpy as np
 
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.model import MLP
-from fusedmlp.network import Parameters
+from fusedmlp.network import HIDDEN_ACTIVATIONS, Parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 
 
 SKLEARN_HIDDEN: Final[dict[str, HiddenActivation]] = {
-    "identity": "identity",
-    "logistic": "sigmoid",
-    "tanh": "tanh",
-    "relu": "relu",
-    "leaky_relu": "leaky_relu",
-    "elu": "elu",
-    "gelu": "gelu",
-    "silu": "silu",
+    {"sigmoid": "logistic"}.get(name, name): name for name in HIDDEN_ACTIVATIONS
 }
 """The hidden activation for each ``activation`` of an estimator; scikit-learn has four of them."""
 

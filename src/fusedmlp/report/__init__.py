@@ -1,7 +1,7 @@
-"""Pages that people keep and send on: one HTML file each, pictures inside, readable offline.
+"""Report pages: one self-contained HTML file each, with its charts inside, readable offline.
 
-``page.py`` puts a page together, ``figures.py`` draws, ``environment.py`` says where the figures
-were taken. What a page is about is decided by those who build one: this package measures nothing.
+``page.py`` builds a page, ``figures.py`` has what all charts share, ``environment.py`` describes
+the machine. This package measures nothing; ``bench`` and ``parity`` decide what pages contain.
 Needs the extra ``fusedmlp[report]``; importing it does not.
 """
 

@@ -1,4 +1,4 @@
-"""Where a report's figures were taken: a short choice from what ``fusedmlp doctor`` finds."""
+"""The machine and software of a report: a selection from what ``fusedmlp doctor`` finds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def environment(command: Sequence[str]) -> dict[str, object]:
     Parameters
     ----------
     command
-        The words that would make the report again.
+        The command line that would make the report again.
     """
     system, cores = diagnostics.system(), diagnostics.cores()
     return {

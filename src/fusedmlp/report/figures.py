@@ -1,8 +1,7 @@
-"""What all drawings of reports share: colours, line styles, and the way to SVG and files.
+"""Colours, markers and output formats that all charts of reports share.
 
-Drawn with Matplotlib's object interface, which keeps no state between drawings and needs no
-screen. The colours are those of Okabe and Ito (2008), told apart with any colour vision; wherever
-a line has a colour it has a marker too.
+Charts use Matplotlib's object interface, which keeps no state and needs no screen. The colours are
+by Okabe and Ito (2008), distinguishable with any colour vision; coloured lines have markers too.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 
 GREY: Final = "#7a7a7a"
-"""Of bounds, peaks and other lines that are no measurement."""
+"""For bounds, peaks and other lines that are not measurements."""
 
 
 def new_figure(width: float = 8.0, height: float = 4.0) -> Figure:
@@ -37,7 +36,7 @@ def new_figure(width: float = 8.0, height: float = 4.0) -> Figure:
 
 
 def tidy(axes: Axes) -> None:
-    """Take away what carries no information, and set a light grid behind the data."""
+    """Remove the frame, and draw a light grid behind the data."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(visible=True, which="major", alpha=0.3)
@@ -56,7 +55,7 @@ def as_svg(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as what the file's ending says, such as ``.svg`` or ``.png``.
+    """Write a figure in the format of the file's suffix, such as ``.svg`` or ``.png``.
 
     Raises
     ------

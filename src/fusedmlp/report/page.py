@@ -1,7 +1,7 @@
-"""A report as one self-contained HTML page. Nothing here knows what is reported.
+"""Builds a report as one self-contained HTML page, whatever its contents.
 
-Text is escaped by Jinja; only :meth:`Page.figure` takes markup, which is an SVG of figures.py.
-The page refers to nothing outside itself, so that it opens offline and still does in ten years.
+Jinja escapes all text; only :meth:`Page.figure` takes markup, which is an SVG of figures.py. The
+page refers to nothing outside itself, so that it opens offline.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """One piece of a section; the template knows its kinds."""
+    """One piece of a section; the template renders each kind."""
 
     kind: Literal["text", "table", "figure", "folded"]
     text: str = ""
@@ -70,7 +70,7 @@ class Page:
     Parameters
     ----------
     title, summary
-        The heading, and the sentence below it that says what came out.
+        The heading, and the sentence below it with the result.
     verdict, mark
         A word or two in large print, and how it is coloured; empty for none.
     """
@@ -136,7 +136,7 @@ class Page:
 
 
 def check_report_installed() -> None:
-    """Ask this before long work whose end is a page or a picture.
+    """Check this before long work that ends with a page or a picture.
 
     Raises
     ------

@@ -1,22 +1,23 @@
 """What both estimators share: fitting, prediction, files.
 
-The estimators are subclasses of scikit-learn's. Its code validates parameters, inputs and labels,
-draws the starting weights, changes the learning rate and words the errors, so these agree by
-construction, and ``isinstance`` holds. Training and the forward pass are replaced.
+The estimators are subclasses of scikit-learn's. Its code validates parameters and targets, draws
+the starting weights and changes the learning rate, so these agree by construction, and
+``isinstance`` holds. Training and the forward pass are replaced.
 
-The price is a dependence on private names: ``_validate_input``, ``_init_coef``, ``_check_solver``,
-``_label_binarizer``, ``_parameter_constraints`` and ``SGDOptimizer`` are used, ``_fit`` and
-``_forward_pass_fast`` are overridden. Their signatures are equal in releases 1.6 to 1.9, with
-which the tests pass; the dependency is bounded to these. ``_fit`` is overridden as a whole, and
-not its solvers, because it takes no sample weights in 1.6 and allocates gradients that engines
-have themselves. ``predict`` and ``predict_proba`` are overridden because scikit-learn's checks
-and label conversion take longer than the prediction of one row.
+The price is a dependence on private names: ``_init_coef``, ``_check_solver``,
+``_parameter_constraints`` and ``SGDOptimizer`` are used, ``_fit``, ``_validate_input`` and
+``_forward_pass_fast`` are overridden. They are the same in releases 1.6 to 1.9, with which the
+tests pass; the dependency is bounded to these. ``_fit`` is overridden as a whole, and not its
+solvers, because it takes no sample weights in 1.6 and allocates gradients that engines have
+themselves. The label conversion and ``predict`` are overridden because scikit-learn's take longer
+than a step on a small batch, or the prediction of one row.
 
 Solvers are in solvers.py, the mathematics in the engines.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from itertools import pairwise
 from operator import is_not
 from pathlib import Path
@@ -53,13 +54,13 @@ class EngineMLP(CallbackSupport, Solvers):
 
     _kind: ClassVar[str]
 
+    @abstractmethod
     def _output_activation(self) -> str:
         """Return ``out_activation_``, after the targets have been validated."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _engine_targets(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return validated targets as an engine takes them: (N,) class numbers or (N, K)."""
-        raise NotImplementedError
 
     def _row_weights(
         self, X: Inputs, y: npt.NDArray[Any], sample_weight: npt.ArrayLike | None
@@ -107,7 +108,7 @@ class EngineMLP(CallbackSupport, Solvers):
         data = FitData(X, validated, targets, weights)
         self._random_state = check_random_state(self.random_state)
         if first:
-            self.n_outputs_ = validated.shape[1] if validated.ndim == 2 else 1
+            self.n_outputs_ = targets.shape[1] if targets.ndim == 2 else len(self.classes_)
             self._draw_weights((self.n_features_in_, *hidden, self.n_outputs_), X.dtype.name)
         if self.solver == "lbfgs":
             self._minimise(data)

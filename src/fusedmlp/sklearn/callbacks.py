@@ -67,7 +67,7 @@ class FitTasks:
         self._arguments = arguments
         self._task: Any = None
         # Without callbacks no subtasks are made: they cost more than an epoch of a small network.
-        self._active = has_sklearn_callbacks(arguments["estimator"])
+        self._active = bool(getattr(arguments["estimator"], "_skl_callbacks", ()))
         if root is not None:
             root.call_on_fit_task_begin(**arguments)
 
@@ -125,8 +125,3 @@ class EpochTasks(Callback):
     def _begin_next(self, run: TrainingView) -> None:
         if run.history.stopped is None:
             self._tasks.begin_next()
-
-
-def has_sklearn_callbacks(estimator: object) -> bool:
-    """Tell whether an estimator has callbacks from ``set_callbacks``."""
-    return bool(getattr(estimator, "_skl_callbacks", ()))

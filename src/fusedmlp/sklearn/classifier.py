@@ -8,12 +8,13 @@ import numpy as np
 from sklearn import neural_network
 from sklearn.base import _fit_context
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import column_or_1d, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.validation import validate_data
 
-from fusedmlp.sklearn.base import EngineMLP
+from fusedmlp.sklearn.base import SPARSE, EngineMLP
 from fusedmlp.sklearn.parameters import CONSTRAINTS, set_parameters
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
 
     Parameters
     ----------
+    activation
+        Also ``leaky_relu``, ``elu``, ``gelu`` and ``silu``, the core's activations of these names.
     dropout
         Probability in [0, 1) with which a hidden unit is silenced in a training step.
     backend
@@ -162,15 +165,59 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
             self._label_binarizer = LabelBinarizer().fit(y if several else classes)
         return self._fit(X, y, sample_weight, incremental=True)
 
+    def _validate_input(
+        self,
+        X: Inputs,
+        y: npt.ArrayLike,
+        incremental: bool,
+        reset: bool,
+    ) -> tuple[Inputs, npt.NDArray[Any]]:
+        """Return X and the labels, validated; the binarizer is fitted unless the fit continues.
+
+        scikit-learn's method also encodes the labels as zeros and ones, which takes longer than a
+        step on a small batch; for several classes an engine takes class numbers.
+        """
+        labels: npt.NDArray[Any]
+        X, labels = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=SPARSE,
+            multi_output=True,
+            dtype=(np.float64, np.float32),
+            reset=reset,
+        )
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = column_or_1d(labels, warn=True)
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._label_binarizer = LabelBinarizer().fit(labels)
+            self.classes_ = self._label_binarizer.classes_
+        else:
+            self._check_classes(unique_labels(labels))
+        return X, labels
+
+    def _check_classes(self, found: npt.NDArray[Any]) -> None:
+        """Raise ``ValueError`` unless the classes match the fit that this one continues."""
+        if self.warm_start:
+            if set(found) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the "
+                    f"previous call to fit. Previously got {self.classes_}, `y` has {found}"
+                )
+        elif len(np.setdiff1d(found, self.classes_, assume_unique=True)):
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. "
+                f"`self.classes_` has {self.classes_}. 'y' has {found}."
+            )
+
     def _output_activation(self) -> str:
         return "softmax" if self._label_binarizer.y_type_ == "multiclass" else "logistic"
 
     def _engine_targets(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return y.argmax(axis=1) if self.out_activation_ == "softmax" else y
-
-    def _labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        labels: npt.NDArray[Any] = self._label_binarizer.inverse_transform(y)
-        return labels
+        if self.out_activation_ == "softmax":
+            return np.searchsorted(self.classes_, y)
+        encoded: npt.NDArray[Any] = self._label_binarizer.transform(y)
+        return encoded.astype(bool)
 
     def _validation_score(self, engine: Engine, scored: ScoredRows, metrics: BatchMetrics) -> float:
         return metrics.accuracy
@@ -181,5 +228,5 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
         weights = super()._row_weights(X, y, sample_weight)
         if self.class_weight is None:
             return weights
-        by_class: npt.NDArray[Any] = compute_sample_weight(self.class_weight, self._labels(y))
+        by_class: npt.NDArray[Any] = compute_sample_weight(self.class_weight, y)
         return by_class if weights is None else by_class * weights

@@ -35,8 +35,7 @@ class FitData(NamedTuple):
     X
         (N, D) floats, dense or sparse.
     y
-        What scikit-learn's validation returns: (N, K) booleans of a classifier, (N,) or (N, K)
-        values of a regressor.
+        Labels or targets as users write them: (N,) or (N, K).
     targets
         What an engine takes: (N,) class numbers or (N, K).
     weights

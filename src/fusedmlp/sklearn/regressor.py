@@ -31,8 +31,8 @@ class MLPRegressor(EngineMLP, neural_network.MLPRegressor):
 
     All parameters, attributes and defaults are those of
     ``sklearn.neural_network.MLPRegressor``, with ``loss="poisson"`` for counts and rates.
-    ``dropout``, ``backend``, ``dtype``, ``threads`` and ``callbacks`` are added: see
-    :class:`fusedmlp.sklearn.MLPClassifier`.
+    ``dropout``, ``backend``, ``dtype``, ``threads`` and ``callbacks`` are added, and values of
+    ``activation`` and ``learning_rate``: see :class:`fusedmlp.sklearn.MLPClassifier`.
     """
 
     _kind = "MLPRegressor"
@@ -96,9 +96,6 @@ class MLPRegressor(EngineMLP, neural_network.MLPRegressor):
 
     def _engine_targets(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return y.reshape(len(y), -1)
-
-    def _labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return y
 
     def _values(self, outputs: FloatArray) -> FloatArray:
         return outputs[:, 0] if self.n_outputs_ == 1 else outputs

@@ -22,7 +22,6 @@ from fusedmlp.sklearn.callbacks import (
     EpochTasks,
     FitTasks,
     checked_callbacks,
-    has_sklearn_callbacks,
 )
 from fusedmlp.sklearn.curves import Curves
 from fusedmlp.sklearn.epochs import PenalisedEpochs, row_order
@@ -93,10 +92,6 @@ class Solvers(Curves):
     @abstractmethod
     def _validation_score(self, engine: Engine, scored: ScoredRows, metrics: BatchMetrics) -> float:
         """Return the score that early stopping monitors; ``metrics`` are of the scored rows."""
-
-    @abstractmethod
-    def _labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return validated targets as users write them."""
 
     def _train_epochs(self, data: FitData, *, incremental: bool) -> None:
         """Train with ``sgd`` or ``adam``: ``max_iter`` epochs at most, or one of partial_fit."""
@@ -277,6 +272,5 @@ class Solvers(Curves):
         begin = getattr(self, "_init_callback_context", None)
         root = None if begin is None else begin(max_subtasks=self.max_iter)
         metadata = None if data.weights is None else {"sample_weight": data.weights}
-        y = self._labels(data.y) if has_sklearn_callbacks(self) else data.y
-        arguments = {"estimator": self, "X": data.X, "y": y, "metadata": metadata}
+        arguments = {"estimator": self, "X": data.X, "y": data.y, "metadata": metadata}
         return FitTasks(root, name, self.max_iter, arguments)

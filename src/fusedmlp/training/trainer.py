@@ -150,11 +150,9 @@ class Trainer:
         if not data.labelled:
             raise InvalidInputError("training needs targets: y is None")
         rows, held_out = validation_split(data.rows, self.validation, mlp.seed)
-        validation: ValidationRows | None = None
+        validation = ValidationRows(data, held_out) if held_out.size else None
         if validation_data is not None:
             validation = ValidationRows(engine.stage(*validation_data))
-        elif held_out.size:
-            validation = ValidationRows(data, held_out)
         epoch_rows = self._epoch_rows(len(rows))
 
         def order(epoch: int) -> IntArray:
@@ -166,18 +164,14 @@ class Trainer:
             "strict": str(backend.strict),
             "data": fingerprint(x, y, weights),
         }
-        keeper = StateKeeper(
-            mlp,
-            engine,
-            KeeperSettings(
-                self.early_stopping,
-                validation is not None,
-                self.checkpoint,
-                self.checkpoint_seconds,
-                identity,
-            ),
-            resume,
+        kept = KeeperSettings(
+            early_stopping=self.early_stopping,
+            validated=validation is not None,
+            checkpoint=self.checkpoint,
+            checkpoint_seconds=self.checkpoint_seconds,
+            identity=identity,
         )
+        keeper = StateKeeper(mlp, engine, kept, resume)
         settings = LoopSettings(
             epochs=self.epochs,
             rows=epoch_rows,

@@ -1,0 +1,1 @@
+"""The CUDA sources, how they are assembled to programs, and how each kernel is launched."""
