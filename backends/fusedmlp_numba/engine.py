@@ -17,7 +17,7 @@ import numpy as np
 from fusedmlp.backend import BatchMetrics, Data, Engine, State, keep_threshold
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Parameters
-from fusedmlp.optimizers import SGD, Adam
+from fusedmlp.optimizers import SGD, UPDATE_FORMULAS, Adam
 from fusedmlp.validation import (
     HostData,
     check_rates,
@@ -32,7 +32,6 @@ from fusedmlp_numba.constants import (
     FORWARD,
     FORWARD_ROWS,
     GRADIENTS,
-    OPTIMIZER_KERNELS,
     PACK,
     TRAIN,
     is_narrow,
@@ -387,7 +386,7 @@ def _settings(network: Network, optimizer: Optimizer, objective: Objective, seed
     return Settings(
         hidden=HIDDEN_ACTIVATIONS.index(network.hidden),
         output=OUTPUTS.index(network.output),
-        optimizer=OPTIMIZER_KERNELS.index(optimizer.kernel),
+        optimizer=UPDATE_FORMULAS.index(optimizer.kernel),
         mean=objective.reduction == "mean",
         l2=float(objective.l2),
         keep=1.0 - network.dropout,
