@@ -33,19 +33,28 @@ print((private_kib() - before) / 1024)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
-@pytest.mark.parametrize("density", [0.15, 1.0])
-@pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_a_mapped_file_is_not_copied(tmp_path, name, density):
-    """400 MB of pixels, of which a copy in any form would break the bound."""
-    rows, path = 128 * 4096, tmp_path / "pixels"
+ROWS = 96 * 4096
+
+
+@pytest.fixture(scope="module", params=[0.15, 1.0])
+def pixels(request, tmp_path_factory):
+    """300 MB of pixels, of which a copy in any form would break the bound."""
+    density, path = request.param, tmp_path_factory.mktemp("memory") / "pixels"
     rng = np.random.default_rng(0)
     block = rng.integers(1, 256, (4096, 784), np.uint8) * (rng.random((4096, 784)) < density)
+    content = block.astype(np.uint8).tobytes()
     with path.open("wb") as file:
-        for _ in range(rows // 4096):
-            file.write(block.astype(np.uint8).tobytes())
+        for _ in range(ROWS // 4096):
+            file.write(content)
+    yield path
+    path.unlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_a_mapped_file_is_not_copied(pixels, name):
     found = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(CODE), name, str(path), str(rows)],
+        [sys.executable, "-c", textwrap.dedent(CODE), name, str(pixels), str(ROWS)],
         capture_output=True,
         text=True,
         check=True,

@@ -349,14 +349,17 @@ def test_a_run_that_is_cut_short_keeps_its_tasks(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_start_up_is_measured_for_backends_and_libraries(tmp_path):
+def test_start_up_is_measured_for_backends_and_libraries(tmp_path, monkeypatch):
+    """Without the Numba engine, whose cold start compiles: tests of ``fusedmlp bench`` have it."""
+    chosen = named("fusedmlp-numpy", "lean-numpy")
+    monkeypatch.setattr(subjects, "chosen", lambda *_: chosen)
     path = tmp_path / "startup.json"
-    words = ["startup", "--quick", "--peers", "lean-numpy", "--threads", "1", "--json", str(path)]
-    assert main(words) == ExitCode.OK
+    assert main(["startup", "--quick", "--threads", "1", "--json", str(path)]) == ExitCode.OK
     rows = {row["peer"]: row for row in document.read(path)["startup"]}
-    assert set(rows) == {NUMBA, "lean-numpy"}
+    assert set(rows) == {"fusedmlp-numpy", "lean-numpy"}
     for row in rows.values():
-        assert row["warm_since_start_seconds"][0] > row["warm_first_call_seconds"][0] > 0
-        assert row["warm_memory_bytes"][0] > 0
-    ours = rows[NUMBA]
-    assert ours["cold_first_call_seconds"][0] > 2 * ours["warm_first_call_seconds"][0]
+        for state in ("cold", "warm"):
+            assert (
+                row[f"{state}_since_start_seconds"][0] > row[f"{state}_first_call_seconds"][0] > 0
+            )
+            assert row[f"{state}_memory_bytes"][0] > 0

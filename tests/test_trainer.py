@@ -275,7 +275,7 @@ def test_killed_at_any_moment_and_resumed_the_bits_are_the_same(tmp_path):
     folders = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
     command = [sys.executable, "-c", KILLED, str(path)]
-    delays, kills = iter(np.random.default_rng(0).uniform(0.02, 0.5, 8)), 0
+    delays, kills = iter(np.random.default_rng(0).uniform(0.02, 0.5, 4)), 0
     while True:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
         process.stdout.readline()
