@@ -1,15 +1,14 @@
-"""How Numba compiles a kernel: once, as a part of what calls it, and no more than it needs.
+"""The part of Numba's compiler that is replaced: kernels stop at LLVM's intermediate code.
 
-Numba turns every function into machine code of its own, optimised, and then once more inside each
-of its callers, up to the function that Python calls: five levels here, most of them never run.
-This compiler stops after LLVM's intermediate code. A kernel is optimised and translated once, with
-the entry that it ends up in, which takes a third of the time and gives the same code. Numba would
-also compile a kernel anew for each constant that it is called with, and goes through passes for
-what no kernel has: see :func:`any_value` and :data:`NEEDLESS`.
+Numba optimises every function by itself, and once more inside each of its callers. Here a kernel
+is translated once, and linked and optimised once, with the entry that calls it: a third of the
+time, for the same code. Numba also compiles a kernel anew for each constant that it is called with,
+and runs passes that find nothing in a kernel: see :func:`ignore_literals` and
+:data:`SKIPPED_PASSES`.
 
-The only file that needs knowledge of Numba's compiler (``numba.core``, which may change between
-its versions: everything used is named in the imports). What is compiled so cannot be called from
-Python; tests compile a kernel's Python function anew.
+This is the only file that uses ``numba.core``, which may change between releases; the imports name
+all that is used. Python cannot call a kernel that is compiled so; tests compile its Python function
+anew.
 """
 
 # ruff: noqa: ANN401 - Numba's compiler has no static types.
