@@ -84,7 +84,7 @@ def test_ctrl_c_before_the_first_epoch_ends_says_that_nothing_was_saved(tmp_path
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_bits(cli, tmp_path):
-    epochs = ("--epochs", 200)
+    epochs = ("--epochs", 200, "--dropout", 0.2)
     start = time.monotonic()
     whole = cli("train", *LONG, *epochs, "--output", "whole", "--json")
     seconds = time.monotonic() - start
