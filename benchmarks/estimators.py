@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 import fusedmlp.sklearn
-from fusedmlp.backend import State
+from fusedmlp.backend import EngineSpec, State
 from fusedmlp.datasets import load_dataset
 from fusedmlp.network import Network, Objective, initialise, zeros
 from fusedmlp.optimizers import SGD, Adam
@@ -78,7 +78,7 @@ def engine_seconds(solver: str, x: np.ndarray, y: np.ndarray) -> float:
     objective, rates = Objective("mean", 1e-4 / 200), np.full(-(-len(x) // 200), 0.001)
     began = time.perf_counter()
     engine = backend_class("numba")().compile(
-        network, optimizer, objective, batch_size=200, dtype="float32", seed=0
+        EngineSpec(network, optimizer, objective, batch_size=200, dtype="float32", seed=0)
     )
     slots = tuple(zeros(network, "float32") for _ in optimizer.slots)
     engine.load(State(initialise(network, 0), slots, 0))

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from fusedmlp.backend import State
+from fusedmlp.backend import EngineSpec, State
 from fusedmlp.network import HIDDEN_ACTIVATIONS, Network, Objective, Parameters
 from fusedmlp.optimizers import SGD
 
@@ -32,12 +32,14 @@ def elementwise_engine(backend, name):
     """Return an engine that computes f(x) of each input: its weights are identity matrices."""
     n = len(Z)
     built = backend.compile(
-        Network((n, n, n), name, "identity"),
-        SGD(),
-        Objective("sum"),
-        batch_size=1,
-        dtype="float64",
-        seed=0,
+        EngineSpec(
+            Network((n, n, n), name, "identity"),
+            SGD(),
+            Objective("sum"),
+            batch_size=1,
+            dtype="float64",
+            seed=0,
+        )
     )
     eye, zero = np.eye(n), np.zeros(n)
     built.load(State(Parameters((eye, eye), (zero, zero)), (), 0))

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fusedmlp.backend import Backend, BatchMetrics, Engine, State
+from fusedmlp.backend import Backend, BatchMetrics, Engine, EngineSpec, State
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import OUTPUTS, Network, Objective, Parameters
 from fusedmlp.registry import backend_class, known_backends
@@ -173,12 +173,14 @@ def test_huge_logits_have_finite_losses(backend, output, dtype):
     K = 2
     y = np.array([0, 1, 1, 0]) if output == "softmax" else np.array([[0, 1]] * 4)
     built = backend.compile(
-        Network((1, K), output=output),
-        OPTIMIZERS["sgd"],
-        Objective(),
-        batch_size=4,
-        dtype=dtype,
-        seed=0,
+        EngineSpec(
+            Network((1, K), output=output),
+            OPTIMIZERS["sgd"],
+            Objective(),
+            batch_size=4,
+            dtype=dtype,
+            seed=0,
+        )
     )
     W = np.array([[-largest, largest]], dtype)
     built.load(State(Parameters((W,), (np.zeros(K, dtype),)), (), 0))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fusedmlp import MLP, SGD, Adam, Callback, EarlyStopping, HistoryWriter, Objective, Trainer
+from fusedmlp.backend import EngineSpec
 from fusedmlp.errors import DivergedError, InvalidInputError, StorageError
 from fusedmlp.registry import backend_class
 from fusedmlp.tolerance import check_close, trajectory_bound
@@ -71,7 +72,7 @@ def test_an_epoch_sees_every_row_once(numpy_backend):
         model, TASK.x, TASK.y
     )
     built = numpy_backend.compile(
-        model.network, SGD(0.2), Objective(), batch_size=16, dtype="float64", seed=11
+        EngineSpec(model.network, SGD(0.2), Objective(), batch_size=16, dtype="float64", seed=11)
     )
     built.load(State(start, (), 0))
     data = built.stage(TASK.x, TASK.y)

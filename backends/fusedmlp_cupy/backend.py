@@ -18,10 +18,7 @@ from fusedmlp_cupy.training.execution import MODES, Execution
 from fusedmlp_cupy.tuning import Tuning
 
 if TYPE_CHECKING:
-    from fusedmlp.backend import Fact
-    from fusedmlp.network import Network, Objective
-    from fusedmlp.optimizers import Optimizer
-    from fusedmlp.types import FloatDtype
+    from fusedmlp.backend import EngineSpec, Fact
     from fusedmlp_cupy.training.execution import Mode
 
 TF32_CAPABILITY: Final = (8, 0)
@@ -157,16 +154,7 @@ class CupyBackend(Backend):
             facts,
         )
 
-    def compile(
-        self,
-        network: Network,
-        optimizer: Optimizer,
-        objective: Objective,
-        *,
-        batch_size: int,
-        dtype: FloatDtype,
-        seed: int,
-    ) -> Engine:
+    def compile(self, spec: EngineSpec) -> Engine:
         """See :meth:`fusedmlp.backend.Backend.compile`.
 
         Raises
@@ -176,10 +164,10 @@ class CupyBackend(Backend):
         DeviceMemoryError
             The engine's buffers do not fit into the device's free memory.
         """
-        if self._tf32 and dtype != "float32":
+        if self._tf32 and spec.dtype != "float32":
             raise InvalidInputError(
-                f"TF32 products are float32 products, the model is {dtype}: leave +tf32 out, or "
-                "use float32"
+                f"TF32 products are float32 products, the model is {spec.dtype}: leave +tf32 out, "
+                "or use float32"
             )
         if not self._tf32 and os.environ.get("CUPY_TF32", "0") not in ("", "0"):
             raise InvalidInputError(
@@ -190,12 +178,7 @@ class CupyBackend(Backend):
         device = CupyDevice(self._cupy, self._number, tf32=self._tf32)
         self._execution = self._initial_execution()
         return CupyEngine(
-            network,
-            optimizer,
-            objective,
-            batch_size=batch_size,
-            dtype=dtype,
-            seed=seed,
+            spec,
             device=device,
             strict=self.strict,
             execution=self._execution,

@@ -50,10 +50,10 @@ from fusedmlp_cupy.tuning import Tuning
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from fusedmlp.backend import EngineSpec
     from fusedmlp.interop import ForeignArray
-    from fusedmlp.network import Network, Objective, Parameters
-    from fusedmlp.optimizers import Optimizer
-    from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp.network import Parameters
+    from fusedmlp.types import Float64Vector, FloatArray, Inputs, IntArray
     from fusedmlp_cupy.runtime.device import CupyDevice
     from fusedmlp_cupy.runtime.types import DeviceArray
     from fusedmlp_cupy.training.layers import Multiply
@@ -72,24 +72,16 @@ class CupyEngine(Engine):
 
     def __init__(
         self,
-        network: Network,
-        optimizer: Optimizer,
-        objective: Objective,
+        spec: EngineSpec,
         *,
-        batch_size: int,
-        dtype: FloatDtype,
-        seed: int,
         device: CupyDevice,
         strict: bool = False,
         execution: Execution | None = None,
         tuning: Tuning | None = None,
     ) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.objective = objective
-        self.batch_size = batch_size
-        self.dtype = dtype
-        self.seed = seed
+        super().__init__(spec)
+        network, optimizer, objective = spec.network, spec.optimizer, spec.objective
+        batch_size, dtype = spec.batch_size, spec.dtype
         self._device = device
         self._step = 0
         execution = execution or Execution("eager", "eager", "asked for")

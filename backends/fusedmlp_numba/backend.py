@@ -12,9 +12,7 @@ from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, 
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 
 if TYPE_CHECKING:
-    from fusedmlp.network import Network, Objective
-    from fusedmlp.optimizers import Optimizer
-    from fusedmlp.types import FloatDtype
+    from fusedmlp.backend import EngineSpec
 
 INSTALL: Final = "pip install numba"
 
@@ -95,39 +93,20 @@ class NumbaBackend(Backend):
             facts,
         )
 
-    def compile(
-        self,
-        network: Network,
-        optimizer: Optimizer,
-        objective: Objective,
-        *,
-        batch_size: int,
-        dtype: FloatDtype,
-        seed: int,
-    ) -> Engine:
+    def compile(self, spec: EngineSpec) -> Engine:
         """See :meth:`fusedmlp.backend.Backend.compile`."""
         if self.strict:
             from fusedmlp.reference.engine import ReferenceEngine
             from fusedmlp_numba.strict import CompiledOperations
 
             return ReferenceEngine(
-                network,
-                optimizer,
-                objective,
-                batch_size=batch_size,
-                dtype=dtype,
-                seed=seed,
+                spec,
                 operations=CompiledOperations(),
             )
         from fusedmlp_numba.engine import NumbaEngine
 
         return NumbaEngine(
-            network,
-            optimizer,
-            objective,
-            batch_size=batch_size,
-            dtype=dtype,
-            seed=seed,
+            spec,
             threads=self._threads,
         )
 

@@ -30,9 +30,6 @@ Losses are summed over as many rows, too, for any number of workers."""
 ARRIVED, ROUND, FAILED = 0, 8, 16
 """Positions of the barrier's counters, a cache line apart."""
 
-OPTIMIZER_KERNELS: Final = ("sgd", "momentum", "nesterov", "adam", "lion")
-SGD, MOMENTUM, NESTEROV, ADAM, LION = range(5)
-
 DENSE, CSR, PACKED = range(3)
 """Storage of a data set: (N, D) elements; CSR of the engine's type with int32 indices; rows in the
 format of sparse/packed_rows.py, of uint8 or of the engine's type."""

@@ -17,7 +17,7 @@ import numpy as np
 from fusedmlp.backend import BatchMetrics, Data, Engine, State, keep_threshold
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Parameters
-from fusedmlp.optimizers import SGD, Adam
+from fusedmlp.optimizers import SGD, UPDATE_FORMULAS, Adam
 from fusedmlp.validation import (
     HostData,
     check_rates,
@@ -32,7 +32,6 @@ from fusedmlp_numba.constants import (
     FORWARD,
     FORWARD_ROWS,
     GRADIENTS,
-    OPTIMIZER_KERNELS,
     PACK,
     TRAIN,
     is_narrow,
@@ -56,13 +55,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from fusedmlp.network import Network, Objective
-    from fusedmlp.optimizers import Optimizer
+    from fusedmlp.backend import EngineSpec
     from fusedmlp.types import (
         Float64Array,
         Float64Vector,
         FloatArray,
-        FloatDtype,
         Inputs,
         IntArray,
     )
@@ -121,26 +118,17 @@ class NumbaEngine(Engine):
 
     def __init__(
         self,
-        network: Network,
-        optimizer: Optimizer,
-        objective: Objective,
+        spec: EngineSpec,
         *,
-        batch_size: int,
-        dtype: FloatDtype,
-        seed: int,
         threads: int,
     ) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.objective = objective
-        self.batch_size = batch_size
-        self.dtype = dtype
-        self.seed = seed
+        super().__init__(spec)
+        network, optimizer, dtype = spec.network, spec.optimizer, spec.dtype
         self._threads = threads
 
         self._parts = min(threads, MAX_INFERENCE_PARTS)
-        most_rows = max(batch_size, FORWARD_ROWS * self._parts)
-        settings = _settings(network, optimizer, objective, seed)
+        most_rows = max(spec.batch_size, FORWARD_ROWS * self._parts)
+        settings = _settings(spec)
         slots = len(optimizer.slots)
         self._buffers = Buffers(network, dtype, most_rows, slots, threads, settings)
         self._first_units = int(self._buffers.layout.widths[1])
@@ -380,19 +368,20 @@ class NumbaEngine(Engine):
         return data
 
 
-def _settings(network: Network, optimizer: Optimizer, objective: Objective, seed: int) -> Settings:
+def _settings(spec: EngineSpec) -> Settings:
     """Translate the settings for compiled code."""
+    network, optimizer, objective = spec.network, spec.optimizer, spec.objective
     sgd = optimizer if isinstance(optimizer, SGD) else None
     moments = None if isinstance(optimizer, SGD) else optimizer
     return Settings(
         hidden=HIDDEN_ACTIVATIONS.index(network.hidden),
         output=OUTPUTS.index(network.output),
-        optimizer=OPTIMIZER_KERNELS.index(optimizer.kernel),
+        optimizer=UPDATE_FORMULAS.index(optimizer.kernel),
         mean=objective.reduction == "mean",
         l2=float(objective.l2),
         keep=1.0 - network.dropout,
         threshold=np.uint64(keep_threshold(network.dropout)),
-        seed=np.uint64(seed),
+        seed=np.uint64(spec.seed),
         momentum=float(sgd.momentum) if sgd else 0.0,
         beta1=float(moments.beta1) if moments else 0.0,
         beta2=float(moments.beta2) if moments else 0.0,

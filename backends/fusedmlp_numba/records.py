@@ -126,7 +126,7 @@ class Settings(NamedTuple):
     ----------
     hidden, output, optimizer
         Positions in the contract's tuples HIDDEN_ACTIVATIONS and OUTPUTS, and in
-        OPTIMIZER_KERNELS.
+        UPDATE_FORMULAS.
     mean, l2
         Whether the objective is a mean, and its penalty λ.
     keep, threshold, seed

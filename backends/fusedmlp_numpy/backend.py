@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from fusedmlp.network import Network, Objective
-    from fusedmlp.optimizers import Optimizer
-    from fusedmlp.types import FloatDtype
+    from fusedmlp.backend import EngineSpec
 
 
 class NumpyBackend(Backend):
@@ -82,24 +80,10 @@ class NumpyBackend(Backend):
             facts,
         )
 
-    def compile(
-        self,
-        network: Network,
-        optimizer: Optimizer,
-        objective: Objective,
-        *,
-        batch_size: int,
-        dtype: FloatDtype,
-        seed: int,
-    ) -> Engine:
+    def compile(self, spec: EngineSpec) -> Engine:
         """See :meth:`fusedmlp.backend.Backend.compile`."""
         return ReferenceEngine(
-            network,
-            optimizer,
-            objective,
-            batch_size=batch_size,
-            dtype=dtype,
-            seed=seed,
+            spec,
             operations=StrictOperations() if self.strict else Operations(),
             threads=nullcontext if self._threads is None else self._limited_threads(),
         )

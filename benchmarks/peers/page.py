@@ -55,7 +55,7 @@ machine and day; ratios hold better. GFLOP/s, and so the share of the measured m
 count all products of dense matrices. MNIST's pixels are four fifths zeros, which the Numba backend
 skips: more than 100% is possible. `small-dense` has no zeros to skip.
 
-What was tried on the way: [the account](account.md).
+Experiments and their results: [Measurements](account.md).
 """
 
 

@@ -178,6 +178,30 @@ class State:
     step: int
 
 
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an engine is built for.
+
+    Parameters
+    ----------
+    network, optimizer, objective
+        What is computed.
+    batch_size
+        Most rows in one step.
+    dtype
+        The floating type of the parameters and of all arithmetic.
+    seed
+        Key of the dropout masks.
+    """
+
+    network: Network
+    optimizer: Optimizer
+    objective: Objective
+    batch_size: int
+    dtype: FloatDtype
+    seed: int
+
+
 class Data:
     """A data set on an engine's device, made by :meth:`Engine.stage`. Opaque to the core.
 
@@ -194,14 +218,12 @@ class Data:
 
 
 class Engine(ABC):
-    """One network on one device."""
+    """One network on one device; the fields of its :class:`EngineSpec` are attributes."""
 
-    network: Network
-    optimizer: Optimizer
-    objective: Objective
-    batch_size: int
-    dtype: FloatDtype
-    seed: int
+    def __init__(self, spec: EngineSpec) -> None:
+        self.spec = spec
+        self.network, self.optimizer, self.objective = spec.network, spec.optimizer, spec.objective
+        self.batch_size, self.dtype, self.seed = spec.batch_size, spec.dtype, spec.seed
 
     @property
     @abstractmethod
@@ -373,22 +395,5 @@ class Backend(ABC):
         """Describe the hardware and libraries of this backend."""
 
     @abstractmethod
-    def compile(
-        self,
-        network: Network,
-        optimizer: Optimizer,
-        objective: Objective,
-        *,
-        batch_size: int,
-        dtype: FloatDtype,
-        seed: int,
-    ) -> Engine:
-        """Build an engine with parameters of zero, ready for :meth:`Engine.load`.
-
-        Parameters
-        ----------
-        batch_size
-            Maximum number of rows in a step.
-        seed
-            Key of the dropout masks.
-        """
+    def compile(self, spec: EngineSpec) -> Engine:
+        """Build an engine with parameters of zero, ready for :meth:`Engine.load`."""

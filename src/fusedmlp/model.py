@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from fusedmlp.backend import Backend, State, Workload
+from fusedmlp.backend import Backend, EngineSpec, State, Workload
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.interop import device_of
 from fusedmlp.io.model_files import ModelFile, load_model, save_model
@@ -302,12 +302,14 @@ class MLP:
         if self._engine is None:
             _, backend = self.select_backend()
             engine = backend.compile(
-                self.network,
-                SGD(),
-                Objective(),
-                batch_size=PREDICT_BATCH,
-                dtype=self.dtype,
-                seed=self.seed,
+                EngineSpec(
+                    self.network,
+                    SGD(),
+                    Objective(),
+                    batch_size=PREDICT_BATCH,
+                    dtype=self.dtype,
+                    seed=self.seed,
+                )
             )
             engine.load(State(self._parameters, (), 0))
             self._engine = engine

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse
 
 from conftest import mode_and_tuning
-from fusedmlp.backend import State
+from fusedmlp.backend import EngineSpec, State
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
 from fusedmlp.optimizers import OPTIMIZERS, SGD, Adam, make_optimizer
@@ -48,11 +48,11 @@ def engines(
 ):
     """Our engine and the NumPy engine with the same parameters."""
     objective = objective or Objective()
-    common = {"batch_size": size, "dtype": dtype, "seed": SEED}
+    spec = EngineSpec(network, optimizer, objective, size, dtype, SEED)
     device, (name, tuning) = CupyDevice(standin, 0), mode
     own = {"device": device, "execution": Execution(name, name, "asked for"), "tuning": tuning}
-    ours = CupyEngine(network, optimizer, objective, **common, **own)
-    reference = ReferenceEngine(network, optimizer, objective, **common, operations=Operations())
+    ours = CupyEngine(spec, **own)
+    reference = ReferenceEngine(spec, operations=Operations())
     if state is None:
         slots = tuple(zeros(network, dtype) for _ in optimizer.slots)
         state = State(initialise(network, 3, dtype), slots, 0)
@@ -310,15 +310,8 @@ def test_wrong_data_is_refused(fast):
         ours.train_epoch(ours.stage(x, y), np.array([3 * B]), np.ones(1))
     with pytest.raises(InvalidInputError, match="lr has shape"):
         ours.train_epoch(ours.stage(x, y), np.arange(3), np.ones(2))
-    other = CupyEngine(
-        network,
-        SGD(),
-        Objective(),
-        batch_size=B,
-        dtype="float32",
-        seed=0,
-        device=CupyDevice(fast, 1),
-    )
+    spec = EngineSpec(network, SGD(), Objective(), B, "float32", 0)
+    other = CupyEngine(spec, device=CupyDevice(fast, 1))
     with pytest.raises(InvalidInputError, match="staged on device 1"):
         ours.evaluate(other.stage(x, y))
 

@@ -14,7 +14,7 @@ import cupy_standin
 import numpy as np
 import pytest
 
-from fusedmlp.backend import Workload
+from fusedmlp.backend import EngineSpec, Workload
 from fusedmlp.errors import (
     FusedMLPError,
     InvalidInputError,
@@ -223,7 +223,9 @@ def test_the_backend_builds_engines(standin, monkeypatch):
 
 def compile_one(backend):
     network = Network((3, 2))
-    return backend.compile(network, SGD(), Objective(), batch_size=4, dtype="float32", seed=0)
+    return backend.compile(
+        EngineSpec(network, SGD(), Objective(), batch_size=4, dtype="float32", seed=0)
+    )
 
 
 def test_preference_goes_by_size():

@@ -31,7 +31,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 import fusedmlp_numba
-from fusedmlp.backend import State
+from fusedmlp.backend import EngineSpec, State
 from fusedmlp.network import Network, Objective, Parameters
 from fusedmlp.optimizers import SGD
 from fusedmlp_numba import engine, functions
@@ -41,9 +41,8 @@ for dtype in sys.argv[2].split(","):
     # Nothing of these is run, and this one is compiled faster.
     functions.RUN[dtype] = functions.NARROW[dtype] = functions.APPLY[dtype]
     found = functions.APPLY[dtype].is_on_disk()
-    built = engine.NumbaEngine(
-        network, SGD(), Objective(), batch_size=1, dtype=dtype, seed=0, threads=1
-    )
+    spec = EngineSpec(network, SGD(), Objective(), batch_size=1, dtype=dtype, seed=0)
+    built = engine.NumbaEngine(spec, threads=1)
     one = Parameters((np.ones((1, 1), dtype),), (np.ones(1, dtype),))
     built.load(State(one, (), 0))
     built.apply_gradients(one, 0.25)

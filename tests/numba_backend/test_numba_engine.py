@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from fusedmlp.backend import State, Workload
+from fusedmlp.backend import EngineSpec, State, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
@@ -386,7 +386,9 @@ def test_data_of_another_engine(path):
     alike, _ = engine(NumbaBackend(), problem((21, 9, 5)), batch_size=30)
     assert np.isfinite(alike.train_epoch(data, order(37), np.full(2, 0.1)).loss)
     fresh = NumbaBackend().compile(
-        task.network, OPTIMIZERS["sgd"], Objective(), batch_size=200, dtype="float64", seed=0
+        EngineSpec(
+            task.network, OPTIMIZERS["sgd"], Objective(), batch_size=200, dtype="float64", seed=0
+        )
     )
     assert fresh.evaluate(data).weights.sum() == 37
     others = (

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusedmlp.backend import EngineSpec
 from fusedmlp.network import Network, Objective, initialise
 from fusedmlp.optimizers import SGD
 from fusedmlp_numba import NumbaBackend, engine
@@ -79,7 +80,7 @@ def test_layout_there_and_back(dtype, layers):
 def staged(x, dtype):
     network = Network((x.shape[1], 40, 3), output="identity")
     options = {"batch_size": 8, "dtype": dtype, "seed": 0}
-    built = NumbaBackend(threads=3).compile(network, SGD(), Objective(), **options)
+    built = NumbaBackend(threads=3).compile(EngineSpec(network, SGD(), Objective(), **options))
     return built.stage(x)
 
 
@@ -118,7 +119,7 @@ def test_packing_leaves_the_barrier_to_whoever_trains(monkeypatch):
     monkeypatch.setattr(engine, "WORKER_INPUTS", 70)
     options = {"batch_size": 8, "dtype": "float32", "seed": 0}
     network = Network((70, 4, 3), output="identity")
-    built = NumbaBackend(threads=2).compile(network, SGD(), Objective(), **options)
+    built = NumbaBackend(threads=2).compile(EngineSpec(network, SGD(), Objective(), **options))
     built._buffers.barrier[:] = 5
     x = np.zeros((40, 70), np.float32)
     assert built.stage(x).record.descriptor.kind == PACKED

@@ -1,7 +1,7 @@
-"""The processor that kernels are compiled for: the host, or what Numba's variables say.
+"""The processor that kernels are compiled for: the host, or the one in Numba's variables.
 
-LLVM is asked, and Numba is not imported: whether compiled code on disk is for this machine must be
-known before anybody needs a compiler.
+LLVM detects it. Numba is not imported, because code on disk is chosen by the processor before it is
+known whether anything must be compiled.
 """
 
 from __future__ import annotations

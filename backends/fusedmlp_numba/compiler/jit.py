@@ -1,11 +1,11 @@
 """How functions are compiled, and when compiled code on disk may be used again.
 
-What runs an engine is compiled to an object file, which is native.py's from then on. Strict mode's
-functions take arrays, and are called and kept on disk by Numba. That looks at the file of the
-function that it loads, and not at the functions called from there (numba#3588): edit a callee in
-another file, and yesterday's machine code runs. Therefore only the few functions that Python calls,
-the *entries*, are kept on disk, and each is a closure over :data:`STAMP`: closure values are part
-of the key under which Numba files compiled code. Numba itself adds its version and the CPU.
+An engine's functions are compiled to object files, which object_cache.py keeps. Strict mode's
+functions take arrays; Numba calls them and keeps them on disk. Hazard: Numba's cache checks the
+file of the function that it loads, and not the files of the functions called from there
+(numba#3588), so that old machine code would run after a change in a callee. Therefore only the few
+functions that Python calls, the *entries*, are cached, under names with :data:`SOURCE_HASH`. Numba
+itself adds its version and the CPU.
 """
 
 from __future__ import annotations

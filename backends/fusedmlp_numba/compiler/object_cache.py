@@ -1,13 +1,12 @@
-"""Compiled code without a compiler: functions of numbers, kept on disk as object files.
+"""Compiled code on disk, as object files that load without Numba. Nothing is compiled here.
 
-What Numba makes of an entry is an ordinary object file. LLVM's linker loads one in some
-milliseconds; Numba takes a second, and 60 MB, for its own import and for tables of what it can
-compile. So Numba is imported only where something must be compiled (caching.py), which a file's
-name tells: it has a hash of all sources of this package and of fusedmlp.reference.arithmetic, and
-one of the machine and of the compiler's version and settings.
+LLVM's linker loads an object file in some milliseconds. Numba takes a second and 60 MB for its own
+import and its tables, so it is imported only where a file is missing (jit.py). A file's name has a
+hash of all sources of this package and of fusedmlp.reference.arithmetic, and a hash of the
+processor, of the compiler's version and of its settings.
 
-Files lie in ``NUMBA_CACHE_DIR``, else in ``__pycache__``, else in the user's cache. A folder that
-cannot be written, and a file that is damaged, cost time and nothing else.
+The folder is ``NUMBA_CACHE_DIR``, else ``__pycache__``, else the user's cache. With a folder that
+cannot be written, or a damaged file, the code is compiled again in each process.
 """
 
 from __future__ import annotations

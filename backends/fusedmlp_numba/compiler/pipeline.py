@@ -1,15 +1,14 @@
-"""How Numba compiles a kernel: once, as a part of what calls it, and no more than it needs.
+"""The part of Numba's compiler that is replaced: kernels stop at LLVM's intermediate code.
 
-Numba turns every function into machine code of its own, optimised, and then once more inside each
-of its callers, up to the function that Python calls: five levels here, most of them never run.
-This compiler stops after LLVM's intermediate code. A kernel is optimised and translated once, with
-the entry that it ends up in, which takes a third of the time and gives the same code. Numba would
-also compile a kernel anew for each constant that it is called with, and goes through passes for
-what no kernel has: see :func:`any_value` and :data:`NEEDLESS`.
+Numba optimises every function by itself, and once more inside each of its callers. Here a kernel
+is translated once, and linked and optimised once, with the entry that calls it: a third of the
+time, for the same code. Numba also compiles a kernel anew for each constant that it is called with,
+and runs passes that find nothing in a kernel: see :func:`ignore_literals` and
+:data:`SKIPPED_PASSES`.
 
-The only file that needs knowledge of Numba's compiler (``numba.core``, which may change between
-its versions: everything used is named in the imports). What is compiled so cannot be called from
-Python; tests compile a kernel's Python function anew.
+This is the only file that uses ``numba.core``, which may change between releases; the imports name
+all that is used. Python cannot call a kernel that is compiled so; tests compile its Python function
+anew.
 """
 
 # ruff: noqa: ANN401 - Numba's compiler has no static types.
@@ -17,7 +16,7 @@ Python; tests compile a kernel's Python function anew.
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 from llvmlite import binding as untyped_binding
@@ -26,6 +25,9 @@ from numba.core import codegen as untyped_codegen
 from numba.core import compiler as untyped_compiler
 from numba.core import compiler_machinery as untyped_machinery
 from numba.core import typed_passes as untyped_passes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 codegen: Any = untyped_codegen
 compiler: Any = untyped_compiler
@@ -38,7 +40,7 @@ types: Any = untyped_types
 
 SKIPPED_PASSES = frozenset(
     (
-        "AnnotateTypes",  # for reports that nobody asks for
+        "AnnotateTypes",  # for reports
         "DeadBranchPrune",  # LLVM does it too
         "DumpParforDiagnostics",
         "FindLiterallyCalls",
@@ -61,24 +63,67 @@ Names rather than classes, so that a version of Numba without one of them does n
 
 
 class _KernelLibrary(codegen.JITCodeLibrary):
-    """A kernel's intermediate code, for others to link."""
+    """A kernel's own intermediate code, without that of the kernels it calls.
 
-    def _optimize_final_module(self) -> None:
-        """Leave it to the entry."""
+    Numba would link every callee into every caller, again on each level of calls. Here an entry
+    links all kernels, each once.
+    """
 
-    def _finalize_final_module(self) -> None:
+    def finalize(self) -> None:
+        """Leave linking and optimisation to the entry."""
+        self._raise_if_finalized()
         self._finalize_dynamic_globals()
         self._finalized = True
+
+    def own_module(self) -> Any:
+        """Return the module of this kernel alone, for linking."""
+        return super()._get_module_for_linking()
+
+    def _get_module_for_linking(self) -> Any:
+        # For Numba's ordinary functions, such as those of tests, which link direct callees only.
+        module = self.own_module().clone()
+        for library in _reachable(self._linking_libraries):
+            module.link_in(_module_of(library), preserve=True)
+        return module
+
+
+def _reachable(libraries: Iterable[Any]) -> list[Any]:
+    """Libraries and all that they call, each once and callers before their callees."""
+    found: dict[Any, None] = {}
+    waiting = list(libraries)[::-1]
+    while waiting:
+        library = waiting.pop()
+        if library in found:
+            continue
+        found[library] = None
+        if isinstance(library, _KernelLibrary):
+            waiting += list(library._linking_libraries)[::-1]  # noqa: SLF001 - as its base does
+    return list(found)
+
+
+def _module_of(library: Any) -> Any:
+    if isinstance(library, _KernelLibrary):
+        return library.own_module()
+    return library._get_module_for_linking()  # noqa: SLF001 - as its base does
 
 
 class EntryLibrary(codegen.JITCodeLibrary):
     """An entry with all kernels that it calls, under names that nothing else has.
 
-    Numba would leave the kernels' names as they are, and visible. They begin anew in every
-    process: two entries, compiled by two processes and loaded from disk by a third, would share
-    kernels that are not the same. Hazard: LLVM's linker finds names even where they are internal,
-    and an internal function may have lost arguments; hence the new names too.
+    Numba would leave the kernels' names as they are, and visible. Their numbering begins anew in
+    every process: two entries, compiled by two processes and loaded from disk by a third, would
+    share kernels that are not the same. Hazard: LLVM's linker finds names even where they are
+    internal, and an internal function may have lost arguments; hence the new names too.
     """
+
+    def finalize(self) -> None:
+        """Link all kernels, then optimise and compile the whole."""
+        self._raise_if_finalized()
+        for library in _reachable(self._linking_libraries):
+            self._reload_init.update(library._reload_init)  # noqa: SLF001 - as its base does
+            self._final_module.link_in(_module_of(library), preserve=True)
+        self._linking_libraries: Any = []
+        super().finalize()
 
     def _optimize_final_module(self) -> None:
         token = secrets.token_hex(8)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp_numba.compiler.jit import kernel
-from fusedmlp_numba.constants import A_BLOCK, ADAM, BITMASK_ROWS, MOMENTUM, NESTEROV, SGD
+from fusedmlp_numba.constants import A_BLOCK, BITMASK_ROWS
 from fusedmlp_numba.gemm.operands import Block, Operand, Update
 from fusedmlp_numba.gemm.packing import pack_panels, transpose_panels
 from fusedmlp_numba.gemm.products import (
@@ -41,7 +41,7 @@ from fusedmlp_numba.network.partition import (
     reads_in_place,
     weights_operand,
 )
-from fusedmlp_numba.network.updates import MomentStep, adam, lion, momentum, nesterov, sgd
+from fusedmlp_numba.network.updates import SGD, update
 from fusedmlp_numba.simd.intrinsics import cast_like
 from fusedmlp_numba.simd.vector_memory import load, store
 from fusedmlp_numba.simd.vectors import broadcast, lane_count
@@ -347,29 +347,6 @@ def finish_block(context: EngineContext, layer_index: int, block: Block, step: S
                 gradient[i] += factor * W[i]
         if is_training(step):
             update(context, start, stop, step, context.settings.decay)
-
-
-@kernel
-def update(context: EngineContext, start: int, stop: int, step: Step, decay: float) -> None:
-    """Take one optimizer step with a range of the flat parameters."""
-    addresses, settings = context.parameters, context.settings
-    theta = unchecked_slice(floats_at(context, addresses.theta), start, stop)
-    gradient = unchecked_slice(floats_at(context, addresses.gradient), start, stop)
-    if settings.optimizer == SGD:
-        sgd(theta, gradient, step.lr)
-        return
-    first = unchecked_slice(floats_at(context, addresses.first_slot), start, stop)
-    if settings.optimizer == MOMENTUM:
-        momentum(theta, gradient, first, step.lr, settings.momentum)
-    elif settings.optimizer == NESTEROV:
-        nesterov(theta, gradient, first, step.lr, settings.momentum)
-    else:
-        moments = MomentStep(step.lr, settings.beta1, settings.beta2, decay, step.corrections)
-        if settings.optimizer == ADAM:
-            second = unchecked_slice(floats_at(context, addresses.second_slot), start, stop)
-            adam(theta, gradient, first, second, moments)
-        else:
-            lion(theta, gradient, first, moments)
 
 
 @kernel

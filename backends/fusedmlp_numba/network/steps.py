@@ -22,7 +22,6 @@ from fusedmlp_numba.network.layers import (
     gradient_layer,
     output_delta,
     transpose,
-    update,
     write_outputs,
 )
 from fusedmlp_numba.network.narrow import narrow_gradients
@@ -34,6 +33,7 @@ from fusedmlp_numba.network.partition import (
     reads_in_place,
     units_are_private,
 )
+from fusedmlp_numba.network.updates import update
 from fusedmlp_numba.simd.views import floats_at, unchecked_slice
 
 if TYPE_CHECKING:

@@ -9,13 +9,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from fusedmlp.optimizers import UPDATE_FORMULAS
 from fusedmlp_numba.compiler.jit import kernel
 from fusedmlp_numba.simd.intrinsics import cast_like
 from fusedmlp_numba.simd.vector_memory import load, store
 from fusedmlp_numba.simd.vectors import fma, lane_count, select, sqrt
+from fusedmlp_numba.simd.views import floats_at, unchecked_slice
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray
+    from fusedmlp_numba.network.batches import Step
+    from fusedmlp_numba.records import EngineContext
+
+SGD, MOMENTUM, NESTEROV, ADAM, LION = range(len(UPDATE_FORMULAS))
 
 
 class MomentStep(NamedTuple):
@@ -99,3 +105,26 @@ def lion(theta: FloatArray, gradient: FloatArray, momentum: FloatArray, step: Mo
         sign = select(direction > zero, one, sign)
         store(theta, i, fma(sign, -step.lr, load(theta, i) * kept))
         store(momentum, i, fma(m, beta2, g * (1.0 - beta2)))
+
+
+@kernel
+def update(context: EngineContext, start: int, stop: int, step: Step, decay: float) -> None:
+    """Take one optimizer step with a range of the flat parameters."""
+    addresses, settings = context.parameters, context.settings
+    theta = unchecked_slice(floats_at(context, addresses.theta), start, stop)
+    gradient = unchecked_slice(floats_at(context, addresses.gradient), start, stop)
+    if settings.optimizer == SGD:
+        sgd(theta, gradient, step.lr)
+        return
+    first = unchecked_slice(floats_at(context, addresses.first_slot), start, stop)
+    if settings.optimizer == MOMENTUM:
+        momentum(theta, gradient, first, step.lr, settings.momentum)
+    elif settings.optimizer == NESTEROV:
+        nesterov(theta, gradient, first, step.lr, settings.momentum)
+    else:
+        moments = MomentStep(step.lr, settings.beta1, settings.beta2, decay, step.corrections)
+        if settings.optimizer == ADAM:
+            second = unchecked_slice(floats_at(context, addresses.second_slot), start, stop)
+            adam(theta, gradient, first, second, moments)
+        else:
+            lion(theta, gradient, first, moments)

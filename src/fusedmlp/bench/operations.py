@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fusedmlp.backend import State
+from fusedmlp.backend import EngineSpec, State
 from fusedmlp.bench.adapter import Operation, UnsupportedError
 from fusedmlp.network import Objective, zeros
 
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 def compiled(backend: Backend, task: Task, start: Parameters) -> Engine:
     """Build an engine for the task and load the starting weights."""
     engine = backend.compile(
-        task.network,
-        task.make_optimizer(),
-        Objective(),
-        batch_size=task.batch_size,
-        dtype=task.dtype,
-        seed=0,
+        EngineSpec(
+            task.network,
+            task.make_optimizer(),
+            Objective(),
+            batch_size=task.batch_size,
+            dtype=task.dtype,
+            seed=0,
+        )
     )
     engine.load(_state(task, start))
     return engine

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fusedmlp.backend import State
+from fusedmlp.backend import EngineSpec, State
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, Recipe
 from fusedmlp.network import Network, Objective, initialise, zeros
 
@@ -183,12 +183,14 @@ def moons_losses(recipe: Recipe, backend: Backend, seed: int) -> list[float]:
     dataset = load_moons(seed=MOONS_DATA_SEED)
     network, optimizer = recipe.network(dataset), recipe.make_optimizer()
     engine = backend.compile(
-        network,
-        optimizer,
-        Objective(recipe.reduction, recipe.l2),
-        batch_size=recipe.batch_size,
-        dtype=recipe.dtype,
-        seed=seed,
+        EngineSpec(
+            network,
+            optimizer,
+            Objective(recipe.reduction, recipe.l2),
+            batch_size=recipe.batch_size,
+            dtype=recipe.dtype,
+            seed=seed,
+        )
     )
     slots = tuple(zeros(network, recipe.dtype) for _ in optimizer.slots)
     engine.load(State(initialise(network, seed, recipe.dtype, recipe.init), slots, 0))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import numpy as np
 
-from fusedmlp.backend import State
+from fusedmlp.backend import EngineSpec, State
 from fusedmlp.network import Network, Objective, Parameters, initialise, zeros
 from fusedmlp.optimizers import OPTIMIZERS as OPTIMIZER_NAMES
 from fusedmlp.optimizers import Adam, Lion, make_optimizer
@@ -111,12 +111,14 @@ def engine(
     """
     chosen = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
     built = backend.compile(
-        task.network,
-        chosen,
-        objective or Objective(),
-        batch_size=batch_size,
-        dtype=dtype,
-        seed=seed,
+        EngineSpec(
+            task.network,
+            chosen,
+            objective or Objective(),
+            batch_size=batch_size,
+            dtype=dtype,
+            seed=seed,
+        )
     )
     built.load(start(task.network, chosen, dtype))
     return built, built.stage(task.x, task.y, task.sample_weight)

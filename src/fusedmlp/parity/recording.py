@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from fusedmlp.backend import Backend, Engine
+from fusedmlp.backend import Backend, Engine, EngineSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
         State,
         Workload,
     )
-    from fusedmlp.network import Network, Objective, Parameters
-    from fusedmlp.optimizers import Optimizer
-    from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp.network import Parameters
+    from fusedmlp.types import Float64Vector, FloatArray, Inputs, IntArray
 
 
 def digest(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
@@ -74,29 +73,16 @@ class RecordingBackend(Backend):
         """See :meth:`fusedmlp.backend.Backend.device`."""
         return self._inner.device()
 
-    def compile(
-        self,
-        network: Network,
-        optimizer: Optimizer,
-        objective: Objective,
-        *,
-        batch_size: int,
-        dtype: FloatDtype,
-        seed: int,
-    ) -> Engine:
+    def compile(self, spec: EngineSpec) -> Engine:
         """See :meth:`fusedmlp.backend.Backend.compile`."""
-        engine = self._inner.compile(
-            network, optimizer, objective, batch_size=batch_size, dtype=dtype, seed=seed
-        )
+        engine = self._inner.compile(spec)
         return _RecordingEngine(engine, self)
 
 
 class _RecordingEngine(Engine):
     def __init__(self, inner: Engine, record: RecordingBackend) -> None:
         self._inner, self._record = inner, record
-        self.network, self.optimizer = inner.network, inner.optimizer
-        self.objective, self.batch_size = inner.objective, inner.batch_size
-        self.dtype, self.seed = inner.dtype, inner.seed
+        super().__init__(inner.spec)
 
     @property
     def compile_seconds(self) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fusedmlp.backend import State
+from fusedmlp.backend import EngineSpec, State
 from fusedmlp.network import OUTPUT_OF_TASK, Network, Objective, initialise, zeros
 from fusedmlp.optimizers import SGD, Adam
 from fusedmlp.parity.comparison import Finding
@@ -155,7 +155,7 @@ def parameters_by_step(
         setup.dropout,
     )
     engine = backend.compile(
-        network, setup.optimizer, Objective(), batch_size=BATCH, dtype=dtype, seed=seed
+        EngineSpec(network, setup.optimizer, Objective(), batch_size=BATCH, dtype=dtype, seed=seed)
     )
     slots = tuple(zeros(network, dtype) for _ in setup.optimizer.slots)
     engine.load(State(initialise(network, seed, dtype), slots, 0))

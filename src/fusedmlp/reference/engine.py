@@ -36,10 +36,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from fusedmlp.network import Network, Objective
-    from fusedmlp.optimizers import Optimizer
+    from fusedmlp.backend import EngineSpec
     from fusedmlp.reference.operations import Operations
-    from fusedmlp.types import Float64Vector, FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp.types import Float64Vector, FloatArray, Inputs, IntArray
 
 PIXEL_MAX: Final = 255
 
@@ -68,22 +67,14 @@ class ReferenceEngine(Engine):
 
     def __init__(
         self,
-        network: Network,
-        optimizer: Optimizer,
-        objective: Objective,
+        spec: EngineSpec,
         *,
-        batch_size: int,
-        dtype: FloatDtype,
-        seed: int,
         operations: Operations,
         threads: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.objective = objective
-        self.batch_size = batch_size
-        self.dtype = dtype
-        self.seed = seed
+        super().__init__(spec)
+        network, optimizer = spec.network, spec.optimizer
+        batch_size, dtype = spec.batch_size, spec.dtype
         self._operations = operations
         self._limited_threads = threads
 

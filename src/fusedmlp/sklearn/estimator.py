@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from sklearn.base import BaseEstimator
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 
-from fusedmlp.backend import Backend, Engine, Workload
+from fusedmlp.backend import Backend, Engine, EngineSpec, Workload
 from fusedmlp.io.convert import SKLEARN_HIDDEN, SKLEARN_OUTPUTS
 from fusedmlp.network import Network, Objective, Parameters
 from fusedmlp.optimizers import SGD, Adam, Optimizer
@@ -155,12 +155,14 @@ class NetworkEstimator(BaseEstimator):
             chosen = select(self.backend, Workload(network, batch_size, rows))
             backend = create(chosen, threads=self.threads)
         return backend.compile(
-            network,
-            optimizer,
-            Objective("mean", l2),
-            batch_size=batch_size,
-            dtype=cast("FloatDtype", self.coefs_[0].dtype.name),
-            seed=self._dropout_seed,
+            EngineSpec(
+                network,
+                optimizer,
+                Objective("mean", l2),
+                batch_size=batch_size,
+                dtype=cast("FloatDtype", self.coefs_[0].dtype.name),
+                seed=self._dropout_seed,
+            )
         )
 
     def _core_optimizer(self) -> Optimizer:

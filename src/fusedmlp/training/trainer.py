@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from fusedmlp.backend import EngineSpec
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import count_rows, host_copy
 from fusedmlp.io.atomic import check_writable
@@ -139,12 +140,14 @@ class Trainer:
             check_writable(self.checkpoint.parent)
         _, backend = mlp.select_backend(self.batch_size, count_rows(x))
         engine = backend.compile(
-            mlp.network,
-            self.optimizer,
-            self.objective,
-            batch_size=self.batch_size,
-            dtype=mlp.dtype,
-            seed=mlp.seed,
+            EngineSpec(
+                mlp.network,
+                self.optimizer,
+                self.objective,
+                batch_size=self.batch_size,
+                dtype=mlp.dtype,
+                seed=mlp.seed,
+            )
         )
         data = engine.stage(x, y, weights)
         if not data.labelled:
