@@ -39,10 +39,16 @@ def _a_few_epochs_are_enough():
 
 CHECKED = [
     kind(solver=solver, backend=backend, random_state=0, max_iter=100)
-    for kind in (MLPClassifier, MLPRegressor)
-    for solver in ("sgd", "adam", "lbfgs")
-    for backend in ("numpy", "numba")
+    for kind, solver, backend in (
+        (MLPClassifier, "sgd", "numpy"),
+        (MLPClassifier, "adam", "numba"),
+        (MLPClassifier, "lbfgs", "numpy"),
+        (MLPRegressor, "sgd", "numba"),
+        (MLPRegressor, "adam", "numpy"),
+        (MLPRegressor, "lbfgs", "numba"),
+    )
 ]
+"""Each kind with each solver and with each backend, and each solver with each backend."""
 
 
 @pytest.mark.slow
