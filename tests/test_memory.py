@@ -15,7 +15,7 @@ BOUND_MIB = 128
 nonzero entries that the numba engine may keep, and as much for everything else."""
 
 CODE = """
-import sys, numpy as np
+import sys, threading, numpy as np
 from fusedmlp import MLP, Trainer
 name, path, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def private_kib():
@@ -27,9 +27,16 @@ def train(x):
     return Trainer(epochs=1, batch_size=256, validation=0.1).fit(mlp, x, y)
 x = np.memmap(path, np.uint8, "r", shape=(rows, 784))
 train(x[:4096])                     # imports and compilation are not the data's
-before = private_kib()
+before, found, ended = private_kib(), [], threading.Event()
+def watch():
+    while not ended.wait(0.005):
+        found.append(private_kib())
+watcher = threading.Thread(target=watch)
+watcher.start()
 train(x)
-print((private_kib() - before) / 1024)
+ended.set()
+watcher.join()
+print((max(found) - before) / 1024)
 """
 
 
