@@ -8,8 +8,8 @@ import time
 import pytest
 
 from fusedmlp.bench.backend_adapter import BackendAdapter
-from fusedmlp.bench.limits import Peak
 from fusedmlp.bench.parity import breach
+from fusedmlp.bench.peak import Peak
 from fusedmlp.bench.prepare import named_rows, prepare
 from fusedmlp.bench.runner import make_runner
 from fusedmlp.bench.subjects import thread_counts
@@ -49,7 +49,7 @@ def adapter(request):
 @pytest.fixture(scope="session")
 def peak_flops(is_quick):
     """Fused multiply-adds per second in float32, of all cores: the median of some calls."""
-    reach, rates = Peak(thread_counts()[-1]).limit(SMALL), []
+    reach, rates = Peak(thread_counts()[-1]).peak(SMALL), []
     for _ in range(1 if is_quick else 5):
         began = time.perf_counter()
         rates.append(reach() / (time.perf_counter() - began))
@@ -71,22 +71,20 @@ def note(benchmark, adapter):
 def measure(benchmark, adapter, is_quick, peak_flops, note):
     """Check a backend's parity on a task, then measure it."""
 
-    def run(task, calls=1):
+    def run(task):
         task = quick(task) if is_quick else task
         inputs = prepare(task, named_rows, backend_class("numpy")())
         runner = make_runner(adapter, task, lambda: inputs)
         problem = breach(task, runner.parity())
         assert problem is None, problem
         rounds = {"rounds": 1} if is_quick else {"rounds": 5, "warmup_rounds": 1}
-        calls = 1 if is_quick else calls
-        benchmark.pedantic(runner.call, args=(0,), iterations=calls, **rounds)
-        seconds, work = benchmark.stats.stats.median, task.work
+        benchmark.pedantic(runner.call, args=(0,), **rounds)
+        seconds = benchmark.stats.stats.median
         rate = task.flops_per_sample * task.samples / seconds
         note(
             samples_per_s=task.samples / seconds,
             gflops=rate / 1e9,
             share_of_peak=None if adapter.device()[1] else rate / peak_flops,
-            flops_per_byte=work.intensity,
         )
 
     return run

@@ -3,10 +3,12 @@
 Each line of a file in tests/golden/ has a configuration and the hash of its final weights,
 optimizer state, losses and outputs. Strict engines have one file for all machines. The bits of the
 ordinary engines depend on the machine, so their file names have the properties that decide: the
-bytes of a vector for Numba; the version of NumPy and the kernels of its BLAS for NumPy.
+bytes of a vector for Numba; NumPy's version, its instruction set and the kernels of its BLAS for
+NumPy.
 
-``python tests/golden.py`` writes the missing files of this machine and changes no other. To accept
-changed bits, delete a file first, and give the reason in the commit message.
+``python tests/golden.py`` adds the files and lines that this machine needs, and changes no line
+that is there. To accept changed bits, delete lines first, and give the reason in the commit
+message.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 
 from fusedmlp.network import Objective
 from fusedmlp.registry import backend_class
@@ -39,6 +42,9 @@ SHAPES = (
 
 HIDDEN = ("sigmoid", "tanh", "relu", "identity")
 OPTIMIZER_NAMES = ("sgd", "momentum", "nesterov", "adam", "adamw", "adam with ε̂")
+ADDED_HIDDEN = ("leaky_relu", "elu", "gelu", "silu")
+"""Later additions, which have lines of their own at the end."""
+
 DTYPES = ("float32", "float64")
 STORAGES = ("uint8", "float32", "csr32")
 OUTPUTS = ("softmax", "sigmoid", "identity", "exp")
@@ -84,9 +90,11 @@ def cases():
             if len(sizes) == 4 and sizes[-1] == 1 and output == "softmax":
                 output = "sigmoid"
             combinations.append((dtype, storage, optimizer, output, sizes, *rows))
-    for number, (dtype, storage, optimizer, output, sizes, rows, batch_size) in enumerate(
-        combinations
-    ):
+    lines = [(combination, HIDDEN) for combination in combinations]
+    grid = itertools.product(DTYPES, STORAGES, ("sgd", "adam", "lion"), OUTPUTS, DEPTHS[1:])
+    lines += [((*line, 21, 8), ADDED_HIDDEN) for line in grid]
+    for number, (combination, hidden) in enumerate(lines):
+        dtype, storage, optimizer, output, sizes, rows, batch_size = combination
         reducible = output in ("softmax", "sigmoid")  # the other outputs diverge with sums
         yield Case(
             sizes,
@@ -95,7 +103,7 @@ def cases():
             dtype,
             storage,
             optimizer,
-            HIDDEN[(number + number // 12) % len(HIDDEN)],
+            hidden[(number + number // 12) % len(hidden)],
             output,
             (0.0, 0.0, 0.3)[number // 7 % 3],
             number // 5 % 2 == 1,
@@ -136,11 +144,6 @@ def digest(backend, case):
     return hashed.hexdigest()[:16]
 
 
-def table(backend):
-    """Return the hashes of all configurations: {name: hash}."""
-    return {case.name: digest(backend, case) for case in cases()}
-
-
 def numba_file():
     """Return the Numba engine's file for the vectors of this processor."""
     from fusedmlp_numba.compiler import host
@@ -152,7 +155,9 @@ def numpy_file():
     """Return the NumPy engine's file for the BLAS of this machine."""
     facts = backend_class("numpy")(threads=1).device().facts
     kernels = f"{facts['blas']}-{facts['blas_version']}-{facts['blas_kernels']}".lower()
-    return FOLDER / f"numpy-{np.__version__}-{kernels}.json"
+    exp = np.lib.introspect.opt_func_info(func_name="^exp$")["exp"]["dd"]["current"].split()[0]
+    versions = f"numpy-{np.__version__}-scipy-{scipy.__version__}"  # SciPy has the Φ of gelu
+    return FOLDER / f"{versions}-{exp.lower()}-{kernels}.json"
 
 
 def engines():
@@ -165,12 +170,13 @@ def engines():
 
 
 def main():
-    """Write the missing files."""
+    """Add the missing lines and files."""
     FOLDER.mkdir(exist_ok=True)
     for name, (backend, file) in engines().items():
-        if not file.exists():
-            file.write_text(json.dumps(table(backend), indent=0, ensure_ascii=False) + "\n")
-            print(f"{name}: wrote {file}")
+        known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        table = {case.name: known.get(case.name) or digest(backend, case) for case in cases()}
+        file.write_text(json.dumps(table, indent=0, ensure_ascii=False) + "\n", "utf-8")
+        print(f"{name}: {len(table) - len(known)} lines added to {file}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """The interface between the benchmark worker and whatever it measures. No library is named here.
 
-``backend_adapter.py`` implements it for fusedmlp's backends, ``limits.py`` for the limits of the
-machine. Adapters to other libraries are in the checkout's ``benchmarks/adapters``.
+``backend_adapter.py`` implements it for fusedmlp's backends, ``peak.py`` for the machine's peak of
+multiply-adds. Adapters to other libraries are in the checkout's ``benchmarks/adapters``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,22 +54,6 @@ Predict: TypeAlias = "Callable[[FloatArray], FloatArray]"
 """(N, D) rows to (N, K) probabilities, both NumPy arrays."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation of an engine, its data in place.
-
-    Parameters
-    ----------
-    call
-        Runs it once; finished when it returns.
-    result
-        Runs it once from the starting weights; returns the arrays that parity compares.
-    """
-
-    call: Callable[[], object]
-    result: Callable[[], list[FloatArray]]
-
-
 class Adapter:
     """One library, loaded in this process.
 
@@ -88,9 +71,6 @@ class Adapter:
     packages: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions belong in the result."""
 
-    counts: ClassVar[Literal["flops", "bytes"]] = "flops"
-    """The unit of what :meth:`limit` returns."""
-
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
@@ -106,12 +86,8 @@ class Adapter:
         """Build the network from ``inputs.start``, to predict only."""
         raise UnsupportedError("not measured for prediction")
 
-    def operation(self, task: Task, inputs: Inputs) -> Operation:
-        """Build the network from ``inputs.start``, for one of its operations."""
-        raise UnsupportedError("not measured operation by operation")
-
-    def limit(self, task: Task) -> Callable[[], float] | None:
-        """For a limit of the machine: a call that reaches it and returns how much it did."""
+    def peak(self, task: Task) -> Callable[[], float] | None:
+        """For the multiply-add peak: a call that reaches it and returns its operations (FLOP)."""
         return None
 
     def handover(self) -> float:

@@ -7,15 +7,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedmlp import MLP
-from fusedmlp.bench.adapter import Adapter, Operation, Outcome, Predict, Training
-from fusedmlp.bench.operations import compiled, operation
+from fusedmlp.backend import EngineSpec, State
+from fusedmlp.bench.adapter import Adapter, Outcome, Predict, Training
+from fusedmlp.network import Objective, zeros
 from fusedmlp.registry import Selection, create
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Backend, Engine
     from fusedmlp.bench.inputs import Inputs
     from fusedmlp.bench.tasks import Task
+    from fusedmlp.network import Parameters
     from fusedmlp.types import FloatArray, IntArray
+
+
+def build_engine(backend: Backend, task: Task, start: Parameters) -> Engine:
+    """Build an engine for the task and load the starting weights."""
+    optimizer = task.make_optimizer()
+    engine = backend.compile(
+        EngineSpec(
+            task.network,
+            optimizer,
+            Objective(),
+            batch_size=task.batch_size,
+            dtype=task.dtype,
+            seed=0,
+        )
+    )
+    slots = tuple(zeros(task.network, task.dtype) for _ in optimizer.slots)
+    engine.load(State(start, slots, 0))
+    return engine
 
 
 class EngineTraining(Training):
@@ -63,15 +83,10 @@ class BackendAdapter(Adapter):
 
     def training(self, task: Task, inputs: Inputs) -> Training:
         """See :class:`fusedmlp.bench.adapter.Adapter`."""
-        return EngineTraining(compiled(self.backend, task, inputs.start), task, inputs)
+        return EngineTraining(build_engine(self.backend, task, inputs.start), task, inputs)
 
     def prediction(self, task: Task, inputs: Inputs) -> Predict:
         """See :class:`fusedmlp.bench.adapter.Adapter`."""
         mlp = MLP(task.sizes, task.hidden, backend=self.backend, dtype=task.dtype)
         mlp.parameters = inputs.start
         return mlp.predict_proba
-
-    def operation(self, task: Task, inputs: Inputs) -> Operation:
-        """See :class:`fusedmlp.bench.adapter.Adapter`."""
-        engine = compiled(self.backend, task, inputs.start)
-        return operation(engine, task, inputs.start, inputs.x, inputs.y)

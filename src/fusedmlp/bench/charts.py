@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fusedmlp.bench import roofline
 from fusedmlp.bench.results import records
 from fusedmlp.bench.startup import PHASES, phase_medians
 from fusedmlp.bench.subjects import engine_name
 from fusedmlp.bench.tables import duration
-from fusedmlp.report.figures import COLOURS, GREY, MARKERS, new_figure, tidy
+from fusedmlp.report.figures import COLOURS, MARKERS, new_figure, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,11 +43,10 @@ def phases(document: Document) -> Figure | None:
 
 
 def overview(document: Document) -> Figure:
-    """Draw throughput over backends, batch sizes and widths, and the roofline, in one picture."""
+    """Draw throughput over backends, batch sizes and widths, in one picture."""
     drawn: list[Draw] = [bars]
     drawn += [batch_lines] * bool(lines(document, "batch"))
     drawn += [width_lines] * bool(lines(document, "width"))
-    drawn += [roofs] * bool(roofline.points(document))
     rows = -(-len(drawn) // 2)
     figure = new_figure(13.0 if len(drawn) > 1 else 8.0, 4.6 * rows if rows > 1 else 3.2)
     panels = figure.subplots(rows, min(len(drawn), 2), squeeze=False)
@@ -163,42 +161,6 @@ def _lines(axes: Axes, document: Document, axis: str, label: str) -> None:
         axes.set_title(others[0], loc="left", fontsize=10)
     tidy(axes)
     axes.legend(fontsize=9, framealpha=0.9)
-
-
-def roofs(axes: Axes, document: Document) -> None:
-    """Draw GFLOP/s over operations per byte, below the roofs; a marker for each operation."""
-    points, levels = roofline.points(document), roofline.levels(document)
-    top = roofline.peak(document)
-    assert top is not None, "there are no points without a peak"
-    left = min(point.work.intensity for point in points) / 3
-    right = max(max(point.work.intensity for point in points) * 3, 4 * top / levels[-1].rate)
-    for level, style in zip(levels, LINE_STYLES, strict=False):
-        xs = (left, top / level.rate, right)
-        ys = (left * level.rate / 1e9, top / 1e9, top / 1e9)
-        label = f"{level.name}, {level.rate / 1e9:,.0f} GB/s"
-        axes.plot(xs, ys, color=GREY, linewidth=1.3, linestyle=style, label=label)
-    for engine in dict.fromkeys(point.engine for point in points):
-        axes.plot([], [], color=_colour(document, engine), linewidth=5, label=engine)
-    kinds = list(dict.fromkeys(point.operation for point in points))
-    open_marker: dict[str, Any] = {"linestyle": "", "mfc": "none", "mew": 1.6}
-    for kind, marker in zip(kinds, MARKERS, strict=False):
-        axes.plot([], [], color="#333333", marker=marker, label=kind, **open_marker)
-        for point in (each for each in points if each.operation == kind):
-            colour = _colour(document, point.engine)
-            at = point.work.intensity, point.rate / 1e9
-            axes.plot(*at, color=colour, marker=marker, markersize=8, **open_marker)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(left, right)
-    axes.set_ylim(min(point.rate for point in points) / 1e9 / 2.5, top / 1e9 * 2.2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("operations per byte that must move (FLOP/byte)")
-    axes.set_ylabel("GFLOP/s")
-    axes.set_title(f"fused multiply-adds: {top / 1e9:,.0f} GFLOP/s", loc="left", fontsize=10)
-    tidy(axes)
-    # Beside the axes, since a point may be anywhere below the roofs.
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
 
 
 def _phase_bars(axes: Axes, rows: Sequence[dict[str, object]]) -> None:

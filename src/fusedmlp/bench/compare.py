@@ -1,8 +1,7 @@
 """Compares a document with an earlier one: which backends have become slower.
 
-Only trainings and predictions are judged; operations of some microseconds vary too much. On a CPU
-the share of the multiply-add peak is compared, which was measured in the same rounds, so that a
-machine that is slower today does not look like a regression.
+On a CPU the share of the multiply-add peak is compared, which was measured in the same rounds, so
+that a machine that is slower today does not look like a regression.
 """
 
 from __future__ import annotations
@@ -124,11 +123,7 @@ def _by_key(found: Document) -> dict[Key, Record]:
         str(each["task"]["name"]): Task.from_dict(each["task"])
         for each in [*found["tasks"], *found["predictions"]]
     }
-    return {
-        (tasks[record.task], record.engine, record.threads): record
-        for record in records(found)
-        if record.section != "operation"
-    }
+    return {(tasks[each.task], each.engine, each.threads): each for each in records(found)}
 
 
 def _change(before: Record, now: Record) -> Change:

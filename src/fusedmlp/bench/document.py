@@ -24,14 +24,13 @@ class Round(TypedDict, total=False):
     """One timed round.
 
     ``disturbance`` is the CPU time of all idle workers as a share of the round; ``steadiness`` the
-    machine's share of its best rate, the lesser of before and after; ``flops`` and ``bytes`` the
-    work of a limit of the machine.
+    machine's share of its best rate, the lesser of before and after; ``flops`` the operations
+    of the multiply-add peak.
     """
 
     seconds: float
     samples: int
     flops: float
-    bytes: float
     loss: float
     accuracy: float | None
     disturbance: float | None
@@ -79,8 +78,6 @@ class Document(TypedDict, total=False):
     devices: dict[str, str]
     dataset: dict[str, object]
     predictions: list[TaskEntries]
-    operations: list[TaskEntries]
-    bandwidths: list[TaskEntries]
     phases: list[dict[str, object]]
 
 

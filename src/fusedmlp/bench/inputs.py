@@ -34,7 +34,7 @@ class Inputs:
         Row numbers for the parity check of a training.
     expected, expected_loss
         Results of the NumPy backend. For a training: W1, b1, … and the mean loss over ``order``;
-        for anything else: its outputs, and 0.
+        for a prediction: its probabilities, and 0.
     """
 
     x: DenseInputs

@@ -5,16 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-MEMORY: Final = "memory"
-"""Name of the level beyond the last cache."""
-
-_PRIVATE: Final = ("L1", "L2")
-"""Caches private to a core."""
+from typing import Final
 
 _SYSTEM: Final = Path("/sys/devices/system/cpu")
 
@@ -89,25 +80,6 @@ def _caches() -> dict[str, str]:
         except OSError:
             continue
         found[f"L{level} {kind.lower()}"] = size
-    return found
-
-
-def capacities(threads: int, caches: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Bytes of data that the caches of as many cores hold, from L1 on; empty where unknown.
-
-    Parameters
-    ----------
-    caches
-        As :func:`describe` gives them; this machine's where None.
-    """
-    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-    found = {}
-    for name, size in (_caches() if caches is None else caches).items():
-        level, kind = name.split()
-        if kind == "instruction":
-            continue
-        count = int(size[:-1]) * units[size[-1]] if size[-1] in units else int(size)
-        found[level] = count * (threads if level in _PRIVATE else 1)
     return found
 
 

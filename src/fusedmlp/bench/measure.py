@@ -11,7 +11,7 @@ from fusedmlp.bench import document, startup
 from fusedmlp.bench.inputs import as_floats
 from fusedmlp.bench.prepare import drawn_rows, prepare
 from fusedmlp.bench.scheduler import Options, RoundRobin
-from fusedmlp.bench.subjects import PEAK_SUBJECT, TRIAD_SUBJECT, Subject, backend_subject, is_own
+from fusedmlp.bench.subjects import PEAK_SUBJECT, Subject, backend_subject, is_own
 from fusedmlp.errors import BreachedError
 from fusedmlp.registry import backend_class
 from fusedmlp.report import environment
@@ -56,22 +56,22 @@ def run(
     found["kind"] = KIND
     found["environment"] = environment(command)
     found["dataset"] = data.summary()
-    chosen, most = _subjects(request), request.threads[-1]
+    chosen = _subjects(request)
     options = Options(source=lambda task: rows_for(task, data))
     with RoundRobin(chosen, found, messages.say, options) as benchmark:
         _check(benchmark, plan, messages)
         timed = _Timing(benchmark, request.rounds, messages)
         found["tasks"] = timed.run(plan.trainings)
         found["predictions"] = timed.run(plan.predictions)
-        found["operations"] = timed.run(plan.operations, most)
-        found["bandwidths"] = timed.run(plan.bandwidths, most)
     if request.with_phases:
         messages.doing("phases of a process", ", cold and warm")
         first = plan.trainings[0]
+        most = request.threads[-1]
         own = [each for each in chosen if is_own(each.name) and each.threads == most]
         test_x, test_y = _part(data, tested=True)
-        test_x = test_x[: first.rows]
-        test = (test_x if first.is_pixels else test_x.astype(first.dtype)), test_y[: first.rows]
+        if test_x.dtype != np.uint8:
+            test_x = test_x.astype(first.dtype)
+        test = test_x[: first.rows], test_y[: first.rows]
         inputs = prepare(first, options.source, backend_class("numpy")())
         warm = 1 if request.quick else WARM_STARTS
         found["phases"] = startup.measure(own, first, inputs, test, warm, messages.say)
@@ -98,14 +98,13 @@ def _part(data: Dataset, *, tested: bool) -> tuple[DenseInputs, IntArray]:
 
 
 def _subjects(request: Request) -> list[Subject]:
-    limits = [PEAK_SUBJECT, TRIAD_SUBJECT] if request.with_roofline else [PEAK_SUBJECT]
-    chosen = [*limits, *map(backend_subject, request.backends)]
+    chosen = [PEAK_SUBJECT, *map(backend_subject, request.backends)]
     return [replace(each, threads=count) for each in chosen for count in request.threads]
 
 
 def _check(benchmark: RoundRobin, plan: Plan, messages: Messages) -> None:
     """Abort if one of the backends fails parity."""
-    for task in plan.compared():
+    for task in plan.trainings + plan.predictions:
         messages.doing("parity", f" of {task.name}")
         breaches = benchmark.check(task)
         if breaches:
@@ -121,8 +120,8 @@ class _Timing:
     rounds: int
     messages: Messages
 
-    def run(self, tasks: tuple[Task, ...], threads: int | None = None) -> list[TaskEntries]:
-        """Measure the tasks; only subjects on so many threads take part, all where None."""
+    def run(self, tasks: tuple[Task, ...]) -> list[TaskEntries]:
+        """Measure the tasks."""
         found = []
         for task in tasks:
             self.messages.doing(task.name, ", compiling and warming up")
@@ -130,6 +129,6 @@ class _Timing:
             def begin(number: int, name: str = task.name) -> None:
                 self.messages.doing(name, f", round {number} of {self.rounds}")
 
-            found.append(self.benchmark.run(task, self.rounds, begin, threads, TASK_SECONDS))
+            found.append(self.benchmark.run(task, self.rounds, begin, TASK_SECONDS))
             self.benchmark.forget(task)
         return found

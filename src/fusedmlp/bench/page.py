@@ -33,7 +33,6 @@ def page(document: Document, comparison: Comparison | None = None) -> Page:
         )
         found.table(tables.comparison(comparison))
     _phases(found, document)
-    _roofline(found, document)
     found.section("Where it was measured")
     about = environment_rows(_environment(document))
     found.table(Table([Column("fact"), Column("value")], about))
@@ -69,7 +68,7 @@ def _throughput(found: Page, document: Document) -> None:
     found.figure(
         as_svg(charts.overview(document)),
         "Samples per second of one network and batch size, over the batch size, and over the width "
-        "of the hidden layer; and the operations of the roofline below, on logarithmic scales.",
+        "of the hidden layer.",
     )
     found.table(tables.throughput(document, "training"))
     found.text("Predictions, from NumPy rows to NumPy probabilities:")
@@ -90,28 +89,6 @@ def _phases(found: Page, document: Document) -> None:
     )
     found.figure(as_svg(drawn), "Seconds by phase. The two panels have scales of their own.")
     found.table(tables.phases(document))
-
-
-def _roofline(found: Page, document: Document) -> None:
-    operations = tables.operations(document)
-    if not operations.rows:
-        return
-    found.section(
-        "Roofline",
-        "How far each operation is from what this machine allows. The flat roof is the rate of "
-        "fused multiply-adds on registers, the slanted ones the bandwidth of each level of the "
-        "memory (STREAM’s triad). No operation can be above the roof of the level that holds its "
-        "data. Inputs are dense here, so that no zeros can be skipped. loss_and_gradients returns "
-        "the gradients, and apply_gradients takes them, as host arrays, which a whole step does "
-        "not need. Bounds are in GFLOP/s, with the limit that sets them.",
-    )
-    found.table(operations)
-    found.text(
-        "The limits were measured in the same run: multiply-adds beside every operation, and the "
-        "triad a ← b + s·c on arrays whose size is between those of two caches, and for the memory "
-        "several times that of the last cache. Caches private to a core count once per core."
-    )
-    found.table(tables.limits(document))
 
 
 def _environment(document: Document) -> dict[str, object]:

@@ -20,9 +20,6 @@ with 1 − β₂ᵗ near 0, that moves the weights of rarely lit pixels by a per
 PREDICTION_BOUND: Final = 1e-4
 """Largest difference of two probabilities."""
 
-OPERATION_BOUND: Final = SGD_BOUND
-"""‖difference‖ / ‖result‖ of a single operation."""
-
 LOSS_BOUND: Final = 1e-3
 """Relative difference of mean losses, where weights are compared too."""
 
@@ -37,7 +34,7 @@ def breach(task: Task, figures: Mapping[str, object]) -> str | None:
     Parameters
     ----------
     figures
-        The worker's answer. Limits of the machine have no difference to judge.
+        The worker's answer. The multiply-add peak has no difference to judge.
     """
     if "difference" not in figures:
         return None
@@ -48,8 +45,6 @@ def breach(task: Task, figures: Mapping[str, object]) -> str | None:
         return _over("its mean loss", gap, DRAWN_LOSS_BOUND)
     if task.kind == "predict":
         bound, what = PREDICTION_BOUND, "a probability"
-    elif task.kind != "train":
-        bound, what = OPERATION_BOUND, f"the result of {task.kind}"
     else:
         what = "the movement of the weights"
         bound = SGD_BOUND if task.optimizer == "sgd" else ADAM_BOUND

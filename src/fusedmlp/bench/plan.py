@@ -9,17 +9,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from fusedmlp.bench import machine
 from fusedmlp.bench.subjects import thread_counts
-from fusedmlp.bench.tasks import TRIAD_ARRAYS, Task
+from fusedmlp.bench.tasks import Task
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.model import DTYPES
 from fusedmlp.registry import availability, parse, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from fusedmlp.datasets import Dataset
     from fusedmlp.types import FloatDtype
@@ -37,18 +35,11 @@ ROUND_SECONDS: Final = 0.1
 """Shorter calls are repeated until a round has lasted this long."""
 
 PREDICTED_ROWS: Final = 10_000
-OPERATION_ROWS: Final = 2_048
-"""Rows from which a step draws its batches, and rows that ``evaluate`` evaluates."""
 
 LEAST_CALLS: Final = 4
 """Batches in a part of an epoch, at least."""
 
 QUICK_FLOP: Final = 2e8
-QUICK_BYTES: Final = 1 << 26
-
-BEYOND_CACHE: Final = 4
-"""The triad's arrays for the memory are together this many times as large as the last cache, as
-STREAM requires, and at most a quarter of the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +52,6 @@ class Request:
         Names, ``cupy:1`` included.
     networks
         Sizes (D, H1, …, K).
-    with_roofline
-        Whether operations are measured one by one, and the limits of the machine.
     with_phases
         Whether processes are started to measure import, compilation and first calls.
     """
@@ -74,7 +63,6 @@ class Request:
     threads: tuple[int, ...] = ()
     rounds: int = ROUNDS
     quick: bool = False
-    with_roofline: bool = True
     with_phases: bool = True
 
     def to_dict(self) -> dict[str, object]:
@@ -116,18 +104,10 @@ class Plan:
     ----------
     trainings
         The first is drawn as bars, and start-up is measured on it.
-    operations, bandwidths
-        For the roofline; empty without it.
     """
 
     trainings: tuple[Task, ...]
     predictions: tuple[Task, ...]
-    operations: tuple[Task, ...]
-    bandwidths: tuple[Task, ...]
-
-    def compared(self) -> tuple[Task, ...]:
-        """All tasks with results to check."""
-        return self.trainings + self.predictions + self.operations
 
 
 def plan(request: Request, data: Dataset) -> Plan:
@@ -149,7 +129,6 @@ def plan(request: Request, data: Dataset) -> Plan:
         inputs=f"data set {data.name}",  # never "normal", whatever its name
         rows=rows,
         seconds=0.0 if request.quick else ROUND_SECONDS,
-        is_pixels=data.x_train.dtype == np.uint8,
     )
     pairs = _pairs(request, data, rows)
     trainings = [
@@ -172,11 +151,7 @@ def plan(request: Request, data: Dataset) -> Plan:
         )
         for dtype in request.dtypes
     ]
-    if not request.with_roofline:
-        return Plan(tuple(trainings), tuple(predictions), (), ())
-    levels = machine.capacities(request.threads[-1])
-    bandwidths = [_triad(first, name, size) for name, size in _triad_bytes(levels, request.quick)]
-    return Plan(tuple(trainings), tuple(predictions), tuple(_operations(first)), tuple(bandwidths))
+    return Plan(tuple(trainings), tuple(predictions))
 
 
 def _usable(names: Sequence[str]) -> tuple[str, ...]:
@@ -227,43 +202,6 @@ def _training(task: Task, quick: bool) -> Task:
         samples = min(samples, max(steps, LEAST_CALLS) * task.batch_size)
     name = f"{_shape(task.sizes)}, batch {task.batch_size}, {task.dtype}"
     return replace(task, name=name, samples=samples)
-
-
-def _operations(task: Task) -> list[Task]:
-    """Return the parts of a step, and the step, on dense inputs: no zeros can be skipped."""
-    B = task.batch_size
-    dense = replace(task, inputs="normal", is_pixels=False, rows=max(OPERATION_ROWS, B + 1))
-    step = replace(dense, name="step", samples=max(dense.rows // B, 1) * B)
-    batch = replace(dense, samples=B)
-    return [
-        replace(batch, name="forward", kind="forward"),
-        replace(batch, name="loss_and_gradients", kind="gradients"),
-        replace(batch, name="apply_gradients", kind="update"),
-        step,
-        replace(dense, name="evaluate", kind="evaluate", samples=dense.rows),
-        replace(batch, name="predict", kind="predict"),
-    ]
-
-
-def _triad_bytes(levels: Mapping[str, int], quick: bool) -> list[tuple[str, int]]:
-    """Name and bytes of each working set: between two caches' sizes, and beyond the last cache."""
-    found, below = [], 0
-    for name, size in levels.items():
-        found.append((name, int((below * size) ** 0.5) if below else size // 2))
-        below = size
-    beyond = max(BEYOND_CACHE * below, QUICK_BYTES)
-    memory = machine.memory_bytes()
-    if memory is not None:
-        beyond = min(beyond, memory // 4)
-    found.append((machine.MEMORY, beyond))
-    return [(name, min(size, QUICK_BYTES) if quick else size) for name, size in found]
-
-
-def _triad(like: Task, name: str, size: int) -> Task:
-    rows = size // (TRIAD_ARRAYS * np.dtype(like.dtype).itemsize)
-    return replace(
-        like, name=name, kind="triad", inputs="normal", is_pixels=False, rows=rows, samples=rows
-    )
 
 
 def _shape(sizes: Sequence[int]) -> str:

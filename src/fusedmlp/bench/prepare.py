@@ -9,7 +9,7 @@ import numpy as np
 
 from fusedmlp import MLP
 from fusedmlp.bench import inputs
-from fusedmlp.bench.operations import compiled, operation
+from fusedmlp.bench.backend_adapter import build_engine
 from fusedmlp.network import Parameters, initialise
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ def prepare(task: Task, source: Source, reference: Backend) -> inputs.Inputs:
         mlp.parameters = start
         expected: list[FloatArray] = [mlp.forward(x[:PARITY_PREDICTIONS])]
         return inputs.Inputs(x, y, start, order, expected, 0.0)
-    engine = compiled(reference, task, start)
-    if task.kind != "train":
-        expected = operation(engine, task, start, x, y).result()
-        return inputs.Inputs(x, y, start, order, expected, 0.0)
+    engine = build_engine(reference, task, start)
     rates = np.full(-(-len(order) // task.batch_size), task.lr)
     sums = engine.train_epoch(engine.stage(x, y), order, rates)
     return inputs.Inputs(x, y, start, order, list(engine.parameters()), sums.loss)

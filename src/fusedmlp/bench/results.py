@@ -1,14 +1,12 @@
 """Results computed from a document: one record for each subject and task.
 
-Tables, CSV, charts and comparisons all read these records, so that they cannot disagree.
+Tables, charts and comparisons all read these records, so that they cannot disagree.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fusedmlp.bench.noise import STEADY
@@ -73,7 +71,6 @@ def records(document: Document) -> list[Record]:
     sections = {
         "training": document.get("tasks", []),
         "prediction": document.get("predictions", []),
-        "operation": document.get("operations", []),
     }
     return [
         each
@@ -171,12 +168,3 @@ def unsteady(found: Iterable[TaskEntries]) -> tuple[int, int]:
         if "steadiness" in turn
     ]
     return sum(share < STEADY for share in shares), len(shares)
-
-
-def as_csv(document: Document) -> str:
-    """Write the records, one per line."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [each.name for each in fields(Record)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(each) for each in records(document))
-    return out.getvalue()

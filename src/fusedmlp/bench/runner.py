@@ -107,30 +107,12 @@ class PredictionRunner(Runner):
         return {}
 
 
-class OperationRunner(Runner):
-    """One operation of an engine, repeated."""
+class PeakRunner(Runner):
+    """The machine's peak of multiply-adds. It has no results to compare."""
 
-    def __init__(self, adapter: Adapter, task: Task, inputs: Inputs) -> None:
+    def __init__(self, task: Task, reach: Callable[[], float]) -> None:
         super().__init__(task)
-        self._operation, self._expected = adapter.operation(task, inputs), inputs.expected
-
-    def parity(self) -> Figures:
-        """See :class:`Runner`."""
-        zeros = [np.zeros_like(array) for array in self._expected]
-        return _parity(path_difference(self._operation.result(), self._expected, zeros))
-
-    def call(self, number: int) -> Figures:
-        """See :class:`Runner`."""
-        self._operation.call()
-        return {}
-
-
-class LimitRunner(Runner):
-    """A limit of the machine, in operations or bytes. It has no results to compare."""
-
-    def __init__(self, task: Task, reach: Callable[[], float], counts: str) -> None:
-        super().__init__(task)
-        self._reach, self._counts = reach, counts
+        self._reach = reach
 
     def parity(self) -> Figures:
         """See :class:`Runner`."""
@@ -138,7 +120,7 @@ class LimitRunner(Runner):
 
     def call(self, number: int) -> Figures:
         """See :class:`Runner`."""
-        return {self._counts: self._reach()}
+        return {"flops": self._reach()}
 
     def round(self, number: int, clock: Callable[[], float] = time.perf_counter) -> Figures:
         """Time one call, whatever the task's seconds."""
@@ -153,18 +135,18 @@ def make_runner(adapter: Adapter, task: Task, read: Callable[[], Inputs]) -> Run
     Parameters
     ----------
     read
-        Reads the task's inputs; not called for limits of the machine, which need none.
+        Reads the task's inputs; not called for the multiply-add peak, which needs none.
 
     Raises
     ------
     UnsupportedError
         The subject cannot do the task.
     """
-    reach = adapter.limit(task)
+    reach = adapter.peak(task)
     if reach is not None:
-        return LimitRunner(task, reach, adapter.counts)
-    kinds = {"train": TrainingRunner, "predict": PredictionRunner}
-    return kinds.get(task.kind, OperationRunner)(adapter, task, read())
+        return PeakRunner(task, reach)
+    kind = TrainingRunner if task.kind == "train" else PredictionRunner
+    return kind(adapter, task, read())
 
 
 def path_difference(

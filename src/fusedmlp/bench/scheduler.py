@@ -171,7 +171,6 @@ class RoundRobin:
         task: Task,
         rounds: int,
         begin: Callable[[int], None] = lambda _number: None,
-        threads: int | None = None,
         most_seconds: float = float("inf"),
     ) -> TaskEntries:
         """Measure all subjects that can do a task.
@@ -180,16 +179,12 @@ class RoundRobin:
         ----------
         begin
             Receives the number of each round before it begins.
-        threads
-            Only subjects on so many threads take part; all where None.
         most_seconds
             Once they have passed, LEAST_ROUNDS are enough.
         """
         # One after another: spinning threads on shared cores cost more than compilers would gain.
         participants = [
-            Participant(channel, self._prepared(channel, task))
-            for channel in self._taking(task)
-            if threads is None or channel.subject.threads == threads
+            Participant(channel, self._prepared(channel, task)) for channel in self._taking(task)
         ]
         ready = [each for each in participants if each.is_measured]
         if self._options.monitor_noise:
@@ -231,7 +226,7 @@ class RoundRobin:
     def _inputs(self, task: Task) -> str:
         """Prepare a task's inputs, unless they exist; return their folder."""
         folder = self._folder / task.name
-        if task.kind != "triad" and not folder.exists():
+        if not folder.exists():
             reference = self._options.reference or backend_class("numpy")()
             inputs.write(prepare(task, self._options.source, reference), folder)
         return str(folder)

@@ -60,10 +60,10 @@ def memory_bytes(field: str) -> int:
 
 def run_backend(backend: Any, task: Task, inputs: Inputs, folder: Path, phases: Phases) -> None:  # noqa: ANN401
     """Build an engine of a backend and use it for the first time."""
-    from fusedmlp.bench.operations import compiled
+    from fusedmlp.bench.backend_adapter import build_engine
 
     order, B = task.order(0), task.batch_size
-    engine = phases.timed("compile", lambda: compiled(backend, task, inputs.start))
+    engine = phases.timed("compile", lambda: build_engine(backend, task, inputs.start))
     phases.engine = engine
     data = phases.timed("stage", lambda: engine.stage(inputs.x, inputs.y))
     rates = np.full(task.n_steps, task.lr)

@@ -1,4 +1,4 @@
-"""Benchmark subjects: a backend, library or limit of the machine, on a number of threads.
+"""Benchmark subjects: a backend, library or the multiply-add peak, on a number of threads.
 
 Nothing that is measured is imported here.
 """
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fusedmlp.bench.tasks import Task
 
 PEAK: Final = "fma-peak"
-TRIAD: Final = "triad"
 OWN_PREFIX: Final = "fusedmlp-"
 NUMPY: Final = f"{OWN_PREFIX}numpy"
 NUMBA: Final = f"{OWN_PREFIX}numba"
@@ -60,8 +59,6 @@ class Subject:
 
     def takes(self, task: Task) -> bool:
         """Whether this subject takes part in a task."""
-        if (task.kind == "triad") != (self.name == TRIAD):
-            return False
         return not self.only or task.name in self.only
 
     def task_for(self, task: Task) -> Task:
@@ -82,8 +79,7 @@ def backend_subject(backend: str) -> Subject:
     return Subject(f"{OWN_PREFIX}{backend}", target, library, arguments=(backend,))
 
 
-PEAK_SUBJECT: Final = Subject(PEAK, "fusedmlp.bench.limits:Peak", "numba")
-TRIAD_SUBJECT: Final = Subject(TRIAD, "fusedmlp.bench.limits:Triad", "numba")
+PEAK_SUBJECT: Final = Subject(PEAK, "fusedmlp.bench.peak:Peak", "numba")
 
 
 def is_own(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fusedmlp.bench import roofline
 from fusedmlp.bench.results import disturbance, measured, records
 from fusedmlp.bench.startup import PHASES, phase_medians
 from fusedmlp.bench.subjects import engine_name
@@ -68,36 +67,6 @@ def throughput(document: Document, section: str) -> Table:
     return Table(columns, rows)
 
 
-def operations(document: Document) -> Table:
-    """Every operation: its time, what it achieved, and what the machine would allow."""
-    numbers = ("time", "FLOP/B", "GFLOP/s", "bound", "of bound")
-    rows = [
-        [
-            point.operation,
-            point.engine,
-            duration(point.seconds),
-            f"{point.work.intensity:.2f}",
-            f"{point.rate / 1e9:,.1f}",
-            f"{point.bound / 1e9:,.0f} {point.limit}",
-            percent(point.share),
-        ]
-        for point in roofline.points(document)
-    ]
-    return Table(_columns(("operation", "engine"), numbers), rows)
-
-
-def limits(document: Document) -> Table:
-    """Return the limits of the machine: multiply-adds, and bytes from each level."""
-    rows, top = [], roofline.peak(document)
-    if top is not None:
-        rows.append(["fused multiply-adds", "", "registers only", f"{top / 1e9:,.1f} GFLOP/s"])
-    for level in roofline.levels(document):
-        capacity = "" if level.capacity == float("inf") else size(level.capacity)
-        rate = f"{level.rate / 1e9:,.1f} GB/s"
-        rows.append([f"triad, {level.name}", capacity, size(level.working_set), rate])
-    return Table(_columns(("limit",), ("capacity", "measured on", "rate")), rows)
-
-
 def phases(document: Document) -> Table:
     """Seconds of every phase, cold and warm: medians over the processes."""
     rows = []
@@ -137,7 +106,7 @@ def notes(document: Document) -> list[str]:
     found = []
     if document["settings"].get("quick"):
         found.append("a quick run: it proves that everything runs, its figures mean nothing")
-    judged = [each for each in records(document) if each.section != "operation"]
+    judged = records(document)
     if any((each.share_of_peak or 0.0) > 1.0 for each in judged):
         found.append(
             "GFLOP/s count dense products: an engine that skips the zeros of its inputs may pass "
@@ -189,11 +158,7 @@ def wanted_rounds(document: Document) -> int:
 
 
 def _all_tasks(document: Document) -> list[TaskEntries]:
-    return [
-        *document.get("tasks", ()),
-        *document.get("predictions", ()),
-        *document.get("operations", ()),
-    ]
+    return [*document.get("tasks", ()), *document.get("predictions", ())]
 
 
 def duration(seconds: float) -> str:
@@ -203,14 +168,6 @@ def duration(seconds: float) -> str:
     )
     value = seconds * scale
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
-
-
-def size(count: float) -> str:
-    """Write a number of bytes with its unit."""
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count / 2**10:.3g} KiB"
 
 
 def percent(share: float) -> str:

@@ -1,33 +1,13 @@
 """A benchmark task: what is computed, on how many rows, and how much work that is.
 
-Nothing is loaded or run here. The work counted is that of the dense matrix products and of the
-update. An engine that skips zeros does not lower the count; activations, losses and masks do not
-raise it. With W the number of weights, P that of weights and biases, S the optimizer's arrays per
-parameter, e the bytes of a number and x the bytes of an input:
-
-==========  =========================================  =========================================
-kind        operations for a batch of B rows           least bytes moved
-==========  =========================================  =========================================
-forward,    2·B·W                                      B·D·x + B·K·e + P·e
-predict
-evaluate    2·B·W                                      B·D·x + P·e
-gradients   B·(6·W − 2·D·H₁): forward, gradient of     B·D·x + 2·P·e
-            the weights, and the delta, which the
-            first layer does not need
-update      2·P for plain SGD, 12·P for Adam           P·e·(3 + 2·S): parameters and gradients
-            (corrections are part of the rate)         read, parameters written, S read, written
-train       gradients + update                         B·D·x + P·e·(2 + 2·S): fused, gradients
-                                                       need not move
-==========  =========================================  =========================================
-
-The least traffic assumes that each number is read and written once and that intermediates stay in
-caches (Williams, Waterman and Patterson, 2009).
+Nothing is loaded or run here. The work counted is that of the dense matrix products: an engine that
+skips zeros does not lower the count; updates, activations, losses and masks do not raise it.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -40,33 +20,7 @@ if TYPE_CHECKING:
     from fusedmlp.network import HiddenActivation
     from fusedmlp.types import FloatDtype, IntArray
 
-Kind: TypeAlias = Literal["train", "predict", "forward", "gradients", "update", "evaluate", "triad"]
-
-UPDATE_FLOPS: Final = {"sgd": 2, "adam": 12}
-"""Operations of one parameter's update, by optimizer; a square root or division counts as 1."""
-
-TRIAD_ARRAYS: Final = 3
-"""a ← b + s·c reads two arrays and writes one (McCalpin, 1995)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Floating-point operations and least bytes moved of one timed call.
-
-    Parameters
-    ----------
-    footprint
-        Bytes that the call touches. When the call is repeated, a cache of this size holds them.
-    """
-
-    flops: float
-    bytes: float
-    footprint: float
-
-    @property
-    def intensity(self) -> float:
-        """Operations per byte."""
-        return self.flops / self.bytes
+Kind: TypeAlias = Literal["train", "predict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +30,7 @@ class Task:
     Parameters
     ----------
     kind
-        ``train`` on batch after batch; ``predict`` from NumPy rows to NumPy probabilities; one
-        operation of an engine; or the ``triad`` on arrays of ``rows`` numbers.
+        ``train`` on batch after batch, or ``predict`` from NumPy rows to NumPy probabilities.
     sizes, hidden, dropout
         See :class:`fusedmlp.network.Network`; the output is softmax.
     inputs
@@ -91,8 +44,6 @@ class Task:
     seconds
         A round repeats the timed call for this long; 0 for a single call. See
         :meth:`fusedmlp.bench.runner.Runner.round`.
-    is_pixels
-        Whether the inputs are bytes; used by :attr:`work` only.
     """
 
     name: str
@@ -109,7 +60,6 @@ class Task:
     rows: int = 60_000
     samples: int = 60_000
     seconds: float = 0.0
-    is_pixels: bool = False
 
     @property
     def network(self) -> Network:
@@ -137,39 +87,10 @@ class Task:
 
     @property
     def flops_per_sample(self) -> float:
-        """Operations of the dense matrix products for one row; 0 where there are none."""
-        if self.kind in ("train", "gradients"):
+        """Operations of the dense matrix products for one row."""
+        if self.kind == "train":
             return self.network.flops_per_row
-        if self.kind in ("update", "triad"):
-            return 0
         return sum(2 * fan_in * fan_out for fan_in, fan_out in self.network.layer_shapes)
-
-    @property
-    def work(self) -> Work:
-        """Work of one timed call, update included: see the table above."""
-        network, optimizer = self.network, self.make_optimizer()
-        e = np.dtype(self.dtype).itemsize
-        x = 1 if self.is_pixels and self.kind != "predict" else e  # predict takes floats
-        S, P = len(optimizer.slots), network.n_parameters
-        steps, rows = self.n_steps, self.samples
-        inputs, flops = rows * network.n_inputs * x, rows * self.flops_per_sample
-        update = steps * P * UPDATE_FLOPS[optimizer.kernel]
-        match self.kind:
-            case "train":
-                touched = min(rows, self.rows) * network.n_inputs * x + P * e * (1 + S)
-                return Work(flops + update, inputs + steps * P * e * (2 + 2 * S), touched)
-            case "gradients":
-                moved = inputs + steps * P * e * 2
-            case "update":
-                return Work(update, steps * P * e * (3 + 2 * S), P * e * (2 + S))
-            case "evaluate":
-                moved = inputs + P * e
-            case "triad":
-                n = TRIAD_ARRAYS * self.rows * e
-                return Work(2 * self.rows, n, n)
-            case _:
-                moved = inputs + rows * network.n_outputs * e + steps * P * e
-        return Work(flops, moved, moved)
 
     def order(self, seed: int) -> IntArray:
         """Draw the row numbers of one timed call. Drawing them is part of the timed call."""
@@ -186,5 +107,7 @@ class Task:
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Task:
         """Rebuild a task."""
-        found = cls(**data)  # type: ignore[arg-type] # written by to_dict
+        # Documents written before 0.1 also say whether the inputs are bytes.
+        kept = {name: value for name, value in data.items() if name != "is_pixels"}
+        found = cls(**kept)  # type: ignore[arg-type] # written by to_dict
         return replace(found, sizes=tuple(found.sizes))

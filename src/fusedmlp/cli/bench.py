@@ -78,13 +78,6 @@ def bench(
             rich_help_panel=_MEASURED,
         ),
     ] = False,
-    roofline: Annotated[
-        bool,
-        typer.Option(
-            help="Measure operations one by one, beside the limits of the machine.",
-            rich_help_panel=_MEASURED,
-        ),
-    ] = True,
     phases: Annotated[
         bool,
         typer.Option(
@@ -94,10 +87,6 @@ def bench(
     ] = True,
     *,
     data_options: DataOptions,
-    csv: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the figures as CSV.", rich_help_panel=_RESULTS),
-    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw them, as .svg or .png.", rich_help_panel=_RESULTS),
@@ -128,17 +117,16 @@ def bench(
     ] = 0.9,
     json_: options.Json = False,
 ) -> None:
-    """Measure throughput, start-up and roofline of the backends; parity is checked first.
+    """Measure throughput and start-up of the backends; parity is checked first.
 
     Exits with 4 if a backend fails parity, or is slower than before.
     """
     from fusedmlp.bench import compare as comparing
     from fusedmlp.bench import measure
     from fusedmlp.bench.plan import Request, plan
-    from fusedmlp.bench.results import as_csv, records
+    from fusedmlp.bench.results import records
     from fusedmlp.bench.tables import failures
     from fusedmlp.cli.backend_choice import named_or_usable
-    from fusedmlp.io.atomic import write_atomically
 
     request = Request(
         backends=tuple(map(str, named_or_usable(backends))),
@@ -148,12 +136,11 @@ def bench(
         threads=_counts(threads, "threads"),
         rounds=rounds,
         quick=quick,
-        with_roofline=roofline,
         with_phases=phases,
     ).checked()
     if not threshold > 0:
         raise InvalidInputError(f"threshold {threshold} is not above 0, such as 0.9")
-    _check_targets(csv, plot, html)
+    _check_targets(plot, html)
     before = None if compare is None else comparing.read(compare)
     err = console.stderr()
     data = data_options.load(0, console.note)
@@ -170,9 +157,7 @@ def bench(
         )
     comparison = None if before is None else comparing.compare(before, found, threshold)
     _write_drawings(found, plot, html, comparison)
-    if csv is not None:
-        write_atomically(csv, as_csv(found).encode())
-    for path in (csv, plot, html):
+    for path in (plot, html):
         if path is not None:
             console.note(f"written to {path}", err)
     if json_:
@@ -185,7 +170,7 @@ def bench(
     _judge(found, comparison)
 
 
-def _check_targets(csv: Path | None, plot: Path | None, html: Path | None) -> None:
+def _check_targets(plot: Path | None, html: Path | None) -> None:
     """Check the output files before minutes of measuring."""
     from fusedmlp.cli.outputs import check_target
     from fusedmlp.report import check_report_installed
@@ -194,7 +179,7 @@ def _check_targets(csv: Path | None, plot: Path | None, html: Path | None) -> No
         raise InvalidInputError(f"--plot {plot}: expected a name that ends in .svg or .png")
     if plot is not None or html is not None:
         check_report_installed()
-    for path in (csv, plot, html):
+    for path in (plot, html):
         if path is not None:
             check_target(path)
 
@@ -274,8 +259,6 @@ def _show(found: "Document", request: "Request", comparison: "Comparison | None"
         "Training": tables.throughput(found, "training"),
         "Prediction, from rows to probabilities": tables.throughput(found, "prediction"),
         "Time from the start of a process, by phase": tables.phases(found),
-        "Operations on dense inputs, and their bounds in GFLOP/s": tables.operations(found),
-        "Limits of the machine": tables.limits(found),
     }
     if comparison is not None:
         parts["Compared with before"] = tables.comparison(comparison)

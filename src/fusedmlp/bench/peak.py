@@ -1,8 +1,9 @@
-"""The limits of the machine: fused multiply-adds, handovers between threads, bytes moved.
+"""The machine's peak of fused multiply-adds, and the time of handovers between its threads.
 
-These are not benchmarks of a library. The loops of multiply-adds and of handovers are compiled by
-LLVM itself, since neither the number of vector registers in use nor the order of memory accesses
-can be left to an optimiser. ctypes releases the GIL, so that threads run side by side.
+This is no benchmark of a library: shares of the peak, comparisons with earlier runs and the noise
+monitor need it. The two loops are compiled by LLVM itself, because neither the number of vector
+registers in use nor the order of memory accesses can be left to an optimiser. ctypes releases the
+GIL, so that threads run side by side.
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import numba
 import numpy as np
 from llvmlite import binding, ir
 
 from fusedmlp.bench.adapter import Adapter
-from fusedmlp.bench.tasks import TRIAD_ARRAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fusedmlp.bench.tasks import Task
-    from fusedmlp.types import FloatArray, FloatDtype
+    from fusedmlp.types import FloatDtype
 
 _FEATURES: Final = binding.get_host_cpu_features()
 _IS_WIDE: Final = bool(_FEATURES.get("avx512f"))
@@ -35,9 +34,6 @@ operands; AVX-512, NEON and others have 32."""
 
 PEAK_ITERATIONS: Final = 20_000_000
 """Of the loop over all accumulators: tens of milliseconds; starting a thread takes some µs."""
-
-TRIAD_BYTES: Final = 1_000_000_000
-"""Bytes moved by one call, at least: some tens of milliseconds."""
 
 HANDOVER_ROUNDS: Final = 1_000
 HANDOVER_REPEATS: Final = 10
@@ -197,7 +193,7 @@ class Peak(Adapter):
         self._loops: dict[FloatDtype, Callable[..., Any]] = {}
         self._relay: Callable[..., Any] | None = None
 
-    def limit(self, task: Task) -> Callable[[], float]:
+    def peak(self, task: Task) -> Callable[[], float]:
         """Return a call that does so many operations on each thread; an FMA counts as two."""
         if task.dtype not in self._loops:
             self._loops[task.dtype] = fma_loop(task.dtype)
@@ -214,45 +210,3 @@ class Peak(Adapter):
         if self._relay is None:
             self._relay = relay_loop()
         return handover_seconds(self._relay, self.threads)
-
-
-def _triad(a: FloatArray, b: FloatArray, c: FloatArray, factors: FloatArray) -> None:
-    for repeat in range(factors.size):
-        s = factors[repeat]  # differs in each repeat, so that none can be left out
-        for i in range(a.size):
-            a[i] = b[i] + s * c[i]
-
-
-class Triad(Adapter):
-    """STREAM's triad, a ← b + s·c (McCalpin, 1995), on arrays of each thread's own.
-
-    Three numbers count for each element, as in STREAM; that a store may first fetch its cache line
-    does not. Small arrays are repeated.
-    """
-
-    packages = ("numba", "llvmlite")
-    counts = "bytes"
-
-    def __init__(self, threads: int, least_bytes: int = TRIAD_BYTES) -> None:
-        super().__init__(threads)
-        self._least_bytes = least_bytes
-        njit = cast("Callable[..., Callable[..., Callable[..., None]]]", numba.njit)
-        self._run = njit(nogil=True, fastmath=True)(_triad)
-
-    def limit(self, task: Task) -> Callable[[], float]:
-        """Allocate ``task.rows`` numbers for each array, over all threads; return the loop."""
-        each = max(task.rows // self.threads, 1)
-        moved = TRIAD_ARRAYS * each * np.dtype(task.dtype).itemsize
-        repeats = max(1, -(-self._least_bytes // (moved * self.threads)))
-        factors = np.arange(repeats, dtype=task.dtype)
-        arrays = [
-            tuple(np.full(each, value, task.dtype) for value in (0.0, 1.0, 2.0))
-            for _ in range(self.threads)
-        ]
-
-        def call() -> float:
-            waiting = list(arrays)
-            run_threads(self.threads, lambda: self._run(*waiting.pop(), factors))
-            return float(self.threads * moved * repeats)
-
-        return call
