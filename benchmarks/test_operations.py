@@ -29,13 +29,14 @@ def operations(engine, inputs):
     """Return the operations by name, on the first batch of the inputs; ``evaluate`` on all rows."""
     data, batch = engine.stage(inputs.x, inputs.y), np.arange(TASK.batch_size)
     gradients, rates = engine.loss_and_gradients(data, batch)[1], np.full(1, TASK.lr)
+    rows = inputs.x[batch]
 
     def synchronized(call, *arguments):
         call(*arguments)
         engine.synchronize()
 
     return {
-        "forward": lambda: engine.forward(inputs.x[batch]),
+        "forward": lambda: engine.forward(rows),
         "gradients": lambda: engine.loss_and_gradients(data, batch),
         "update": lambda: synchronized(engine.apply_gradients, gradients, TASK.lr),
         "step": lambda: synchronized(engine.train_epoch, data, batch, rates),

@@ -9,7 +9,7 @@ import numpy as np
 
 from fusedmlp.bench import document, startup
 from fusedmlp.bench.inputs import as_floats
-from fusedmlp.bench.prepare import drawn_rows, prepare
+from fusedmlp.bench.prepare import prepare
 from fusedmlp.bench.scheduler import Options, RoundRobin
 from fusedmlp.bench.subjects import PEAK_SUBJECT, Subject, backend_subject, is_own
 from fusedmlp.errors import BreachedError
@@ -60,9 +60,8 @@ def run(
     options = Options(source=lambda task: rows_for(task, data))
     with RoundRobin(chosen, found, messages.say, options) as benchmark:
         _check(benchmark, plan, messages)
-        timed = _Timing(benchmark, request.rounds, messages)
-        found["tasks"] = timed.run(plan.trainings)
-        found["predictions"] = timed.run(plan.predictions)
+        found["tasks"] = _timed(benchmark, plan.trainings, request.rounds, messages)
+        found["predictions"] = _timed(benchmark, plan.predictions, request.rounds, messages)
     if request.with_phases:
         messages.doing("phases of a process", ", cold and warm")
         first = plan.trainings[0]
@@ -79,9 +78,7 @@ def run(
 
 
 def rows_for(task: Task, data: Dataset) -> tuple[DenseInputs, IntArray]:
-    """Return the rows of a task: drawn ones, or the data set's; a prediction gets floats."""
-    if task.inputs == "normal":
-        return drawn_rows(task)
+    """Return the rows of the data set for a task; a prediction gets floats."""
     predicts = task.kind == "predict"
     x, y = _part(data, tested=predicts)
     x, y = x[: task.rows], y[: task.rows]
@@ -112,23 +109,17 @@ def _check(benchmark: RoundRobin, plan: Plan, messages: Messages) -> None:
             raise BreachedError(f"nothing was timed: {lines}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Timing:
-    """Measures task after task with the same rounds."""
+def _timed(
+    benchmark: RoundRobin, tasks: tuple[Task, ...], rounds: int, messages: Messages
+) -> list[TaskEntries]:
+    """Measure task after task with the same rounds."""
+    found = []
+    for task in tasks:
+        messages.doing(task.name, ", compiling and warming up")
 
-    benchmark: RoundRobin
-    rounds: int
-    messages: Messages
+        def begin(number: int, name: str = task.name) -> None:
+            messages.doing(name, f", round {number} of {rounds}")
 
-    def run(self, tasks: tuple[Task, ...]) -> list[TaskEntries]:
-        """Measure the tasks."""
-        found = []
-        for task in tasks:
-            self.messages.doing(task.name, ", compiling and warming up")
-
-            def begin(number: int, name: str = task.name) -> None:
-                self.messages.doing(name, f", round {number} of {self.rounds}")
-
-            found.append(self.benchmark.run(task, self.rounds, begin, TASK_SECONDS))
-            self.benchmark.forget(task)
-        return found
+        found.append(benchmark.run(task, rounds, begin, TASK_SECONDS))
+        benchmark.forget(task)
+    return found

@@ -126,7 +126,7 @@ def plan(request: Request, data: Dataset) -> Plan:
     base = Task(
         "",
         dtype=request.dtypes[0],
-        inputs=f"data set {data.name}",  # never "normal", whatever its name
+        inputs=f"data set {data.name}",
         rows=rows,
         seconds=0.0 if request.quick else ROUND_SECONDS,
     )
