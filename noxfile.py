@@ -26,6 +26,9 @@ PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 """A process for each core. Each gets a contiguous part of the tests, because fixtures that compile
 are shared by neighbours; one that has finished its part takes tests from the end of another's."""
 
+ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""For tests in several processes: OpenBLAS's threads wait actively and would compete for cores."""
+
 TARGETS = {"generic": "", "haswell": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt"}
 """Processors, with their features, that the Numba engine is also compiled for: 16-byte vectors, and
 AVX2 with FMA."""
@@ -47,7 +50,7 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite; words after ``--`` go to pytest."""
     install(session, "test")
-    session.run("pytest", *PARALLEL, "--durations=12", *session.posargs)
+    session.run("pytest", *PARALLEL, "--durations=12", *session.posargs, env=ONE_BLAS_THREAD)
 
 
 @nox.session
@@ -55,7 +58,7 @@ def coverage(session: nox.Session) -> None:
     """Run the suite with every line of Python counted, which takes half as long again."""
     install(session, "test")
     floor = f"--cov-fail-under={COVERAGE_FLOOR}"
-    session.run("pytest", *PARALLEL, "--cov", floor, *session.posargs)
+    session.run("pytest", *PARALLEL, "--cov", floor, *session.posargs, env=ONE_BLAS_THREAD)
 
 
 @nox.session(venv_backend="none")
@@ -98,6 +101,7 @@ def targets(session: nox.Session) -> None:
         "tests/test_strict.py",
         "tests/test_golden.py::test_no_bit_has_changed[numba]",
         *session.posargs,
+        env=ONE_BLAS_THREAD,
     )
 
 
