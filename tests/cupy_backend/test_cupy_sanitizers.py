@@ -45,7 +45,12 @@ PLANTED = {
         "heap-buffer-overflow",
     ),
     "a row too far": ("bias_gradient", "row < B; row += C", "row < B + PLANTED; row += C", "heap-"),
-    "a parameter too far": ("sgd", "i < n; i += stride", "i < n + PLANTED; i += stride", "heap-"),
+    "a parameter too far": (
+        "update",
+        "i < n; i += stride",
+        "i < n + PLANTED; i += stride",
+        "heap-",
+    ),
     "a lane too far": (
         "squared_error",
         "if (lane < half)\n            mine[lane] = joined",
