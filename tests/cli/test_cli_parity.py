@@ -7,12 +7,29 @@ import re
 import numpy as np
 import pytest
 
+from fusedmlp import load_dataset, parity
 from fusedmlp.errors import ExitCode
+from fusedmlp.parity import certify
 from fusedmlp.reference import engine
+from fusedmlp.registry import Selection
 
 DIGITS = ("parity", "--backends", "numpy,numba", "--dataset", "digits")
 
 
+@pytest.fixture(scope="module")
+def certificate():
+    """One certificate, which two tests show."""
+    selections = [Selection.from_request(name, "argument") for name in ("numpy", "numba")]
+    return certify(selections, load_dataset("digits"))
+
+
+@pytest.fixture
+def certified(certificate, monkeypatch):
+    """Let the command show that certificate in place of a new one."""
+    monkeypatch.setattr(parity, "certify", lambda *_, **__: certificate)
+
+
+@pytest.mark.usefixtures("certified")
 def test_a_certificate_for_people(cli):
     outcome = cli(*DIGITS)
     assert outcome.code == 0, outcome.stderr
@@ -21,6 +38,7 @@ def test_a_certificate_for_people(cli):
     assert "breached" not in outcome.stdout
 
 
+@pytest.mark.usefixtures("certified")
 def test_a_certificate_as_json_and_as_a_page(cli, tmp_path):
     page = tmp_path / "parity.html"
     outcome = cli(*DIGITS, "--json", "--html", page)

@@ -136,11 +136,13 @@ def test_trajectory_of_adam_with_epsilon_hat(fast):
     train_both(*pair, data, trajectory_bound("float64"), 0.005)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
 @pytest.mark.parametrize("output", OUTPUTS)
 @modes("eager, cuBLAS", "graph", "persistent")
-def test_trajectory_of_every_activation_and_output(fast, hidden, output, dropout, mode):
+def test_trajectory_of_every_activation_and_output(fast, hidden, output, mode):
+    """Every other pair with dropout, so that each activation and each output has it with some."""
+    has_dropout = (HIDDEN_ACTIVATIONS.index(hidden) + OUTPUTS.index(output)) % 2
+    dropout = 0.4 if has_dropout else 0.0
     sizes = (9, 8, 4) if mode[0] == "persistent" else (9, 8, 6, 4)
     network = Network(sizes, hidden, output, dropout)
     pair = engines(fast, network, SGD(momentum=0.9), dtype="float64", mode=mode)

@@ -140,7 +140,9 @@ def forward(context: EngineContext, layer_index: int, at: int) -> int:
     layer, theta = layer_at(context, layer_index), floats_at(context, context.parameters.theta)
     a = floats_at(context, context.work.narrow)
     lanes, zero = lane_count(a), broadcast(cast_like(0.0, a))
-    hidden, slopes = context.settings.hidden, first_slope(context)
+    hidden, slope = context.settings.hidden, at + layer.D
+    if saves_slope(hidden):
+        slope += first_slope(context)
     for h in range(layer.H):
         z = zero
         for d in range(layer.D):
@@ -149,7 +151,7 @@ def forward(context: EngineContext, layer_index: int, at: int) -> int:
         z = z + theta[layer.bias + h]
         if layer_index < context.depth - 1:
             if saves_slope(hidden):
-                store(a, (slopes + at + layer.D + h) * lanes, slope_from_z(z, hidden))
+                store(a, (slope + h) * lanes, slope_from_z(z, hidden))
             z = activate(z, hidden)
         store(a, (at + layer.D + h) * lanes, z)
     return at + layer.D
@@ -173,14 +175,14 @@ def backward(context: EngineContext, layer_index: int, at: int, sums: FloatArray
         n += layer.D + 1
     if layer_index == 0:
         return below
+    saved = below
+    if saves_slope(hidden):
+        saved += first_slope(context)
     for d in range(layer.D):
         delta = broadcast(cast_like(0.0, a))
         for h in range(layer.H):
             W = theta[weight_at(layer, d, h, context.columns)]
             delta = fma(load(a, (at + h) * lanes), W, delta)
-        saved = below + d
-        if saves_slope(hidden):
-            saved += first_slope(context)
-        f = load(a, saved * lanes)
+        f = load(a, (saved + d) * lanes)
         store(a, (below + d) * lanes, multiply_derivative(delta, f, hidden))
     return below
