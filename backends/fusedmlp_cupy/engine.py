@@ -1,6 +1,6 @@
 """The CuPy engine: forward, backward and update of a whole network on one GPU.
 
-The structure and the names are those of the NumPy engine. Parameters, data and all buffers live on
+Structure and names follow the reference engine. Parameters, data and all buffers live on
 the device. An epoch queues its kernels without waiting for any: order, rates and dropout steps are
 uploaded once before it, and the batches' sums are read once after it. propagation.py says what a
 batch queues, steps.py how steps are run, kernels/ how a kernel is launched. Strict mode has the

@@ -46,11 +46,11 @@ KERNELS: Final[dict[str, str | None]] = {
     "squared_error": "squared_error",
     "poisson_deviance": "poisson_deviance",
     "output_activation": "output_activation",
-    "bias_gradient": None,  # np.add.reduce in the NumPy engine
-    "batch_weights": None,  # w.sum() in the NumPy engine
+    "bias_gradient": None,  # np.add.reduce in the reference engine
+    "batch_weights": None,  # w.sum() in the reference engine
     "batch_sums": None,  # the sums that the NumPy output kernels return
-    "advance_cursor": None,  # the NumPy engine's own loop
-    "l2_gradient": None,  # dW += l2 * W in the NumPy engine
+    "advance_cursor": None,  # the reference engine's own loop
+    "l2_gradient": None,  # dW += l2 * W in the reference engine
     "update": None,  # the functions of reference/updates.py
 }
 """Every kernel of kernels.cu, outputs.cu and updates.cu, and its function in

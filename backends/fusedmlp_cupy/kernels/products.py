@@ -1,7 +1,7 @@
 """How the kernels of products.cu are launched: matrix products for small networks.
 
-layers.py decides which products they compute; cuBLAS computes the others. In the NumPy engine they
-are ``np.matmul`` and the functions for what surrounds a product.
+layers.py decides which products they compute; cuBLAS computes the others. In the reference engine
+they are ``np.matmul`` and the functions for what surrounds a product.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Forward and backward through one network: what each batch queues, layer by layer.
 
-The structure and the names are those of the NumPy engine. Everything is queued; nothing waits.
+Structure and names follow the reference engine. Everything is queued; nothing waits.
 steps.py uses the gradients.
 """
 
