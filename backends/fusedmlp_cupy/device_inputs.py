@@ -1,7 +1,7 @@
 """Inputs that are on the device already: checked there and used in place, not read by the host.
 
-The rules and messages are those of :mod:`fusedmlp.validation`. An array of a stored dtype in C
-order is not copied: the caller must not overwrite it while it is staged.
+Rules and messages follow :mod:`fusedmlp.validation`. An array of a stored dtype in C order is not
+copied: the caller must not overwrite it while it is staged.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class GraphCache:
         self._device.replay(recording)
 
     def recordings(self) -> dict[Hashable, Recording]:
-        """Return the captured groups by key; those of all data sets together."""
+        """Return the captured groups of all data sets, by key."""
         return {
             key: recording
             for groups in self._known.values()

@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fusedmlp.bench.inputs import Inputs
     from fusedmlp.bench.tasks import Task
 
+Result = TypeVar("Result")
+
 
 class Phases:
     """Seconds by phase."""
@@ -31,7 +33,7 @@ class Phases:
         self.seconds: dict[str, float] = {}
         self.engine: Engine | None = None
 
-    def timed(self, phase: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+    def timed(self, phase: str, call: Callable[[], Result]) -> Result:
         """Time a call and add it to its phase."""
         compiled = self.engine.compile_seconds if self.engine else 0.0
         began = time.perf_counter()
