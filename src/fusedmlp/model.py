@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from fusedmlp.backend import BatchMetrics, Engine
     from fusedmlp.network import HiddenActivation, Initialisation, Output, Parameters
+    from fusedmlp.preprocessing import Preprocessing
     from fusedmlp.training.history import History
     from fusedmlp.types import FloatArray, FloatDtype, Inputs
 
@@ -80,6 +81,9 @@ class MLP:
         History of the last training, or None.
     class_names
         Names of the classes, stored with the model; None if there are none.
+    preprocessing
+        Makes the network's inputs of the columns of a table, stored with the model. Methods that
+        take ``x`` then take data frames and arrays with these columns. None for inputs as they are.
 
     Raises
     ------
@@ -112,6 +116,7 @@ class MLP:
             parse(backend)  # report a misspelled name now, not at the first computation
         self.history: History | None = None
         self.class_names: tuple[str, ...] | None = None
+        self.preprocessing: Preprocessing | None = None
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
         self._parameters = initialise(self.network, self.seed, dtype, init)
@@ -176,9 +181,14 @@ class MLP:
         InvalidInputError
             x has a wrong number of columns or a wrong dtype, or contains NaN or infinity.
         """
+        x = self.network_inputs(x)
         with self._engine_lock:
             engine = self._engine or self._inference_engine()
             return engine.forward(x)
+
+    def network_inputs(self, x: Inputs) -> Inputs:
+        """Apply the preprocessing, if the model has one; see :meth:`Preprocessing.transform`."""
+        return x if self.preprocessing is None else self.preprocessing.transform(x)
 
     def predict_proba(self, x: Inputs) -> FloatArray:
         """Probabilities (N, K): of each class for softmax, of each label for sigmoid outputs."""
@@ -217,6 +227,7 @@ class MLP:
         x, y, sample_weight
             See :meth:`fusedmlp.backend.Engine.stage`.
         """
+        x = self.network_inputs(x)
         with self._engine_lock:
             engine = self._inference_engine()
             return self.metrics(engine.evaluate(engine.stage(x, y, sample_weight)))
@@ -249,7 +260,9 @@ class MLP:
         StorageError
             The file cannot be written; an existing file is unchanged.
         """
-        content = ModelFile(self.network, self._parameters, self.seed, self.class_names)
+        content = ModelFile(
+            self.network, self._parameters, self.seed, self.class_names, self.preprocessing
+        )
         save_model(Path(path), content)
 
     @classmethod
@@ -285,6 +298,7 @@ class MLP:
         )
         mlp.parameters = file.parameters
         mlp.class_names = file.class_names
+        mlp.preprocessing = file.preprocessing
         return mlp
 
     def __repr__(self) -> str:

@@ -25,6 +25,7 @@ from fusedmlp.network import (
 )
 from fusedmlp.optimizers import OPTIMIZERS, Optimizer, make_optimizer
 from fusedmlp.training.callbacks import Callback
+from fusedmlp.training.early_stopping import EarlyStopping
 from fusedmlp.training.schedules import SCHEDULES, make_schedule
 from fusedmlp.training.trainer import Trainer
 from fusedmlp.types import FloatDtype
@@ -144,6 +145,17 @@ class Recipe:
             TRAINING,
         ),
     ] = 0.1
+    patience: Annotated[
+        int,
+        Option(
+            "Stop after N epochs without a better validation loss, and keep the best epoch's "
+            "weights; 0 to train all epochs.",
+            "N",
+            TRAINING,
+            note="20 for tables",
+            is_new=True,
+        ),
+    ] = 0
     reduction: Reduction = "mean"
     init: Initialisation = "auto"
     rows_per_epoch: int | None = None
@@ -193,6 +205,7 @@ class Recipe:
             batch_size=self.batch_size,
             objective=Objective(self.reduction, self.l2),
             validation=self.validation,
+            early_stopping=EarlyStopping(patience=self.patience) if self.patience else None,
             rows_per_epoch=self.rows_per_epoch,
             callbacks=callbacks,
             checkpoint=checkpoint,
@@ -201,9 +214,9 @@ class Recipe:
     def suited_to(self, rows: int, task: "Task") -> "Recipe":
         """Derive the defaults for another data set from this recipe.
 
-        Few rows get smaller batches (a power of two) and more epochs, so that there are enough
-        steps. Real targets get Adam: with the squared error, the largest stable step of momentum
-        depends on the targets' unit.
+        Few rows get smaller batches (a power of two) and, without early stopping, more epochs, so
+        that there are enough steps. Real targets get Adam: with the squared error, the largest
+        stable step of momentum depends on the targets' unit.
 
         Parameters
         ----------
@@ -214,9 +227,11 @@ class Recipe:
         most = max(1, trained_on // _STEPS_PER_EPOCH)
         batch_size = min(self.batch_size, 2 ** int(math.log2(most)))
         steps = -(-max(trained_on, 1) // batch_size)
-        epochs = min(SMALL_SET_EPOCHS, max(self.epochs, -(-SMALL_SET_STEPS // steps)))
+        epochs = self.epochs
+        if not self.patience:
+            epochs = min(SMALL_SET_EPOCHS, max(epochs, -(-SMALL_SET_STEPS // steps)))
         recipe = replace(self, batch_size=batch_size, epochs=epochs)
-        if task == "regression":
+        if task == "regression" and self.optimizer != "adam":
             recipe = replace(recipe, optimizer="adam", lr=REGRESSION_LR)
         return recipe
 
@@ -258,3 +273,17 @@ class Recipe:
 
 DEFAULT_RECIPE: Final = Recipe()
 """Default of ``fusedmlp train``; on MNIST it reaches a test accuracy of 0.98."""
+
+TABLE_RECIPE: Final = replace(
+    DEFAULT_RECIPE,
+    hidden=(100,),
+    activation="relu",
+    optimizer="adam",
+    lr=0.001,
+    schedule="constant",
+    batch_size=128,
+    epochs=200,
+    l2=1e-4,
+    patience=20,
+)
+"""Default for scaled tables: the network of scikit-learn's estimators, with early stopping."""

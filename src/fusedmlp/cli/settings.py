@@ -13,18 +13,35 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from fusedmlp.cli.options import DATA, RUNNING, Option, T, choices, option_fields
 from fusedmlp.cli.recipes import Recipe
-from fusedmlp.datasets import DATASET_NAMES, SOURCES, load_dataset
+from fusedmlp.datasets import DATASET_NAMES, SOURCES, TASKS, Task, load_dataset
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
 from fusedmlp.io.atomic import write_atomically
+from fusedmlp.preprocessing import SCALES, Scale
 from fusedmlp.registry import AUTO, ENVIRONMENT_VARIABLE
 
 if TYPE_CHECKING:
-    from fusedmlp.datasets import Dataset
+    from fusedmlp.datasets import Dataset, Fitted
 
 SETTINGS_NAME: Final = "settings.json"
 
 _KIND: Final = "fusedmlp-settings"
 _VERSION: Final = 1
+
+
+def parse_columns(text: str) -> tuple[str, ...]:
+    """Read names or numbers of columns, separated by commas."""
+    columns = tuple(column.strip() for column in text.split(","))
+    if not all(columns):
+        raise InvalidInputError(f"--drop {text!r}: give names or numbers such as id,name")
+    return columns
+
+
+def parse_test(text: str) -> float | str:
+    """Read a share, or the path of a file."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +95,70 @@ class DataOptions:
             note="the last",
         ),
     ] = None
+    drop: Annotated[
+        tuple[str, ...],
+        Option(
+            "Columns of a .csv file to leave out: names, or numbers from 0.",
+            "COLUMN,…",
+            DATA,
+            variable=None,
+            parse=parse_columns,
+            is_new=True,
+        ),
+    ] = ()
+    task: Annotated[
+        Task | None,
+        Option(
+            f"Files: {choices(TASKS)}.",
+            "NAME",
+            DATA,
+            note="as the targets suggest",
+            is_new=True,
+        ),
+    ] = None
+    test: Annotated[
+        float | str | None,
+        Option(
+            "Files and digits: share of the rows to test on, 0 for none; or a .csv file.",
+            "SHARE|FILE",
+            DATA,
+            variable=None,
+            note="0.2 of a table without a test part",
+            parse=parse_test,
+            is_new=True,
+        ),
+    ] = None
+    scale: Annotated[
+        Scale | None,
+        Option(
+            f"Scaling of a table's columns, fitted on its training rows: {choices(SCALES)}.",
+            "NAME",
+            DATA,
+            note="standard",
+            is_new=True,
+        ),
+    ] = None
 
-    def load(self, seed: int, report: Callable[[str], None]) -> "Dataset":
-        """Load the data set; ``seed`` draws the points or the split of a built-in one."""
+    def load(
+        self, seed: int, report: Callable[[str], None], fitted: "Fitted | None" = None
+    ) -> "Dataset":
+        """Load the data set; ``seed`` draws the points of a built-in one, or the split.
+
+        ``fitted`` is what a trained model expects; None for data to train on.
+        """
         return load_dataset(
             self.dataset,
             data_dir=self.data_dir,
             source=self.source,
             split=self.split,
             target=self.target,
+            task=self.task,
+            test=self.test,
+            scale=self.scale,
+            drop=self.drop,
             seed=seed,
             report=report,
+            fitted=fitted,
         )
 
     def absolute(self) -> "DataOptions":
@@ -97,7 +167,10 @@ class DataOptions:
         if dataset not in DATASET_NAMES and Path(dataset).expanduser().exists():
             dataset = str(Path(dataset).expanduser().resolve())
         data_dir = self.data_dir and str(Path(self.data_dir).expanduser().resolve())
-        return replace(self, dataset=dataset, data_dir=data_dir)
+        test = self.test
+        if isinstance(test, str):
+            test = str(Path(test).expanduser().resolve())
+        return replace(self, dataset=dataset, data_dir=data_dir, test=test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +277,6 @@ class Settings:
 def _from_entries(cls: type[T], entries: Mapping[str, object]) -> T:
     """Build a dataclass of options from its entries in ``settings.json``."""
     known = option_fields(cls).items()
-    return cls(**{n: entries[n] for n, each in known if n in entries or not each.option.is_new})
+    values = {n: entries[n] for n, each in known if n in entries or not each.option.is_new}
+    # JSON has no tuples.
+    return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})

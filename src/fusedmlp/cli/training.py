@@ -8,27 +8,32 @@ from __future__ import annotations
 import contextlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fusedmlp.backend import Workload
 from fusedmlp.cli import console
 from fusedmlp.cli.backend_choice import BackendChoice
-from fusedmlp.cli.progress import duration, loss_text, progress_view
-from fusedmlp.cli.recipes import DEFAULT_RECIPE
+from fusedmlp.cli.progress import duration, progress_view
+from fusedmlp.cli.recipes import DEFAULT_RECIPE, TABLE_RECIPE
+from fusedmlp.cli.scores import ADVICE, Scores
 from fusedmlp.errors import ExitCode, FusedMLPError, StorageError
+from fusedmlp.preprocessing import TargetScale
 from fusedmlp.training.callbacks import Callback, HistoryWriter
 from fusedmlp.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from fusedmlp.cli.outputs import OutputFolder
     from fusedmlp.cli.settings import Settings
     from fusedmlp.datasets import Dataset
     from fusedmlp.model import MLP
     from fusedmlp.training.callbacks import TrainingView
+    from fusedmlp.training.history import History
 
 _SHAPED_BY_EPOCHS = ("cosine", "one-cycle")
 """Schedules that depend on the number of epochs."""
@@ -47,6 +52,10 @@ class Result:
     validation_accuracy: float | None
     test_loss: float | None
     test_accuracy: float | None
+    test_r2: float | None
+    test_rmse: float | None
+    test_rows: int
+    best_epoch: int | None
     samples_per_s: float
     seconds: float
     compile_seconds: float
@@ -64,11 +73,14 @@ class Result:
             compiled = f", {duration(self.compile_seconds)} to compile"
         speed = f"{self.samples_per_s:,.0f} samples/s{compiled}"
         lines = [("trained", f"{_epochs(self.epochs)} in {duration(self.seconds)}, {speed}")]
+        if self.best_epoch is not None:
+            kept = f"the weights of epoch {self.best_epoch}, which has the best validation loss"
+            lines.append(("kept", kept))
         if self.test_loss is not None:
-            lines.append(("test loss", loss_text(self.test_loss)))
-        if self.test_accuracy is not None:
-            error_rate = f"error rate {100 * (1 - self.test_accuracy):.2f} %"
-            lines.append(("test accuracy", f"{self.test_accuracy:.4f} ({error_rate})"))
+            scores = Scores(
+                self.test_loss, self.test_accuracy, self.test_r2, self.test_rmse, None
+            )
+            lines += scores.lines(self.test_rows, "test ")
         history = str(Path(self.output) / "history.csv")
         console.results([*lines, ("model", self.model), ("history", history)])
 
@@ -110,6 +122,7 @@ class Training:
         # A training that was killed before its first checkpoint starts again, to the same end.
         has_checkpoint = resumes and self.folder.checkpoint.exists()
         self._checkpoint = self.folder.checkpoint if has_checkpoint else None
+        self._target_scale: TargetScale | None = None
 
     def note_changed_epochs(self, before: int) -> None:
         """Print a note if a resume changes the number of epochs and thereby the schedule."""
@@ -139,7 +152,7 @@ class Training:
         mlp = recipe.model(dataset, seed=run.seed, backend=choice.backend)
         self._announce(dataset, mlp, choice)
         compile_seconds = self._fit(mlp, dataset)
-        mlp.save(self.folder.model)
+        self._save(mlp, dataset)
         return self._result(dataset, mlp, str(choice.selection), compile_seconds)
 
     def _announce(self, dataset: Dataset, mlp: MLP, choice: BackendChoice) -> None:
@@ -172,22 +185,38 @@ class Training:
                     callbacks=(settings_writer, HistoryWriter(self.folder.path), view),
                     checkpoint=self.folder.checkpoint,
                 )
-                trainer.fit(mlp, dataset.x_train, dataset.y_train, resume=self._checkpoint)
+                trainer.fit(mlp, dataset.x_train, self._targets(dataset), resume=self._checkpoint)
         except KeyboardInterrupt:
-            if not self._save_last_epoch(mlp):
+            if not self._save_last_epoch(mlp, dataset):
                 console.note("interrupted before the first epoch ended: nothing to save")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except FusedMLPError:
             with contextlib.suppress(StorageError):  # the first error is reported
-                self._save_last_epoch(mlp)
+                self._save_last_epoch(mlp, dataset)
             raise
         return settings_writer.compile_seconds
 
-    def _save_last_epoch(self, mlp: MLP) -> bool:
+    def _targets(self, dataset: Dataset) -> NDArray[Any]:
+        """Return the targets to train on: quantities of a scaled table are scaled too."""
+        is_scaled = dataset.preprocessing is not None and self.settings.data.scale != "none"
+        if dataset.task != "regression" or not is_scaled:
+            return dataset.y_train
+        self._target_scale = TargetScale.fit(dataset.y_train)
+        return self._target_scale.apply(dataset.y_train)
+
+    def _save(self, mlp: MLP, dataset: Dataset) -> None:
+        """Save the model as users apply it: on tables, with outputs in the target's unit."""
+        if self._target_scale is not None:
+            mlp.parameters = self._target_scale.fold(mlp.parameters)
+        mlp.preprocessing = dataset.preprocessing
+        mlp.save(self.folder.model)
+        mlp.preprocessing = None  # this data set's arrays have been through it
+
+    def _save_last_epoch(self, mlp: MLP, dataset: Dataset) -> bool:
         """Save the last finished epoch's model of a training that ended early, if there is one."""
         if not mlp.history:
             return False
-        mlp.save(self.folder.model)
+        self._save(mlp, dataset)
         console.note(
             f"stopped after epoch {len(mlp.history)}; its model is {self.folder.model}. "
             f"Continue with: fusedmlp train --resume {self.folder.path}"
@@ -197,7 +226,9 @@ class Training:
     def _result(self, dataset: Dataset, mlp: MLP, backend: str, compile_seconds: float) -> Result:
         tested = None
         if dataset.x_test is not None and dataset.y_test is not None:
-            tested = mlp.evaluate(dataset.x_test, dataset.y_test)
+            tested = Scores.of(mlp, dataset.x_test, dataset.y_test)
+            if (found := tested.advice()) is not None:
+                console.note(f"{found}: {ADVICE}")
         assert mlp.history is not None
         records, last = mlp.history.records, mlp.history.last
         seconds = sum(record.seconds for record in records)
@@ -212,6 +243,10 @@ class Training:
             validation_accuracy=last.validation_accuracy,
             test_loss=None if tested is None else tested.loss,
             test_accuracy=None if tested is None else tested.accuracy,
+            test_r2=None if tested is None else tested.r2,
+            test_rmse=None if tested is None else tested.rmse,
+            test_rows=0 if dataset.x_test is None else len(dataset.x_test),
+            best_epoch=self._best_epoch(mlp.history),
             samples_per_s=rows / seconds,
             seconds=seconds,
             compile_seconds=compile_seconds,
@@ -221,9 +256,17 @@ class Training:
         )
 
 
+    def _best_epoch(self, history: History) -> int | None:
+        """Return the epoch whose weights early stopping has kept."""
+        stopping = self.settings.recipe.trainer().early_stopping
+        if stopping is None:
+            return None
+        return stopping.best_epoch(history, validated=history.last.validation_loss is not None)
+
+
 def _completed(settings: Settings, overrides: Mapping[str, object], dataset: Dataset) -> Settings:
     """Return the settings with the recipe's defaults for this data set."""
-    base = DEFAULT_RECIPE
+    base = DEFAULT_RECIPE if dataset.preprocessing is None else TABLE_RECIPE
     if "validation" in overrides:
         base = base.changed({"validation": overrides["validation"]})
     suited = base.suited_to(len(dataset.x_train), dataset.task)

@@ -9,12 +9,15 @@ from fusedmlp.datasets.builtin import load_digits as load_digits
 from fusedmlp.datasets.builtin import load_moons as load_moons
 from fusedmlp.datasets.cache import default_cache_dir as default_cache_dir
 from fusedmlp.datasets.csv_table import load_csv as load_csv
+from fusedmlp.datasets.dataset import TASKS as TASKS
 from fusedmlp.datasets.dataset import Dataset as Dataset
 from fusedmlp.datasets.dataset import Task as Task
 from fusedmlp.datasets.folder import load_idx_folder as load_idx_folder
 from fusedmlp.datasets.images import SPLITS as SPLITS
 from fusedmlp.datasets.images import load_published
 from fusedmlp.datasets.npz import load_npz as load_npz
+from fusedmlp.datasets.options import Fitted as Fitted
+from fusedmlp.datasets.options import TableOptions as TableOptions
 from fusedmlp.datasets.published import FASHION_MNIST, MNIST
 from fusedmlp.datasets.sources import SOURCES as SOURCES
 from fusedmlp.datasets.sources import Locations, default_data_dir
@@ -24,7 +27,10 @@ __all__ = [
     "DATASET_NAMES",
     "SOURCES",
     "SPLITS",
+    "TASKS",
     "Dataset",
+    "Fitted",
+    "TableOptions",
     "Task",
     "default_cache_dir",
     "load_csv",
@@ -36,7 +42,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from fusedmlp.preprocessing import Scale
 
 _PUBLISHED = {published.name: published for published in (MNIST, FASHION_MNIST)}
 
@@ -52,19 +60,26 @@ def load_dataset(
     split: str | None = None,
     cache_dir: str | Path | None = None,
     seed: int = 0,
-    test_size: float = 0.2,
+    test: float | str | Path | None = None,
     report: Callable[[str], None] | None = None,
     target: str | int | None = None,
     task: Task | None = None,
+    scale: Scale | None = None,
+    drop: Sequence[str | int] = (),
+    fitted: Fitted | None = None,
 ) -> Dataset:
     """Load a data set by its name or from the user's own files.
+
+    Columns of a table become inputs of a network by a preprocessing that is fitted on the training
+    rows: numbers are scaled, missing ones become the median, text becomes one-hot. It is in
+    ``Dataset.preprocessing``; a model that is given it (``MLP.preprocessing``) takes tables.
 
     Parameters
     ----------
     name_or_path : str or Path
         ``mnist``, ``fashion-mnist``, ``digits``, ``moons``; or the path of a folder of IDX files,
         an ``.npz`` file or a ``.csv`` file. A name wins over a file of that name: write
-        ``./mnist`` for the file. Files without a test part give one without ``x_test``.
+        ``./mnist`` for the file.
     data_dir : str, Path or None
         ``mnist`` and ``fashion-mnist``: a folder with the IDX files, tried first. Default: the
         variable ``FUSEDMLP_DATA``.
@@ -77,15 +92,22 @@ def load_dataset(
     cache_dir : str, Path or None
         The same sets: default ``FUSEDMLP_CACHE``, else the user's cache folder.
     seed : int
-        ``moons``: the points. ``digits``: the split.
-    test_size : float
-        ``digits``: share of the rows to test on.
+        ``moons``: the points. Others: the split.
+    test : float, str, Path or None
+        ``digits`` and files: share of the rows to test on, 0 for none; ``.csv``: or a file of the
+        same columns. None for a fifth of ``digits`` and of a table that has no test part.
     report : callable or None
-        Receives a line of text before each slow step and about each remedy.
+        Receives a line of text before each slow step, and about each remedy and decision.
     target : str, int or None
         ``.csv``: name or number of the target column, default the last.
     task : {"classification", "multilabel", "regression"} or None
-        The user's files: overrules the task that the targets suggest.
+        Files: overrules the task that the targets suggest.
+    scale : {"standard", "robust", "none"} or None
+        Tables: how columns of numbers are scaled; None for ``standard``.
+    drop : sequence of str or int
+        ``.csv``: names or numbers of columns to leave out.
+    fitted : Fitted or None
+        Tables: apply this instead of fitting.
 
     Returns
     -------
@@ -103,8 +125,9 @@ def load_dataset(
     """
     name = str(name_or_path)
     published = _PUBLISHED.get(name)
+    of_tables = {"target": target, "task": task, "scale": scale, "drop": tuple(drop) or None}
     if published is not None:
-        _refuse(name, target=target, task=task)
+        _refuse(name, test=test, **of_tables)
         locations = Locations(
             cache_dir=default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser(),
             data_dir=default_data_dir() if data_dir is None else Path(data_dir).expanduser(),
@@ -117,28 +140,51 @@ def load_dataset(
             report=report or (lambda _line: None),
         )
     _refuse(name, data_dir=data_dir, source=source, split=split)
-    if name in ("digits", "moons"):
-        _refuse(name, target=target, task=task)
-        return load_digits(seed, test_size) if name == "digits" else load_moons(seed=seed)
-    return _load_path(Path(name_or_path).expanduser(), target, task)
+    if name == "moons":
+        _refuse(name, test=test, **of_tables)
+        return load_moons(seed=seed)
+    if name == "digits":
+        _refuse(name, **of_tables)
+        return load_digits(seed) if test is None else load_digits(seed, _share(name, test))
+    options = TableOptions(
+        target=target,
+        task=task,
+        test=test,
+        scale=scale,
+        drop=tuple(drop),
+        seed=seed,
+        fitted=fitted,
+        report=report or (lambda _line: None),
+    )
+    return _load_path(Path(name_or_path).expanduser(), options)
 
 
-def _load_path(path: Path, target: str | int | None, task: Task | None) -> Dataset:
+def _load_path(path: Path, options: TableOptions) -> Dataset:
     suffix = path.suffix.lower()
-    if suffix != ".csv":
-        _refuse(str(path), target=target)
-    if path.is_dir():
-        return load_idx_folder(path, task)
     if not path.exists():
         if path.name == str(path) and not suffix:
             known = (*DATASET_NAMES, "the path of a folder of IDX files, an .npz or a .csv file")
             raise UnknownNameError.of("data set", str(path), known)
         raise DataUnavailableError(f"{path}: no such file or folder")
+    if suffix == ".csv" and not path.is_dir():
+        return load_csv(path, options)
+    _refuse(str(path), target=options.target, drop=options.drop or None)
+    if options.test is not None:
+        _share(str(path), options.test)
+    if path.is_dir():
+        return load_idx_folder(path, options)
     if suffix == ".npz":
-        return load_npz(path, task)
-    if suffix == ".csv":
-        return load_csv(path, target, task)
+        return load_npz(path, options)
     raise InvalidInputError(f"{path}: expected a folder of IDX files, an .npz or a .csv file")
+
+
+def _share(name: str, test: float | str | Path) -> float:
+    """Return a share; files go with ``.csv`` files."""
+    if isinstance(test, str | Path):
+        raise InvalidInputError(
+            f"test={str(test)!r} does not apply to the data set {name}: give a share of its rows"
+        )
+    return test
 
 
 def _refuse(name: str, **options: object) -> None:

@@ -7,7 +7,7 @@ uint8 inputs are pixels, and engines read them as x/255.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -16,7 +16,11 @@ from fusedmlp.errors import InvalidInputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fusedmlp.preprocessing import Preprocessing
+
 Task = Literal["classification", "multilabel", "regression"]
+TASKS: Final[tuple[str, ...]] = get_args(Task)
+Label: TypeAlias = int | str
 Inputs = np.uint8 | np.float32 | np.float64
 Targets = np.int64 | np.float32 | np.float64
 
@@ -48,6 +52,10 @@ class Dataset:
         Origin, as text for messages.
     image_shape : (int, int) or None
         Rows and columns if each row is an image.
+    labels : tuple of int or str, or None
+        The K labels in the file, if they are not 0 to K-1; ``y_train`` and ``y_test`` index them.
+    preprocessing : Preprocessing or None
+        What made the inputs from the columns of a table; a model that is given it takes tables.
     """
 
     name: str
@@ -60,6 +68,8 @@ class Dataset:
     class_names: tuple[str, ...] | None
     source: str
     image_shape: tuple[int, int] | None
+    labels: tuple[Label, ...] | None = None
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together; the loaders check values."""
@@ -102,6 +112,15 @@ class Dataset:
         if y.dtype not in kinds:
             names = " or ".join(kind.__name__ for kind in kinds)
             raise InvalidInputError(f"{where} is {y.dtype}, expected {names} ({self.task})")
+
+    def __repr__(self) -> str:
+        """Describe the data set in one line, without its arrays."""
+        test = "" if self.x_test is None else f" + {len(self.x_test):,}"
+        kind = f"{self.n_outputs} {'classes' if self.task == 'classification' else 'outputs'}"
+        return (
+            f"Dataset({self.name!r}: {len(self.x_train):,}{test} rows, {self.n_inputs} inputs of "
+            f"{self.x_train.dtype}, {kind}, {self.task})"
+        )
 
     @property
     def n_inputs(self) -> int:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from fusedmlp.datasets.cache import NotPresentError
 from fusedmlp.datasets.idx import find_idx_files, read_idx, read_raw
-from fusedmlp.datasets.labels import RawData, as_dataset, as_rows
+from fusedmlp.datasets.options import DEFAULTS, TableOptions
+from fusedmlp.datasets.raw_data import RawData, as_dataset, as_rows
 from fusedmlp.errors import DataUnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fusedmlp.datasets.dataset import Dataset, Task
+    from fusedmlp.datasets.dataset import Dataset
     from fusedmlp.datasets.published import PublishedSet, RawFiles
 
 
@@ -43,7 +44,7 @@ def from_folder(published: PublishedSet, data_dir: Path | None) -> RawFiles:
     raise DataUnavailableError(missing or f"no IDX files in {data_dir}")
 
 
-def load_idx_folder(folder: Path, task: Task | None = None) -> Dataset:
+def load_idx_folder(folder: Path, options: TableOptions = DEFAULTS) -> Dataset:
     """Load a folder of IDX files: train-images, train-labels and, both or neither, t10k-.
 
     Plain files are memory-mapped, ``.gz`` files are loaded.
@@ -71,4 +72,4 @@ def load_idx_folder(folder: Path, task: Task | None = None) -> Dataset:
     if "t10k" in parts:
         raw.x_test, _ = as_rows(read_idx(found["t10k-images"]), f"{name}: t10k")
         raw.y_test = read_idx(found["t10k-labels"])
-    return as_dataset(raw, task)
+    return as_dataset(raw, options)

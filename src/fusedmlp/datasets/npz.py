@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.datasets.file_errors import convert_read_errors
-from fusedmlp.datasets.labels import RawData, as_dataset, as_rows
+from fusedmlp.datasets.options import DEFAULTS, TableOptions
+from fusedmlp.datasets.raw_data import RawData, as_dataset, as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fusedmlp.datasets.dataset import Dataset, Task
+    from fusedmlp.datasets.dataset import Dataset
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # …, lengths of the name and extra fields
 _KEYS = ("x_train, y_train and, both or neither, x_test, y_test", "x and y")
 
 
-def load_npz(path: Path, task: Task | None = None) -> Dataset:
+def load_npz(path: Path, options: TableOptions = DEFAULTS) -> Dataset:
     """Load a data set from an ``.npz`` file.
 
     Parameters
@@ -37,9 +38,9 @@ def load_npz(path: Path, task: Task | None = None) -> Dataset:
     path : Path
         Holds ``x_train``, ``y_train`` and optionally ``x_test``, ``y_test``; or ``x`` and ``y``,
         which then are the training part. Inputs (N, D) or images (N, rows, columns); targets as
-        in :class:`fusedmlp.datasets.labels.RawData`.
-    task : str or None
-        Overrules the task that the targets suggest.
+        in :meth:`fusedmlp.datasets.targets.TargetCoding.of`.
+    options
+        ``task``, ``test``, ``scale`` and ``seed`` apply.
 
     Raises
     ------
@@ -64,7 +65,7 @@ def load_npz(path: Path, task: Task | None = None) -> Dataset:
         if x_test.dtype != x_train.dtype and np.uint8 not in (x_test.dtype, x_train.dtype):
             x_test = x_test.astype(x_train.dtype)
         raw.x_test, raw.y_test = x_test, arrays["y_test"]
-    return as_dataset(raw, task)
+    return as_dataset(raw, options)
 
 
 def _choose_keys(path: Path, found: list[str]) -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""Model files: a network, its parameters, its seed and the names of its classes."""
+"""Model files: a network, its parameters, its seed, its classes and its preprocessing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fusedmlp.errors import InvalidInputError
 from fusedmlp.io.parameter_files import (
     FileFormat,
     format_errors,
@@ -12,6 +13,7 @@ from fusedmlp.io.parameter_files import (
     read_parameters,
     write_parameters,
 )
+from fusedmlp.preprocessing import Preprocessing
 from fusedmlp.seeding import checked_seed
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     from fusedmlp.network import Network, Parameters
 
-MODEL_FORMAT: Final = FileFormat("fusedmlp-model", 1, "model file", lambda _: ("",))
+# Version 2 has the preprocessing, without which a release predicts from unscaled inputs.
+MODEL_FORMAT: Final = FileFormat("fusedmlp-model", 2, "model file", lambda _: ("",))
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class ModelFile:
     parameters: Parameters
     seed: int
     class_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
 
 
 def save_model(path: Path, model: ModelFile) -> None:
@@ -40,11 +44,13 @@ def save_model(path: Path, model: ModelFile) -> None:
     StorageError
         The file cannot be written; an older one is untouched.
     """
-    header = {
+    header: dict[str, object] = {
         "network": network_to_dict(model.network),
         "seed": model.seed,
         "class_names": model.class_names,
     }
+    if model.preprocessing is not None:
+        header["preprocessing"] = model.preprocessing.to_dict()
     write_parameters(path, MODEL_FORMAT, header, {"": model.parameters})
 
 
@@ -63,4 +69,11 @@ def load_model(path: Path) -> ModelFile:
         names = file.header["class_names"]
         class_names = None if names is None else tuple(str(name) for name in names)
         seed = checked_seed(file.header["seed"])
-        return ModelFile(file.network, file.groups[""], seed, class_names)
+        found = file.header.get("preprocessing")
+        preprocessing = None if found is None else Preprocessing.from_dict(found)
+        if preprocessing is not None and preprocessing.n_inputs != file.network.n_inputs:
+            raise InvalidInputError(
+                f"its preprocessing makes {preprocessing.n_inputs} inputs, its network has "
+                f"{file.network.n_inputs}"
+            )
+        return ModelFile(file.network, file.groups[""], seed, class_names, preprocessing)
