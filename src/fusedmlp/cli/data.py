@@ -12,6 +12,8 @@ from fusedmlp.cli.settings import DataOptions, RunOptions
 if TYPE_CHECKING:
     from fusedmlp.datasets import Dataset
 
+DATA_FIELDS = ("data_dir", "source", "split", "target", "drop", "task", "test", "scale")
+
 DESCRIPTIONS = {
     "mnist": "70,000 handwritten digits, 28 x 28 pixels",
     "fashion-mnist": "70,000 pictures of clothes, 28 x 28 pixels",
@@ -21,7 +23,7 @@ DESCRIPTIONS = {
 
 
 def data(
-    options: Annotated[DataOptions, Only("data_dir", "source", "split", "target")],
+    options: Annotated[DataOptions, Only(*DATA_FIELDS)],
     run: Annotated[RunOptions, Only("seed")],
     dataset: Annotated[
         str | None,

@@ -9,7 +9,9 @@ import typer
 from fusedmlp.cli import console
 from fusedmlp.cli.options import DATA, Json, Only, Overrides
 from fusedmlp.cli.saved_model import ModelArgument, SavedModel
+from fusedmlp.cli.scores import Scores
 from fusedmlp.cli.settings import SETTINGS_NAME, DataOptions, RunOptions, Settings
+from fusedmlp.datasets import DATASET_NAMES
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.network import OUTPUT_OF_TASK
 
@@ -20,9 +22,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fusedmlp.datasets import Dataset
-    from fusedmlp.model import Metrics
 
-PARTS = ("test", "train")
+PARTS = ("test", "train", "all")
 
 WIDEST_MATRIX = 12
 """Classes of the largest confusion matrix that is printed; --json has all."""
@@ -92,23 +93,32 @@ def evaluate(
         ),
     ] = None,
     part: Annotated[
-        str, typer.Option(metavar="NAME", help="Rows to use: test or train.", rich_help_panel=DATA)
-    ] = PARTS[0],
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Rows to use: test, train or all.",
+            show_default="test; all rows of another file that has no test part",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     *,
     data: Annotated[Overrides[DataOptions], Only("data_dir", "source", "split", "target")],
     run: Annotated[Overrides[RunOptions], Only("backend", "threads", "seed")],
     json_: Json = False,
 ) -> None:
     """Measure a saved model on labelled rows."""
-    if part not in PARTS:
+    if part is not None and part not in PARTS:
         raise UnknownNameError.of("part", part, PARTS)
     saved = SavedModel.load(model, run.apply(RunOptions()))
     trained_on, seed = _training_data(saved.path, dataset)
     seed = run.apply(RunOptions(seed=seed)).seed
-    loaded = data.apply(trained_on).load(seed, console.note)
+    loaded = data.apply(trained_on).load(seed, console.note, saved.fitted())
+    if part is None:
+        part = "all" if loaded.x_test is None and trained_on.test == 0 else "test"
     x, y = _labelled_rows(loaded, part)
     _check_fits(saved, loaded)
-    metrics = saved.mlp.evaluate(x, y)
+    saved.mlp.preprocessing = None  # these rows have been through it
+    scores = Scores.of(saved.mlp, x, y)
     report = _ClassReport.of(saved, y, saved.mlp.predict(x))
     document = {
         "model": str(saved.path),
@@ -116,15 +126,18 @@ def evaluate(
         "part": part,
         "rows": len(x),
         "backend": saved.backend,
-        "loss": metrics.loss,
-        "accuracy": metrics.accuracy,
-        "error_rate": None if metrics.accuracy is None else 1.0 - metrics.accuracy,
+        "loss": scores.loss,
+        "accuracy": scores.accuracy,
+        "error_rate": None if scores.accuracy is None else 1.0 - scores.accuracy,
+        "r2": scores.r2,
+        "rmse": scores.rmse,
         **({} if report is None else report.document()),
     }
     if json_:
         console.print_json(document)
         return
-    _print_figures(loaded, part, len(x), metrics)
+    rows = f"{loaded.name}, {'all' if part == 'all' else f'{part} part,'} {len(x):,} rows"
+    console.results([("data", rows), *scores.lines(len(x))])
     if report is not None:
         console.show("")
         console.show(report.table())
@@ -137,24 +150,36 @@ def _training_data(model: "Path", dataset: str | None) -> tuple[DataOptions, int
     """
     if (model.parent / SETTINGS_NAME).exists():
         settings = Settings.load(model.parent)
-        is_same = dataset in (None, settings.data.dataset)
-        return settings.data if is_same else DataOptions(str(dataset)), settings.run.seed
+        same = settings.data.dataset
+        if dataset is None or same in (dataset, DataOptions(dataset).absolute().dataset):
+            return settings.data, settings.run.seed
+        return _other_data(dataset, settings.data), settings.run.seed
     if dataset is None:
         raise InvalidInputError(
             f"there is no {SETTINGS_NAME} beside {model} that names its data set: "
             "add --dataset NAME"
         )
-    return DataOptions(dataset), 0
+    return _other_data(dataset), 0
+
+
+def _other_data(dataset: str, trained_on: DataOptions | None = None) -> DataOptions:
+    """Return the options for data that the model was not trained on: a file's rows are one part."""
+    if dataset in DATASET_NAMES:
+        return DataOptions(dataset)
+    return DataOptions(dataset, test=0, drop=() if trained_on is None else trained_on.drop)
 
 
 def _labelled_rows(
     data: "Dataset", part: str
 ) -> "tuple[npt.NDArray[np.uint8 | np.float32 | np.float64], npt.NDArray[np.generic]]":
     """Return one part's inputs and targets."""
-    if part == "train":
+    if part == "train" or (part == "all" and data.x_test is None):
         return data.x_train, data.y_train
     if data.x_test is None or data.y_test is None:
-        raise InvalidInputError(f"{data.name} has no test part: use --part train")
+        raise InvalidInputError(f"{data.name} has no test part: use --part all")
+    if part == "all":
+        x, y = (data.x_train, data.x_test), (data.y_train, data.y_test)
+        return np.concatenate(x), np.concatenate(y)
     return data.x_test, data.y_test
 
 
@@ -167,17 +192,3 @@ def _check_fits(model: SavedModel, data: "Dataset") -> None:
             f"{model.path} is {network}, but {data.name} has {data.n_inputs} inputs and "
             f"{data.n_outputs} outputs ({data.task}): name the data set it was trained for"
         )
-
-
-def _print_figures(data: "Dataset", part: str, n_rows: int, metrics: "Metrics") -> None:
-    from fusedmlp.cli.progress import loss_text
-
-    lines = [
-        ("data", f"{data.name}, {part} part, {n_rows:,} rows"),
-        ("loss", loss_text(metrics.loss)),
-    ]
-    if metrics.accuracy is not None:
-        wrong = round((1 - metrics.accuracy) * n_rows)
-        error_rate = f"{100 * (1 - metrics.accuracy):.2f} % ({wrong:,} of {n_rows:,} rows wrong)"
-        lines += [("accuracy", f"{metrics.accuracy:.4f}"), ("error rate", error_rate)]
-    console.results(lines)

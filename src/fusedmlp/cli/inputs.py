@@ -1,49 +1,52 @@
-"""Rows to predict, from a file or a data set: inputs only, no targets."""
+"""Rows to predict, from a file or a data set: inputs, no targets needed."""
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from fusedmlp.cli import console
 from fusedmlp.datasets import DATASET_NAMES, load_dataset
-from fusedmlp.datasets.file_errors import convert_read_errors
+from fusedmlp.datasets.csv_file import read_csv
 from fusedmlp.datasets.idx import read_idx
-from fusedmlp.datasets.labels import as_rows
+from fusedmlp.datasets.raw_data import as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
+from fusedmlp.preprocessing import Table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from fusedmlp.model import MLP
     from fusedmlp.types import DenseInputs
 
 _NPZ_KEYS = ("x_test", "x", "x_train")
 
 
-def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -> DenseInputs:
-    """Read rows (N, D).
+def load_inputs(
+    source: str, mlp: MLP, *, drop: tuple[str, ...], data_dir: str | None
+) -> DenseInputs | Table:
+    """Read rows (N, D), or the columns of a table for a model that has a preprocessing.
 
     Parameters
     ----------
     source
         A data set's name (its test part), or the path of a ``.csv``, ``.npy`` or ``.npz`` file or
         of an IDX file of images, plain or ``.gz``.
-    skip_column
-        A ``.csv`` file's column to leave out: its name, or its number from 0.
+    drop
+        Columns of a ``.csv`` file to leave out: names, or numbers from 0.
 
     Raises
     ------
     InvalidInputError, DataUnavailableError
-        The content is not rows of finite numbers; the file is missing, truncated or of another
-        format.
+        The content does not fit the model; the file is missing, truncated or of another format.
     """
     path = Path(source).expanduser()
     is_csv = path.suffix.lower() == ".csv"
-    if skip_column is not None and not is_csv:
-        raise InvalidInputError(f"--skip-column {skip_column} is for .csv files, not for {source}")
+    if drop and not is_csv:
+        raise InvalidInputError(f"--drop {','.join(drop)} is for .csv files, not for {source}")
     if source in DATASET_NAMES:
         dataset = load_dataset(source, data_dir=data_dir)
         inputs = dataset.x_train if dataset.x_test is None else dataset.x_test
@@ -54,13 +57,31 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -
             f"or one of {', '.join(DATASET_NAMES)}"
         )
     if is_csv:
-        array = _read_csv(path, skip_column)
-    elif path.suffix.lower() in (".npy", ".npz"):
-        array = _read_numpy(path)
-    else:
-        array = read_idx(path)
+        return _read_table(path, mlp, drop)
+    array = _read_numpy(path) if path.suffix.lower() in (".npy", ".npz") else read_idx(path)
     rows, _ = as_rows(array, str(path))
     return cast("DenseInputs", rows)
+
+
+def _read_table(path: Path, mlp: MLP, drop: tuple[str, ...]) -> DenseInputs | Table:
+    preprocessing = mlp.preprocessing
+    texts = frozenset() if preprocessing is None else preprocessing.text_columns
+    table = read_csv(path, texts, console.note)
+    dropped = {table.find(column) for column in drop}
+    table = table.select([j for j in range(table.n_columns) if j not in dropped])
+    if preprocessing is not None:
+        ignored = preprocessing.ignored(table)
+        if ignored:
+            console.note(f"{path.name}: columns that the model does not use: {', '.join(ignored)}")
+        return table
+    if table.texts:
+        column = next(iter(table.texts))
+        text = next(text for text in table.texts[column] if text is not None)
+        raise InvalidInputError(
+            f"{path}: {table.label(column)} holds text ({text!r}), and the model takes numbers: "
+            "leave the column out with --drop"
+        )
+    return cast("DenseInputs", table.numbers)
 
 
 def _read_numpy(path: Path) -> npt.NDArray[np.generic]:
@@ -78,54 +99,3 @@ def _read_numpy(path: Path) -> npt.NDArray[np.generic]:
             f"{path}: truncated or not a {path.suffix} file of numbers: {error}"
         ) from error
     raise InvalidInputError(f"{path} holds {found}: expected one of {', '.join(_NPZ_KEYS)}")
-
-
-def _read_csv(path: Path, skip_column: str | None) -> npt.NDArray[np.generic]:
-    try:
-        with convert_read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, cells) for cells in reader if cells]
-    except UnicodeDecodeError as error:
-        raise DataUnavailableError(f"{path}: not UTF-8 text: {error.reason}") from error
-    has_header = bool(lines) and not any(map(_is_number, lines[0][1]))
-    rows = lines[has_header:]
-    if not rows:
-        raise InvalidInputError(f"{path}: no rows: expected at least one row of numbers")
-    n_columns, skipped = len(rows[0][1]), None
-    if skip_column is not None:
-        skipped = _find_column(path, skip_column, lines[0][1] if has_header else [], n_columns)
-    table = []
-    for line, cells in rows:
-        if len(cells) != n_columns:
-            raise InvalidInputError(
-                f"{path}: line {line} has {len(cells)} cells, expected {n_columns} as in the first"
-            )
-        kept = [cell for column, cell in enumerate(cells) if column != skipped]
-        texts = [cell for cell in kept if not _is_number(cell)]
-        if texts:
-            raise InvalidInputError(
-                f"{path}: line {line}: {texts[0]!r} is not a number (leave a column of text out "
-                "with --skip-column)"
-            )
-        table.append([float(cell) for cell in kept])
-    return np.array(table)
-
-
-def _find_column(path: Path, name: str, header: list[str], n_columns: int) -> int:
-    names = [cell.strip() for cell in header]
-    if name in names:
-        return names.index(name)
-    if name.isdecimal() and int(name) < n_columns:
-        return int(name)
-    known = f" or one of {', '.join(names[:20])}" if names else ""
-    raise InvalidInputError(
-        f"{path}: no column {name!r}: expected a number below {n_columns}{known}"
-    )
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -46,16 +46,8 @@ def predict(
             show_default="CSV on stdout",
         ),
     ] = None,
-    skip_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="A .csv file's column to leave out, such as a target: its name "
-            "or its number from 0.",
-        ),
-    ] = None,
     *,
-    data: Annotated[DataOptions, Only("data_dir")],
+    data: Annotated[DataOptions, Only("data_dir", "drop")],
     run: Annotated[RunOptions, Only("backend", "threads")],
     json_: Json = False,
 ) -> None:
@@ -65,17 +57,17 @@ def predict(
     if output is not None:
         _check_output(output)
     saved = SavedModel.load(model, run)
-    x = load_inputs(inputs, skip_column=skip_column, data_dir=data.data_dir)
+    x = load_inputs(inputs, saved.mlp, drop=data.drop, data_dir=data.data_dir)
     predicted = saved.mlp.predict_proba(x) if proba else saved.mlp.predict(x)
     if output is not None:
         _write(output, saved, predicted, proba=proba)
-        console.note(f"{len(x):,} predictions written to {output}")
+        console.note(f"{len(predicted):,} predictions written to {output}")
     if json_:
         console.print_json(
             {
                 "model": str(saved.path),
                 "input": inputs,
-                "rows": len(x),
+                "rows": len(predicted),
                 "backend": saved.backend,
                 "class_names": saved.mlp.class_names,
                 "output": None if output is None else str(output),

@@ -8,7 +8,9 @@ import typer
 
 from fusedmlp.cli.outputs import MODEL_NAME
 from fusedmlp.cli.settings import RunOptions
+from fusedmlp.datasets import TASKS, Fitted
 from fusedmlp.model import MLP
+from fusedmlp.network import OUTPUT_OF_TASK
 
 ModelArgument = Annotated[
     Path,
@@ -36,6 +38,15 @@ class SavedModel:
         mlp = MLP.load(file, backend=run.backend, threads=run.threads)
         selection, mlp.backend = mlp.select_backend()
         return cls(file, mlp, str(selection))
+
+    def fitted(self) -> Fitted | None:
+        """Return what the model expects of a table; None for a model of other inputs."""
+        if self.mlp.preprocessing is None:
+            return None
+        network = self.mlp.network
+        task = next(task for task in TASKS if OUTPUT_OF_TASK[task] == network.output)
+        names = self.mlp.class_names
+        return Fitted(self.mlp.preprocessing, task, network.n_outputs, names)
 
     @property
     def output_names(self) -> list[str]:

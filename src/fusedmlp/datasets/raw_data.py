@@ -161,7 +161,7 @@ def _is_table(raw: RawData, options: TableOptions) -> bool:
     if options.scale is None and isinstance(x, np.memmap) and x.nbytes > MOST_MAPPED_BYTES:
         options.report(
             f"{raw.name}: {x.nbytes / 2**30:.1f} GiB are read from the file, neither scaled nor "
-            "split (overrule with --scale or scale=)"
+            "split (to copy them, --scale standard)"
         )
         return False
     return True

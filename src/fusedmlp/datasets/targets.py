@@ -173,22 +173,21 @@ class TargetCoding:
         return indices[inverse.reshape(-1)]
 
     def _report(self, y: NDArray[Any], report: Callable[[str], None]) -> None:
-        override = "overrules with --task or task="
         if self.task == "classification":
             names = listed(self.class_names or map(str, range(self.n_outputs)))
-            report(f"{self.where}: {self.n_outputs} classes, {names} ({override}regression)")
+            report(f"{self.where}: {self.n_outputs} classes, {names} (if not, --task regression)")
         elif self.task == "multilabel":
             is_one_hot = bool((y.sum(axis=1) == 1).all())
             alternative = "classification" if is_one_hot else "regression"
             each = ", one in each row" if is_one_hot else ""
             report(
                 f"{self.where}: {self.n_outputs} columns of zeros and ones{each}: labels that may "
-                f"occur together ({override}{alternative})"
+                f"occur together (if not, --task {alternative})"
             )
         elif y.ndim == 1 and (y == np.floor(y)).all():
             report(
-                f"{self.where}: {len(np.unique(y)):,} different whole numbers: a quantity, so "
-                f"the task is regression ({override}classification)"
+                f"{self.where}: {len(np.unique(y)):,} different whole numbers, so the task is "
+                "regression (if not, --task classification)"
             )
 
 

@@ -116,6 +116,12 @@ class Preprocessing:
                 column.encode(table.texts[j], inputs[:, start : start + column.n_inputs])
         return inputs
 
+    def ignored(self, table: Table) -> list[str]:
+        """Return the names of a table's columns that are no inputs, but for the target."""
+        if not self.has_names or table.names is None:
+            return []
+        return [name for name in table.names if name not in (*self.names, self.target)]
+
     def to_dict(self) -> dict[str, object]:
         """Return plain data for JSON; :meth:`from_dict` reads it."""
         return {
