@@ -132,7 +132,7 @@ def test_truncated_files_are_refused_at_any_length(model, tmp_path):
         ({"kind": "other"}, "holds 'other', expected 'fusedmlp-model'"),
         (
             {"version": MODEL_FORMAT.version + 1},
-            "format version 2, this release reads up to 1: upgrade",
+            "format version 3, this release reads up to 2: upgrade",
         ),
         ({"version": "1"}, "format version '1'"),
         ({"network": {"sizes": [5, 4, 2]}}, r"biases.1' has shape \(3,\), its .* promises \(2,\)"),

@@ -1,18 +1,21 @@
-"""``.csv`` files: headers, targets, tasks, and faults with their line number."""
+"""``.csv`` files: headers, columns of numbers and text, targets, tasks, parts and their faults."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from fusedmlp.datasets import load_csv, load_dataset
+from fusedmlp.datasets import TableOptions, load_csv, load_dataset
+from fusedmlp.datasets.csv_file import read_csv
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
+
+PLAIN = {"scale": "none", "test": 0}
 
 
 @pytest.fixture
 def table(tmp_path):
-    def write(text: str, encoding: str = "utf-8"):
-        path = tmp_path / "table.csv"
+    def write(text: str, encoding: str = "utf-8", name: str = "table.csv"):
+        path = tmp_path / name
         path.write_bytes(text.encode(encoding))
         return path
 
@@ -20,123 +23,228 @@ def table(tmp_path):
 
 
 def test_header_and_last_column(table):
-    data = load_dataset(table("a,b,kind\n1,2.5,0\n3,4,1\n-5e-1,6,1\n"))
+    data = load_dataset(table("a,b,kind\n1,2.5,0\n3,4,1\n-5e-1,6,1\n"), **PLAIN)
     np.testing.assert_array_equal(data.x_train, [[1, 2.5], [3, 4], [-0.5, 6]])
     assert data.x_train.dtype == np.float64
-    assert data.x_train.flags.c_contiguous
     assert data.y_train.tolist() == [0, 1, 1]
     assert (data.task, data.n_outputs, data.class_names) == ("classification", 2, None)
     assert data.x_test is None
-    assert data.source.endswith("table.csv (target 'kind')")
+    assert data.source.endswith("table.csv (target column 'kind')")
+    assert (data.preprocessing.names, data.preprocessing.target) == (("a", "b"), "kind")
 
 
 @pytest.mark.parametrize("target", ["kind", 0, "0", -3, "-3"])
 def test_target_by_name_or_number(table, target):
-    data = load_dataset(table("kind,a,b\n0,1,2\n1,3,4\n"), target=target)
+    data = load_dataset(table("kind,a,b\n0,1,2\n1,3,4\n"), target=target, **PLAIN)
     np.testing.assert_array_equal(data.x_train, [[1, 2], [3, 4]])
     assert data.y_train.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("target", ["color", 3, "3", -4, "twice"])
+@pytest.mark.parametrize("target", ["color", 3, "3", -4])
 def test_unknown_target(table, target):
-    with pytest.raises(InvalidInputError, match=r"no target column .*: expected a number below 3"):
-        load_csv(table("kind,twice,twice\n0,1,2\n1,3,4\n"), target)
+    with pytest.raises(InvalidInputError, match=r"no column .*: expected a number below 3 or one"):
+        load_dataset(table("kind,a,b\n0,1,2\n1,3,4\n"), target=target)
 
 
 @pytest.mark.parametrize(
-    ("text", "n_rows"),
+    ("text", "names"),
     [
-        ("1,2,0\n3,4,1\n", 2),  # numbers only
-        ("1,2,red\n3,4,blue\n", 2),  # text labels, no header
-        ("0,1,label\n3,4,1\n5,6,0\n", 2),  # numbers as names
-        (",0,label\n3,4,1\n5,6,0\n", 2),  # an index column without a name
-        ("a,b,c\n1,2,red\n3,4,blue\n", 2),
-        ("a,b,c\r\n1,2,0\r\n\r\n3,4,1\r\n\r\n", 2),  # Windows, blank lines
-        ("\n\na,b,c\n1,2,0\n3,4,1", 2),
-        ('"a, or b",b,c\n"1",2,0\n3,"4",1\n', 2),
-        (" a , b , c \n 1, 2 , 0\n3,4, 1\n", 2),
-        ("\ufeff1,2,0\n3,4,1\n", 2),  # a byte-order mark
-        ("\ufeffa,b,c\n1,2,0\n3,4,1\n", 2),
+        ("1,2,0\n3,4,1\n", None),
+        ("1,2,red\n3,4,blue\n", None),
+        ("5,red\n5,red\n", None),
+        ("0,1,label\n3,4,1\n5,6,0\n", ("0", "1", "label")),
+        ("2019,2020,y\n3,4,1\n5,6,0\n", ("2019", "2020", "y")),
+        ("0,1,2\n3.5,4,1\n5,6,0\n", ("0", "1", "2")),  # as pandas writes columns without names
+        (",0,label\n0,4,1\n1,6,0\n", ("0", "label")),  # and its index
+        ("Unnamed: 0,b,label\n0,4,1\n1,6,0\n", ("b", "label")),
+        (",b,label\n7,4,1\n9,6,0\n", ("column 0", "b", "label")),  # no index: not 0, 1, …
+        ("a,b,c\n1,2,red\n3,4,blue\n", ("a", "b", "c")),
+        ("a,b\nx,y\nz,x\n", ("a", "b")),  # text alone
+        ("x,y\nx,z\nz,x\n", None),
+        ("a,b,c\r\n1,2,0\r\n\r\n3,4,1\r\n\r\n", ("a", "b", "c")),
+        ("\n\na,b,c\n1,2,0\n3,4,1", ("a", "b", "c")),
+        ('"a, or b",b,c\n"1",2,0\n3,"4",1\n', ("a, or b", "b", "c")),
+        (" a , b , c \n 1, 2 , 0\n3,4, 1\n", ("a", "b", "c")),
+        ("\ufeff1,2,0\n3,4,1\n", None),  # a byte-order mark
+        ("\ufeffa,b,c\n1,2,0\n3,4,1\n", ("a", "b", "c")),
+        ("a;b;c\n1;2;0\n3;4;1\n", ("a", "b", "c")),
+        ("a\tb\tc\n1\t2\t0\n3\t4\t1\n", ("a", "b", "c")),
     ],
 )
-def test_header_or_none(table, text, n_rows):
-    data = load_csv(table(text))
-    assert len(data.x_train) == n_rows
-    assert data.n_outputs == 2
+def test_header_or_none(table, text, names):
+    found = read_csv(table(text))
+    assert found.names == names
+    assert found.n_rows == 2 + (names is None and text.startswith("x"))
 
 
-def test_name_makes_a_header(table):
-    data = load_csv(table("1,2,label\n5,6,red\n7,8,blue\n"), "label")
-    assert len(data.x_train) == 2
-    assert data.class_names == ("blue", "red")
+def test_what_is_not_obvious_is_said(table):
+    lines = []
+    read_csv(table("0,1,2\n3.5,4,1\n5,6,0\n"), report=lines.append)
+    read_csv(table(",b,label\n0,4,1\n1,6,0\n"), report=lines.append)
+    assert "the first line, 0,1,2, has the names" in lines[0]
+    assert "counts the rows: left out" in lines[1]
+
+
+@pytest.mark.parametrize("missing", ["", "NA", "n/a", "NaN", "null", "None", "?"])
+def test_missing_values(table, missing):
+    found = read_csv(table(f"a,b,c\n1,x,0\n{missing},{missing},1\n"))
+    assert np.isnan(found.numbers[1, 0])
+    assert found.texts[1].tolist() == ["x", None]
+
+
+def test_text_that_comes_after_many_numbers(table):
+    numbers = "".join(f"{i},{i}\n" for i in range(600_000))
+    texts = "".join(f"{i},x{i % 7}\n" for i in range(200_000))
+    found = read_csv(table(f"a,b\n{numbers}{texts}"))
+    assert (found.n_rows, list(found.texts)) == (800_000, [1])
+    assert found.texts[1][[5, 600_001]].tolist() == ["5", "x1"]
+    assert found.numbers[599_999, 0] == 599_999
 
 
 def test_text_labels_are_sorted(table):
-    data = load_csv(table("a,kind\n1,setosa\n2, iris b\n3,setosa\n4,arctic\n"))
-    assert data.class_names == ("arctic", "iris b", "setosa")
+    text = "a,kind\n1,setosa\n2, iris b\n3,setosa\n4,arctic\n"
+    data = load_dataset(table(text), **PLAIN)
+    assert data.labels == data.class_names == ("arctic", "iris b", "setosa")
     assert data.y_train.tolist() == [2, 1, 2, 0]
     assert data.y_train.dtype == np.int64
 
 
-def test_regression(table):
-    data = load_csv(table("a,price\n1,10\n2,10.5\n3,-2\n"))
-    assert data.task == "regression"
-    np.testing.assert_array_equal(data.y_train, [[10], [10.5], [-2]])
-    assert load_csv(table("a,price\n1,10\n2,-20\n"), task="regression").y_train[1, 0] == -20
+def rows(values) -> str:
+    return "a,y\n" + "".join(f"{i},{value}\n" for i, value in enumerate(values))
 
 
-def test_whole_numbers_written_as_floats_are_classes(table):
-    assert load_csv(table("a,y\n1,0.0\n2,1.0\n")).task == "classification"
+@pytest.mark.parametrize(
+    ("values", "task", "labels"),
+    [
+        ([10, 10.5, -2, 4], "regression", None),
+        ([0.0, 1.0, 0.0, 1.0], "classification", None),
+        ([3, 5, 3, 9], "classification", (3, 5, 9)),
+        ([-1, 1, -1, 1], "classification", (-1, 1)),
+        ([f"{151 + i}.0" for i in range(214)] * 2, "regression", None),  # amounts
+        (list(range(17, 90)) * 20, "regression", None),  # ages
+        (list(range(47)) * 12, "classification", None),  # letters and digits
+        (list(range(47)) * 3, "regression", None),  # counts
+        (["1", "2", "seven", "eight"], "classification", ("1", "2", "eight", "seven")),
+    ],
+)
+def test_task_follows_from_the_target(table, values, task, labels):
+    lines = []
+    data = load_dataset(table(rows(values)), report=lines.append, **PLAIN)
+    assert (data.task, data.labels) == (task, labels)
+    is_clear = any(isinstance(v, str) and not v[0].isdigit() for v in values) or 10.5 in values
+    other = "regression" if task == "classification" else "classification"
+    assert any(f"--task {other}" in line for line in lines) is not is_clear
 
 
-def test_numbers_as_names(table):
-    text = "a,y\n1,3\n2,seven\n3,3\n"
-    with pytest.raises(InvalidInputError, match="holds 'seven' besides numbers"):
-        load_csv(table(text))
-    assert load_csv(table(text), task="classification").class_names == ("3", "seven")
+def test_task_overrules(table):
+    path = table(rows([1, 2, 1, 2]))
+    data = load_dataset(path, task="regression", **PLAIN)
+    np.testing.assert_array_equal(data.y_train, [[1], [2], [1], [2]])
+    amounts = table(rows(range(0, 90, 2)))
+    assert load_dataset(amounts, task="classification", **PLAIN).n_outputs == 45
+
+
+def test_columns_that_are_dropped(table):
+    path = table("id,a,b,y\n7,1,2,0\n8,3,4,1\n")
+    data = load_dataset(path, drop=["id", 2], **PLAIN)
+    np.testing.assert_array_equal(data.x_train, [[1], [3]])
+    with pytest.raises(InvalidInputError, match="column 'y' is the target"):
+        load_dataset(path, drop=["y"], target="y")
+
+
+def test_a_fifth_of_the_rows_is_for_testing_with_all_classes(table):
+    path = table(rows(["hen", "cow", "cow", "cow", "cow"] * 20))
+    data = load_dataset(path, seed=1)
+    assert (len(data.x_train), len(data.x_test)) == (80, 20)
+    assert np.bincount(data.y_test).tolist() == [16, 4]
+    again, other = load_dataset(path, seed=1), load_dataset(path, seed=2)
+    np.testing.assert_array_equal(data.x_test, again.x_test)
+    assert not np.array_equal(data.x_test, other.x_test)
+    assert load_dataset(path, test=0.5).x_test.shape == (50, 1)
+    assert load_dataset(path, test=0).x_test is None
+
+
+def test_scaling_is_fitted_on_the_training_rows_alone(table):
+    path = table(rows([0.5, 1.5] * 30))
+    data = load_dataset(path)
+    np.testing.assert_allclose([data.x_train.mean(), data.x_train.std()], [0, 1], atol=1e-12)
+    assert abs(data.x_test.mean()) > 1e-6
+
+
+def test_a_file_to_test_on_is_matched_by_name(table):
+    train = table("a,b,y\n1,x,0\n2,y,1\n3,x,1\n")
+    test = table("y,b,a\n1,y,9\n", name="test.csv")
+    data = load_dataset(train, test=test, scale="none", target="y")
+    np.testing.assert_array_equal(data.x_test, [[9, 0, 1]])
+    assert data.y_test.tolist() == [1]
+    lacking = table("y,a\n1,9\n", name="test.csv")
+    with pytest.raises(InvalidInputError, match="lacks the columns b that"):
+        load_dataset(train, test=lacking)
+    unknown = table("a,b,y\n1,x,0\n2,y,5.5\n", name="test.csv")
+    with pytest.raises(InvalidInputError, match="fraction"):
+        load_dataset(train, test=unknown, task="classification")
+
+
+def test_few_rows_have_no_test_part_unless_asked(table):
+    lines = []
+    path = table(rows([0, 1, 0, 1]))
+    assert load_dataset(path, report=lines.append).x_test is None
+    assert "4 rows are too few for a test part" in lines[-1]
+    assert len(load_dataset(path, test=0.5).x_test) == 2
+    with pytest.raises(InvalidInputError, match=r"test 0.05: 4 rows have no such part"):
+        load_dataset(path, test=0.05)
+    for share in (-0.1, 1.0, np.nan):
+        with pytest.raises(InvalidInputError, match="is not a share in"):
+            TableOptions(test=share)
+
+
+NUMBERS = "\n".join(["1,0", "2,1"] * 10)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "empty, expected at least one row"),
-        ("\n \n\n", "one column"),
+        ("\n \n\n", "empty, expected at least one row"),
         ("a,b,c\n", "a header and no rows"),
-        ("1\n2\n", "one column"),
-        ("a;b;c\n1;2;3\n", "one column, expected inputs and a target separated by commas"),
+        ("1\n2\n", "1 columns, expected inputs and a target"),
         ("a,b,c\n1,2,0\n3,4\n", "line 3 has 2 cells, expected 3"),
         ("a,b,c\n1,2,0\n\n3,4,1,5\n", "line 4 has 4 cells"),
-        ("a,b,c\n1,2,0\n3,x,1\n", "line 3, column 'b': 'x' is no number"),
-        ("1,2,0\n3,,1\n", "line 2, column 1: '' is no number"),
-        (",2,0\n3,4,1\n", "line 1, column 0: '' is no number"),
-        ("a,b\n1_000,0\n1,1\n", "line 2, column 'a': '1_000' is no number"),
-        ("1,0\n\u0661,1\n", "line 2, column 0: '\u0661' is no number"),
-        ("abc,2,0\n3,4,1\n", "first line mixes numbers and text"),
-        ("a,b,c\n1,nan,0\n3,4,1\n", r"inputs\[0, 1\] is nan"),
-        ("a,b,c\n1,2,0\n3,1e999,1\n", r"inputs\[1, 1\] is inf"),
-        ("a,b,c\n1,2,0\n3,4,\n", "holds '' besides numbers"),
-        ("a,b,c\n1,2,red\n3,4,\n", "holds ''"),
-        ("a,b,c\n1,2,0\n3,4,-1\n", "label -1 in row 1"),
-        ("a,b,c\n1,2,0\n3,4,500000\n", "500,001 classes for 2 rows"),
-        ("a,b,c\n1,2,1\n3,4,1\n", "every training row has label 1"),
-        ("a,b,c\n1,2,red\n3,4,red\n", "every training row has label 0"),
-        ("a,b,c\n1,2,nan\n3,4,0.5\n", r"train targets\[0, 0\] is nan"),
+        (f"a,y\n{NUMBERS}\nx,1\n", "line 22, column 'a': 'x' is no number, and 20 of 21 cells"),
+        (f"a,y\n{NUMBERS}\n1_000,1\n", "line 22, column 'a': '1_000' is no number"),
+        (f"{NUMBERS}\n\u0661,1\n", "line 21, column 0: '\u0661' is no number"),
+        ("a,a,c\n1,2,0\n3,4,1\n", "2 columns have the name 'a'"),
+        ("a,b,c\n1,2,0\n3,1e999,1\n", "line 3, column 'b': inf is not finite"),
+        ("a,b,c\n1,2,0\n3,4,\n", "row 1 has no target"),
+        ("a,b,c\n1,2,red\n3,4,\n", "row 1 has no target"),
+        ("a,b,c\n1,2,1\n3,4,1\n", "every row has the target 1; expected"),
+        ("a,b,c\n1,2,red\n3,4,red\n", "every row has the target 'red'"),
+        ("a,b,c\n1,,0\n3,,1\n", "column 'b' has no value in any training row"),
+        (
+            "name,y\n" + "".join(f"p{i},{i % 2}\n" for i in range(300)),
+            "column 'name' has 240 different texts in 240 rows",
+        ),
+        (
+            "a,name\n" + "".join(f"{i % 2},p{i}\n" for i in range(1_500)),
+            "the target has 1,500 different values in 1,500 rows",
+        ),
     ],
 )
 def test_faults(table, text, words):
-    with pytest.raises(InvalidInputError, match=words) as caught:
+    with pytest.raises(InvalidInputError, match=words):
         load_csv(table(text))
-    assert "table" in str(caught.value)
 
 
-def test_text_is_no_regression_target(table):
-    with pytest.raises(InvalidInputError, match="holds 'red'"):
-        load_csv(table("a,y\n1,red\n2,blue\n"), task="regression")
+def test_text_is_no_quantity(table):
+    with pytest.raises(InvalidInputError, match=r"target 'red' in row 0 is text; .* needs numbers"):
+        load_dataset(table("a,y\n1,red\n2,blue\n"), task="regression")
 
 
 def test_unreadable(table, tmp_path):
     with pytest.raises(DataUnavailableError, match="not UTF-8 text"):
         load_csv(table("a,b\n1,größer\n2,x\n", "latin-1"))
+    with pytest.raises(DataUnavailableError, match="not a table of text"):
+        load_csv(table("a,b\n1,2\n" + "x" * 200_000))
     with pytest.raises(DataUnavailableError, match="No such file"):
         load_csv(tmp_path / "none.csv")
     (tmp_path / "folder.csv").mkdir()

@@ -65,13 +65,13 @@ def test_digits():
     assert abs(shares - 0.2).max() < 0.01
     np.testing.assert_array_equal(load_digits(1).x_test, data.x_test)
     assert not np.array_equal(load_digits(2).x_test, data.x_test)
-    assert len(load_dataset("digits", test_size=0.5).x_test) == 899
+    assert len(load_dataset("digits", test=0.5).x_test) == 899
 
 
 @pytest.mark.parametrize("test_size", [0.0, 0.005, 1.0, -1.0, 200.0, float("nan")])
 def test_digits_share_out_of_range(test_size):
     with pytest.raises(InvalidInputError, match=f"test_size={test_size}"):
-        load_dataset("digits", test_size=test_size)
+        load_dataset("digits", test=test_size)
 
 
 @pytest.fixture

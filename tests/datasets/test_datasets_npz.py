@@ -23,7 +23,7 @@ def path(tmp_path):
 
 def test_stored_members_are_mapped(path):
     np.savez(path, x_train=X, y_train=Y, x_test=X[:4], y_test=Y[:4])
-    data = load_dataset(path)
+    data = load_dataset(path, scale="none")
     assert isinstance(data.x_train, np.memmap)
     assert isinstance(data.x_test, np.memmap)
     assert not data.x_train.flags.writeable
@@ -136,32 +136,73 @@ def test_task_overrules(path):
     data = load_dataset(path, task="regression")
     assert (data.task, data.y_train.dtype) == ("regression", np.float32)
     np.savez(path, x=X, y=BINARY)
-    assert load_npz(path, "regression").task == "regression"
-    with pytest.raises(InvalidInputError, match="2 columns, expected one column"):
-        load_npz(path, "classification")
+    assert load_dataset(path, task="regression").task == "regression"
+    with pytest.raises(InvalidInputError, match="2 columns; classification needs one column"):
+        load_dataset(path, task="classification")
     np.savez(path, x=X, y=X[:, :2])
-    with pytest.raises(InvalidInputError, match="multilabel set must be 0 or 1"):
-        load_npz(path, "multilabel")
+    with pytest.raises(InvalidInputError, match="multilabel needs 0 and 1"):
+        load_dataset(path, task="multilabel")
 
 
-def test_class_that_only_the_test_part_has(path):
-    np.savez(path, x_train=X, y_train=Y, x_test=X[:2], y_test=np.array([0, 5]))
-    assert load_npz(path).n_outputs == 6
+def test_one_hot_targets_are_said_to_be_labels_and_can_be_classes(path):
+    lines = []
+    np.savez(path, x=X, y=np.eye(3)[Y])
+    assert load_dataset(path, report=lines.append, test=0).task == "multilabel"
+    assert "3 columns of zeros and ones, one in each row" in lines[0]
+    assert "--task classification" in lines[0]
+    data = load_dataset(path, task="classification", test=0)
+    np.testing.assert_array_equal(data.y_train, Y)
+
+
+def test_labels_are_numbered_in_order_and_kept(path):
+    np.savez(path, x_train=X, y_train=Y - 1, x_test=X[:2], y_test=np.array([0, 5]))
+    data = load_npz(path)
+    assert data.labels == (-1, 0, 1, 5)
+    assert data.class_names == ("-1", "0", "1", "5")
+    np.testing.assert_array_equal(data.y_train, Y)
+    np.testing.assert_array_equal(data.y_test, [1, 3])
+
+
+def test_tables_are_split_and_scaled(path):
+    np.savez(path, x=X * [1, 10, 100, 1000, 0] + 5, y=Y)
+    data = load_dataset(path)
+    assert (len(data.x_train), len(data.x_test)) == (10, 2)
+    np.testing.assert_allclose(data.x_train.std(axis=0), [1, 1, 1, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(data.x_train.mean(axis=0), 0, atol=1e-12)
+    assert data.preprocessing.n_inputs == 5
+
+
+@pytest.mark.parametrize("x", [X.astype(np.uint8), X.reshape(3, 4, 5)])
+def test_pixels_and_images_stay_as_they_are(path, x):
+    np.savez(path, x=x, y=Y[: len(x)])
+    data = load_dataset(path)
+    np.testing.assert_array_equal(data.x_train, x.reshape(len(x), -1))
+    assert data.preprocessing is None
+    assert data.x_test is None
+    with pytest.raises(InvalidInputError, match="scale 'standard' is for tables"):
+        load_dataset(path, scale="standard")
+
+
+def test_large_files_stay_mapped_unless_asked(path, monkeypatch):
+    monkeypatch.setattr("fusedmlp.datasets.raw_data.MOST_MAPPED_BYTES", 100)
+    np.savez(path, x=X, y=Y)
+    lines = []
+    assert isinstance(load_dataset(path, report=lines.append).x_train, np.memmap)
+    assert any("neither scaled nor split" in line for line in lines)
+    assert load_dataset(path, scale="standard").preprocessing is not None
 
 
 @pytest.mark.parametrize(
     ("y", "words"),
     [
-        (Y - 1, r"data: train: label -1 in row 0; expected whole numbers from 0"),
-        (np.where(Y == 1, np.nan, Y), "label nan in row 1"),
-        (np.where(Y == 2, np.inf, Y), "label inf in row 2"),
-        (Y * 1000, "2,001 classes for 12 rows"),
-        (np.full(12, 4), "every training row has label 4"),
-        (Y.astype(str), "labels are <U21"),
+        (np.where(Y == 1, np.nan, Y), "row 1 has no target"),
+        (np.where(Y == 2, np.inf, Y), "row 2 has the target inf"),
+        (np.full(12, 4), "every row has the target 4; expected at least two classes"),
+        (Y.astype(str), "targets are <U21"),
         (Y[:7], r"12 rows of inputs and targets of shape \(7,\)"),
-        (Y.reshape(12, 1, 1), r"targets of shape \(12, 1, 1\)"),
-        (np.zeros((12, 0)), r"targets of shape \(12, 0\)"),
-        (np.where(np.eye(12)[:, :2] > 0, np.nan, 0.5), r"targets\[0, 0\] is nan"),
+        (Y.reshape(12, 1, 1), r"targets have shape \(12, 1, 1\)"),
+        (np.zeros((12, 0)), r"targets have shape \(12, 0\)"),
+        (np.where(np.eye(12)[:, :2] > 0, np.nan, 0.5), "row 0 has no target"),
         (X[:, :2].astype("M8[s]"), "targets are datetime64"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,6 +162,8 @@ def load_dataset(
 
 def _load_path(path: Path, options: TableOptions) -> Dataset:
     suffix = path.suffix.lower()
+    if suffix != ".csv":
+        _refuse(str(path), target=options.target, drop=options.drop or None)
     if not path.exists():
         if path.name == str(path) and not suffix:
             known = (*DATASET_NAMES, "the path of a folder of IDX files, an .npz or a .csv file")
@@ -168,11 +171,11 @@ def _load_path(path: Path, options: TableOptions) -> Dataset:
         raise DataUnavailableError(f"{path}: no such file or folder")
     if suffix == ".csv" and not path.is_dir():
         return load_csv(path, options)
-    _refuse(str(path), target=options.target, drop=options.drop or None)
     if options.test is not None:
         _share(str(path), options.test)
     if path.is_dir():
-        return load_idx_folder(path, options)
+        # Columns of IDX files are those of images, also where they are floats.
+        return load_idx_folder(path, replace(options, scale=options.scale or "none"))
     if suffix == ".npz":
         return load_npz(path, options)
     raise InvalidInputError(f"{path}: expected a folder of IDX files, an .npz or a .csv file")

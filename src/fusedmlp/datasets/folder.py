@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fusedmlp.datasets.cache import NotPresentError
 from fusedmlp.datasets.idx import find_idx_files, read_idx, read_raw
-from fusedmlp.datasets.options import DEFAULTS, TableOptions
+from fusedmlp.datasets.options import AS_STORED, TableOptions
 from fusedmlp.datasets.raw_data import RawData, as_dataset, as_rows
 from fusedmlp.errors import DataUnavailableError
 
@@ -44,7 +44,7 @@ def from_folder(published: PublishedSet, data_dir: Path | None) -> RawFiles:
     raise DataUnavailableError(missing or f"no IDX files in {data_dir}")
 
 
-def load_idx_folder(folder: Path, options: TableOptions = DEFAULTS) -> Dataset:
+def load_idx_folder(folder: Path, options: TableOptions = AS_STORED) -> Dataset:
     """Load a folder of IDX files: train-images, train-labels and, both or neither, t10k-.
 
     Plain files are memory-mapped, ``.gz`` files are loaded.

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.datasets.file_errors import convert_read_errors
-from fusedmlp.datasets.options import DEFAULTS, TableOptions
+from fusedmlp.datasets.options import AS_STORED, TableOptions
 from fusedmlp.datasets.raw_data import RawData, as_dataset, as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
@@ -30,7 +30,7 @@ _LOCAL_HEADER = struct.Struct("<26xHH")  # …, lengths of the name and extra fi
 _KEYS = ("x_train, y_train and, both or neither, x_test, y_test", "x and y")
 
 
-def load_npz(path: Path, options: TableOptions = DEFAULTS) -> Dataset:
+def load_npz(path: Path, options: TableOptions = AS_STORED) -> Dataset:
     """Load a data set from an ``.npz`` file.
 
     Parameters

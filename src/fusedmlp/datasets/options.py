@@ -76,3 +76,6 @@ class TableOptions:
 
 
 DEFAULTS = TableOptions()
+
+AS_STORED = TableOptions(scale="none", test=0.0)
+"""The rows of a file as they are."""

@@ -114,7 +114,8 @@ class TargetCoding:
             found = found.astype(np.int64)
         if len(found) < 2:
             raise InvalidInputError(
-                f"{where}: every row has the target {found[0]!r}; expected at least two classes"
+                f"{where}: every row has the target {found.tolist()[0]!r}; expected at least two "
+                "classes"
             )
         if len(found) > max(MOST_CLASSES, len(y) // 2):
             raise InvalidInputError(

@@ -135,6 +135,9 @@ class Trainer:
             raise InvalidInputError(
                 f"validation={self.validation} and validation_data were both given: choose one"
             )
+        x = mlp.network_inputs(x)
+        if validation_data is not None:
+            validation_data = mlp.network_inputs(validation_data[0]), validation_data[1]
         weights = self._row_weights(mlp.network, x, y, sample_weight)
         if self.checkpoint is not None:
             check_writable(self.checkpoint.parent)
