@@ -1,4 +1,4 @@
-"""Preprocessing of tables: scikit-learn's transformers as data, matched by name, stored in models."""
+"""Preprocessing of tables: scikit-learn's transformers as data that models store."""
 
 from __future__ import annotations
 

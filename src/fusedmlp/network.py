@@ -31,7 +31,9 @@ OUTPUTS: Final = get_args(Output)
 REDUCTIONS: Final = get_args(Reduction)
 INITIALISATIONS: Final = get_args(Initialisation)
 
-OUTPUT_OF_TASK: Final[dict[str, Output]] = {
+Task = Literal["classification", "multilabel", "regression"]
+
+OUTPUT_OF_TASK: Final[dict[Task, Output]] = {
     "classification": "softmax",
     "multilabel": "sigmoid",
     "regression": "identity",

@@ -54,7 +54,7 @@ def test_evaluate_needs_to_know_the_data(cli, trained):
     alone.write_bytes((trained / "model.safetensors").read_bytes())
     cli("evaluate", alone).failed(ExitCode.USAGE, "settings.json", "--dataset")
     assert cli("evaluate", alone, "--dataset", "digits").code == 0
-    cli("evaluate", trained, "--part", "all").failed(ExitCode.USAGE, "'all'", "test, train")
+    cli("evaluate", trained, "--part", "none").failed(ExitCode.USAGE, "'none'", "test, train")
 
 
 def test_evaluate_splits_as_the_training_did(cli, tmp_path):
@@ -73,14 +73,18 @@ def test_evaluate_splits_as_the_training_did(cli, tmp_path):
 def test_evaluate_describes_other_tasks(cli, npz, targets, shown):
     x = np.random.default_rng(0).random((80, 3))
     path = npz("set.npz", x=x, y=targets(x))
-    assert cli("train", "--dataset", path, "--epochs", 1, "--output", "out").code == 0
-    cli("evaluate", "out").failed(ExitCode.USAGE, "no test part", "--part train")
-    text = cli("evaluate", "out", "--part", "train").stdout
+    options = ("--test", 0, "--epochs", 1, "--output", "out")
+    assert cli("train", "--dataset", path, *options).code == 0
+    cli("evaluate", "out", "--part", "test").failed(ExitCode.USAGE, "no test part", "--part all")
+    text = cli("evaluate", "out").stdout
+    assert "set, all 80 rows" in text
     assert shown in text
     document = cli("evaluate", "out", "--part", "train", "--json").document
     has_accuracy = shown == "label"
     assert ("error rate" in text) == has_accuracy
     assert (document["accuracy"] is not None) == has_accuracy
+    assert (document["rmse"] is None) == has_accuracy
+    assert ("R²" in text) != has_accuracy
 
 
 def test_predict_reads_every_kind_of_file(cli, trained, mlp, tmp_path, rows):
@@ -93,8 +97,8 @@ def test_predict_reads_every_kind_of_file(cli, trained, mlp, tmp_path, rows):
         ("rows.npy",),
         ("rows.npz",),
         ("rows.csv",),
-        ("target.csv", "--skip-column", "digit"),
-        ("target.csv", "--skip-column", 64),
+        ("target.csv", "--drop", "digit"),
+        ("target.csv", "--drop", 64),
     ):
         document = cli("predict", trained, *arguments, "--json").document
         assert document["predictions"] == list(mlp.predict(rows))
@@ -134,10 +138,11 @@ def test_predict_names_the_classes(cli, tmp_path):
     ("name", "content", "code", "words"),
     [
         ("absent.csv", None, ExitCode.DATA_UNAVAILABLE, ("neither a file", ".npz", "digits")),
-        ("a.csv", b"", ExitCode.USAGE, ("no rows",)),
+        ("a.csv", b"", ExitCode.USAGE, ("empty",)),
         ("a.csv", b"1,2\n3\n", ExitCode.USAGE, ("line 2", "1 cells, expected 2")),
-        ("a.csv", b"1,2\n3,x\n", ExitCode.USAGE, ("line 2", "'x'", "--skip-column")),
-        ("a.csv", b"1,nan\n", ExitCode.USAGE, ("nan", "finite")),
+        ("a.csv", b"1,2\n3,x\n", ExitCode.USAGE, ("column 1 holds text ('2')", "--drop")),
+        ("a.csv", b"1,2\n3,4\n", ExitCode.USAGE, ("2 columns", "64 inputs", "--drop")),
+        ("a.csv", b"1," * 63 + b"nan\n", ExitCode.USAGE, ("column 63", "no value in row 0")),
         ("a.csv", b"\xff\xfe\x00", ExitCode.DATA_UNAVAILABLE, ("UTF-8",)),
         ("a.npy", b"\x93NUMPY\x01", ExitCode.DATA_UNAVAILABLE, ("truncated",)),
         ("a.npz", b"PK\x03\x04", ExitCode.DATA_UNAVAILABLE, ("truncated",)),
@@ -152,10 +157,10 @@ def test_predict_refuses_unsound_files(cli, trained, tmp_path, name, content, co
 
 
 def test_predict_refuses_options_that_do_not_apply(cli, trained, tmp_path, rows):
-    outcome = cli("predict", trained, "rows.npy", "--skip-column", "x")
+    outcome = cli("predict", trained, "rows.npy", "--drop", "x")
     outcome.failed(ExitCode.USAGE, ".csv files")
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
-    outcome = cli("predict", trained, "a.csv", "--skip-column", "c")
+    outcome = cli("predict", trained, "a.csv", "--drop", "c")
     outcome.failed(ExitCode.USAGE, "'c'", "a, b")
     np.savez(tmp_path / "odd.npz", rows=np.zeros((2, 64)))
     cli("predict", trained, "odd.npz").failed(ExitCode.USAGE, "holds rows", "x_test")

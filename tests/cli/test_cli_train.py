@@ -124,7 +124,7 @@ def test_other_tasks_get_their_output_layer(cli, npz, task, output):
 def test_a_set_without_test_part_gives_no_test_figures(cli, tmp_path):
     rows = "\n".join(f"{i % 7},{i % 3},{'ab'[i % 2]}" for i in range(60))
     (tmp_path / "table.csv").write_text(f"p,q,kind\n{rows}\n")
-    outcome = cli("train", "--dataset", "table.csv", "--epochs", 1, "--json", "--target", "kind")
+    outcome = cli("train", "--dataset", "table.csv", "--epochs", 1, "--json", "--test", 0)
     assert outcome.document["test_accuracy"] is None
     assert MLP.load(outcome.document["model"]).class_names == ("a", "b")
 
@@ -214,7 +214,8 @@ def test_strict_training_has_one_model_on_every_backend_and_stays_strict(cli, tm
 def test_a_resume_may_start_in_another_folder(cli, tmp_path, monkeypatch, npz):
     rng = np.random.default_rng(1)
     npz("set.npz", x=rng.random((100, 3)), y=rng.integers(0, 2, 100))
-    cli("train", "--dataset", "set.npz", "--epochs", 1, "--output", "out")
+    options = ("--schedule", "one-cycle", "--epochs", 1, "--output", "out")
+    cli("train", "--dataset", "set.npz", *options)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)

@@ -14,12 +14,12 @@ from fusedmlp.datasets.csv_file import read_csv
 from fusedmlp.datasets.idx import read_idx
 from fusedmlp.datasets.raw_data import as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
-from fusedmlp.preprocessing import Table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.model import MLP
+    from fusedmlp.preprocessing import Table
     from fusedmlp.types import DenseInputs
 
 _NPZ_KEYS = ("x_test", "x", "x_train")
@@ -80,6 +80,17 @@ def _read_table(path: Path, mlp: MLP, drop: tuple[str, ...]) -> DenseInputs | Ta
         raise InvalidInputError(
             f"{path}: {table.label(column)} holds text ({text!r}), and the model takes numbers: "
             "leave the column out with --drop"
+        )
+    if table.n_columns != mlp.network.n_inputs:
+        raise InvalidInputError(
+            f"{path}: {table.n_columns} columns, and the model has {mlp.network.n_inputs} inputs: "
+            "leave other columns out with --drop"
+        )
+    rows, columns = np.nonzero(np.isnan(table.numbers))
+    if rows.size:
+        raise InvalidInputError(
+            f"{path}: {table.label(int(columns[0]))} has no value in row {rows[0]}, and the model "
+            "was trained without missing values: fill it, or leave the row out"
         )
     return cast("DenseInputs", table.numbers)
 

@@ -8,7 +8,7 @@ import typer
 
 from fusedmlp.cli.outputs import MODEL_NAME
 from fusedmlp.cli.settings import RunOptions
-from fusedmlp.datasets import TASKS, Fitted
+from fusedmlp.datasets import Fitted
 from fusedmlp.model import MLP
 from fusedmlp.network import OUTPUT_OF_TASK
 
@@ -44,7 +44,7 @@ class SavedModel:
         if self.mlp.preprocessing is None:
             return None
         network = self.mlp.network
-        task = next(task for task in TASKS if OUTPUT_OF_TASK[task] == network.output)
+        task = next(task for task, output in OUTPUT_OF_TASK.items() if output == network.output)
         names = self.mlp.class_names
         return Fitted(self.mlp.preprocessing, task, network.n_outputs, names)
 

@@ -1,4 +1,4 @@
-"""Figures of a model on labelled rows, for ``train`` and ``evaluate``, and whether it has learnt."""
+"""Figures of a model on labelled rows, for ``train`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ class Scores:
     def advice(self) -> str | None:
         """Return what to say of a model that is hardly better than a constant prediction."""
         if self.accuracy is not None and self.constant is not None:
-            if self.constant < 1 and self.accuracy < self.constant + LEAST_GAIN * (1 - self.constant):
+            if self.constant < 1 and self.accuracy < self.constant + LEAST_GAIN * (
+                1 - self.constant
+            ):
                 found = f"the accuracy {self.accuracy:.2f} is about the share of the largest class"
                 return f"{found} ({self.constant:.2f})"
         elif self.r2 is not None and self.r2 < LEAST_GAIN:

@@ -77,9 +77,7 @@ class Result:
             kept = f"the weights of epoch {self.best_epoch}, which has the best validation loss"
             lines.append(("kept", kept))
         if self.test_loss is not None:
-            scores = Scores(
-                self.test_loss, self.test_accuracy, self.test_r2, self.test_rmse, None
-            )
+            scores = Scores(self.test_loss, self.test_accuracy, self.test_r2, self.test_rmse, None)
             lines += scores.lines(self.test_rows, "test ")
         history = str(Path(self.output) / "history.csv")
         console.results([*lines, ("model", self.model), ("history", history)])
@@ -254,7 +252,6 @@ class Training:
             output=str(self.folder.path),
             seed=mlp.seed,
         )
-
 
     def _best_epoch(self, history: History) -> int | None:
         """Return the epoch whose weights early stopping has kept."""

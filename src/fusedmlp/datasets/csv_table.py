@@ -44,11 +44,15 @@ def load_csv(path: Path, options: TableOptions = DEFAULTS) -> Dataset:
     texts: frozenset[str] = frozenset()
     if preprocessing is not None:
         texts = preprocessing.text_columns
+        if preprocessing.has_names:
+            options = replace(options, drop=())  # columns are matched by name, others ignored
         if options.target is None:
             options = replace(options, target=preprocessing.target)
     x, y, target = _read(path, texts, options)
     shown = f"target column {target!r}" if x.names is not None else f"target column {target}"
-    raw = RawData(path.stem, f"{path} ({shown})", x, y, where=f"{path.name}, {shown}", target=target)
+    raw = RawData(
+        path.stem, f"{path} ({shown})", x, y, where=f"{path.name}, {shown}", target=target
+    )
     if isinstance(options.test, str | Path):
         texts |= {x.name(j) for j in x.texts}
         of_test_file = replace(options, target=target)

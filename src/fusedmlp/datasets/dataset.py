@@ -7,18 +7,18 @@ uint8 inputs are pixels, and engines read them as x/255.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, TypeAlias, get_args
 
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.network import Task as Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fusedmlp.preprocessing import Preprocessing
 
-Task = Literal["classification", "multilabel", "regression"]
 TASKS: Final[tuple[str, ...]] = get_args(Task)
 Label: TypeAlias = int | str
 Inputs = np.uint8 | np.float32 | np.float64

@@ -193,9 +193,7 @@ def _split(raw: RawData, coding: TargetCoding, options: TableOptions) -> RawData
     )
 
 
-def _parts(
-    raw: RawData, coding: TargetCoding, n_test: int, seed: int
-) -> tuple[IntArray, IntArray]:
+def _parts(raw: RawData, coding: TargetCoding, n_test: int, seed: int) -> tuple[IntArray, IntArray]:
     from sklearn.model_selection import train_test_split
 
     n_rows, classes = len(raw.y_train), None
@@ -224,17 +222,17 @@ def _preprocessed(raw: RawData, options: TableOptions) -> tuple[RawData, Preproc
         preprocessing = Preprocessing.fit(train, options.scale or "standard", raw.target)
     # Arrays keep their type; a table of text and numbers is float64.
     dtype = np.float32 if train.numbers.dtype == np.float32 else np.float64
-    x_train = preprocessing.transform(train).astype(dtype, copy=False)
+
+    def inputs(table: Table) -> NDArray[Inputs]:
+        return preprocessing.transform(table).astype(dtype, copy=False)
+
     x_test = raw.x_test
     if x_test is not None:
-        x_test = preprocessing.transform(Table.of(x_test, where=f"{raw.name}: test"))
-        x_test = x_test.astype(dtype, copy=False)
-    return replace(raw, x_train=x_train, x_test=x_test), preprocessing
+        x_test = inputs(Table.of(x_test, where=f"{raw.name}: test"))
+    return replace(raw, x_train=inputs(train), x_test=x_test), preprocessing
 
 
-def _checked(
-    raw: RawData, coding: TargetCoding, preprocessing: Preprocessing | None
-) -> Dataset:
+def _checked(raw: RawData, coding: TargetCoding, preprocessing: Preprocessing | None) -> Dataset:
     assert not isinstance(raw.x_train, Table)
     assert not isinstance(raw.x_test, Table)
     floats = np.float64 if raw.x_train.dtype == np.float64 else np.float32

@@ -97,7 +97,7 @@ class TargetCoding:
         else:
             coding = cls._of_classes(y, where)
         if task is None and y.dtype.kind != "O":
-            coding._report(y, report)
+            coding.report(y, report)
         return coding
 
     @classmethod
@@ -155,12 +155,13 @@ class TargetCoding:
             return values
         if y.ndim == 2:
             _check_one_hot(y, self.where)
-            return y.argmax(axis=1).astype(np.int64)
+            indices: NDArray[np.int64] = y.argmax(axis=1)
+            return indices
         return self._class_indices(y)
 
     def _class_indices(self, y: NDArray[Any]) -> NDArray[np.int64]:
         labels = range(self.n_outputs) if self.labels is None else self.labels
-        position = {label: index for index, label in enumerate(labels)}
+        position: dict[Label | float, int] = {label: i for i, label in enumerate(labels)}
         is_text = any(isinstance(label, str) for label in position)
         found, inverse = np.unique(y, return_inverse=True)
         given = [_label_of(value, is_text=is_text) for value in found.tolist()]
@@ -173,7 +174,8 @@ class TargetCoding:
         indices = np.array([position[label] for label in given], dtype=np.int64)
         return indices[inverse.reshape(-1)]
 
-    def _report(self, y: NDArray[Any], report: Callable[[str], None]) -> None:
+    def report(self, y: NDArray[Any], report: Callable[[str], None]) -> None:
+        """Report a decision that numbers alone do not determine, with the way to change it."""
         if self.task == "classification":
             names = listed(self.class_names or map(str, range(self.n_outputs)))
             report(f"{self.where}: {self.n_outputs} classes, {names} (if not, --task regression)")
@@ -249,11 +251,11 @@ def _check_one_hot(y: NDArray[Any], where: str) -> None:
         )
 
 
-def _label_of(value: object, *, is_text: bool) -> object:
-    """Return a target as the label that it may be: 1.0 is 1; a number is a text where labels are."""
+def _label_of(value: float | str, *, is_text: bool) -> Label | float:
+    """Return a target as a label: 1.0 is 1, and "1" where labels are text."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and not value.is_integer():
         return value
-    number = int(value)  # type: ignore[call-overload]
+    number = int(value)
     return str(number) if is_text else number

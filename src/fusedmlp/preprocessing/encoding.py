@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ from fusedmlp.preprocessing.columns import (
 from fusedmlp.preprocessing.table import Table, listed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 
@@ -47,7 +48,9 @@ class Preprocessing:
     target: str | None = None
 
     @classmethod
-    def fit(cls, table: Table, scale: Scale = "standard", target: str | None = None) -> Preprocessing:
+    def fit(
+        cls, table: Table, scale: Scale = "standard", target: str | None = None
+    ) -> Preprocessing:
         """Compute the statistics of the training rows.
 
         Raises

@@ -55,7 +55,7 @@ class Table:
             )
 
     @classmethod
-    def of(cls, x: object, text_columns: Collection[str] = (), where: str = "x") -> Table:
+    def of(cls, x: Any, text_columns: Collection[str] = (), where: str = "x") -> Table:
         """Convert a data frame (pandas, polars or another with ``columns``) or an array (N, C).
 
         Parameters
@@ -191,7 +191,9 @@ def _as_texts(values: NDArray[Any], where: str) -> NDArray[np.object_]:
     texts = np.full(len(values), None, dtype=object)
     for row, value in enumerate(values):
         if not is_missing(value):
-            texts[row] = number_text(value) if isinstance(value, float | np.floating) else str(value)
+            texts[row] = (
+                number_text(value) if isinstance(value, float | np.floating) else str(value)
+            )
     return texts
 
 
