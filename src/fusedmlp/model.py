@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 
 from fusedmlp.backend import Backend, EngineSpec, State, Workload
+from fusedmlp.class_labels import Targets, checked_labels
 from fusedmlp.errors import InvalidInputError, UnknownNameError
-from fusedmlp.interop import device_of
+from fusedmlp.interop import device_of, host_copy
 from fusedmlp.io.model_files import ModelFile, load_model, save_model
 from fusedmlp.network import Network, Objective, initialise
 from fusedmlp.optimizers import SGD
 from fusedmlp.registry import Selection, create, parse, select
 from fusedmlp.seeding import checked_seed
+from fusedmlp.validation import as_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.backend import BatchMetrics, Engine
+    from fusedmlp.class_labels import Label, Labels
     from fusedmlp.network import HiddenActivation, Initialisation, Output, Parameters
     from fusedmlp.training.history import History
-    from fusedmlp.types import FloatArray, FloatDtype, Inputs
+    from fusedmlp.types import FloatArray, FloatDtype, InputsLike
 
 DTYPES: Final = ("float32", "float64")
 
@@ -80,6 +83,11 @@ class MLP:
         History of the last training, or None.
     class_names
         Names of the classes, stored with the model; None if there are none.
+    labels
+        Labels of the classes in the order of the outputs: text, whole numbers, floats or booleans,
+        all of one type. A training on such targets sets them; ``predict`` returns them, and
+        ``evaluate`` and a further training take them. None where targets are class indices from 0
+        to K-1. Assigned labels also become ``class_names``, as text.
 
     Raises
     ------
@@ -112,6 +120,7 @@ class MLP:
             parse(backend)  # report a misspelled name now, not at the first computation
         self.history: History | None = None
         self.class_names: tuple[str, ...] | None = None
+        self._labels: Labels | None = None
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
         self._parameters = initialise(self.network, self.seed, dtype, init)
@@ -127,6 +136,17 @@ class MLP:
         copied = parameters.copy(self.dtype)
         with self._engine_lock:
             self._parameters, self._engine = copied, None
+
+    @property
+    def labels(self) -> Labels | None:
+        """Label of each class; None where targets and predictions are class indices."""
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: Sequence[Label] | None) -> None:
+        self._labels = None if labels is None else checked_labels(labels, self.network)
+        if self._labels is not None:
+            self.class_names = tuple(map(str, self._labels))
 
     @property
     def dtype(self) -> FloatDtype:
@@ -157,14 +177,16 @@ class MLP:
         selection = select(self.backend, workload, strict=self.strict)
         return selection, create(selection, threads=self.threads, strict=self.strict)
 
-    def forward(self, x: Inputs) -> FloatArray:
+    def forward(self, x: InputsLike) -> FloatArray:
         """Compute the network's outputs.
 
         Parameters
         ----------
         x
-            (N, D) numbers; ``uint8`` means pixels, read as x / 255; SciPy CSR stays sparse. The
-            backend ``cupy`` also accepts an array on its device, without a copy.
+            (N, D) numbers: an array of any library, a data frame or nested sequences. ``uint8``
+            means pixels, read as x / 255; SciPy's sparse matrices stay sparse. ``uint8``,
+            ``float32``, ``float64`` in C order and CSR are not copied. The backend ``cupy`` also
+            accepts an array on its device, without a copy.
 
         Returns
         -------
@@ -174,13 +196,14 @@ class MLP:
         Raises
         ------
         InvalidInputError
-            x has a wrong number of columns or a wrong dtype, or contains NaN or infinity.
+            x has a wrong number of columns, or contains text, missing values, NaN or infinity.
         """
+        inputs = as_inputs(x)
         with self._engine_lock:
             engine = self._engine or self._inference_engine()
-            return engine.forward(x)
+            return engine.forward(inputs)
 
-    def predict_proba(self, x: Inputs) -> FloatArray:
+    def predict_proba(self, x: InputsLike) -> FloatArray:
         """Probabilities (N, K): of each class for softmax, of each label for sigmoid outputs."""
         if self.network.predicts_values:
             raise InvalidInputError(
@@ -189,37 +212,45 @@ class MLP:
             )
         return self.forward(x)
 
-    def predict(self, x: Inputs) -> npt.NDArray[np.generic]:
+    def predict(self, x: InputsLike) -> npt.NDArray[np.generic]:
         """Predict classes, labels or values.
 
         Returns
         -------
         For softmax (N,) int64 class indices. Otherwise (N,) for one output and (N, K) for several:
-        int64 zeros and ones for sigmoid (the step output of a perceptron), else values.
+        int64 zeros and ones for sigmoid (the step output of a perceptron), else values. A model
+        with ``labels`` returns these in place of indices, always in a NumPy array.
         """
         outputs = self.forward(x)
         with device_of(outputs):
             if self.network.output == "softmax":
-                labels: npt.NDArray[np.int64] = outputs.argmax(axis=1)
-                return labels
-            values: npt.NDArray[np.generic] = outputs
-            if self.network.output == "sigmoid":
+                values: npt.NDArray[np.generic] = outputs.argmax(axis=1)
+            elif self.network.output == "sigmoid":
                 values = (outputs > 0.5).astype(np.int64)
-            return values[:, 0] if self.network.n_outputs == 1 else values
+            else:
+                values = outputs
+            if self.network.n_outputs == 1:
+                values = values[:, 0]
+        if self._labels is None:
+            return values
+        labels: npt.NDArray[np.generic] = np.array(self._labels)[host_copy("indices", values)]
+        return labels
 
     def evaluate(
-        self, x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+        self, x: InputsLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
     ) -> Metrics:
         """Mean loss and accuracy on labelled rows.
 
         Parameters
         ----------
         x, y, sample_weight
-            See :meth:`fusedmlp.backend.Engine.stage`.
+            See :meth:`fusedmlp.Trainer.fit`; a model with ``labels`` takes these as targets.
         """
+        inputs, targets = as_inputs(x), Targets("y", y, self.network)
+        encoded = targets.encoded(targets.named_by(self._labels, self.class_names))
         with self._engine_lock:
             engine = self._inference_engine()
-            return self.metrics(engine.evaluate(engine.stage(x, y, sample_weight)))
+            return self.metrics(engine.evaluate(engine.stage(inputs, encoded, sample_weight)))
 
     def metrics(self, sums: BatchMetrics) -> Metrics:
         """Convert an engine's sums to means."""
@@ -249,7 +280,9 @@ class MLP:
         StorageError
             The file cannot be written; an existing file is unchanged.
         """
-        content = ModelFile(self.network, self._parameters, self.seed, self.class_names)
+        content = ModelFile(
+            self.network, self._parameters, self.seed, self.class_names, self._labels
+        )
         save_model(Path(path), content)
 
     @classmethod
@@ -284,6 +317,7 @@ class MLP:
             strict=strict,
         )
         mlp.parameters = file.parameters
+        mlp.labels = file.labels
         mlp.class_names = file.class_names
         return mlp
 
@@ -295,7 +329,8 @@ class MLP:
         return {k: v for k, v in self.__dict__.items() if k != "_engine_lock"} | {"_engine": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state, _engine_lock=threading.Lock())
+        # Models that were pickled before there were labels lack them.
+        self.__dict__.update({"_labels": None} | state, _engine_lock=threading.Lock())
 
     def _inference_engine(self) -> Engine:
         """Return the engine, built if needed. Callers hold the lock: an engine is not reentrant."""

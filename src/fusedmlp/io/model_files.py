@@ -1,10 +1,11 @@
-"""Model files: a network, its parameters, its seed and the names of its classes."""
+"""Model files: a network, its parameters, its seed, and the names and labels of its classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fusedmlp.class_labels import checked_labels
 from fusedmlp.io.parameter_files import (
     FileFormat,
     format_errors,
@@ -17,6 +18,7 @@ from fusedmlp.seeding import checked_seed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fusedmlp.class_labels import Labels
     from fusedmlp.network import Network, Parameters
 
 MODEL_FORMAT: Final = FileFormat("fusedmlp-model", 1, "model file", lambda _: ("",))
@@ -30,6 +32,7 @@ class ModelFile:
     parameters: Parameters
     seed: int
     class_names: tuple[str, ...] | None = None
+    labels: Labels | None = None
 
 
 def save_model(path: Path, model: ModelFile) -> None:
@@ -44,6 +47,7 @@ def save_model(path: Path, model: ModelFile) -> None:
         "network": network_to_dict(model.network),
         "seed": model.seed,
         "class_names": model.class_names,
+        "labels": model.labels,
     }
     write_parameters(path, MODEL_FORMAT, header, {"": model.parameters})
 
@@ -63,4 +67,6 @@ def load_model(path: Path) -> ModelFile:
         names = file.header["class_names"]
         class_names = None if names is None else tuple(str(name) for name in names)
         seed = checked_seed(file.header["seed"])
-        return ModelFile(file.network, file.groups[""], seed, class_names)
+        stored = file.header.get("labels")  # absent from older files
+        labels = None if stored is None else checked_labels(stored, file.network)
+        return ModelFile(file.network, file.groups[""], seed, class_names, labels)
