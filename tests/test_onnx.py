@@ -137,6 +137,14 @@ def test_models_of_the_core(hidden, output, dtype, tmp_path):
         np.testing.assert_array_equal(found["label"], mlp.predict(x))
 
 
+@pytest.mark.parametrize("labels", [(1, 2, 3), (0.5, 1.0, 2.5), ("a", "b", "c")])
+def test_labels_of_the_core(labels):
+    mlp = MLP((4, 3), backend="numpy", seed=2)
+    mlp.labels = labels
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    assert run(export(mlp), x)["label"].tolist() == mlp.predict(x).tolist()
+
+
 def test_a_perceptron_has_two_classes():
     mlp = MLP((4, 1), output="sigmoid", backend="numpy")
     x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)

@@ -84,7 +84,7 @@ def test_steeper_activations_get_a_lower_rate_unless_one_is_given():
         ({"epochs": 0}, InvalidInputError, "epochs 0"),
         ({"hidden": [0]}, InvalidInputError, "0"),
         ({"hidden": 5}, InvalidInputError, "not a list"),
-        ({"lr": "fast"}, InvalidInputError, "wrong kind"),
+        ({"lr": "fast"}, InvalidInputError, "lr 'fast' is not a number"),
         ({"pace": 1}, InvalidInputError, "pace"),
     ],
 )

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 
 from fusedmlp.backend import Backend, EngineSpec, State, Workload
+from fusedmlp.class_labels import Targets, checked_labels
 from fusedmlp.errors import InvalidInputError, UnknownNameError
-from fusedmlp.interop import device_of
+from fusedmlp.interop import device_of, host_copy
 from fusedmlp.io.model_files import ModelFile, load_model, save_model
 from fusedmlp.network import Network, Objective, initialise
 from fusedmlp.optimizers import SGD
 from fusedmlp.registry import Selection, create, parse, select
 from fusedmlp.seeding import checked_seed
+from fusedmlp.validation import as_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +29,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.backend import BatchMetrics, Engine
+    from fusedmlp.class_labels import Label, Labels
     from fusedmlp.network import HiddenActivation, Initialisation, Output, Parameters
     from fusedmlp.preprocessing import Preprocessing
     from fusedmlp.training.history import History
-    from fusedmlp.types import FloatArray, FloatDtype, Inputs
+    from fusedmlp.types import FloatArray, FloatDtype, Inputs, InputsLike
 
 DTYPES: Final = ("float32", "float64")
 
@@ -81,6 +84,11 @@ class MLP:
         History of the last training, or None.
     class_names
         Names of the classes, stored with the model; None if there are none.
+    labels
+        Labels of the classes in the order of the outputs: text, whole numbers, floats or booleans,
+        all of one type. A training on such targets sets them; ``predict`` returns them, and
+        ``evaluate`` and a further training take them. None where targets are class indices from 0
+        to K-1. Assigned labels also become ``class_names``, as text.
     preprocessing
         Makes the network's inputs of the columns of a table, stored with the model. Methods that
         take ``x`` then take data frames and arrays with these columns. None for inputs as they are.
@@ -116,6 +124,7 @@ class MLP:
             parse(backend)  # report a misspelled name now, not at the first computation
         self.history: History | None = None
         self.class_names: tuple[str, ...] | None = None
+        self._labels: Labels | None = None
         self.preprocessing: Preprocessing | None = None
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
@@ -132,6 +141,17 @@ class MLP:
         copied = parameters.copy(self.dtype)
         with self._engine_lock:
             self._parameters, self._engine = copied, None
+
+    @property
+    def labels(self) -> Labels | None:
+        """Label of each class; None where targets and predictions are class indices."""
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: Sequence[Label] | None) -> None:
+        self._labels = None if labels is None else checked_labels(labels, self.network)
+        if self._labels is not None:
+            self.class_names = tuple(map(str, self._labels))
 
     @property
     def dtype(self) -> FloatDtype:
@@ -162,14 +182,16 @@ class MLP:
         selection = select(self.backend, workload, strict=self.strict)
         return selection, create(selection, threads=self.threads, strict=self.strict)
 
-    def forward(self, x: Inputs) -> FloatArray:
+    def forward(self, x: InputsLike) -> FloatArray:
         """Compute the network's outputs.
 
         Parameters
         ----------
         x
-            (N, D) numbers; ``uint8`` means pixels, read as x / 255; SciPy CSR stays sparse. The
-            backend ``cupy`` also accepts an array on its device, without a copy.
+            (N, D) numbers: an array of any library, a data frame or nested sequences. ``uint8``
+            means pixels, read as x / 255; SciPy's sparse matrices stay sparse. ``uint8``,
+            ``float32``, ``float64`` in C order and CSR are not copied. The backend ``cupy`` also
+            accepts an array on its device, without a copy.
 
         Returns
         -------
@@ -179,18 +201,18 @@ class MLP:
         Raises
         ------
         InvalidInputError
-            x has a wrong number of columns or a wrong dtype, or contains NaN or infinity.
+            x has a wrong number of columns, or contains text, missing values, NaN or infinity.
         """
-        x = self.network_inputs(x)
+        inputs = self.network_inputs(x)
         with self._engine_lock:
             engine = self._engine or self._inference_engine()
-            return engine.forward(x)
+            return engine.forward(inputs)
 
-    def network_inputs(self, x: Inputs) -> Inputs:
-        """Apply the preprocessing, if the model has one; see :meth:`Preprocessing.transform`."""
-        return x if self.preprocessing is None else self.preprocessing.transform(x)
+    def network_inputs(self, x: InputsLike) -> Inputs:
+        """Convert inputs, through the preprocessing if the model has one, for an engine."""
+        return as_inputs(x if self.preprocessing is None else self.preprocessing.transform(x))
 
-    def predict_proba(self, x: Inputs) -> FloatArray:
+    def predict_proba(self, x: InputsLike) -> FloatArray:
         """Probabilities (N, K): of each class for softmax, of each label for sigmoid outputs."""
         if self.network.predicts_values:
             raise InvalidInputError(
@@ -199,38 +221,45 @@ class MLP:
             )
         return self.forward(x)
 
-    def predict(self, x: Inputs) -> npt.NDArray[np.generic]:
+    def predict(self, x: InputsLike) -> npt.NDArray[np.generic]:
         """Predict classes, labels or values.
 
         Returns
         -------
         For softmax (N,) int64 class indices. Otherwise (N,) for one output and (N, K) for several:
-        int64 zeros and ones for sigmoid (the step output of a perceptron), else values.
+        int64 zeros and ones for sigmoid (the step output of a perceptron), else values. A model
+        with ``labels`` returns these in place of indices, always in a NumPy array.
         """
         outputs = self.forward(x)
         with device_of(outputs):
             if self.network.output == "softmax":
-                labels: npt.NDArray[np.int64] = outputs.argmax(axis=1)
-                return labels
-            values: npt.NDArray[np.generic] = outputs
-            if self.network.output == "sigmoid":
+                values: npt.NDArray[np.generic] = outputs.argmax(axis=1)
+            elif self.network.output == "sigmoid":
                 values = (outputs > 0.5).astype(np.int64)
-            return values[:, 0] if self.network.n_outputs == 1 else values
+            else:
+                values = outputs
+            if self.network.n_outputs == 1:
+                values = values[:, 0]
+        if self._labels is None:
+            return values
+        labels: npt.NDArray[np.generic] = np.array(self._labels)[host_copy("indices", values)]
+        return labels
 
     def evaluate(
-        self, x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+        self, x: InputsLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
     ) -> Metrics:
         """Mean loss and accuracy on labelled rows.
 
         Parameters
         ----------
         x, y, sample_weight
-            See :meth:`fusedmlp.backend.Engine.stage`.
+            See :meth:`fusedmlp.Trainer.fit`; a model with ``labels`` takes these as targets.
         """
-        x = self.network_inputs(x)
+        inputs, targets = self.network_inputs(x), Targets("y", y, self.network)
+        encoded = targets.encoded(targets.named_by(self._labels, self.class_names))
         with self._engine_lock:
             engine = self._inference_engine()
-            return self.metrics(engine.evaluate(engine.stage(x, y, sample_weight)))
+            return self.metrics(engine.evaluate(engine.stage(inputs, encoded, sample_weight)))
 
     def metrics(self, sums: BatchMetrics) -> Metrics:
         """Convert an engine's sums to means."""
@@ -261,7 +290,12 @@ class MLP:
             The file cannot be written; an existing file is unchanged.
         """
         content = ModelFile(
-            self.network, self._parameters, self.seed, self.class_names, self.preprocessing
+            self.network,
+            self._parameters,
+            self.seed,
+            self.class_names,
+            self._labels,
+            self.preprocessing,
         )
         save_model(Path(path), content)
 
@@ -297,6 +331,7 @@ class MLP:
             strict=strict,
         )
         mlp.parameters = file.parameters
+        mlp.labels = file.labels
         mlp.class_names = file.class_names
         mlp.preprocessing = file.preprocessing
         return mlp
@@ -309,7 +344,8 @@ class MLP:
         return {k: v for k, v in self.__dict__.items() if k != "_engine_lock"} | {"_engine": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state, _engine_lock=threading.Lock())
+        # Models that were pickled before there were labels lack them.
+        self.__dict__.update({"_labels": None} | state, _engine_lock=threading.Lock())
 
     def _inference_engine(self) -> Engine:
         """Return the engine, built if needed. Callers hold the lock: an engine is not reentrant."""

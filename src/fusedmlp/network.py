@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.scalars import store_reals
 from fusedmlp.seeding import Stream, generator
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Network:
             raise UnknownNameError.of("hidden activation", self.hidden, HIDDEN_ACTIVATIONS)
         if self.output not in OUTPUTS:
             raise UnknownNameError.of("output", self.output, OUTPUTS)
+        store_reals(self, "dropout")
         if not 0.0 <= self.dropout < 1.0:
             raise InvalidInputError(f"dropout {self.dropout} is not a probability in [0, 1)")
         if self.output == "softmax" and self.n_outputs < 2:
@@ -162,6 +164,7 @@ class Objective:
     def __post_init__(self) -> None:
         if self.reduction not in REDUCTIONS:
             raise UnknownNameError.of("reduction", self.reduction, REDUCTIONS)
+        store_reals(self, "l2")
         if not (math.isfinite(self.l2) and self.l2 >= 0.0):
             raise InvalidInputError(f"l2 {self.l2} is not a finite number of at least 0")
 

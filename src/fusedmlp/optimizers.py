@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.scalars import store_reals
 
 if TYPE_CHECKING:
     from fusedmlp.types import Float64Array, Float64Vector
@@ -40,6 +41,7 @@ class SGD:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
+        store_reals(self, "lr", "momentum")
         _check_positive("lr", self.lr)
         _check_unit_interval("momentum", self.momentum)
         if self.nesterov and not self.momentum:
@@ -88,6 +90,7 @@ class Adam:
     slots: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
     def __post_init__(self) -> None:
+        store_reals(self, "lr", "beta1", "beta2", "eps", "weight_decay")
         _check_positive("lr", self.lr)
         _check_unit_interval("beta1", self.beta1)
         _check_unit_interval("beta2", self.beta2)
@@ -163,6 +166,7 @@ class Lion:
     slots: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __post_init__(self) -> None:
+        store_reals(self, "lr", "beta1", "beta2", "weight_decay")
         _check_positive("lr", self.lr)
         _check_unit_interval("beta1", self.beta1)
         _check_unit_interval("beta2", self.beta2)
@@ -213,6 +217,24 @@ def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
         case _:
             raise UnknownNameError.of("optimizer", name, OPTIMIZERS)
     return optimizer if lr is None else replace(optimizer, lr=lr)
+
+
+def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
+    """Return an optimizer, given itself or by name with the usual hyper-parameters.
+
+    Raises
+    ------
+    InvalidInputError
+        It is neither.
+    """
+    if isinstance(optimizer, str):
+        return make_optimizer(optimizer)
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidInputError(
+            f"optimizer {optimizer!r:.80} is not one of fusedmlp: give SGD(), Adam() or Lion(), or "
+            f"a name of {', '.join(OPTIMIZERS)}"
+        )
+    return optimizer
 
 
 def _check_positive(name: str, value: float) -> None:

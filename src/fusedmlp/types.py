@@ -16,7 +16,7 @@ L     layers with weights (hidden layers and the output layer)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,5 +35,20 @@ PixelArray: TypeAlias = npt.NDArray[np.uint8]
 
 DenseInputs: TypeAlias = PixelArray | FloatArray
 Inputs: TypeAlias = "DenseInputs | scipy.sparse.csr_array"
+
+
+class DLPackArray(Protocol):
+    """An array of any library, in host or device memory, that speaks DLPack."""
+
+    def __dlpack__(self, *, stream: object = None) -> object:
+        """Return a capsule."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return the type and the number of its device."""
+
+
+InputsLike: TypeAlias = "Inputs | npt.ArrayLike | scipy.sparse.sparray | DLPackArray"
+"""What models and trainers take as inputs: arrays of any library, data frames, nested sequences
+and SciPy's sparse matrices of any format. Data frames of every library have ``__array__``."""
 
 FloatDtype: TypeAlias = Literal["float32", "float64"]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import numpy as np
 
+from fusedmlp.data_frames import as_numbers
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.interop import host_array, host_copy, on_device
+from fusedmlp.interop import NUMERIC, host_array, host_copy, on_device
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from fusedmlp.backend import State
     from fusedmlp.network import Network
     from fusedmlp.optimizers import Optimizer
-    from fusedmlp.types import DenseInputs, FloatArray, FloatDtype, Inputs, IntArray
+    from fusedmlp.types import DenseInputs, FloatArray, FloatDtype, Inputs, InputsLike, IntArray
 
 _SCAN_BYTES: Final = 32 * 2**20
 """Size of the chunks of a NaN scan: a memory-mapped file is not read into memory as a whole."""
@@ -62,6 +63,28 @@ def is_sparse(x: object) -> TypeGuard[scipy.sparse.csr_array]:
     if isinstance(x, np.ndarray):  # the common case, without slow attribute look-ups
         return False
     return hasattr(x, "indptr") or (hasattr(x, "tocsr") and hasattr(x, "nnz"))
+
+
+def as_inputs(x: InputsLike) -> Inputs:
+    """Return inputs of any kind as an array or CSR matrix with a shape, once for all later steps.
+
+    Arrays in device memory are returned as they are, numeric arrays and CSR without a copy. Values
+    are not checked: engines do that.
+
+    Raises
+    ------
+    InvalidInputError
+        It is something else than numbers, or has no rows and columns.
+    """
+    if type(x) is np.ndarray and x.dtype.kind in NUMERIC:
+        return cast("Inputs", x)
+    if is_sparse(x):
+        if x.format == "csr" or on_device(getattr(x, "data", x)):
+            return x
+        import scipy.sparse
+
+        return scipy.sparse.csr_array(x)
+    return cast("Inputs", x if on_device(x) else host_array("x", x))
 
 
 def validate_data(
@@ -106,8 +129,8 @@ def validate_targets(
     -------
     (N,) class indices for softmax, else (N, K) values.
     """
-    array = host_copy("y", y)
-    if array.dtype.kind not in "buif":
+    array = as_numbers("y", host_copy("y", y))
+    if array.dtype.kind not in NUMERIC:
         raise InvalidInputError(
             f"y has dtype {array.dtype}: give numbers (class indices for a softmax output)"
         )
@@ -191,7 +214,7 @@ def _validate_sparse(
         )
     csr = scipy.sparse.csr_array(x)
     check_input_shape(csr.shape, network)
-    if csr.dtype.kind not in "buif":
+    if csr.dtype.kind not in NUMERIC:
         raise InvalidInputError(f"x has dtype {csr.dtype}: give numbers (float32 or float64)")
     if csr.dtype.name not in ("float32", "float64"):
         # Sparse integers are counts, and uint8 is no exception: they are not divided by 255.
@@ -211,7 +234,7 @@ def check_rows_exist(shape: tuple[int, ...]) -> None:
 
 def check_input_dtype(dtype: np.dtype[Any]) -> None:
     """Raise :class:`InvalidInputError` for dense inputs that are not numeric."""
-    if dtype.kind not in "buif":
+    if dtype.kind not in NUMERIC:
         raise InvalidInputError(
             f"x has dtype {dtype}: give numbers (float32, float64, or uint8 pixels)"
         )
@@ -260,6 +283,8 @@ def non_finite(place: str, value: object) -> InvalidInputError:
 
 
 def _class_indices(array: npt.NDArray[np.generic], n_classes: int) -> IntArray:
+    if array.shape[1:] == (1,):
+        array = array[:, 0]
     if array.ndim != 1:
         raise InvalidInputError(
             f"y has shape {array.shape}: a softmax output needs (N,) class indices "
@@ -284,8 +309,8 @@ def validate_sample_weight(
     sample_weight: npt.ArrayLike, rows: int, dtype: FloatDtype
 ) -> FloatArray:
     """Validate sample weights and return them as (N,) of the engine's dtype."""
-    weights = host_copy("sample_weight", sample_weight)
-    if weights.dtype.kind not in "buif":
+    weights = as_numbers("sample_weight", host_copy("sample_weight", sample_weight))
+    if weights.dtype.kind not in NUMERIC:
         raise InvalidInputError(f"sample_weight has dtype {weights.dtype}: give numbers")
     if weights.shape != (rows,):
         raise InvalidInputError(f"sample_weight has shape {weights.shape}, x needs ({rows},)")

@@ -261,6 +261,21 @@ def test_predictions_have_the_kind_of_the_inputs(fast, model, output, K):
         np.testing.assert_array_equal(there.get(), here)
 
 
+@pytest.mark.parametrize(("output", "labels"), [("softmax", "abc"), ("sigmoid", "ny")])
+def test_labels_of_inputs_on_the_device_are_on_the_host(fast, model, output, labels):
+    mlp = model(output, (6, 5, 3 if output == "softmax" else 1))
+    x = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
+    expected = np.array(list(labels))[mlp.predict(x)]
+    mlp.labels = list(labels)
+    for given in (x, fast.memory.holding(x)):
+        found = mlp.predict(given)
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_array_equal(found, expected)
+    on_device = mlp.evaluate(fast.memory.holding(x), expected)
+    assert on_device == mlp.evaluate(x, expected)
+    assert on_device.accuracy == 1.0
+
+
 @pytest.mark.parametrize(("output", "K"), [("softmax", 3), ("sigmoid", 1), ("identity", 2)])
 def test_predictions_on_another_device_than_the_current(fast, cupy, output, K):
     mlp = MLP((6, 5, K), output=output, backend="cupy:1", seed=2)

@@ -117,7 +117,7 @@ def evaluate(
         part = "all" if loaded.x_test is None and trained_on.test == 0 else "test"
     x, y = _labelled_rows(loaded, part)
     _check_fits(saved, loaded)
-    saved.mlp.preprocessing = None  # these rows have been through it
+    saved.mlp.preprocessing = saved.mlp.labels = None  # these rows have been through both
     scores = Scores.of(saved.mlp, x, y)
     report = _ClassReport.of(saved, y, saved.mlp.predict(x))
     document = {

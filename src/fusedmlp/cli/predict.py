@@ -89,8 +89,8 @@ def as_csv(model: SavedModel, predicted: "npt.NDArray[np.generic]", *, proba: bo
         writer.writerows([str(value) for value in row] for row in predicted)
         return text.getvalue()
     writer.writerow(["prediction"])
-    is_class = model.mlp.network.output == "softmax" and not proba
-    writer.writerows([names[int(value)] if is_class else str(value)] for value in predicted)
+    is_index = model.mlp.network.output == "softmax" and model.mlp.labels is None and not proba
+    writer.writerows([names[int(value)] if is_index else str(value)] for value in predicted)
     return text.getvalue()
 
 

@@ -45,8 +45,7 @@ class SavedModel:
             return None
         network = self.mlp.network
         task = next(task for task, output in OUTPUT_OF_TASK.items() if output == network.output)
-        names = self.mlp.class_names
-        return Fitted(self.mlp.preprocessing, task, network.n_outputs, names)
+        return Fitted(self.mlp.preprocessing, task, network.n_outputs, self.mlp.labels)
 
     @property
     def output_names(self) -> list[str]:

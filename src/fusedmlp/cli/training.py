@@ -206,9 +206,9 @@ class Training:
         """Save the model as users apply it: on tables, with outputs in the target's unit."""
         if self._target_scale is not None:
             mlp.parameters = self._target_scale.fold(mlp.parameters)
-        mlp.preprocessing = dataset.preprocessing
+        mlp.preprocessing, mlp.labels = dataset.preprocessing, dataset.labels
         mlp.save(self.folder.model)
-        mlp.preprocessing = None  # this data set's arrays have been through it
+        mlp.preprocessing = mlp.labels = None  # this data set's arrays have been through both
 
     def _save_last_epoch(self, mlp: MLP, dataset: Dataset) -> bool:
         """Save the last finished epoch's model of a training that ended early, if there is one."""

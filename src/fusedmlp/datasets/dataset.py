@@ -7,7 +7,7 @@ uint8 inputs are pixels, and engines read them as x/255.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
 
@@ -17,10 +17,10 @@ from fusedmlp.network import Task as Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fusedmlp.class_labels import Label
     from fusedmlp.preprocessing import Preprocessing
 
 TASKS: Final[tuple[str, ...]] = get_args(Task)
-Label: TypeAlias = int | str
 Inputs = np.uint8 | np.float32 | np.float64
 Targets = np.int64 | np.float32 | np.float64
 

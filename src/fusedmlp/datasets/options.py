@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fusedmlp.datasets.dataset import Label, Task
+    from fusedmlp.class_labels import Label
+    from fusedmlp.datasets.dataset import Task
     from fusedmlp.preprocessing import Preprocessing, Scale
 
 

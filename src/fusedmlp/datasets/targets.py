@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fusedmlp.datasets.dataset import Label, Targets, Task
+    from fusedmlp.class_labels import Label
+    from fusedmlp.datasets.dataset import Targets, Task
 
 FEW_CLASSES: Final = 30
 """Different whole numbers up to which a target is always taken as classes."""

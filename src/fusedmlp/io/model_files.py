@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fusedmlp.class_labels import checked_labels
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.io.parameter_files import (
     FileFormat,
@@ -19,6 +20,7 @@ from fusedmlp.seeding import checked_seed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fusedmlp.class_labels import Labels
     from fusedmlp.network import Network, Parameters
 
 # Version 2 has the preprocessing, without which a release predicts from unscaled inputs.
@@ -33,6 +35,7 @@ class ModelFile:
     parameters: Parameters
     seed: int
     class_names: tuple[str, ...] | None = None
+    labels: Labels | None = None
     preprocessing: Preprocessing | None = None
 
 
@@ -48,6 +51,7 @@ def save_model(path: Path, model: ModelFile) -> None:
         "network": network_to_dict(model.network),
         "seed": model.seed,
         "class_names": model.class_names,
+        "labels": model.labels,
     }
     if model.preprocessing is not None:
         header["preprocessing"] = model.preprocessing.to_dict()
@@ -69,6 +73,8 @@ def load_model(path: Path) -> ModelFile:
         names = file.header["class_names"]
         class_names = None if names is None else tuple(str(name) for name in names)
         seed = checked_seed(file.header["seed"])
+        stored = file.header.get("labels")  # absent from older files
+        labels = None if stored is None else checked_labels(stored, file.network)
         found = file.header.get("preprocessing")
         preprocessing = None if found is None else Preprocessing.from_dict(found)
         if preprocessing is not None and preprocessing.n_inputs != file.network.n_inputs:
@@ -76,4 +82,4 @@ def load_model(path: Path) -> ModelFile:
                 f"its preprocessing makes {preprocessing.n_inputs} inputs, its network has "
                 f"{file.network.n_inputs}"
             )
-        return ModelFile(file.network, file.groups[""], seed, class_names, preprocessing)
+        return ModelFile(file.network, file.groups[""], seed, class_names, labels, preprocessing)

@@ -108,7 +108,7 @@ def _as_mlp(model: MLP | Estimator | FittedMLP) -> MLP:
 def _labels(model: MLP | Estimator | FittedMLP, mlp: MLP) -> npt.NDArray[Any]:
     """Return the labels of the classes, in order: whole numbers or text."""
     network = mlp.network
-    given = getattr(model, "classes_", mlp.class_names)
+    given = getattr(model, "classes_", mlp.labels or mlp.class_names)
     labels = np.arange(max(2, network.n_outputs)) if given is None else np.asarray(given)
     if labels.dtype.kind in "iub":
         if labels.max() > np.iinfo(np.int64).max:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fusedmlp.interop import ForeignArray
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -91,7 +93,7 @@ class Preprocessing:
         """Number of each column's first input."""
         return np.cumsum([0, *(column.n_inputs for column in self.columns)])[:-1]
 
-    def transform(self, x: object) -> NDArray[np.float64]:
+    def transform(self, x: ForeignArray) -> NDArray[np.float64]:
         """Turn rows of a table into the network's inputs.
 
         Parameters

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusedmlp.data_frames import Column, columns_of, is_missing
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import host_copy
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from fusedmlp.interop import ForeignArray
 
 SHOWN_NAMES = 20
 """Names that a message lists at most."""
@@ -55,7 +58,7 @@ class Table:
             )
 
     @classmethod
-    def of(cls, x: Any, text_columns: Collection[str] = (), where: str = "x") -> Table:
+    def of(cls, x: ForeignArray, text_columns: Collection[str] = (), where: str = "x") -> Table:
         """Convert a data frame (pandas, polars or another with ``columns``) or an array (N, C).
 
         Parameters
@@ -71,9 +74,8 @@ class Table:
         """
         if isinstance(x, Table):
             return x
-        if hasattr(x, "columns"):
-            names = tuple(map(str, x.columns))
-            columns = [(name, x[key]) for name, key in zip(names, x.columns, strict=True)]
+        columns = columns_of(x)
+        if columns is not None:
             return cls.of_columns(columns, text_columns, where)
         array = host_copy(where, x)
         if array.ndim != 2:
@@ -84,22 +86,21 @@ class Table:
             return cls(array, {}, None, where)
         if array.dtype.kind in "bui":
             return cls(array.astype(np.float64), {}, None, where)
-        by_position = [(str(j), array[:, j]) for j in range(array.shape[1])]
+        by_position = [Column(str(j), array[:, j]) for j in range(array.shape[1])]
         return replace(cls.of_columns(by_position, text_columns, where), names=None)
 
     @classmethod
     def of_columns(
         cls,
-        columns: Sequence[tuple[str, Any]],
+        columns: Sequence[Column],
         text_columns: Collection[str] = (),
         where: str = "x",
     ) -> Table:
         """Build a table from named columns (N,) of numbers, booleans, text or objects."""
-        n_rows = len(columns[0][1]) if columns else 0
+        n_rows = len(columns[0].values) if columns else 0
         numbers = np.full((n_rows, len(columns)), np.nan)
         texts: dict[int, NDArray[np.object_]] = {}
-        for j, (name, column) in enumerate(columns):
-            values = np.asarray(column)
+        for j, (name, values) in enumerate(columns):
             found = None if name in text_columns else _as_numbers(values)
             if found is None:
                 texts[j] = _as_texts(values, f"{where}: column {name!r}")
@@ -163,12 +164,6 @@ def listed(names: Iterable[str]) -> str:
     """Return names for a message, at most :data:`SHOWN_NAMES` of them."""
     known = list(names)
     return ", ".join(known[:SHOWN_NAMES]) + (", …" if len(known) > SHOWN_NAMES else "")
-
-
-def is_missing(value: object) -> bool:
-    """Whether an element of an array of objects is None, NaN or pandas' NA."""
-    # NA and NaN are the values that are not equal to themselves; NA's comparison is no bool.
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
 
 
 def _as_numbers(values: NDArray[Any]) -> NDArray[np.float64] | None:

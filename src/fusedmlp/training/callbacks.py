@@ -1,17 +1,21 @@
 """Callbacks: the interface through which other code observes a training, and two of its users.
 
 The Rich progress bar is in the command line's package. An object of any subclass of
-:class:`Callback` may be passed to the trainer or to an estimator.
+:class:`Callback` may be passed to the trainer or to an estimator; the trainer also takes functions.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from fusedmlp.errors import InvalidInputError
+from fusedmlp.training.functions import check_arguments, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from os import PathLike
 
     from fusedmlp.backend import Engine
     from fusedmlp.training.history import EpochRecord, History
@@ -67,6 +71,54 @@ class Callback:
         """Run after the last epoch, also when training was stopped, interrupted or failed."""
 
 
+EpochEnd: TypeAlias = "Callable[[TrainingView, EpochRecord], object]"
+"""A function with the arguments of :meth:`Callback.on_epoch_end`; its result is not used."""
+
+
+class AfterEpoch(Callback):
+    """Call a function after each epoch."""
+
+    def __init__(self, function: EpochEnd) -> None:
+        check_arguments("callback", function, "the training", "the record of the epoch")
+        self._function = function
+
+    def __repr__(self) -> str:
+        return f"AfterEpoch({name_of(self._function)})"
+
+    def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
+        """Call the function."""
+        self._function(run, record)
+
+
+def as_callbacks(callbacks: CallbacksLike) -> tuple[Callback, ...]:
+    """Return callbacks, given one or several, each an object or a function.
+
+    Raises
+    ------
+    InvalidInputError
+        One is neither.
+    """
+    if callbacks is None:
+        return ()
+    several = callbacks if isinstance(callbacks, Iterable) else (callbacks,)
+    return tuple(map(_as_callback, several))
+
+
+def _as_callback(callback: Callback | EpochEnd) -> Callback:
+    if isinstance(callback, Callback):
+        return callback
+    if callable(callback) and not isinstance(callback, type):
+        return AfterEpoch(callback)
+    raise InvalidInputError(
+        f"callbacks has {callback!r:.80}: give objects of subclasses of fusedmlp.Callback, or "
+        "functions that take the training and the record of an epoch"
+    )
+
+
+CallbacksLike: TypeAlias = "Callback | EpochEnd | Iterable[Callback | EpochEnd] | None"
+"""One callback or several; see :func:`as_callbacks`."""
+
+
 class HistoryWriter(Callback):
     """Keep ``history.csv`` and ``history.jsonl`` in a folder up to date.
 
@@ -78,8 +130,8 @@ class HistoryWriter(Callback):
         Least time between two writes; the last epoch is always written.
     """
 
-    def __init__(self, folder: Path, every_seconds: float = 1.0) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | PathLike[str], every_seconds: float = 1.0) -> None:
+        self.folder = Path(folder)
         self.every_seconds = every_seconds
         self._written = -float("inf")
 

@@ -47,7 +47,7 @@ def _groups(header: Header) -> tuple[str, ...]:
 
 CHECKPOINT_FORMAT: Final = FileFormat("fusedmlp-checkpoint", 1, "checkpoint", _groups)
 
-_ABSENT: Final = {"strict": str(False)}
+_ABSENT: Final = {"strict": str(False), "labels": str(None)}
 """Settings that older checkpoints do not hold, and the values that they were made with."""
 
 _FINGERPRINT_ROWS: Final = 256

@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.scalars import flag, store_reals, whole
 
 if TYPE_CHECKING:
     from fusedmlp.training.history import History
@@ -37,8 +40,9 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         if self.monitor not in ("loss", "accuracy"):
             raise InvalidInputError(f"monitor {self.monitor!r} is not 'loss' or 'accuracy'")
-        if self.patience < 1:
-            raise InvalidInputError(f"patience {self.patience} is not at least 1 epoch")
+        object.__setattr__(self, "patience", whole("patience", self.patience))
+        object.__setattr__(self, "restore_best", flag("restore_best", self.restore_best))
+        store_reals(self, "min_delta")
         if not self.min_delta >= 0.0:
             raise InvalidInputError(f"min_delta {self.min_delta} is not at least 0")
 
@@ -62,3 +66,27 @@ class EarlyStopping:
             if sign * value < best - self.min_delta or not best_epoch:
                 best, best_epoch = sign * value, epoch
         return best_epoch
+
+
+def as_early_stopping(request: EarlyStopping | bool | int | None) -> EarlyStopping | None:
+    """Return the settings of early stopping; None to train all epochs.
+
+    Parameters
+    ----------
+    request
+        The settings; True for the defaults, a whole number for that ``patience``; False or None.
+
+    Raises
+    ------
+    InvalidInputError
+        It is none of these.
+    """
+    if request is None or isinstance(request, EarlyStopping):
+        return request
+    if isinstance(request, bool | np.bool_):
+        return EarlyStopping() if request else None
+    if isinstance(request, int | np.integer):
+        return EarlyStopping(patience=int(request))
+    raise InvalidInputError(
+        f"early_stopping {request!r:.80} is no EarlyStopping(…), True or a whole number of epochs"
+    )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.scalars import real, store_reals, whole
+from fusedmlp.training.functions import check_arguments, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fusedmlp.types import Float64Vector
 
@@ -82,8 +84,8 @@ class Step:
     factor: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise InvalidInputError(f"every {self.every} is not at least 1 epoch")
+        object.__setattr__(self, "every", whole("every", self.every))
+        store_reals(self, "factor")
         _check_factor(self.factor)
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
@@ -98,6 +100,7 @@ class Exponential:
     factor: float = 0.95
 
     def __post_init__(self) -> None:
+        store_reals(self, "factor")
         _check_factor(self.factor)
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
@@ -122,6 +125,7 @@ class InverseScaling:
     power: float = 0.5
 
     def __post_init__(self) -> None:
+        store_reals(self, "power")
         if not (math.isfinite(self.power) and self.power >= 0.0):
             raise InvalidInputError(f"power {self.power} is not a finite number of at least 0")
 
@@ -143,6 +147,7 @@ class OneCycle:
     end_divisor: float = 250_000.0
 
     def __post_init__(self) -> None:
+        store_reals(self, "rise", "start_divisor", "end_divisor")
         if not 0.0 < self.rise < 1.0:
             raise InvalidInputError(f"rise {self.rise} is not a share in (0, 1)")
         for name in ("start_divisor", "end_divisor"):
@@ -170,9 +175,9 @@ class Adaptive:
     tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
+        store_reals(self, "factor", "tolerance")
         _check_factor(self.factor)
-        if self.patience < 1:
-            raise InvalidInputError(f"patience {self.patience} is not at least 1 epoch")
+        object.__setattr__(self, "patience", whole("patience", self.patience))
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
         """See :meth:`Schedule.rates`."""
@@ -184,6 +189,39 @@ class Adaptive:
                 lr, stalled = lr * self.factor, 0
         return np.full(span.n_steps, lr)
 
+
+@dataclass(frozen=True, slots=True)
+class EpochFunction:
+    """The learning rate that a function returns for each epoch; the base rate has no effect.
+
+    Parameters
+    ----------
+    function
+        Takes the number of an epoch, from 0, and returns the rate of all its steps. Its result must
+        depend on nothing else. A resumed training compares its name alone.
+    """
+
+    function: Callable[[int], float]
+
+    def __post_init__(self) -> None:
+        check_arguments("schedule", self.function, "the number of an epoch, from 0")
+
+    def __repr__(self) -> str:
+        return f"EpochFunction({name_of(self.function)})"
+
+    def rates(self, lr: float, span: Span) -> Float64Vector:
+        """See :meth:`Schedule.rates`."""
+        rate = real(f"schedule {name_of(self.function)} returned", self.function(span.epoch))
+        if not (math.isfinite(rate) and rate >= 0.0):
+            raise InvalidInputError(
+                f"schedule {name_of(self.function)} returned the learning rate {rate} for epoch "
+                f"{span.epoch}: rates are finite and at least 0"
+            )
+        return np.full(span.n_steps, rate, dtype=np.float64)
+
+
+ScheduleLike: TypeAlias = "Schedule | str | Callable[[int], float]"
+"""A schedule, the name of one, or a function for :class:`EpochFunction`."""
 
 _KINDS: Final[dict[str, type[Schedule]]] = {
     "constant": Constant,
@@ -202,6 +240,28 @@ def make_schedule(name: str) -> Schedule:
     if name not in _KINDS:
         raise UnknownNameError.of("schedule", name, SCHEDULES)
     return _KINDS[name]()
+
+
+def as_schedule(schedule: ScheduleLike) -> Schedule:
+    """Return a schedule, given itself, by name with its defaults, or as a function of the epoch.
+
+    Raises
+    ------
+    InvalidInputError
+        It is none of these.
+    """
+    if isinstance(schedule, str):
+        return make_schedule(schedule)
+    if isinstance(schedule, type):
+        raise InvalidInputError(f"schedule is the class {schedule.__name__}: give an object of it")
+    if callable(getattr(schedule, "rates", None)):
+        return cast("Schedule", schedule)
+    if callable(schedule):
+        return EpochFunction(schedule)
+    raise InvalidInputError(
+        f"schedule {schedule!r:.80} is no schedule: give one of fusedmlp.training.schedules, a "
+        f"name of {', '.join(SCHEDULES)}, or a function that takes the number of an epoch"
+    )
 
 
 def _half_cosine(start: float, end: float, progress: Float64Vector) -> Float64Vector:

@@ -5,50 +5,56 @@ The loop over epochs is in loop.py, what is kept of every epoch in keeper.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-import numpy as np
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from fusedmlp.backend import EngineSpec
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.interop import count_rows, host_copy
 from fusedmlp.io.atomic import check_writable
+from fusedmlp.model import MLP
 from fusedmlp.network import Objective
-from fusedmlp.optimizers import SGD, Optimizer
+from fusedmlp.optimizers import Optimizer, as_optimizer
+from fusedmlp.scalars import flag, real, whole
 from fusedmlp.seeding import shuffled, validation_split
+from fusedmlp.training.callbacks import as_callbacks
 from fusedmlp.training.checkpoint import fingerprint
 from fusedmlp.training.chunks import EpochChunks
+from fusedmlp.training.early_stopping import as_early_stopping
+from fusedmlp.training.fit_data import fit_data, validation_arrays
 from fusedmlp.training.keeper import KeeperSettings, StateKeeper
 from fusedmlp.training.loop import LoopSettings, TrainingLoop, ValidationRows
-from fusedmlp.training.schedules import Constant, Schedule
-from fusedmlp.validation import validate_targets
+from fusedmlp.training.row_weights import checked_class_weight
+from fusedmlp.training.schedules import Schedule, ScheduleLike, as_schedule
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
-    from fusedmlp.model import MLP
-    from fusedmlp.network import Network
-    from fusedmlp.training.callbacks import Callback
+    from fusedmlp.training.callbacks import Callback, CallbacksLike
     from fusedmlp.training.early_stopping import EarlyStopping
+    from fusedmlp.training.fit_data import ValidationData
     from fusedmlp.training.history import History
-    from fusedmlp.types import Float64Vector, Inputs, IntArray
+    from fusedmlp.training.row_weights import ClassWeight
+    from fusedmlp.types import InputsLike, IntArray
 
-ClassWeight: TypeAlias = Literal["balanced"] | Mapping[int, float]
+_MEAN: Final = Objective()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Trainer:
     """Mini-batch gradient descent, the same on every backend.
 
     Parameters
     ----------
-    optimizer, schedule
-        Update formula, and learning rate of every step.
+    optimizer
+        Update formula and base learning rate: an object of :mod:`fusedmlp.optimizers`, or a name
+        for :func:`~fusedmlp.optimizers.make_optimizer`.
+    schedule
+        Learning rate of every step: an object of :mod:`fusedmlp.training.schedules`, a name for
+        :func:`~fusedmlp.training.schedules.make_schedule`, or a function that takes the number of
+        an epoch, from 0, and returns the rate of its steps in place of the optimizer's.
     epochs
         Epochs in all, including those before a resume.
     batch_size
@@ -61,61 +67,110 @@ class Trainer:
         Fraction in [0, 1) of the rows that are held out, drawn once from the seed. Alternatively
         pass ``validation_data`` to :meth:`fit`.
     early_stopping
-        None to train all epochs.
+        None to train all epochs; True for the defaults of :class:`EarlyStopping`, a whole number
+        for that ``patience``.
     class_weight
-        ``balanced`` (N / (K·count of the class)) or a weight for each class number; multiplies
-        the sample weights. Classes that are not in a mapping weigh 1.
+        ``balanced`` (N / (K·count of the class)) or a weight for each label, for each class number
+        where the model has no labels; multiplies the sample weights. Classes that are not in a
+        mapping weigh 1.
     rows_per_epoch
         Rows that an epoch trains on; None for all. The workshop's recipe uses 256.
     callbacks
-        Run in this order; see :class:`fusedmlp.training.callbacks.Callback`.
+        One or several, which run in this order: objects of
+        :class:`fusedmlp.training.callbacks.Callback`, or functions with the arguments of its
+        ``on_epoch_end``, which run after each epoch.
     checkpoint
         File to keep up to date; None for no checkpoints.
     checkpoint_seconds
         Least time between two checkpoints; the last epoch's is always written.
     """
 
-    optimizer: Optimizer = field(default_factory=SGD)
-    schedule: Schedule = field(default_factory=Constant)
-    epochs: int = 20
-    batch_size: int = 64
-    objective: Objective = field(default_factory=Objective)
-    shuffle: bool = True
-    validation: float = 0.0
-    early_stopping: EarlyStopping | None = None
-    class_weight: ClassWeight | None = None
-    rows_per_epoch: int | None = None
-    callbacks: tuple[Callback, ...] = ()
-    checkpoint: Path | None = None
-    checkpoint_seconds: float = 1.0
+    optimizer: Optimizer
+    schedule: Schedule
+    epochs: int
+    batch_size: int
+    objective: Objective
+    shuffle: bool
+    validation: float
+    early_stopping: EarlyStopping | None
+    class_weight: ClassWeight | None
+    rows_per_epoch: int | None
+    callbacks: tuple[Callback, ...]
+    checkpoint: Path | None
+    checkpoint_seconds: float
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "rows_per_epoch"):
-            value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= 1):
-                raise InvalidInputError(f"{name} {value!r} is not a whole number of at least 1")
+    def __init__(
+        self,
+        optimizer: Optimizer | str = "sgd",
+        schedule: ScheduleLike = "constant",
+        epochs: int = 20,
+        batch_size: int = 64,
+        objective: Objective = _MEAN,
+        shuffle: bool = True,
+        validation: float = 0.0,
+        early_stopping: EarlyStopping | bool | int | None = None,
+        class_weight: ClassWeight | None = None,
+        rows_per_epoch: int | None = None,
+        callbacks: CallbacksLike = (),
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_seconds: float = 1.0,
+    ) -> None:
+        if not isinstance(objective, Objective):
+            raise InvalidInputError(f"objective {objective!r:.80} is no fusedmlp.Objective")
+        settings = {
+            "optimizer": as_optimizer(optimizer),
+            "schedule": as_schedule(schedule),
+            "epochs": whole("epochs", epochs),
+            "batch_size": whole("batch_size", batch_size),
+            "objective": objective,
+            "shuffle": flag("shuffle", shuffle),
+            "validation": real("validation", validation),
+            "early_stopping": as_early_stopping(early_stopping),
+            "class_weight": checked_class_weight(class_weight),
+            "rows_per_epoch": (
+                None if rows_per_epoch is None else whole("rows_per_epoch", rows_per_epoch)
+            ),
+            "callbacks": as_callbacks(callbacks),
+            "checkpoint": path_of("checkpoint", checkpoint),
+            "checkpoint_seconds": real("checkpoint_seconds", checkpoint_seconds),
+        }
+        for name, value in settings.items():
+            object.__setattr__(self, name, value)
         if not 0.0 <= self.validation < 1.0:
             raise InvalidInputError(f"validation {self.validation} is not a share in [0, 1)")
+
+    def __repr__(self) -> str:
+        """Return the settings that differ from the defaults."""
+        default = Trainer()
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        changed = (f"{name}={v!r}" for name, v in values if v != getattr(default, name))
+        return f"Trainer({', '.join(changed)})"
 
     def fit(
         self,
         mlp: MLP,
-        x: Inputs,
+        x: InputsLike,
         y: npt.ArrayLike,
         *,
-        validation_data: tuple[Inputs, npt.ArrayLike] | None = None,
+        validation_data: ValidationData | None = None,
         sample_weight: npt.ArrayLike | None = None,
-        resume: Path | None = None,
+        resume: str | PathLike[str] | None = None,
     ) -> History:
         """Train ``mlp``; its parameters and history are set even when training ends early.
 
         Parameters
         ----------
-        x, y, sample_weight
-            (N, D), (N,) or (N, K), (N,); see :meth:`fusedmlp.backend.Engine.stage`.
+        x
+            (N, D) numbers, as :meth:`MLP.forward` takes them.
+        y
+            (N,) or (N, 1) class indices from 0 to K-1, or K distinct labels: text, whole numbers,
+            floats such as 1.0 or booleans, which become :attr:`MLP.labels` in ascending order. For
+            one sigmoid output zeros and ones, or 2 labels; for several (N, K) zeros and ones. For
+            identity and exp (N,) or (N, K) values. A model with labels takes no others.
+        sample_weight
+            (N,) finite, at least 0.
         validation_data
-            Rows and targets to validate on after each epoch.
+            Rows and targets to validate on after each epoch, and weights if there are three.
         resume
             A checkpoint of the same training, which continues with the same bits. On another
             backend it continues within the trajectory bound, in strict mode with the same bits.
@@ -135,13 +190,15 @@ class Trainer:
             raise InvalidInputError(
                 f"validation={self.validation} and validation_data were both given: choose one"
             )
-        x = mlp.network_inputs(x)
-        if validation_data is not None:
-            validation_data = mlp.network_inputs(validation_data[0]), validation_data[1]
-        weights = self._row_weights(mlp.network, x, y, sample_weight)
+        if not isinstance(mlp, MLP):
+            raise InvalidInputError(
+                f"the first argument of fit is a {type(mlp).__qualname__}, expected a fusedmlp.MLP"
+            )
+        given = fit_data(mlp, x, y, sample_weight, self.class_weight)
+        resume = path_of("resume", resume)
         if self.checkpoint is not None:
             check_writable(self.checkpoint.parent)
-        _, backend = mlp.select_backend(self.batch_size, count_rows(x))
+        _, backend = mlp.select_backend(self.batch_size, int(given.x.shape[0]))
         engine = backend.compile(
             EngineSpec(
                 mlp.network,
@@ -152,13 +209,13 @@ class Trainer:
                 seed=mlp.seed,
             )
         )
-        data = engine.stage(x, y, weights)
-        if not data.labelled:
-            raise InvalidInputError("training needs targets: y is None")
+        data = engine.stage(given.x, given.y, given.weights)
         rows, held_out = validation_split(data.rows, self.validation, mlp.seed)
         validation = ValidationRows(data, held_out) if held_out.size else None
         if validation_data is not None:
-            validation = ValidationRows(engine.stage(*validation_data))
+            validation = ValidationRows(
+                engine.stage(*validation_arrays(validation_data, mlp, given.labels))
+            )
         epoch_rows = self._epoch_rows(len(rows))
 
         def order(epoch: int) -> IntArray:
@@ -168,7 +225,8 @@ class Trainer:
             "seed": str(mlp.seed),
             "dtype": mlp.dtype,
             "strict": str(backend.strict),
-            "data": fingerprint(x, y, weights),
+            "labels": repr(given.labels),
+            "data": fingerprint(given.x, given.y, given.weights),
         }
         kept = KeeperSettings(
             early_stopping=self.early_stopping,
@@ -187,6 +245,8 @@ class Trainer:
             validation=validation,
             callbacks=self.callbacks,
         )
+        if given.labels != mlp.labels:
+            mlp.labels = given.labels
         with TrainingLoop(EpochChunks(engine, data), settings, keeper.history) as loop:
             try:
                 loop.run()
@@ -218,46 +278,9 @@ class Trainer:
         )
         return {name: repr(getattr(self, name)) for name in names}
 
-    def _row_weights(
-        self,
-        network: Network,
-        x: Inputs,
-        y: npt.ArrayLike,
-        sample_weight: npt.ArrayLike | None,
-    ) -> npt.ArrayLike | None:
-        if self.class_weight is None:
-            return sample_weight
-        labels = validate_targets(y, int(x.shape[0]), network, "float64")
-        if labels.ndim == 2 and (network.predicts_values or labels.shape[1] > 1):
-            raise InvalidInputError(
-                f"class_weight needs one class per row; the network is {network}"
-            )
-        by_class = class_weights(self.class_weight, labels.ravel().astype(np.int64), network)
-        rows = by_class[labels.ravel().astype(np.int64)]
-        if sample_weight is None:
-            return rows
-        given = host_copy("sample_weight", sample_weight)
-        if given.shape != rows.shape:
-            raise InvalidInputError(f"sample_weight has shape {given.shape}, x needs {rows.shape}")
-        product: Float64Vector = rows * given
-        return product
 
-
-def class_weights(
-    request: ClassWeight, labels: npt.NDArray[np.int64], network: Network
-) -> Float64Vector:
-    """Return the weight of each class number: (K,), or (2,) for one sigmoid output."""
-    n_classes = max(2, network.n_outputs)
-    if request == "balanced":
-        counts = np.bincount(labels, minlength=n_classes)
-        return len(labels) / (n_classes * np.maximum(counts, 1))
-    if not isinstance(request, Mapping):
-        raise InvalidInputError(f"class_weight {request!r} is neither 'balanced' nor a mapping")
-    weights = np.ones(n_classes)
-    for number, weight in request.items():
-        if number not in range(n_classes):
-            raise InvalidInputError(
-                f"class_weight names class {number!r}, the classes are 0 to {n_classes - 1}"
-            )
-        weights[number] = weight
-    return weights
+def path_of(name: str, path: str | PathLike[str] | None) -> Path | None:
+    """Return a path, checked to be one; messages call it ``name``."""
+    if path is None or isinstance(path, str | PathLike):
+        return None if path is None else Path(path)
+    raise InvalidInputError(f"{name} {path!r:.80} is no path of a file")
