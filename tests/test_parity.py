@@ -28,7 +28,7 @@ def test_checks_cover_every_activation_output_and_optimizer():
     names = {check.name for check in parity_checks()}
     assert names >= {f"{hidden} of hidden units" for hidden in HIDDEN_ACTIVATIONS}
     assert names >= {f"{output} output" for output in OUTPUTS}
-    assert names >= {f"training step, {optimizer}" for optimizer in optimizers.OPTIMIZERS}
+    assert names >= {f"training step, {optimizer}" for optimizer in optimizers.OPTIMIZER_NAMES}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

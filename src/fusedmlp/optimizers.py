@@ -180,7 +180,8 @@ UPDATE_FORMULAS: Final = ("sgd", "momentum", "nesterov", "adam", "lion")
 """Names of the formulas at the head of this file, each an optimizer's ``kernel``. Compiled engines
 know a formula by its position here."""
 
-OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion")
+OPTIMIZER_NAMES: Final = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion")
+"""Names that :func:`make_optimizer` takes: a formula, with or without weight decay."""
 
 DEFAULT_MOMENTUM: Final = 0.9
 DEFAULT_WEIGHT_DECAY: Final = 0.01
@@ -192,7 +193,7 @@ def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
     Parameters
     ----------
     name
-        One of :data:`OPTIMIZERS`.
+        One of :data:`OPTIMIZER_NAMES`.
     lr
         Base learning rate; None for the default of the class.
     """
@@ -211,7 +212,7 @@ def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
         case "lion":
             optimizer = Lion()
         case _:
-            raise UnknownNameError.of("optimizer", name, OPTIMIZERS)
+            raise UnknownNameError.of("optimizer", name, OPTIMIZER_NAMES)
     return optimizer if lr is None else replace(optimizer, lr=lr)
 
 

@@ -23,7 +23,7 @@ from fusedmlp.network import (
     Objective,
     Reduction,
 )
-from fusedmlp.optimizers import OPTIMIZERS, Optimizer, make_optimizer
+from fusedmlp.optimizers import OPTIMIZER_NAMES, Optimizer, make_optimizer
 from fusedmlp.training.callbacks import Callback
 from fusedmlp.training.schedules import SCHEDULES, make_schedule
 from fusedmlp.training.trainer import Trainer
@@ -91,7 +91,7 @@ class Recipe:
     optimizer: Annotated[
         str,
         Option(
-            f"Optimizer: {choices(OPTIMIZERS)}.",
+            f"Optimizer: {choices(OPTIMIZER_NAMES)}.",
             "NAME",
             TRAINING,
             note="adam for real targets",
