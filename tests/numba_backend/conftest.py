@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
 from fusedmlp_numba import engine as engine_module
-from problems import problem
-
-
-def thinned(*arguments, **options):
-    """Draw a problem with so few nonzero inputs that the first layer skips the zeros."""
-    task = problem(*arguments, **options)
-    if not isinstance(task.x, np.ndarray):
-        return task  # CSR has no zeros to read
-    return replace(task, x=task.x * (np.random.default_rng(1).random(task.x.shape) < 0.15))
+from problems import problem, thinned
 
 
 @pytest.fixture(params=[problem, thinned], ids=["dense", "sparse"])
