@@ -131,7 +131,9 @@ def test_data_is_staged_while_another_thread_trains():
     for staging in (False, True):
         built, data = staged(x[:200])
         steps = threading.Thread(
-            target=built.train_epoch, args=(data, np.arange(200).repeat(40), np.full(1000, 0.01))
+            target=built.train_epoch,
+            args=(data, np.arange(200).repeat(40), np.full(1000, 0.01)),
+            daemon=True,  # and so its workers: waiting for each other for ever, they would not end
         )
         steps.start()
         while staging and steps.is_alive():
