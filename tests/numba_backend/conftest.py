@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fusedmlp_numba import engine as engine_module
+from fusedmlp_numba import calls
 from problems import problem, thinned
 
 
@@ -17,5 +17,5 @@ def drawn(request):
 @pytest.fixture
 def eager(monkeypatch):
     """Give every call as many workers as threads, however small it is."""
-    monkeypatch.setattr(engine_module, "CALL_FLOPS", 0)
-    monkeypatch.setattr(engine_module, "WORKER_FLOPS", 1)
+    monkeypatch.setattr(calls, "CALL_FLOPS", 0)
+    monkeypatch.setattr(calls, "WORKER_FLOPS", 1)

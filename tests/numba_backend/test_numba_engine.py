@@ -18,8 +18,7 @@ from fusedmlp.backend import BatchMetrics, EngineSpec, Workload
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from fusedmlp_numba import NumbaBackend
-from fusedmlp_numba import engine as engine_module
+from fusedmlp_numba import NumbaBackend, calls
 from fusedmlp_numba.backend import usable_cpus
 from fusedmlp_numba.constants import BITMASK_ROWS, FORWARD_ROWS, IN_PLACE_ROWS, KC
 from fusedmlp_numba.data import SEARCH_COST_FORWARD, SEARCH_COST_TRAINING, skips_zeros
@@ -300,7 +299,7 @@ def train(built, data):
 
 @pytest.mark.usefixtures("eager")
 def test_a_failing_worker_ends_the_call(monkeypatch):
-    compiled = engine_module.RUN["float64"]
+    compiled = calls.RUN["float64"]
     entry, broken = compiled.function, [2]
 
     def run(call, worker):
@@ -309,7 +308,7 @@ def test_a_failing_worker_ends_the_call(monkeypatch):
         entry(call, worker)
 
     failing = SimpleNamespace(compile=compiled.compile, function=run)
-    monkeypatch.setitem(engine_module.RUN, "float64", failing)
+    monkeypatch.setitem(calls.RUN, "float64", failing)
     built, data = three_workers()
     with pytest.raises(RuntimeError, match="worker 2"):
         train(built, data)

@@ -20,7 +20,7 @@ from fusedmlp.network import DERIVATIVE_NEEDS_Z, HIDDEN_ACTIVATIONS, OUTPUTS
 from fusedmlp.tolerance import check_close, kernel_bound
 from fusedmlp_numba.compiler.host import panel_columns
 from fusedmlp_numba.constants import scratch_size
-from fusedmlp_numba.network import activations, dropout, inputs, layers, outputs, updates
+from fusedmlp_numba.network import activations, dropout, gradients, inputs, outputs, updates
 from fusedmlp_numba.network.dropout import MaskStream, dropout_mask, philox4x32
 from kernel_inputs import as_stored, run
 
@@ -46,7 +46,7 @@ def test_every_twin_is_there():
         if isinstance(value, functools.partial)
         or (inspect.isfunction(value) and value.__module__ == twins.__name__)
     }
-    modules = activations, dropout, inputs, layers, outputs, updates
+    modules = activations, dropout, gradients, inputs, outputs, updates
     # Methods of ORDINARY are products and sums, which are gemm's and column_sums here.
     missing = {name for name in public if not any(hasattr(module, name) for module in modules)}
     assert missing == set()
@@ -169,7 +169,7 @@ def test_column_sums(dtype, B, width, seed):
     H = width * lanes(dtype)
     first, delta = width // 2 * lanes(dtype), draw((B, H), dtype, seed)
     out = np.full(H, 7, dtype)
-    run(layers.column_sums, delta, out, (first, H))
+    run(gradients.column_sums, delta, out, (first, H))
     assert (out[:first] == 7).all()
     exact = np.zeros(H, dtype)  # the promised order: one row after the other
     for row in delta:
