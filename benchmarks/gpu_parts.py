@@ -25,7 +25,7 @@ import numpy as np
 from fusedmlp.bench.adapter import UnsupportedError
 from fusedmlp.errors import BackendUnavailableError, BreachedError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
-from fusedmlp.optimizers import OPTIMIZERS, make_optimizer
+from fusedmlp.optimizers import OPTIMIZER_NAMES, make_optimizer
 from fusedmlp.parity.problems import engine, flat, problem
 from fusedmlp.tolerance import difference, tf32_trajectory_bound, trajectory_bound
 from fusedmlp_cupy import CupyBackend
@@ -139,7 +139,7 @@ def parity(option, dtypes=("float32", "float64")):
     backend, named = backend_with(option), []
     for dtype in dtypes:
         bound = tf32_trajectory_bound() if option == "tf32" else trajectory_bound(dtype)
-        settings = [(optimizer, "tanh", "softmax") for optimizer in OPTIMIZERS]
+        settings = [(optimizer, "tanh", "softmax") for optimizer in OPTIMIZER_NAMES]
         settings += [("momentum", *pair) for pair in product(HIDDEN_ACTIVATIONS, OUTPUTS)]
         for sizes, (optimizer, hidden, output) in product((SHALLOW, DEEP), settings):
             dropout = 0.2 if sizes is DEEP else 0.0

@@ -41,7 +41,7 @@ SHAPES = (
 """(sizes, rows, batch size) for code that depends on them."""
 
 HIDDEN = ("sigmoid", "tanh", "relu", "identity")
-OPTIMIZER_NAMES = ("sgd", "momentum", "nesterov", "adam", "adamw", "adam with ε̂")
+GRID_OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "adam with ε̂")
 ADDED_HIDDEN = ("leaky_relu", "elu", "gelu", "silu")
 """Later additions, which have lines of their own at the end."""
 
@@ -83,10 +83,10 @@ def cases():
     The hidden activation, dropout, sample weights and the objective vary with the case number, so
     that pairs of values occur together without the full product.
     """
-    grid = itertools.product(DTYPES, STORAGES, OPTIMIZER_NAMES, OUTPUTS, DEPTHS)
+    grid = itertools.product(DTYPES, STORAGES, GRID_OPTIMIZERS, OUTPUTS, DEPTHS)
     combinations = [(*line, 21, 8) for line in grid]
     for (sizes, *rows), dtype, storage in itertools.product(SHAPES, DTYPES, STORAGES):
-        for optimizer, output in zip(OPTIMIZER_NAMES, itertools.cycle(OUTPUTS), strict=False):
+        for optimizer, output in zip(GRID_OPTIMIZERS, itertools.cycle(OUTPUTS), strict=False):
             if len(sizes) == 4 and sizes[-1] == 1 and output == "softmax":
                 output = "sigmoid"
             combinations.append((dtype, storage, optimizer, output, sizes, *rows))

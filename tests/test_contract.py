@@ -6,16 +6,17 @@ import inspect
 import subprocess
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fusedmlp.backend import Backend, BatchMetrics, Engine, EngineSpec, State
+from fusedmlp.backend import Backend, BatchMetrics, Engine, State
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.network import OUTPUTS, Network, Objective, Parameters
+from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, Parameters
 from fusedmlp.registry import backend_class, known_backends
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
-from problems import OPTIMIZERS, engine, flat, order, problem
+from problems import OPTIMIZERS, Problem, engine, flat, order, problem
 
 
 def members(contract):
@@ -155,36 +156,30 @@ def test_parameters_are_fresh_copies(backend):
 
 
 def test_inputs_are_never_written_to(backend):
+    """Compiled code ignores that an array is read-only, so the values are compared too."""
     task = problem(weighted=True)
-    for array in (task.x, task.y, task.sample_weight):
+    arrays = task.x, task.y, task.sample_weight, order(37), np.full(5, 0.1)
+    copies = [array.copy() for array in arrays]
+    for array in arrays:
         array.flags.writeable = False
     built, data = engine(backend, task)
-    built.train_epoch(data, order(37), np.full(5, 0.1))
-    built.evaluate(data)
+    built.train_epoch(data, *arrays[3:])
+    built.evaluate(data, order(37))
     built.forward(task.x)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_huge_logits_have_finite_losses(backend, output, dtype):
     """Losses come from logits and are capped, so that the largest finite ones stay finite."""
-    largest = float(np.finfo(dtype).max) / 8
+    largest, K = float(np.finfo(dtype).max) / 8, 2
     x = np.array([[1.0], [-1.0], [1e-3], [0.0]])
-    K = 2
     y = np.array([0, 1, 1, 0]) if output == "softmax" else np.array([[0, 1]] * 4)
-    built = backend.compile(
-        EngineSpec(
-            Network((1, K), output=output),
-            OPTIMIZERS["sgd"],
-            Objective(),
-            batch_size=4,
-            dtype=dtype,
-            seed=0,
-        )
-    )
+    built, data = engine(backend, Problem(Network((1, K), output=output), x, y), dtype=dtype)
     W = np.array([[-largest, largest]], dtype)
     built.load(State(Parameters((W,), (np.zeros(K, dtype),)), (), 0))
-    data = built.stage(x, y)
     sums = built.evaluate(data)
     assert np.isfinite(sums.losses).all()
     assert sums.loss > 1e10
@@ -195,37 +190,44 @@ def test_huge_logits_have_finite_losses(backend, output, dtype):
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("hidden", ["identity", "relu"])
-def test_a_loss_that_becomes_nan_is_returned(backend, hidden, output):
+@pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
+def test_nan_in_the_first_layer_reaches_the_loss(backend, hidden, output):
     """The trainer must receive a non-finite loss, whatever the kernels assume."""
-    task = problem((5, 9, 9, 3), hidden, output, rows=8, storage="float32")
+    built, data = engine(backend, problem(hidden=hidden, output=output), dtype="float32")
+    step = built.parameters()
+    for array in step:
+        array[...] = 0
+    for sign in (1.0, -1.0):  # −∞, and then −∞ + ∞
+        step.weights[0][...] = sign * np.float32(1e38)
+        built.apply_gradients(step, 1e38)
+    sums = built.train_epoch(data, np.arange(16), np.full(2, 0.1))
+    assert np.isnan(sums.losses[0])
+    assert sums.first_non_finite() == 0
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_training_that_diverges_returns_its_loss(backend, output):
+    task = problem((5, 9, 9, 3), "relu", output, rows=8, storage="float32")
     built, data = engine(backend, task, dtype="float32")
     sums = built.train_epoch(data, np.tile(np.arange(8), 6), np.full(6, 1e38))
-    assert sums.first_non_finite() is not None
     assert np.isnan(sums.losses).any()
 
 
-def test_foreign_data_is_refused(backend):
-    built, _ = engine(backend, problem())
-
-    class Foreign:
-        rows, labelled = 3, True
-
-    with pytest.raises(InvalidInputError, match="staged by another backend"):
-        built.evaluate(Foreign())
+CALLS = {
+    "evaluate": lambda engine, data: engine.evaluate(data),
+    "loss_and_gradients": lambda engine, data: engine.loss_and_gradients(data, np.arange(2)),
+    "train_epoch": lambda engine, data: engine.train_epoch(data, np.arange(8), np.ones(1)),
+}
 
 
-def test_data_without_targets_is_refused(backend):
+@pytest.mark.parametrize("call", CALLS)
+def test_foreign_data_and_data_without_targets_are_refused(backend, call):
     task = problem()
     built, _ = engine(backend, task)
-    data = built.stage(task.x)
-    for call in (
-        lambda: built.evaluate(data),
-        lambda: built.loss_and_gradients(data, np.arange(2)),
-        lambda: built.train_epoch(data, np.arange(8), np.ones(1)),
-    ):
-        with pytest.raises(InvalidInputError, match="without targets"):
-            call()
+    foreign = SimpleNamespace(rows=37, labelled=True)
+    for data, message in ((foreign, "another backend"), (built.stage(task.x), "without targets")):
+        with pytest.raises(InvalidInputError, match=message):
+            CALLS[call](built, data)
 
 
 @pytest.mark.parametrize(
@@ -254,14 +256,21 @@ def test_too_many_rows_for_a_batch_are_refused(backend):
         built.loss_and_gradients(data, np.arange(9))
 
 
-def test_a_state_that_does_not_fit_is_refused(backend):
+def test_parameters_and_states_that_do_not_fit_are_refused(backend):
     built, _ = engine(backend, problem(), "momentum")
     other, _ = engine(backend, problem((13, 8, 5)), "momentum")
-    with pytest.raises(InvalidInputError, match="W1 has shape"):
-        built.load(other.state())
     plain, _ = engine(backend, problem(), "sgd")
-    with pytest.raises(InvalidInputError, match="0 optimizer slots"):
-        built.load(plain.state())
+    for state, message in ((other.state(), "W1 has shape"), (plain.state(), "0 optimizer slots")):
+        with pytest.raises(InvalidInputError, match=message):
+            built.load(state)
+    bad = built.parameters()
+    bad.weights[0][1, 2] = np.nan
+    for call in (
+        lambda: built.load(State(bad, (bad,), 0)),
+        lambda: built.apply_gradients(bad, 0.1),
+    ):
+        with pytest.raises(InvalidInputError, match="NaN"):
+            call()
 
 
 def test_devices_are_described(backend):

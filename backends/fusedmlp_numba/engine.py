@@ -1,16 +1,13 @@
-"""The Numba engine: owns the buffers, and passes whole calls to compiled code.
+"""The Numba engine: validates arguments, owns the buffers, and has calls.py run compiled code.
 
-It validates arguments, describes calls, and decides how many threads a call is worth; workers.py
-starts them. Arithmetic is in network/. There is no global state: engines may train in several
-Python threads at once.
+Arithmetic is in network/. There is no global state: engines may train in several Python threads at
+once.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,15 +24,8 @@ from fusedmlp.validation import (
     validate_state,
 )
 from fusedmlp_numba.buffers import Buffers
-from fusedmlp_numba.constants import (
-    EVALUATE,
-    FORWARD,
-    FORWARD_ROWS,
-    GRADIENTS,
-    PACK,
-    TRAIN,
-    is_narrow,
-)
+from fusedmlp_numba.calls import UNTRAINED, CallRunner, Pass, Schedule, inference_parts
+from fusedmlp_numba.constants import EVALUATE, FORWARD, FORWARD_ROWS, GRADIENTS, TRAIN
 from fusedmlp_numba.data import (
     SEARCH_COST_FORWARD,
     DescriptorRecord,
@@ -44,116 +34,40 @@ from fusedmlp_numba.data import (
     skips_zeros,
     stage,
 )
-from fusedmlp_numba.functions import APPLY, NARROW, RUN
-from fusedmlp_numba.layout import address, pack, unpack
-from fusedmlp_numba.records import KERNEL_ARGUMENTS, KernelArguments, Settings, as_record
-from fusedmlp_numba.small_batch import PreparedCall, SmallBatchPredictor
-from fusedmlp_numba.workers import run_workers
+from fusedmlp_numba.layout import pack, unpack
+from fusedmlp_numba.records import Settings
+from fusedmlp_numba.small_batch import SmallBatchPredictor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy.typing as npt
 
     from fusedmlp.backend import EngineSpec
-    from fusedmlp.types import (
-        Float64Array,
-        Float64Vector,
-        FloatArray,
-        Inputs,
-        IntArray,
-    )
-    from fusedmlp_numba.data import DataDescriptor
+    from fusedmlp.types import Float64Array, Float64Vector, FloatArray, Inputs, IntArray
     from fusedmlp_numba.small_batch import PredictionBuffer
-
-MAX_INFERENCE_PARTS: Final = 16
-"""Most times FORWARD_ROWS that forward and evaluate process at once, one for each worker: every
-layer has room for all of them."""
-
-WORKER_FLOPS: Final = 2.0**20
-"""FLOPs of one step that are worth another worker: some ten microseconds, a few barriers."""
-
-WORKER_INPUTS: Final = 2**22
-"""Inputs to be packed that are worth another thread: about a millisecond."""
-
-CALL_FLOPS: Final = 2.0**27
-"""FLOPs of one call that are worth starting threads, which takes some hundred microseconds."""
-
-FIRST: Final = ctypes.c_int64(0)
-"""Index of the first worker, in C's type, which saves its conversion."""
-
-Schedule: TypeAlias = "tuple[Float64Vector, Float64Array]"
-"""Learning rates (n,) of batches, and Adam's numbers (n, 3)."""
-
-UNTRAINED: Final[Schedule] = np.zeros(1), np.ones((1, 3))
-"""The schedule of calls that do not update."""
-
-
-class Pass(NamedTuple):
-    """One call of compiled code over all batches of ``order``.
-
-    Parameters
-    ----------
-    task, data
-        TRAIN, … of constants.py, and the data set.
-    order, batch
-        Row numbers (n,), and how many of them are one batch.
-    schedule
-        The optimizer's numbers for each batch.
-    sums, outputs
-        Where sums (parts, 3) and outputs (n, K) are written; None where the task has none.
-    """
-
-    task: int
-    data: DescriptorRecord
-    order: IntArray
-    batch: int
-    schedule: Schedule = UNTRAINED
-    sums: Float64Array | None = None
-    outputs: FloatArray | None = None
 
 
 class NumbaEngine(Engine):
     """One network in host memory, in panels."""
 
-    def __init__(
-        self,
-        spec: EngineSpec,
-        *,
-        threads: int,
-    ) -> None:
+    def __init__(self, spec: EngineSpec, *, threads: int) -> None:
         super().__init__(spec)
-        network, optimizer, dtype = spec.network, spec.optimizer, spec.dtype
-        self._threads = threads
-
-        self._parts = min(threads, MAX_INFERENCE_PARTS)
-        most_rows = max(spec.batch_size, FORWARD_ROWS * self._parts)
-        settings = _settings(spec)
-        slots = len(optimizer.slots)
-        self._buffers = Buffers(network, dtype, most_rows, slots, threads, settings)
+        network, dtype = spec.network, spec.dtype
+        most_rows = max(spec.batch_size, FORWARD_ROWS * inference_parts(threads))
+        slots = len(spec.optimizer.slots)
+        self._buffers = Buffers(network, dtype, most_rows, slots, threads, _settings(spec))
+        self._calls = CallRunner(network, dtype, self._buffers, threads)
         self._first_units = int(self._buffers.layout.widths[1])
         self._form = network.n_inputs, network.n_outputs, network.output, str(dtype)
-        forward = sum(2 * fan_in * fan_out for fan_in, fan_out in network.layer_shapes)
-        self._flops_per_row = {
-            TRAIN: network.flops_per_row,
-            GRADIENTS: network.flops_per_row,
-            EVALUATE: forward,
-            FORWARD: forward,
-        }
         self._inputs, self._row_numbers = DescriptorRecord(), np.arange(most_rows)
-        self._small_batches = SmallBatchPredictor(self._form, self._first_units, self._prepare_call)
+        self._small_batches = SmallBatchPredictor(
+            self._form, self._first_units, self._calls.prepare
+        )
         self._step = 0
-        self._compile_seconds = RUN[dtype].compile()
-        self._run_function = RUN[dtype].function
-        self._narrow_function: Callable[..., object] | None = None
-        if is_narrow(network):
-            self._compile_seconds += NARROW[dtype].compile()
-            self._narrow_function = NARROW[dtype].function
 
     @property
     def compile_seconds(self) -> float:
         """See :attr:`fusedmlp.backend.Engine.compile_seconds`."""
-        return self._compile_seconds
+        return self._calls.compile_seconds
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
@@ -180,7 +94,7 @@ class NumbaEngine(Engine):
     ) -> NumbaData:
         """See :meth:`fusedmlp.backend.Engine.stage`."""
         host = validate_data(x, y, sample_weight, self.network, self.dtype)
-        return stage(host, self._form, self._first_units, self._pack)
+        return stage(host, self._form, self._first_units, self._calls.pack)
 
     def forward(self, x: Inputs) -> FloatArray:
         """See :meth:`fusedmlp.backend.Engine.forward`."""
@@ -201,26 +115,12 @@ class NumbaEngine(Engine):
         descriptor, _ = describe_data(HostData(inputs, None, None), self._form, sparse=sparse)
         self._inputs.write(descriptor)
         order = self._row_numbers[:n_rows]
-        self._run(Pass(FORWARD, self._inputs, order, FORWARD_ROWS, outputs=outputs))
+        self._calls.run(Pass(FORWARD, self._inputs, order, FORWARD_ROWS, outputs=outputs))
         return outputs
 
     def _forward_small_batch(self, buffer: PredictionBuffer) -> FloatArray:
-        call = buffer.call()
-        self._start(call.address, call.workers)
+        self._calls.run_prepared(buffer.call())
         return buffer.outputs.copy()
-
-    def _prepare_call(
-        self, descriptor: DataDescriptor, order: IntArray, outputs: FloatArray
-    ) -> PreparedCall:
-        """Describe the call that predicts a few rows, and reserve memory for them."""
-        inputs, workers = DescriptorRecord(), self._workers(FORWARD, len(order), FORWARD_ROWS)
-        inputs.write(descriptor)
-        self._buffers.reserve(descriptor)
-        record = self._arguments(
-            Pass(FORWARD, inputs, order, FORWARD_ROWS, outputs=outputs), workers
-        )
-        record["check_finite"] = True
-        return PreparedCall(record, ctypes.c_int64(address(record)), workers, inputs)
 
     def evaluate(self, data: Data, rows: IntArray | None = None) -> BatchMetrics:
         """See :meth:`fusedmlp.backend.Engine.evaluate`."""
@@ -245,8 +145,7 @@ class NumbaEngine(Engine):
         (rate,) = check_rates([lr], 1)
         pack(gradients, self._buffers.layout, self._buffers.gradient)
         (corrections,) = self._corrections(1)
-        self._compile_seconds += APPLY[self.dtype].compile()
-        APPLY[self.dtype].function(self._buffers.context_address, float(rate), address(corrections))
+        self._calls.apply(float(rate), corrections)
         self._step += 1
 
     def train_epoch(self, data: Data, order: IntArray, lr: Float64Vector) -> BatchMetrics:
@@ -272,78 +171,9 @@ class NumbaEngine(Engine):
     ) -> BatchMetrics:
         """Do a task with every batch of ``order``; return the sums of every ``batch`` rows."""
         sums = np.empty((-(-len(order) // batch), 3))
-        self._run(Pass(task, data.record, order, batch, schedule, sums))
+        self._calls.run(Pass(task, data.record, order, batch, self._step, schedule, sums))
         losses, correct, weights = sums.T.copy()
         return BatchMetrics(losses, correct, weights)
-
-    def _run(self, work: Pass) -> None:
-        """Run compiled code on as many workers as the work is worth.
-
-        In inference, each of up to MAX_INFERENCE_PARTS workers takes ``batch`` rows at a time.
-        """
-        self._buffers.reserve(work.data.descriptor)
-        trains = work.task in (TRAIN, GRADIENTS)
-        if trains and self._narrow_function is not None and not work.data.descriptor.sparse:
-            self._narrow_function(address(self._arguments(work, 1)), FIRST)
-            return
-        workers = self._workers(work.task, len(work.order), work.batch)
-        if not trains:
-            work = work._replace(batch=work.batch * min(workers, self._parts))
-        arguments = self._arguments(work, workers)
-        self._start(address(arguments), workers)
-
-    def _arguments(self, work: Pass, workers: int) -> npt.NDArray[np.void]:
-        """Write the arguments of a call; its data and arrays must live until it has ended."""
-        lr, corrections = work.schedule
-        arguments = KernelArguments(
-            context=self._buffers.context_address,
-            data=work.data.address,
-            workers=workers,
-            task=work.task,
-            order=address(work.order),
-            rows=len(work.order),
-            batch=work.batch,
-            first_step=self._step,
-            lr=address(lr),
-            corrections=address(corrections),
-            rates=len(lr),
-            sums=address(work.sums),
-            parts=0 if work.sums is None else len(work.sums),
-            outputs=address(work.outputs),
-            check_finite=False,
-        )
-        return as_record(arguments, KERNEL_ARGUMENTS)
-
-    def _pack(self, descriptor: DataDescriptor, rows: int) -> None:
-        """Count a dense data set's nonzero inputs, or pack them: see inputs.pack_data.
-
-        The workers use no barrier, so that data may be staged while another thread trains.
-        """
-        data, order = DescriptorRecord(), np.arange(rows)
-        data.write(descriptor)
-        workers = max(1, min(self._threads, int(rows * self.network.n_inputs / WORKER_INPUTS)))
-        arguments = self._arguments(Pass(PACK, data, order, 1), workers)
-        self._start(address(arguments), workers, uses_barrier=False)
-
-    def _start(
-        self, arguments: int | ctypes.c_int64, workers: int, *, uses_barrier: bool = True
-    ) -> None:
-        """Run the call whose arguments are at an address; reset the barrier where it is used."""
-        if workers == 1:
-            self._run_function(arguments, FIRST)
-            return
-        if uses_barrier:
-            self._buffers.barrier[:] = 0
-        work = functools.partial(self._run_function, arguments)
-        run_workers(work, workers, self._buffers.barrier)
-
-    def _workers(self, task: int, rows: int, batch: int) -> int:
-        flops = self._flops_per_row[task]
-        if flops * rows < CALL_FLOPS:
-            return 1
-        if task in (EVALUATE, FORWARD):
-            batch *= self._parts
-        return max(1, min(self._threads, int(flops * min(rows, batch) / WORKER_FLOPS)))
 
     def _corrections(self, n_steps: int) -> Float64Array:
         """Adam's bias corrections and ε for each step; ones for the other optimizers."""

@@ -184,7 +184,8 @@ UPDATE_FORMULAS: Final = ("sgd", "momentum", "nesterov", "adam", "lion")
 """Names of the formulas at the head of this file, each an optimizer's ``kernel``. Compiled engines
 know a formula by its position here."""
 
-OPTIMIZERS: Final = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion")
+OPTIMIZER_NAMES: Final = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion")
+"""Names that :func:`make_optimizer` takes: a formula, with or without weight decay."""
 
 DEFAULT_MOMENTUM: Final = 0.9
 DEFAULT_WEIGHT_DECAY: Final = 0.01
@@ -196,7 +197,7 @@ def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
     Parameters
     ----------
     name
-        One of :data:`OPTIMIZERS`.
+        One of :data:`OPTIMIZER_NAMES`.
     lr
         Base learning rate; None for the default of the class.
     """
@@ -215,7 +216,7 @@ def make_optimizer(name: str, lr: float | None = None) -> Optimizer:
         case "lion":
             optimizer = Lion()
         case _:
-            raise UnknownNameError.of("optimizer", name, OPTIMIZERS)
+            raise UnknownNameError.of("optimizer", name, OPTIMIZER_NAMES)
     return optimizer if lr is None else replace(optimizer, lr=lr)
 
 
@@ -232,7 +233,7 @@ def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise InvalidInputError(
             f"optimizer {optimizer!r:.80} is not one of fusedmlp: give SGD(), Adam() or Lion(), or "
-            f"a name of {', '.join(OPTIMIZERS)}"
+            f"a name of {', '.join(OPTIMIZER_NAMES)}"
         )
     return optimizer
 

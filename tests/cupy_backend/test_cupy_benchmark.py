@@ -76,7 +76,7 @@ def parts(monkeypatch, cupy):
     import gpu_parts
 
     small = {
-        "OPTIMIZERS": ("adamw",), "HIDDEN_ACTIVATIONS": ("relu",), "DEEP": (7, 6, 5, 4),
+        "OPTIMIZER_NAMES": ("adamw",), "HIDDEN_ACTIVATIONS": ("relu",), "DEEP": (7, 6, 5, 4),
         "SHALLOW": (7, 6, 5), "ROWS": 100, "WORKLOAD_STEPS": 1.5, "N_LAUNCHES": 3,
         "N_NODES": (2, 5), "N_PRODUCTS": 2, "REPEATS": 2, "GROUP_STEPS": 2, "BATCH": 20,
         "SMALL": Task("small", sizes=(784, 4, 10)),

@@ -16,7 +16,7 @@ from conftest import mode_and_tuning
 from fusedmlp.backend import EngineSpec, State
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective, initialise, zeros
-from fusedmlp.optimizers import OPTIMIZERS, SGD, Adam, make_optimizer
+from fusedmlp.optimizers import OPTIMIZER_NAMES, SGD, Adam, make_optimizer
 from fusedmlp.reference.engine import ReferenceEngine
 from fusedmlp.reference.operations import Operations
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
@@ -120,7 +120,7 @@ def train_both(ours, reference, data, bound, lr=0.05):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZER_NAMES)
 def test_trajectory_of_every_optimizer(fast, optimizer, dtype, mode):
     network = Network((11, 13, 5), "tanh", "softmax")
     objective = Objective("mean", 0.01)

@@ -20,7 +20,7 @@ from test_cupy_engine import data_set, engines, train_both
 from conftest import TUNING, cupy_backend, mode_and_tuning
 from fusedmlp.errors import BackendUnavailableError, BreachedError, DeviceMemoryError
 from fusedmlp.network import Network, Objective
-from fusedmlp.optimizers import OPTIMIZERS, SGD, make_optimizer
+from fusedmlp.optimizers import OPTIMIZER_NAMES, SGD, make_optimizer
 from fusedmlp.tolerance import trajectory_bound
 from fusedmlp_cupy.kernels.source import persistent_source
 from fusedmlp_cupy.runtime.cooperative import Limits
@@ -74,7 +74,7 @@ def test_threads_and_blocks_backwards_give_the_same_bits(standin, sizes, size):
     built.train_epoch(data, np.arange(2 * size + 1), np.full(3, 0.01))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZER_NAMES)
 def test_no_grid_and_no_block_changes_a_bit(fast, monkeypatch, optimizer):
     network = Network((67, 65, 11), "tanh", "softmax", 0.3)
     data = data_set(network, 3 * 66 + 5, "float32", weighted=True)

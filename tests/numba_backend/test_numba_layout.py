@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusedmlp.backend import EngineSpec
-from fusedmlp.network import Network, Objective, initialise
-from fusedmlp.optimizers import SGD
-from fusedmlp_numba import NumbaBackend, engine
-from fusedmlp_numba import data as data_module
-from fusedmlp_numba.constants import DENSE, DTYPE_CODES, HEADER_BYTES, PACKED
+from fusedmlp.network import Network, initialise
+from fusedmlp_numba import NumbaBackend
+from fusedmlp_numba.constants import DENSE, PACKED
 from fusedmlp_numba.layout import (
     ALIGNMENT,
     aligned,
@@ -30,6 +30,7 @@ from fusedmlp_numba.records import (
     Settings,
     as_record,
 )
+from problems import Problem, engine, flat
 
 DTYPES = ("float32", "float64")
 
@@ -77,75 +78,66 @@ def test_layout_there_and_back(dtype, layers):
     assert np.count_nonzero(flat) == sum(np.count_nonzero(p) for p in parameters)
 
 
-def staged(x, dtype):
+def staged(x, dtype="float32"):
+    """An engine of three threads for these inputs, and the data."""
     network = Network((x.shape[1], 40, 3), output="identity")
-    options = {"batch_size": 8, "dtype": dtype, "seed": 0}
-    built = NumbaBackend(threads=3).compile(EngineSpec(network, SGD(), Objective(), **options))
-    return built.stage(x)
+    task = Problem(network, x, np.zeros((len(x), 3)))
+    return engine(NumbaBackend(threads=3), task, dtype=dtype)
+
+
+def kind_of(data):
+    return data.record.descriptor.kind
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stored", ["uint8", *DTYPES])
-def test_packed_rows(stored, dtype, monkeypatch):
-    monkeypatch.setattr(engine, "WORKER_INPUTS", 70)
-    rng = np.random.default_rng(0)
-    x = (rng.integers(1, 256, (40, 70)) * (rng.random((40, 70)) < 0.1)).astype(stored)
+def test_packed_rows_have_the_results_of_csr(stored, dtype):
+    """So many that several threads pack them, with empty and full rows among them."""
+    rng, x = np.random.default_rng(0), np.zeros((4200, 2000), stored)
+    x.ravel()[rng.integers(0, x.size, x.size // 20)] = rng.integers(1, 256, x.size // 20)
     x[7], x[8] = 0, 200
-    data = staged(x, dtype)
-    kept = np.dtype("uint8" if stored == "uint8" else dtype)
-    source = data.record.descriptor
-    assert (source.kind, source.dtype) == (PACKED, DTYPE_CODES[kept])
-    assert source.capacity == 70
-    starts, memory = data.arrays[:2]
-    assert len(memory) == starts[-1]
-    for row, start, stop in zip(x, starts, starts[1:], strict=False):
-        ends = memory[start : start + HEADER_BYTES].view(np.uint16)
-        places = memory[start + HEADER_BYTES :][: 2 * ends[-1]].view(np.uint16)
-        first = start + HEADER_BYTES + 2 * int(ends[-1])
-        first += -first % kept.itemsize
-        values = memory[first : first + ends[-1] * kept.itemsize].view(kept)
-        np.testing.assert_array_equal(places, np.flatnonzero(row))
-        np.testing.assert_array_equal(values, row[places].astype(kept))
-        assert list(ends) == [np.count_nonzero(row[: s * 18]) for s in range(1, 5)]
-        assert start % 8 == 0
-        assert 0 <= stop - first - values.nbytes < 8
-    # 20 of 70 inputs: 3 bytes for each and 16 for the row are more than 70 pixels have.
-    fuller = staged(np.repeat((np.arange(70) < 20).astype(stored)[None], 40, axis=0), dtype)
-    assert fuller.record.descriptor.sparse
-    assert (fuller.record.descriptor.kind == source.kind) == (stored != "uint8")
+    built, data = staged(x, dtype)
+    assert kind_of(data) == PACKED
+    values = x.astype(dtype) / np.dtype(dtype).type(255) if stored == "uint8" else x.astype(dtype)
+    same = built.stage(scipy.sparse.csr_array(values), np.zeros((len(x), 3)))
+    found = [built.evaluate(each).losses.tobytes() for each in (data, same)]
+    assert found[0] == found[1]
 
 
-def test_packing_leaves_the_barrier_to_whoever_trains(monkeypatch):
-    monkeypatch.setattr(engine, "WORKER_INPUTS", 70)
-    options = {"batch_size": 8, "dtype": "float32", "seed": 0}
-    network = Network((70, 4, 3), output="identity")
-    built = NumbaBackend(threads=2).compile(EngineSpec(network, SGD(), Objective(), **options))
-    built._buffers.barrier[:] = 5
-    x = np.zeros((40, 70), np.float32)
-    assert built.stage(x).record.descriptor.kind == PACKED
-    assert (built._buffers.barrier == 5).all()
+@pytest.mark.parametrize(
+    ("shape", "nonzero", "stored", "kind"),
+    [
+        ((40, 70), 16, "uint8", PACKED),  # 3 bytes for each, 8 for a row and 8 for its place
+        ((40, 70), 17, "uint8", DENSE),
+        ((40, 70), 17, "float32", PACKED),
+        ((40, 16), 0, "uint8", DENSE),
+        ((3, 65535), 1, "float32", PACKED),
+        ((3, 65536), 1, "float32", DENSE),  # more than a 2-byte index can count
+    ],
+)
+def test_rows_are_packed_where_that_takes_less_memory(shape, nonzero, stored, kind):
+    x = np.zeros(shape, stored)
+    x[:, shape[1] - nonzero :] = 1
+    _, data = staged(x)
+    assert data.record.descriptor.sparse
+    assert kind_of(data) == kind
 
 
-def test_packed_rows_have_a_bound(tmp_path, monkeypatch):
-    path, x = tmp_path / "x.npy", np.zeros((40, 70), np.uint8)
-    x[:, 5] = 1
-    np.save(path, x)
-    mapped = np.load(path, mmap_mode="r")
-
-    def is_packed(x):
-        return staged(x, "float32").record.descriptor.kind == PACKED
-
-    needed = 41 * 8 + 40 * 16
-    for bound, fits in ((needed, True), (needed - 1, False), (40 * 16 - 1, False)):
-        monkeypatch.setattr(data_module, "MAPPED_COPY_BYTES", bound)
-        assert is_packed(mapped) == fits
-        assert is_packed(np.asarray(mapped)) == fits
-        assert is_packed(x)
-    assert not is_packed(x[:, :20])  # as large as packed rows
-
-
-def test_inputs_too_many_for_packed_rows():
-    for D, kind in ((65535, PACKED), (65536, DENSE)):
-        x = np.zeros((3, D), np.float32)
-        x[:, -1] = 2
-        assert staged(x, "float32").record.descriptor.kind == kind
+@pytest.mark.usefixtures("eager")
+def test_data_is_staged_while_another_thread_trains():
+    x = np.zeros((12_000, 700), np.uint8)  # two threads pack it
+    x[:, ::50] = np.arange(14)
+    results = []
+    for staging in (False, True):
+        built, data = staged(x[:200])
+        steps = threading.Thread(
+            target=built.train_epoch,
+            args=(data, np.arange(200).repeat(40), np.full(1000, 0.01)),
+            daemon=True,  # and so its workers: waiting for each other for ever, they would not end
+        )
+        steps.start()
+        while staging and steps.is_alive():
+            built.stage(x)
+        steps.join()
+        results.append(flat(built.parameters()).tobytes())
+    assert results[0] == results[1]

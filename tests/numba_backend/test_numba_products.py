@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import mmap
+import multiprocessing
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fusedmlp.tolerance import check_close, kernel_bound
@@ -47,6 +46,10 @@ numbered = st.booleans() if IN_PLACE else st.just(False)
 updates = st.sampled_from([(1.0, False), (-0.25, False), (1.0, True), (-0.25, True)])
 in_order = np.empty(0, np.int64)
 few = settings(max_examples=30, deadline=None)
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+long_sum = functools.partial(example, M=140, N=9, update=(0.5, True), gap=0, cut=71,
+                             numbered=False, seed=0)  # fmt: skip
+"""An example of a product over more terms than one chunk, for more rows than one block."""
 
 
 def columns_of(dtype):
@@ -110,7 +113,11 @@ def expected_update(before, product, update):
 @few
 @given(M=heights, K=sizes, N=sizes, update=updates, gap=st.sampled_from([0, 3]),
        cut=st.integers(0, 130), numbered=numbered, seed=st.integers(0, 99))  # fmt: skip
-@pytest.mark.parametrize("dtype", DTYPES)
+@long_sum(K=KC - 1)
+@long_sum(K=KC)
+@long_sum(K=KC + 1)
+@long_sum(K=2 * KC + 3)
+@dtypes
 def test_multiply(dtype, M, K, N, update, gap, cut, numbered, seed):
     rng = np.random.default_rng(seed)
     A, B = rng.normal(size=(M, K + gap)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
@@ -138,31 +145,12 @@ def test_multiply(dtype, M, K, N, update, gap, cut, numbered, seed):
     np.testing.assert_array_equal(results[0], results[1])
 
 
-@pytest.mark.parametrize("K", [KC - 1, KC, KC + 1,
-                               2 * KC + 3])  # fmt: skip
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_sums_longer_than_a_block_and_blocks_of_rows(dtype, K):
-    rng = np.random.default_rng(0)
-    M, N = 140, 9
-    A, B = rng.normal(size=(M, K)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
-    columns, panels = columns_of(dtype), in_panels(B, dtype)
-    width = len(panels) * columns
-    C, parts = np.zeros((2, M * width), dtype)
-    arguments = by_rows(A.ravel(), K), in_order, by_panels(panels.ravel(), K)
-    p = (0, len(panels))
-    for update in ((0.5, False), (0.5, True)):
-        run(products.multiply, *arguments, by_rows(C, width), K, Block(0, M, *p), Update(*update))
-        for rows in ((0, 1), (1, 3), (3, 71), (71, M)):
-            run(products.multiply, *arguments, by_rows(parts, width), K, Block(*rows, *p),
-                Update(*update))  # fmt: skip
-    check_close("product", C.reshape(M, -1)[:, :N], A @ B, kernel_bound(dtype, K))
-    np.testing.assert_array_equal(C, parts)
-
-
 @few
 @given(M=heights, K=sizes, N=sizes | st.just(300), update=updates, cut=st.integers(0, 130),
        packed=st.booleans(), numbered=st.booleans(), seed=st.integers(0, 99))  # fmt: skip
-@pytest.mark.parametrize("dtype", DTYPES)
+@example(M=13, K=KC + 70, N=300, update=(1.0, False), cut=7, packed=True, numbered=False, seed=0)
+@example(M=13, K=KC + 70, N=5, update=(1.0, True), cut=7, packed=False, numbered=False, seed=0)
+@dtypes
 def test_multiply_transposed(dtype, M, K, N, update, cut, packed, numbered, seed):
     rng = np.random.default_rng(seed)
     A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
@@ -182,13 +170,13 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, numbered, seed
     before = rng.normal(size=n * M * columns).astype(dtype)
     left_cells, left = guarded(A_BLOCK, dtype)
     among, numbers = scattered(A, numbered, rng)
-    results = []
+    chunk, results = run(products.terms_per_chunk, K), []
     for rows, parts in ((cuts(M, 0), cuts(n, 0)), (cuts(M, cut % M), cuts(n, cut % n))):
         cells, C = guarded(n * M * columns, dtype)
         C[:] = before if update[1] else np.nan
-        for r, p in itertools.product(rows, parts):
+        for first, r, p in itertools.product(range(0, K, chunk), rows, parts):
             run(products.multiply_transposed, by_rows(among.ravel(), M), numbers, right,
-                by_panels(C, M), (0, K), Block(*r, *p), by_rows(left, 0),
+                by_panels(C, M), (first, min(first + chunk, K)), Block(*r, *p), by_rows(left, 0),
                 Update(*update))  # fmt: skip
         assert_guards(cells)
         assert_guards(left_cells)
@@ -198,56 +186,27 @@ def test_multiply_transposed(dtype, M, K, N, update, cut, packed, numbered, seed
     np.testing.assert_array_equal(results[0], results[1])
 
 
-@pytest.mark.parametrize("N", [5, 300])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_multiply_transposed_over_a_long_batch(dtype, N):
-    rng = np.random.default_rng(0)
-    K, M = KC + 70, 13
-    A, B = rng.normal(size=(K, M)).astype(dtype), rng.normal(size=(K, N)).astype(dtype)
-    columns, panels = columns_of(dtype), in_panels(B, dtype)
-    n, most = len(panels), run(products.terms_per_chunk, K)
-    left, results = np.empty(A_BLOCK, dtype), []
-    for parts in ([(0, n)], [(p, p + 1) for p in range(n)]):
-        C = np.zeros(M * columns * n, dtype)
-        for first, p in itertools.product(range(0, K, most), parts):
-            run(products.multiply_transposed, by_rows(A.ravel(), M), in_order,
-                by_panels(panels.ravel(), K), by_panels(C, M), (first, min(first + most, K)),
-                Block(0, M, *p), by_rows(left, 0), Update(1.0, True))  # fmt: skip
-        results.append(C)
-    check_close("product", from_panels(results[0].reshape(n, M, columns), N), A.T @ B,
-                kernel_bound(dtype, K))  # fmt: skip
-    np.testing.assert_array_equal(*results)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_blocks_of_packed_tiles_fit_their_room_and_share_no_cache_sets(dtype):
-    itemsize = np.dtype(dtype).itemsize
-    for depth in (1, 64, KC, KC + 1, 3 * KC - 1):
-        rows, terms = (
-            run(products.rows_per_block, depth, itemsize),
-            run(products.terms_per_chunk, depth),
-        )
-        stride = run(products.tile_stride, MR * terms, itemsize)
-        assert rows % MR == 0
-        assert rows > 0
-        assert MR * terms <= stride
-        assert rows // MR * stride <= A_BLOCK
-        assert stride * itemsize % 128 == 64  # an odd number of lines
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_chunks_cover_the_depth_in_equal_parts(dtype):
-    for depth in (1, KC, KC + 1, 3 * KC - 1):
-        most = run(products.terms_per_chunk, depth)
-        parts = -(-depth // most)
-        assert most <= KC
-        assert parts == -(-depth // KC)
-        assert depth > (parts - 1) * most
+@dtypes
+@pytest.mark.parametrize("depth", [1, 64, KC, KC + 1, 3 * KC - 1])
+def test_chunks_and_blocks_of_packed_tiles(depth, dtype):
+    """Chunks are equal parts; blocks fit their room, and their tiles share no cache sets."""
+    itemsize, terms = np.dtype(dtype).itemsize, run(products.terms_per_chunk, depth)
+    assert terms <= KC
+    assert -(-depth // terms) == -(-depth // KC)
+    rows, stride = (
+        run(products.rows_per_block, depth, itemsize),
+        run(products.tile_stride, MR * terms, itemsize),
+    )
+    assert rows > 0
+    assert rows % MR == 0
+    assert MR * terms <= stride
+    assert rows // MR * stride <= A_BLOCK
+    assert stride * itemsize % 128 == 64  # an odd number of lines
 
 
 @few
 @given(D=sizes, H=sizes, cut=st.integers(0, 130), seed=st.integers(0, 99))
-@pytest.mark.parametrize("dtype", DTYPES)
+@dtypes
 def test_transpose_panels(dtype, D, H, cut, seed):
     W = np.random.default_rng(seed).normal(size=(D, H)).astype(dtype)
     expected = in_panels(W.T, dtype)
@@ -353,7 +312,7 @@ def sparse_inputs(rng, N, D, density, stored):
        density=st.sampled_from([0.0, 0.2, 1.0]), cut=st.integers(0, 130),
        seed=st.integers(0, 99))  # fmt: skip
 @pytest.mark.parametrize("stored", ["uint8", *DTYPES])
-@pytest.mark.parametrize("dtype", DTYPES)
+@dtypes
 def test_sparse_products(dtype, stored, B, D, H, kind, density, cut, seed):
     rng = np.random.default_rng(seed)
     x = sparse_inputs(rng, B + 2, D, density, stored)
@@ -481,12 +440,11 @@ def touch_the_ends():
             Update(-1.0, True))  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="mprotect and fork are POSIX")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_nothing_beyond_the_ends_is_touched():
-    code = "import test_numba_products; test_numba_products.touch_the_ends(); print('alive')"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
-        timeout=250, check=False, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )  # fmt: skip
-    assert (result.returncode, result.stdout) == (0, "alive\n"), result.stderr
+    """In a process of its own, which has the kernels that the tests above have compiled."""
+    process = multiprocessing.get_context("fork").Process(target=touch_the_ends)
+    process.start()
+    process.join()
+    assert process.exitcode == 0

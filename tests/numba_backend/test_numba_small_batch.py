@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import scipy.sparse
 
 from fusedmlp.errors import InvalidInputError
 from fusedmlp_numba import NumbaBackend
-from fusedmlp_numba import data as data_module
 from fusedmlp_numba.constants import KC
-from fusedmlp_numba.small_batch import MAX_ROWS, MAX_VALUES
-from problems import engine, order, problem
+from fusedmlp_numba.small_batch import MAX_ROWS, MAX_VALUES, SmallBatchPredictor
+from problems import engine, order, problem, thinned
 
 DTYPES = ("float32", "float64")
 D, K = 9, 5
-
-
-@pytest.fixture(params=["dense", "sparse"])
-def path(request, monkeypatch):
-    """The first layer's path, whatever the data's density."""
-    monkeypatch.setattr(data_module, "SPARSE_RATE", np.inf if request.param == "sparse" else 0.0)
-    return request.param
 
 
 @pytest.fixture
@@ -32,16 +27,15 @@ def pixels(x):
     return (255 * np.abs(x) / np.abs(x).max()).astype(np.uint8)
 
 
-@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_few_rows_are_forgotten_before_the_next_ones(rows, dtype):
-    built, _ = engine(NumbaBackend(), rows, dtype=dtype)
-    for x in (rows.x.astype(np.float32), pixels(rows.x), rows.x.astype(np.float64)):
+def test_few_rows_are_forgotten_before_the_next_ones(drawn, dtype):
+    task = drawn((D, 18, K), "relu", rows=40)
+    built, _ = engine(NumbaBackend(), task, dtype=dtype)
+    for x in (task.x.astype(np.float32), pixels(task.x), task.x.astype(np.float64)):
         many = built.forward(x)
         for _again in range(2):
             for first, last in ((0, 16), (16, 17), (17, 20), (20, 37), (37, 40), (3, 3)):
-                few = built.forward(x[first:last])
-                np.testing.assert_array_equal(few, many[first:last])
+                np.testing.assert_array_equal(built.forward(x[first:last]), many[first:last])
 
 
 def test_outputs_are_the_callers_own(rows):
@@ -139,27 +133,24 @@ def test_a_row_has_the_same_bits_alone_and_among_others(zeros, width, dtype):
         np.testing.assert_array_equal(built.forward(x[:n_rows]), many[:n_rows])
 
 
-@pytest.mark.parametrize("width", [MAX_VALUES // 2, MAX_VALUES // 2 + 1, MAX_VALUES + 1])
-def test_long_rows_get_no_places(width):
-    task = problem((width, 3, 2), "relu", rows=4)
-    built, _ = engine(NumbaBackend(), task, batch_size=4)
-    for n_rows in (1, 2, 1, 2):
-        built.forward(task.x[:n_rows])
-    held = sum(place.inputs.size for place in built._small_batches._buffers.values())
-    assert held == width * sum(n for n in (1, 2) if n * width <= MAX_VALUES)
+def test_only_few_and_short_dense_rows_are_copied():
+    for n_rows, width in itertools.product((1, 2, MAX_ROWS, MAX_ROWS + 1), (1, 600, MAX_VALUES)):
+        x = np.zeros((n_rows, width))
+        small = n_rows <= MAX_ROWS and n_rows * width <= MAX_VALUES
+        assert SmallBatchPredictor.fits(x) is small
+        assert not SmallBatchPredictor.fits(scipy.sparse.csr_array(x))
 
 
-@pytest.mark.parametrize("rates", [(0.0, np.inf), (np.inf, 0.0)])
-def test_places_stay_while_the_room_for_inputs_grows(rows, rates, monkeypatch):
-    monkeypatch.setattr(data_module, "SPARSE_RATE", rates[0])
-    built, data = engine(NumbaBackend(), rows, batch_size=16)
-    before = built.forward(rows.x[:1]), built.forward(rows.x[:2])
-    monkeypatch.setattr(data_module, "SPARSE_RATE", rates[1])
-    other = built.stage(rows.x, rows.y)
-    for staged in (data, other):
-        built.train_epoch(staged, order(40), np.zeros(3))
-        np.testing.assert_array_equal(built.forward(rows.x[:1]), before[0])
-        np.testing.assert_array_equal(built.forward(rows.x[:2]), before[1])
+@pytest.mark.parametrize("first", [problem, thinned])
+def test_predictions_stay_while_the_room_for_inputs_grows(first):
+    tasks = [each((D, 18, K), "relu", rows=40) for each in (problem, thinned)]
+    built, _ = engine(NumbaBackend(), tasks[0], batch_size=16)
+    x = tasks[0].x
+    for task in tasks if first is problem else tasks[::-1]:
+        before = built.forward(x[:1]), built.forward(x[:2])
+        built.train_epoch(built.stage(task.x, task.y), order(40), np.zeros(3))
+        np.testing.assert_array_equal(built.forward(x[:1]), before[0])
+        np.testing.assert_array_equal(built.forward(x[:2]), before[1])
 
 
 def test_parameters_are_those_of_now(rows):

@@ -18,11 +18,13 @@ from fusedmlp_numba.simd.views import (
     array_at,
     floats_at,
     record_at,
+    unchecked_slice,
     unchecked_tail,
 )
 from fusedmlp_numba.sparse.operands import Entries
 
 if TYPE_CHECKING:
+    from fusedmlp.types import IntArray
     from fusedmlp_numba.data import DataDescriptor
     from fusedmlp_numba.records import EngineContext, LayerDescriptor
 
@@ -115,6 +117,21 @@ def entries_of(
         unchecked_tail(bounds, place * context.rows * SEGMENT_BOUNDS),
         data.capacity,
     )
+
+
+@kernel
+def layer_inputs(
+    context: EngineContext, data: DataDescriptor, layer_index: int, rows: IntArray
+) -> tuple[Operand, IntArray]:
+    """Return a[l], row-major, and the rows of it that are the batch: (B,), or (0,) for the first B.
+
+    a[0] is the data set (N, D) where it is read in place. All others are (B, width).
+    """
+    layer = layer_at(context, layer_index)
+    if layer_index == 0 and reads_in_place(data, len(rows)):
+        return Operand(floats_at(context, data.x), 0, layer.D, 0), rows
+    below = Operand(floats_at(context, layer.below), 0, layer.below_stride, 0)
+    return below, unchecked_slice(rows, 0, 0)
 
 
 @kernel

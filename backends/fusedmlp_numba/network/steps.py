@@ -1,8 +1,8 @@
 """Steps: forward, backward and update for every batch of a call.
 
-Each pass is a sequence of the functions of layers.py. Every worker runs the same passes, and waits
-at a barrier where it needs the results of others; elsewhere it continues. Entries, the functions
-that Python calls, are in entry_points.py.
+Each pass is a sequence of the functions of layers.py and gradients.py. Every worker runs the same
+passes, and waits at a barrier where it needs the results of others; elsewhere it continues.
+Entries, the functions that Python calls, are in entry_points.py.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fusedmlp_numba.compiler.jit import kernel
 from fusedmlp_numba.constants import FORWARD, FORWARD_ROWS, GRADIENTS, TRAIN
 from fusedmlp_numba.network.barrier import barrier
 from fusedmlp_numba.network.batches import is_training, row_results
+from fusedmlp_numba.network.gradients import gradient_layer
 from fusedmlp_numba.network.inputs import gather, gather_part
 from fusedmlp_numba.network.layers import (
     backpropagate_delta,
     forward_layer,
-    gradient_layer,
     output_delta,
     transpose,
     write_outputs,

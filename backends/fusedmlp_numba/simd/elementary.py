@@ -83,6 +83,8 @@ NORMAL_64: Final = (
 """e^(z²/2)·Φ(−z) / t for z ≥ 0 as a polynomial in t = s / (s + z), s the scale of the type:
 Chebyshev interpolation in 50 digits, within 1.2e-8 and 5e-17. The form is that of Schonfelder,
 Math. Comp. 32 (1978), for erfc."""
+# Strict mode has a fit of its own, in fusedmlp.reference.arithmetic: a polynomial in another
+# variable, with another factor before it. One table for both would change the bits of either.
 
 
 @inline_kernel

@@ -23,7 +23,7 @@ from fusedmlp.network import (
     Objective,
     Reduction,
 )
-from fusedmlp.optimizers import OPTIMIZERS, Optimizer, make_optimizer
+from fusedmlp.optimizers import OPTIMIZER_NAMES, Optimizer, make_optimizer
 from fusedmlp.training.callbacks import Callback
 from fusedmlp.training.early_stopping import EarlyStopping
 from fusedmlp.training.schedules import SCHEDULES, make_schedule
@@ -92,7 +92,7 @@ class Recipe:
     optimizer: Annotated[
         str,
         Option(
-            f"Optimizer: {choices(OPTIMIZERS)}.",
+            f"Optimizer: {choices(OPTIMIZER_NAMES)}.",
             "NAME",
             TRAINING,
             note="adam for real targets",

@@ -12,8 +12,7 @@ import numpy as np
 
 from fusedmlp.backend import EngineSpec, State
 from fusedmlp.network import Network, Objective, Parameters, initialise, zeros
-from fusedmlp.optimizers import OPTIMIZERS as OPTIMIZER_NAMES
-from fusedmlp.optimizers import Adam, Lion, make_optimizer
+from fusedmlp.optimizers import OPTIMIZER_NAMES, Adam, Lion, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
