@@ -32,7 +32,8 @@ NETWORK = Network((61, 83, 47, 10))
 
 
 def backends():
-    return CupyBackend(tf32=True), CupyBackend(), NumpyBackend()
+    """TF32, float32 by CuPy's own products, and the specification."""
+    return CupyBackend(tf32=True), cupy_backend("eager, cuBLAS"), NumpyBackend()
 
 
 @pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
@@ -96,7 +97,7 @@ def test_others_keep_the_type_that_they_have_set(cupy):
     task, results = problem(NETWORK.sizes, rows=64), []
     for before in (DEFAULT_PRODUCTS, TF32_PRODUCTS):
         cupy.product_type = before
-        for mode in ("", "tf32"):
+        for mode in ("eager, cuBLAS", "tf32"):
             built, data = engine(cupy_backend(mode), task, batch_size=64, dtype="float32")
             built.train_epoch(data, np.arange(64), np.ones(1))
             assert cupy.product_type == before
