@@ -203,15 +203,15 @@ def gathers(launched):
 GATHERS = [
     ("eager", 64, 2**24, 1),
     ("graph", 64, 2**24, 1),
-    ("graph", 64, 2 * 8 * 64 * 4, 2),  # two batches at a time, then one
-    ("graph", 64, 1, 3),
+    ("graph", 64, 2 * 8 * 64 * 4, 3),  # twice two batches, then one
+    ("graph", 64, 1, 5),
     ("graph", 61, 2**24, 1),
     ("graph, cuBLAS", 64, 2**24, 1),
-    ("graph, cuBLAS", 64, 2 * 8 * 64 * 4, 2),
-    ("graph, cuBLAS", 61, 2**24, 3),  # batches are not aligned as cuBLAS may want them
-    ("eager, cuBLAS", 61, 2**24, 3),
+    ("graph, cuBLAS", 64, 2 * 8 * 64 * 4, 3),
+    ("graph, cuBLAS", 61, 2**24, 5),  # batches are not aligned as cuBLAS may want them
+    ("eager, cuBLAS", 61, 2**24, 5),
 ]
-"""Mode, width of a row, bytes to gather at a time, and launches that gather a group of steps."""
+"""Mode, width of a row, bytes to gather at a time, and launches that gather five steps."""
 
 
 @pytest.mark.parametrize(("mode", "width", "n_bytes", "expected"), GATHERS)
@@ -220,10 +220,11 @@ def test_a_group_gathers_once_to_the_bits_of_each_step_alone(
     cupy, launched, mode, width, n_bytes, expected, storage
 ):
     task = problem((width, 5, 3), "tanh", dropout=0.3, rows=N, storage=storage, weighted=True)
-    alone = trained(small_backend(mode, gather_ahead_bytes=1), task)
+    alone = trained(small_backend(mode, group_steps=5, gather_ahead_bytes=1), task)
     launched.clear()
-    assert_same_bits(trained(small_backend(mode, gather_ahead_bytes=n_bytes), task), alone)
-    assert gathers(launched) == 4 * (3 * expected + 2)
+    backend = small_backend(mode, group_steps=5, gather_ahead_bytes=n_bytes)
+    assert_same_bits(trained(backend, task), alone)
+    assert gathers(launched) == 4 * (2 * expected + 1)
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
