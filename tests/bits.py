@@ -7,18 +7,19 @@ import numpy as np
 from problems import OPTIMIZERS, engine, order
 
 
-def everything(backend, task, optimizer, objective, dtype, *, epochs=2):
+def everything(backend, task, optimizer, objective, dtype, *, epochs=2, batch_size=8):
     """Train for some epochs and return all results: {name: array}.
 
     The results are losses, outputs, parameters, optimizer slots and the gradients of a batch. NaN
     is an error, because its sign and payload are not specified.
     """
-    built, data = engine(backend, task, optimizer, objective, dtype=dtype)
+    options = {"batch_size": batch_size, "dtype": dtype}
+    built, data = engine(backend, task, optimizer, objective, **options)
     rows = order(len(task.y), epochs)
-    rates = np.linspace(1.0, 0.3, -(-len(rows) // 8)) * OPTIMIZERS[optimizer].lr
+    rates = np.linspace(1.0, 0.3, -(-len(rows) // batch_size)) * OPTIMIZERS[optimizer].lr
     sums = built.train_epoch(data, rows, rates)
     state = built.state()
-    batch, gradients = built.loss_and_gradients(data, rows[:7])
+    batch, gradients = built.loss_and_gradients(data, rows[: max(1, batch_size - 1)])
     results = {"outputs": built.forward(task.x)}
     for name, part in (("epoch", sums), ("evaluation", built.evaluate(data)), ("batch", batch)):
         results |= {f"{name} {n}": getattr(part, n) for n in ("losses", "correct", "weights")}

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from fusedmlp_cupy.runtime.device import CupyDevice
     from fusedmlp_cupy.runtime.types import DeviceArray
 
-CHECKS: Final = ("first_non_finite_float32", "first_non_finite_float64")
-"""Every kernel of checks.cu."""
-
 MAX_PARTS: Final = 1024
 """Most parts that an array is divided into for the search."""
 
@@ -54,7 +51,7 @@ def _check_finite(device: CupyDevice, array: DeviceArray) -> None:
     found = device.empty((parts,), np.int64)
     name = f"first_non_finite_{array.dtype.name}"
     args = (array, np.int64(n), np.int32(parts), found)
-    device.checks((name,)).launch(name, (parts,), (SUM_THREADS,), args)
+    device.checks().launch(name, (parts,), (SUM_THREADS,), args)
     first = int(device.download(found).min())
     if first < n:
         row, column = divmod(first, array.shape[1])

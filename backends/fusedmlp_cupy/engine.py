@@ -34,18 +34,14 @@ from fusedmlp_cupy.data import CupyData, upload, upload_inputs, with_targets
 from fusedmlp_cupy.device_inputs import validate_device_inputs
 from fusedmlp_cupy.kernels import launches
 from fusedmlp_cupy.kernels.arguments import Batch
-from fusedmlp_cupy.kernels.launches import KERNELS, STRICT_KERNELS
-from fusedmlp_cupy.kernels.products import PRODUCTS
 from fusedmlp_cupy.runtime.buffers import Buffers
 from fusedmlp_cupy.training.context import Context
-from fusedmlp_cupy.training.execution import Execution
 from fusedmlp_cupy.training.layers import LayerOperations
 from fusedmlp_cupy.training.parameters import ParameterArrays
 from fusedmlp_cupy.training.persistent import build_persistent
 from fusedmlp_cupy.training.propagation import Propagation
 from fusedmlp_cupy.training.steps import TrainingSteps, capturable_cublas
 from fusedmlp_cupy.training.updates import Updates
-from fusedmlp_cupy.tuning import Tuning
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,7 +52,9 @@ if TYPE_CHECKING:
     from fusedmlp.types import Float64Vector, FloatArray, Inputs, IntArray
     from fusedmlp_cupy.runtime.device import CupyDevice
     from fusedmlp_cupy.runtime.types import DeviceArray
+    from fusedmlp_cupy.training.execution import Execution
     from fusedmlp_cupy.training.layers import Multiply
+    from fusedmlp_cupy.tuning import Tuning
 
 
 class CupyEngine(Engine):
@@ -67,7 +65,7 @@ class CupyEngine(Engine):
     strict
         Use the arithmetic of :mod:`fusedmlp.reference.arithmetic`.
     execution
-        How steps are run; eagerly where None. The engine writes a fallback there.
+        How steps are run. The engine writes a fallback there.
     """
 
     def __init__(
@@ -75,21 +73,18 @@ class CupyEngine(Engine):
         spec: EngineSpec,
         *,
         device: CupyDevice,
-        strict: bool = False,
-        execution: Execution | None = None,
-        tuning: Tuning | None = None,
+        strict: bool,
+        execution: Execution,
+        tuning: Tuning,
     ) -> None:
         super().__init__(spec)
         network, optimizer, objective = spec.network, spec.optimizer, spec.objective
         batch_size, dtype = spec.batch_size, spec.dtype
         self._device = device
         self._step = 0
-        execution = execution or Execution("eager", "eager", "asked for")
-        tuning = tuning or Tuning()
 
         with device.active():
-            names = STRICT_KERNELS if strict else (*KERNELS, *PRODUCTS)
-            program = device.program(dtype, names, strict=strict)
+            program = device.program(dtype, strict=strict)
             self._context = context = Context(
                 device=device,
                 program=program,
@@ -113,14 +108,14 @@ class CupyEngine(Engine):
             if execution.mode == "persistent":
                 persistent = build_persistent(context, own, self._updates)
                 execution.reason = f"asked for: {persistent.plan}"
-            self.steps = TrainingSteps(
+            self._training = TrainingSteps(
                 context, own, self._propagation, self._updates, execution, blas, persistent
             )
 
     @property
     def compile_seconds(self) -> float:
         """See :attr:`fusedmlp.backend.Engine.compile_seconds`."""
-        return self._context.program.seconds + self.steps.compile_seconds
+        return self._context.program.seconds + self._training.compile_seconds
 
     def load(self, state: State) -> None:
         """See :meth:`fusedmlp.backend.Engine.load`."""
@@ -255,7 +250,7 @@ class CupyEngine(Engine):
             self._context.buffers.reserve(max(own.rows, len(order)), self.batch_size)
             sequence = self._upload(own, order, self.batch_size)
             rates = self._updates.upload_rates(lr, self._step)
-            self.steps.run(own, sequence, rates)
+            self._training.run(own, sequence, rates)
             self._step += len(lr)
             return sequence.finish(self._context.program)
 

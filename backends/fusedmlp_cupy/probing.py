@@ -44,13 +44,10 @@ class Examination:
         The result for users.
     cupy
         The imported module, None where it could not be imported.
-    n_devices
-        Devices that the driver lists; 0 if that was not reached.
     """
 
     availability: Availability
     cupy: CupyModule = None
-    n_devices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +105,15 @@ def _examine_device(cupy: CupyModule, number: int) -> Examination:
     if not 0 <= number < n_devices:
         listed = "device 0" if n_devices == 1 else f"devices 0 to {n_devices - 1}"
         detail = f"there is no device {number}: the driver lists {n_devices} ({listed})"
-        return Examination(
-            Availability("no-device", detail, f"choose from {listed}"), cupy, n_devices
-        )
+        return Examination(Availability("no-device", detail, f"choose from {listed}"), cupy)
 
     with cupy.cuda.Device(number):
         for part in PARTS:
             try:
                 part.use(cupy)
             except Exception as error:  # noqa: BLE001 - loaders raise half a dozen classes
-                return Examination(_failed(cupy, part, error), cupy, n_devices)
-    return Examination(Availability("usable", f"CuPy {cupy.__version__}"), cupy, n_devices)
+                return Examination(_failed(cupy, part, error), cupy)
+    return Examination(Availability("usable", f"CuPy {cupy.__version__}"), cupy)
 
 
 def _use_nvrtc(cupy: CupyModule) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import cupy_shim
@@ -15,8 +14,21 @@ from fusedmlp_cupy.runtime import cublas
 from fusedmlp_cupy.runtime.device import CupyDevice
 from fusedmlp_cupy.tuning import Tuning
 
-TUNING = {"persistent_threads": 64}
-"""Blocks of two warps in the persistent kernel, which no result depends on."""
+MODES = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent")
+
+
+def cupy_backend(mode="", **tuning):
+    """The backend with options as in ``"tf32+graph"``; ", cuBLAS": for products of any size."""
+    options, _, products = mode.partition(", ")
+    backend = CupyBackend(**dict.fromkeys(filter(None, options.split("+")), True))
+    backend.tuning = Tuning(**({"small_product": 0} if products else {}) | tuning)
+    return backend
+
+
+def small_backend(mode="", **tuning):
+    """The same for small networks: graphs of three steps, few rows at a time, two warps a block."""
+    small = {"group_steps": 3, "forward_rows": 16, "persistent_threads": 64}
+    return cupy_backend(mode, **small | tuning)
 
 
 def built(source, folder):
@@ -40,12 +52,9 @@ def libraries():
 
 
 @pytest.fixture(scope="session")
-def shim_folder(tmp_path_factory):
-    """One folder for a run, however many workers it has: a program is built once for all."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shim"
-    folder.mkdir(exist_ok=True)
-    return folder
+def shim_folder(pytestconfig):
+    """A folder that workers and runs share: a program is built again only where it has changed."""
+    return pytestconfig.cache.mkdir("cupy_shim")
 
 
 @pytest.fixture(scope="session")
@@ -66,61 +75,34 @@ def persistent_kernels(shim_folder):
     return built(persistent_source(), shim_folder)
 
 
-@pytest.fixture
-def kernels(built_kernels, persistent_kernels):
-    """The engine's program, with every launch checked by repeating it."""
-    for each in (*built_kernels.values(), *persistent_kernels.values()):
-        each.checked = True
-    return built_kernels
+@pytest.fixture(scope="session")
+def programs(built_kernels, strict_kernels, persistent_kernels):
+    """The programs of a stand-in."""
+    return built_kernels, strict_kernels, persistent_kernels
 
 
 @pytest.fixture
-def standin(kernels, persistent_kernels):
-    """A substitute for ``cupy`` with two devices, its kernels on the CPU."""
-    return cupy_standin.StandIn(kernels, persistent=persistent_kernels)
-
-
-@pytest.fixture
-def fast(standin, kernels, persistent_kernels):
-    """The stand-in, with each launch run once: test_cupy_kernels.py repeats them."""
-    for each in (*kernels.values(), *persistent_kernels.values()):
-        each.checked = False
+def cupy(programs, monkeypatch):
+    """A stand-in as the module ``cupy``, with its kernels on the CPU, each launch run once."""
+    standin = cupy_standin.StandIn(*programs)
+    monkeypatch.setitem(sys.modules, "cupy", standin)
     return standin
 
 
 @pytest.fixture
-def cupy(fast, monkeypatch):
-    """The stand-in as the module ``cupy``."""
-    monkeypatch.setitem(sys.modules, "cupy", fast)
-    return fast
+def repeated(programs):
+    """Each launch is repeated in other orders, to the same bits: see cupy_shim.Kernels."""
+    every = [each for kernels in programs for each in kernels.values()]
+    for each in every:
+        each.checked = True
+    yield
+    for each in every:
+        each.checked = False
 
 
 @pytest.fixture
-def device(standin):
-    """Device 0 of the stand-in, current for the length of the test."""
-    device = CupyDevice(standin, 0)
+def device(cupy, repeated):
+    """Device 0 of the stand-in, current for the length of the test; launches are repeated."""
+    device = CupyDevice(cupy, 0)
     with device.active():
         yield device
-
-
-def mode_and_tuning(name, **options):
-    """A mode by its name, ", cuBLAS" for large products, and a tuning with graphs of 3 steps."""
-    mode, _, products = name.partition(", ")
-    options = TUNING | {"group_steps": 3} | options
-    return mode, Tuning(**options, small_product=0) if products else Tuning(**options)
-
-
-def cupy_backend(tuning, **options):
-    """The backend with a tuning of its own."""
-    backend = CupyBackend(**options)
-    backend.tuning = tuning
-    return backend
-
-
-MODES = ("eager", "eager, cuBLAS", "graph", "graph, cuBLAS", "persistent")
-
-
-@pytest.fixture(params=MODES)
-def mode(request):
-    """How steps are launched, and the engine's tuning."""
-    return mode_and_tuning(request.param)

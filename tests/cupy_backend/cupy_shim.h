@@ -8,8 +8,12 @@
 // block does. Their shared memory is that of the launch, which ends at a forbidden page.
 //
 // Caught here: a barrier that some threads of a block or some blocks miss, shared memory read before
-// it is written (it starts as NaN in every block), grids and blocks beyond the hardware's limits, and
-// any access to a page that the caller has forbidden (cupy_standin.py ends its arrays at such).
+// it is written (it starts as NaN in every block), grids and blocks beyond the hardware's limits, any
+// access to a page that the caller has forbidden (cupy_standin.py ends its arrays at such), and what the
+// compiler traps (cupy_shim.py says what).
+//
+// Faults for tests: the barrier number `left_out` is ignored, and `planted` is the number of the fault
+// that a planted source shows.
 
 #include <cmath>
 #include <csetjmp>
@@ -31,6 +35,11 @@ __attribute__((used)) __shared__ char shim_shared_exists; // or the linker knows
 extern "C" char __start_shim_shared[] __attribute__((visibility("hidden")));
 extern "C" char __stop_shim_shared[] __attribute__((visibility("hidden")));
 
+extern "C" {
+int left_out = -1, planted = 0;
+extern const int n_barriers;
+}
+
 namespace shim {
 
 enum { STACK_BYTES = 64 * 1024, MAX_THREADS = 1024, MAX_FIBERS = 8 * MAX_THREADS };
@@ -50,8 +59,10 @@ static void* body_argument;
 
 static char* dynamic_shared; // of the block that runs
 
-static void barrier(Waits waits)
+static void barrier(Waits waits, int number = -2)
 {
+    if (number == left_out)
+        return;
     fibers[current].waits = waits;
     if (!_setjmp(fibers[current].at))
         _longjmp(scheduler, 1);
@@ -176,7 +187,18 @@ static const char* run_grid(int n_threads, bool backwards, size_t shared_bytes)
 
 static sigjmp_buf fault;
 
-static void on_fault(int) { siglongjmp(fault, 1); }
+static void on_fault(int signal) { siglongjmp(fault, signal); }
+
+static const char* run(bool cooperative, int n_threads, bool backwards, size_t shared_bytes)
+{
+    switch (sigsetjmp(fault, 1)) {
+    case 0:
+        return cooperative ? run_grid(n_threads, backwards, shared_bytes)
+                           : run_blocks(n_threads, backwards);
+    case SIGILL: return "a thread used an index, a shift or a number beyond its range";
+    default: return "a thread read or wrote outside the arrays";
+    }
+}
 
 static const char* launch(
     const unsigned* grid, const unsigned* block, bool backwards, bool cooperative,
@@ -195,25 +217,23 @@ static const char* launch(
     body = kernel;
     body_argument = args;
 
-    struct sigaction catching = {}, before_segv, before_bus;
+    const int caught[] = {SIGSEGV, SIGBUS, SIGILL};
+    struct sigaction catching = {}, before[3];
     catching.sa_handler = on_fault;
     catching.sa_flags = SA_NODEFER;
-    sigaction(SIGSEGV, &catching, &before_segv);
-    sigaction(SIGBUS, &catching, &before_bus);
-    const char* failure = sigsetjmp(fault, 1)
-                              ? "a thread read or wrote outside the arrays"
-                          : cooperative ? run_grid((int)n_threads, backwards, shared_bytes)
-                                        : run_blocks((int)n_threads, backwards);
+    for (int i = 0; i < 3; ++i)
+        sigaction(caught[i], &catching, &before[i]);
+    const char* failure = run(cooperative, (int)n_threads, backwards, shared_bytes);
     if (failure)
         for (Fiber& fiber : fibers) // those that were under way can never be resumed
             fiber.created = false;
-    sigaction(SIGSEGV, &before_segv, nullptr);
-    sigaction(SIGBUS, &before_bus, nullptr);
+    for (int i = 0; i < 3; ++i)
+        sigaction(caught[i], &before[i], nullptr);
     return failure;
 }
 
 } // namespace shim
 
-#define __syncthreads() shim::barrier(shim::FOR_BLOCK)
-#define GRID_BARRIER(word) shim::barrier(shim::FOR_GRID)
+#define __syncthreads() shim::barrier(shim::FOR_BLOCK, __COUNTER__)
+#define GRID_BARRIER(word) shim::barrier(shim::FOR_GRID, __COUNTER__)
 #define DYNAMIC_SHARED(name) char* const name = shim::dynamic_shared

@@ -7,12 +7,12 @@ number, type and width. Arrays stand for device memory and are plain NumPy array
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +21,16 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 HEADER = Path(__file__).with_name("cupy_shim.h")
 
-PATIENCE = 300.0
-"""Seconds to wait for another worker's compiler."""
-
 # Contraction into fused multiply-adds as NVRTC does by default is left off: the shim is for the
-# logic, and so rounds as NumPy does.
+# logic, and so rounds as NumPy does. An index beyond an array of known length, a shift beyond the
+# width and an integer overflow are trapped.
 FLAGS = ["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-w"]
+FLAGS += ["-fsanitize=bounds-strict,shift,signed-integer-overflow,integer-divide-by-zero"]
+FLAGS += ["-fsanitize-undefined-trap-on-error"]
 
 REALS = {"float32": "float", "float64": "double"}
 
@@ -43,14 +43,6 @@ SCALARS = {
     "double": np.dtype("float64"),
     "uint8": np.dtype("uint8"),
 }
-CTYPES = {
-    "int32": ctypes.c_int32,
-    "uint32": ctypes.c_uint32,
-    "int64": ctypes.c_int64,
-    "uint64": ctypes.c_uint64,
-    "float32": ctypes.c_float,
-    "float64": ctypes.c_double,
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +52,30 @@ class Parameter:
     dtype: np.dtype
     pointer: bool
     const: bool
+
+    @property
+    def c_type(self) -> str:
+        return f"{'const ' * self.const}{self.kind}{'*' * self.pointer}"
+
+    @property
+    def is_written(self) -> bool:
+        return self.pointer and not self.const
+
+    def passed(self, value: object, kernel: str) -> int | float:
+        """An argument as the kernel gets it: an address, or a number of exactly its width."""
+        where = f"{kernel}: argument {self.name}"
+        if self.pointer and not isinstance(value, np.ndarray):
+            is_null = isinstance(value, np.uint64) and value == 0
+            assert is_null, f"{where} is {value!r}, not a pointer"
+            return 0
+        assert isinstance(value, np.ndarray | np.generic), (
+            f"{where} is {value!r}: no width is known"
+        )
+        assert value.dtype == self.dtype, f"{where} is {value.dtype}, the kernel reads {self.dtype}"
+        if not self.pointer:
+            return value.item()
+        assert value.flags.c_contiguous, f"{where} is not contiguous"
+        return value.ctypes.data
 
 
 def parameters_of(source: str, real: str) -> dict[str, list[Parameter]]:
@@ -94,18 +110,14 @@ def compiler() -> str:
     return found
 
 
-def defines(source: str, real: str) -> list[str]:
-    """The macros that NVRTC would be given for a source."""
-    return [f"-DREAL={real}", *(["-DSTRICT"] if "struct Rounded" in source else [])]
-
-
 def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
-    """Compile a source to a shared library, with a C entry for each kernel."""
+    """Compile a source to a shared library, with a C entry for each kernel.
+
+    Workers of a parallel run share a folder: one compiles, the others wait.
+    """
     entries = []
     for name, parameters in parameters_of(source, real).items():
-        fields = "".join(
-            f"{'const ' if p.const else ''}{c_type(p)} a{i}; " for i, p in enumerate(parameters)
-        )
+        fields = "".join(f"{p.c_type} a{i}; " for i, p in enumerate(parameters))
         arguments = ", ".join(f"a->a{i}" for i in range(len(parameters)))
         entries.append(
             f"struct Args_{name} {{ {fields} }};\n"
@@ -116,46 +128,26 @@ def build(source: str, real: str, folder: Path) -> ctypes.CDLL:
             f"{{ return shim::launch(grid, block, backwards, cooperative, shared, "
             f"body_{name}, args); }}\n"
         )
-    text = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{source}\n' + "".join(entries)
-    digest = hashlib.sha256((text + HEADER.read_text() + real).encode()).hexdigest()[:16]
+    text = f'#include "{HEADER}"\n#line 1 "kernels.cu"\n{source}\n'
+    text += "const int n_barriers = __COUNTER__;\n" + "".join(entries)
+    whole = (text, HEADER.read_text(), real, *FLAGS)
+    digest = hashlib.sha256("".join(whole).encode()).hexdigest()[:16]
     library = folder / f"{digest}.so"
-
-    def compile_to(path: Path) -> None:
-        cpp = path.with_suffix(".cpp")
-        cpp.write_text(text)
-        command = [compiler(), *FLAGS, *defines(source, real), str(cpp), "-o", str(path)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, f"g++ refused kernels.cu:\n{result.stderr}"
-
-    make_once(library, compile_to)
+    with library.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            cpp, part = library.with_suffix(".cpp"), library.with_suffix(".part")
+            cpp.write_text(text)
+            defines = [f"-DREAL={real}", *(["-DSTRICT"] if "struct Rounded" in source else [])]
+            command = [compiler(), *FLAGS, *defines, str(cpp), "-o", str(part)]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, f"g++ refused kernels.cu:\n{result.stderr}"
+            part.replace(library)
     return ctypes.CDLL(str(library))
 
 
-def make_once(path: Path, make: Callable[[Path], None]) -> None:
-    """Make a file, or wait for the worker of a parallel run that is making it there."""
-    claim = path.with_suffix(".claim")
-    deadline = time.monotonic() + PATIENCE
-    while not path.exists() and time.monotonic() < deadline:
-        try:
-            claim.mkdir()
-        except FileExistsError:
-            time.sleep(0.05)
-            continue
-        try:
-            part = path.with_suffix(".part")
-            make(part)
-            part.replace(path)  # whole, or not there
-        finally:
-            claim.rmdir()
-    assert path.exists(), f"{path.name} was not made within {PATIENCE:.0f} s"
-
-
-def c_type(parameter: Parameter) -> str:
-    return f"{parameter.kind}*" if parameter.pointer else parameter.kind
-
-
-def plant(source: str, faults: Iterable[tuple[str, str]], variable: str = "planted") -> str:
-    """A source with all faults in it, each active where the variable is its number, from 1 on.
+def plant(source: str, faults: Iterable[tuple[str, str]]) -> str:
+    """A source with all faults in it, each active where ``planted`` is its number, from 1 on.
 
     Parameters
     ----------
@@ -164,17 +156,8 @@ def plant(source: str, faults: Iterable[tuple[str, str]], variable: str = "plant
     """
     for number, (sound, fault) in enumerate(faults, start=1):
         assert sound in source, sound
-        source = source.replace(sound, fault.replace("PLANTED", f"({variable} == {number})"))
+        source = source.replace(sound, fault.replace("PLANTED", f"(planted == {number})"))
     return source
-
-
-def planted(source: str, faults: dict[str, tuple[str, str]], real: str, folder: Path) -> Planted:
-    """Build a source with all faults in it, each inactive until it is chosen."""
-    source = plant(source, faults.values())
-    built = Planted(f'extern "C" {{ int planted = 0; }}\n{source}', real, folder)
-    built.checked = False
-    built.faults = ["", *faults]
-    return built
 
 
 RUNS = (("as chosen", False), ("as chosen", True), ("one block", False), ("one block", True))
@@ -188,28 +171,54 @@ class Kernels:
     """All kernels of a source for one floating type.
 
     A checked launch runs four times on the same memory, as in :data:`RUNS`, and must give the
-    same bits each time: a race within a block or between blocks, or a loop that needs a certain
-    grid, would show as a difference.
+    same bits each time. Of two accesses that no barrier orders, each comes first in one direction:
+    so a race within a block or between blocks shows as a difference, and so does a loop that needs
+    a certain grid.
+
+    Attributes
+    ----------
+    launched
+        Names of the kernels launched so far.
+    n_barriers
+        Barriers in the source, which have numbers in its order.
     """
 
     def __init__(self, source: str, real: str, folder: Path) -> None:
         self.parameters = parameters_of(source, real)
         self._library = build(source, real, folder)
-        self.launched: set[str] = set()
-        self.checked = True
+        self._entries = {name: self._entry(name) for name in self.parameters}
+        self.n_barriers = ctypes.c_int.in_dll(self._library, "n_barriers").value
+        self.launched: list[str] = []
+        self.checked = False
+
+    def _entry(self, name):
+        ctype = {p: np.ctypeslib.as_ctypes_type(p.dtype) for p in self.parameters[name]}
+        fields = [
+            (f"a{i}", ctypes.c_void_p if p.pointer else ctype[p])
+            for i, p in enumerate(self.parameters[name])
+        ]
+        entry = getattr(self._library, f"shim_{name}")
+        entry.restype = ctypes.c_char_p
+        return entry, type("Args", (ctypes.Structure,), {"_fields_": fields})
+
+    def activate(self, *, planted: int = 0, left_out: int = -1) -> None:
+        """Activate one planted fault, or leave out one barrier; neither by default."""
+        ctypes.c_int.in_dll(self._library, "planted").value = planted
+        ctypes.c_int.in_dll(self._library, "left_out").value = left_out
 
     def __call__(self, name, grid, block, args, *, shared=0, cooperative=False) -> None:
-        self.launched.add(name)
-        values = self._arguments(name, args)
+        self.launched.append(name)
+        parameters = self.parameters[name]
+        assert len(args) == len(parameters), (
+            f"{name} takes {len(parameters)} arguments, got {len(args)}"
+        )
+        pairs = list(zip(parameters, args, strict=True))
+        values = [parameter.passed(value, name) for parameter, value in pairs]
         options = {"shared": shared, "cooperative": cooperative}
         if not self.checked:
             self._run(name, grid, block, values, backwards=False, **options)
             return
-        written = [
-            value
-            for value, parameter in zip(args, self.parameters[name], strict=True)
-            if parameter.pointer and not parameter.const and isinstance(value, np.ndarray)
-        ]
+        written = [a for p, a in pairs if p.is_written and isinstance(a, np.ndarray)]
         before = [array.copy() for array in written]
         results = []
         runs = RUNS[:2] if cooperative else RUNS
@@ -226,55 +235,14 @@ class Kernels:
             )
 
     def _run(self, name, grid, block, values, backwards, *, shared, cooperative) -> None:
-        class Args(ctypes.Structure):
-            _fields_ = [(f"a{i}", type(value)) for i, value in enumerate(values)]
-
+        entry, arguments = self._entries[name]
         three = ctypes.c_uint * 3
-        entry = getattr(self._library, f"shim_{name}")
-        entry.restype = ctypes.c_char_p
         failure = entry(
             three(*((*tuple(grid), 1, 1))[:3]),
             three(*((*tuple(block), 1, 1))[:3]),
             int(backwards),
             int(cooperative),
             ctypes.c_size_t(shared),
-            ctypes.byref(Args(*values)),
+            ctypes.byref(arguments(*values)),
         )
         assert failure is None, f"{name}{grid}{block}: {failure.decode()}"
-
-    def _arguments(self, name, args) -> list:
-        parameters = self.parameters[name]
-        assert len(args) == len(parameters), (
-            f"{name} takes {len(parameters)} arguments, got {len(args)}"
-        )
-        values = []
-        for value, parameter in zip(args, parameters, strict=True):
-            where = f"{name}: argument {parameter.name}"
-            if parameter.pointer and isinstance(value, np.ndarray):
-                assert value.dtype == parameter.dtype, (
-                    f"{where} is {value.dtype}, the kernel reads {parameter.dtype}"
-                )
-                assert value.flags.c_contiguous, f"{where} is not contiguous"
-                values.append(ctypes.c_void_p(value.ctypes.data))
-            elif parameter.pointer:
-                assert isinstance(value, np.uint64), f"{where} is {value!r}, not a pointer"
-                assert value == 0, f"{where} is {value!r}, not a pointer"
-                values.append(ctypes.c_void_p(0))
-            else:
-                assert isinstance(value, np.generic), f"{where} is {value!r}: no width is known"
-                assert value.dtype == parameter.dtype, (
-                    f"{where} is {value.dtype}, the kernel reads {parameter.dtype}"
-                )
-                values.append(CTYPES[value.dtype.name](value.item()))
-        return values
-
-
-class Planted(Kernels):
-    """Kernels with faults, none active at first: see :func:`planted`."""
-
-    faults: list[str]
-
-    def activate(self, fault: str) -> None:
-        """Activate one fault alone, or none for the empty text."""
-        number = ctypes.c_int.in_dll(self._library, "planted")
-        number.value = self.faults.index(fault)

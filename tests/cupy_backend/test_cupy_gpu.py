@@ -1,42 +1,75 @@
 """What needs a device; skipped, with the reason printed, where there is none.
 
-The suite's common parity and contract tests run on the device too. Here: the masks, bits that
-must repeat on real hardware, several devices, a user's own stream, and graphs of a real driver.
+The suite's common parity and contract tests run on the device too. Here: the modes on networks of a
+real size, bits that must repeat on real hardware and for thousands of steps, several devices, a
+user's own stream, graphs of a real driver, and grids that a device cannot hold.
 """
 
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-import twins
 from bits import assert_same_bits, everything
 from conftest import cupy_backend
-from fusedmlp.errors import InvalidInputError
-from fusedmlp.network import Objective
+from fusedmlp.errors import BackendUnavailableError, InvalidInputError
+from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
 from fusedmlp.tolerance import check_close, kernel_bound, tf32_trajectory_bound, trajectory_bound
 from fusedmlp_cupy import CupyBackend
-from fusedmlp_cupy.kernels import launches
-from fusedmlp_cupy.kernels.arguments import Batch, Dropout
-from fusedmlp_cupy.kernels.launches import KERNELS
 from fusedmlp_cupy.runtime.device import CupyDevice
 from fusedmlp_cupy.training.execution import GraphCache
+from fusedmlp_cupy.training.persistent import KERNEL
+from fusedmlp_cupy.training.persistent_plan import plan_persistent
 from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
 from problems import OPTIMIZERS, engine, flat, order, problem
 
 pytestmark = pytest.mark.gpu
 GROUP_STEPS = Tuning().group_steps
+NETWORK = (784, 256, 10)
+
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+modes = pytest.mark.parametrize("mode", ["eager", "graph", "persistent"])
 
 
-@pytest.fixture(scope="module")
-def backend():
-    return CupyBackend()
+def digits(sizes=NETWORK, **options):
+    defaults = {"rows": 640, "storage": "uint8", "dropout": 0.2, "weighted": True}
+    return problem(sizes, **defaults | options)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def train(mode, task, dtype="float32", optimizer="adamw", *, size=64, epochs=5, **tuning):
+    """All that some epochs leave, the last batch a partial one; in "numpy" by the specification."""
+    backend = NumpyBackend() if mode == "numpy" else cupy_backend(mode, **tuning)
+    try:
+        built, data = engine(
+            backend, task, optimizer, Objective(l2=0.01), batch_size=size, dtype=dtype
+        )
+    except BackendUnavailableError as error:
+        if mode != "persistent":
+            raise
+        pytest.skip(str(error))
+    rows = order(len(task.y), epochs)[:-7]
+    sums = built.train_epoch(data, rows, np.linspace(0.02, 0.01, -(-len(rows) // size)))
+    if mode in ("eager", "graph", "persistent"):
+        assert backend.device().facts["launches"] == mode
+    state = built.state()
+    parts = {
+        f"{i} {j}": a
+        for i, p in enumerate((state.parameters, *state.slots))
+        for j, a in enumerate(p)
+    }
+    return {"losses": sums.losses, **parts}
+
+
+def agree(found, expected, bound):
+    for name, array in found.items():
+        check_close(name, array, expected[name], bound)
+
+
+@dtypes
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_strict_mode_has_the_cpu_s_bits(optimizer, dtype):
     task = problem((13, 9, 7, 5), dropout=0.3, weighted=True)
@@ -47,78 +80,80 @@ def test_strict_mode_has_the_cpu_s_bits(optimizer, dtype):
     assert_same_bits(*results)
 
 
-def train(backend, task, dtype, size=64, epochs=5):
-    built, data = engine(backend, task, "adam", batch_size=size, dtype=dtype)
-    rows = order(len(task.y), epochs)
-    sums = built.train_epoch(data, rows, np.full(-(-len(rows) // size), 0.01))
-    return flat(built.parameters()), sums
+@modes
+@dtypes
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_wide_networks_train_as_the_specification_does(mode, optimizer, dtype):
+    found = train(mode, digits(), dtype, optimizer)
+    agree(found, train("numpy", digits(), dtype, optimizer), trajectory_bound(dtype))
 
 
-def test_masks_are_bit_identical(backend):
+@modes
+@pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_every_activation_and_output(mode, hidden, output):
+    task = problem((37, 65, 5), hidden, output, 0.2, rows=200, weighted=True)
+    arguments = task, "float64", "momentum"
+    found = train(mode, *arguments, size=45)
+    agree(found, train("numpy", *arguments, size=45), trajectory_bound("float64"))
+
+
+@modes
+@dtypes
+def test_thousands_of_steps_repeat_bit_for_bit(mode, dtype):
+    """A barrier that releases a thread too early would show, sooner or later."""
+    first, *others = [train(mode, digits(), dtype, epochs=400) for _ in range(3)]
+    assert all(np.isfinite(array).all() for array in first.values())
+    for each in others:
+        assert_same_bits(each, first)
+
+
+def test_tf32_is_used_where_asked_for_and_within_its_bound():
+    capability = CupyBackend().device().facts["compute_capability"]
+    if float(capability) < 8.0:
+        pytest.skip(f"compute capability {capability}: TF32 needs 8.0")
+    task = digits(dropout=0.0)
+    found = {mode: train(mode, task, optimizer="sgd") for mode in ("tf32", "graph", "numpy")}
+    agree(found["tf32"], found["numpy"], tf32_trajectory_bound())
+    agree(found["graph"], found["numpy"], trajectory_bound("float32"))
+    assert found["tf32"]["0 0"].tobytes() != found["graph"]["0 0"].tobytes(), "it changed nothing"
+
+
+def test_a_users_own_stream_changes_nothing():
     import cupy
 
-    device = CupyDevice(cupy, 0)
-    with device.active():
-        out = device.empty((67, 1031), np.uint8)
-        dropout = Dropout(device.upload(np.array([41], np.uint32)), 2, 2**63 + 5, 0.3)
-        program = device.program("float32", tuple(KERNELS))
-        launches.dropout_mask(program, out, Batch(None, 0, 0, 67), dropout)
-        found = device.download(out)
-    expected = np.empty((67, 1031), bool)
-    twins.dropout_mask(expected, 2**63 + 5, 41, 2, 0.3)
-    np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_wide_networks_train_as_the_specification_does(backend, dtype):
-    task = problem((784, 256, 10), rows=640, storage="uint8", dropout=0.2)
-    parameters, sums = train(backend, task, dtype)
-    reference, reference_sums = train(NumpyBackend(), task, dtype)
-    check_close("parameters", parameters, reference, trajectory_bound(dtype))
-    check_close("losses", sums.losses, reference_sums.losses, trajectory_bound(dtype))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_runs_repeat_bit_for_bit(backend, dtype):
-    task = problem((784, 256, 10), rows=640, storage="uint8", dropout=0.2)
-    a, b = train(backend, task, dtype)[0], train(backend, task, dtype)[0]
-    assert a.tobytes() == b.tobytes()
-
-
-def test_a_users_own_stream_changes_nothing(backend):
-    import cupy
-
-    task = problem((64, 32, 10), rows=256)
-    expected = train(backend, task, "float32")[0]
+    expected = train("", digits())
     with cupy.cuda.Stream(non_blocking=True):
-        found = train(backend, task, "float32")[0]
-    assert found.tobytes() == expected.tobytes()
+        assert_same_bits(train("", digits()), expected)
 
 
-def test_the_last_device_works_as_the_first(backend):
+def test_the_last_device_works_as_the_first():
     import cupy
 
     last = cupy.cuda.runtime.getDeviceCount() - 1
     if last == 0:
         pytest.skip("there is only one device")
-    task = problem((64, 32, 10), rows=256)
-    found = train(CupyBackend(device=last), task, "float64")[0]
-    bound = kernel_bound("float64", 256)
-    check_close("parameters", found, train(backend, task, "float64")[0], bound)
+    results = []
+    for number in (0, last):
+        built, data = engine(CupyBackend(device=number), digits(), batch_size=64)
+        built.train_epoch(data, order(640), np.full(10, 0.01))
+        results.append(flat(built.parameters()))
+    check_close("parameters", *results, kernel_bound("float64", 784))
     assert cupy.cuda.runtime.getDevice() == 0, "the current device was changed"
 
 
-def test_inputs_on_the_device_stay_there(backend):
+def test_inputs_on_the_device_stay_there():
     import cupy
 
     task = problem((64, 32, 10), rows=5000, storage="float32")
-    built, data = engine(backend, task, batch_size=64, dtype="float32")
+    built, data = engine(CupyBackend(), task, batch_size=64, dtype="float32")
     there = cupy.asarray(task.x)
     found = built.forward(there)
     assert isinstance(found, cupy.ndarray)
     assert found.get().tobytes() == built.forward(task.x).tobytes()
+    free = cupy.cuda.runtime.memGetInfo()[0]
     staged = built.stage(there, task.y)
-    assert staged.x.data.ptr == there.data.ptr
+    assert free - cupy.cuda.runtime.memGetInfo()[0] < there.nbytes
     a, b = built.evaluate(data), built.evaluate(staged)
     assert a.losses.tobytes() == b.losses.tobytes()
     there[4321, 7] = np.nan
@@ -126,29 +161,16 @@ def test_inputs_on_the_device_stay_there(backend):
         built.stage(there)
 
 
+@pytest.mark.parametrize("mode", ["graph", "persistent"])
 @pytest.mark.parametrize("storage", ["uint8", "float32"])
-def test_streamed_epochs_have_the_bits_of_resident_ones(backend, monkeypatch, storage):
-    task = problem((784, 256, 10), rows=2000, storage=storage, dropout=0.2)
-    expected = train(backend, task, "float32")
+def test_streamed_epochs_and_many_launches_have_the_same_bits(monkeypatch, mode, storage):
+    task, few = digits(rows=2000, storage=storage), {"persistent_steps": 3}
+    expected = train(mode, task)
+    assert_same_bits(train(mode, task, **few), expected)
     monkeypatch.setattr("fusedmlp_cupy.data.fits", lambda *_: False)
-    found = train(cupy_backend(Tuning(chunk_bytes=100_000)), task, "float32")
-    assert found[0].tobytes() == expected[0].tobytes()
-    assert found[1].losses.tobytes() == expected[1].losses.tobytes()
-
-
-def test_tf32_is_used_where_asked_for_and_within_its_bound(backend):
-    capability = backend.device().facts["compute_capability"]
-    if float(capability) < 8.0:
-        pytest.skip(f"compute capability {capability}: TF32 needs 8.0")
-    task = problem((784, 256, 10), rows=640, storage="uint8")
-    rows, found = order(640, 5), []
-    for each in (CupyBackend(tf32=True), backend, NumpyBackend()):
-        built, data = engine(each, task, batch_size=64, dtype="float32")
-        built.train_epoch(data, rows, np.full(50, 0.1))
-        found.append(flat(built.parameters()))
-    check_close("parameters", found[0], found[2], tf32_trajectory_bound())
-    check_close("parameters", found[1], found[2], trajectory_bound("float32"))
-    assert found[0].tobytes() != found[1].tobytes(), "TF32 changed nothing"
+    tuning = {"chunk_bytes": 5 * 64 * 784}
+    backend_mode = "" if mode == "graph" else mode  # graphs on request do not stream
+    assert_same_bits(train(backend_mode, task, **few, **tuning), expected)
 
 
 GRAPH_NETWORKS = {
@@ -163,16 +185,14 @@ def calls(backend, task, optimizer, size, n_rows, *, between=None, dtype="float3
     rng, found = np.random.default_rng(3), []
     for n in (n_rows, n_rows, n_rows, n_rows + 5 * size):
         rows = rng.integers(0, len(task.y), n)
-        rates = np.linspace(0.02, 0.01, -(-n // size))
-        found.append(built.train_epoch(data, rows, rates).losses)
+        found.append(built.train_epoch(data, rows, np.linspace(0.02, 0.01, -(-n // size))).losses)
         if between is not None:
             data = between(built, data)
     state = built.state()
-    arrays = [*found, *state.parameters, *(a for slot in state.slots for a in slot)]
-    return [a.tobytes() for a in arrays]
+    return [a.tobytes() for a in (*found, *state.parameters, *(a for s in state.slots for a in s))]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@dtypes
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("name", GRAPH_NETWORKS)
 def test_replayed_graphs_have_the_bits_of_eager_steps(monkeypatch, name, optimizer, dtype):
@@ -182,9 +202,8 @@ def test_replayed_graphs_have_the_bits_of_eager_steps(monkeypatch, name, optimiz
     for the separate handle: large products are compared with the same handle, without capture.
     """
     sizes, size = GRAPH_NETWORKS[name]
-    task = problem(sizes, rows=900, storage="uint8", dropout=0.2, weighted=True)
     n_rows = (2 * GROUP_STEPS + 2) * size + size // 3
-    arguments = task, optimizer, size, n_rows
+    arguments = digits(sizes, rows=900), optimizer, size, n_rows
     found = calls(CupyBackend(graph=True), *arguments, dtype=dtype)
     if name == "own products":
         assert found == calls(CupyBackend(eager=True), *arguments, dtype=dtype)
@@ -193,35 +212,28 @@ def test_replayed_graphs_have_the_bits_of_eager_steps(monkeypatch, name, optimiz
 
 
 def test_graphs_are_captured_and_replayed(monkeypatch):
-    task = problem((784, 256, 10), rows=900, storage="uint8")
-    recorded, replayed = [], []
-    record, replay = CupyDevice.record, CupyDevice.replay
+    counts = {"record": 0, "replay": 0}
+    for name in counts:
+        sound = getattr(CupyDevice, name)
 
-    def recording(*args):
-        recorded.append(record(*args))
-        return recorded[-1]
+        def counted(*arguments, name=name, sound=sound):
+            counts[name] += 1
+            return sound(*arguments)
 
-    def replaying(device, recording):
-        replayed.append(recording)
-        replay(device, recording)
-
-    monkeypatch.setattr(CupyDevice, "record", recording)
-    monkeypatch.setattr(CupyDevice, "replay", replaying)
-    backend = CupyBackend(graph=True)
-    built, data = engine(backend, task, batch_size=64, dtype="float32")
-    rows = order(900, 3)[: (GROUP_STEPS + 2) * 64 + 20]
+        monkeypatch.setattr(CupyDevice, name, counted)
+    built, data = engine(CupyBackend(graph=True), digits(), batch_size=64, dtype="float32")
+    rows = order(640, 4)[: (GROUP_STEPS + 2) * 64 + 20]
     for _ in range(3):
         built.train_epoch(data, rows, np.full(GROUP_STEPS + 3, 0.1))
-    assert len(recorded) == 3  # groups, single steps, the last rows
-    assert len(replayed) == 2 + 5 + 2  # every use but the first
-    assert backend.device().facts["launches"] == "graph"
+    # Groups, single steps, the last rows: captured at the second use, and replayed from then on.
+    assert counts == {"record": 3, "replay": 2 + 5 + 2}
 
 
 def test_graphs_outlive_neither_data_nor_memory_that_is_given_back():
     """A data set goes away between calls, another takes its memory, and the bits stay the same."""
     import cupy
 
-    task = problem((784, 256, 10), rows=900, storage="uint8", dropout=0.2)
+    task = digits(rows=900)
 
     def anew(built, data):
         del data
@@ -232,13 +244,13 @@ def test_graphs_outlive_neither_data_nor_memory_that_is_given_back():
         return built.stage(task.x, task.y)
 
     results = [
-        calls(CupyBackend(**{way: True}), task, "momentum", 64, 64 * 5 + 9, between=anew)
-        for way in ("eager", "graph")
+        calls(cupy_backend(mode), task, "momentum", 64, 64 * 5 + 9, between=anew)
+        for mode in ("eager", "graph")
     ]
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@dtypes
 @pytest.mark.parametrize("transposed", ["", "a", "b"])
 def test_a_separate_handle_is_captured(dtype, transposed):
     """Inputs change between replays, as they do from one batch to the next."""
@@ -246,20 +258,14 @@ def test_a_separate_handle_is_captured(dtype, transposed):
 
     device, (m, k, n) = CupyDevice(cupy, 0), (256, 784, 1024)
     rng = np.random.default_rng(0)
-
-    def drawn():
-        a = rng.standard_normal((k, m) if transposed == "a" else (m, k)).astype(dtype)
-        b = rng.standard_normal((n, k) if transposed == "b" else (k, n)).astype(dtype)
-        return a, b
-
+    shapes = (k, m) if transposed == "a" else (m, k), (n, k) if transposed == "b" else (k, n)
     with device.active():
         blas = device.cublas_handle()
-        a, b = (device.upload(each) for each in drawn())
-        queued, replayed = (device.empty((m, n), dtype) for _ in range(2))
+        a, b, queued, replayed = (device.empty(s, dtype) for s in (*shapes, (m, n), (m, n)))
         blas.product(a, b, queued, transposed)  # loads the kernels
         recording = device.record(lambda: blas.product(a, b, replayed, transposed), blas)
         for _ in range(3):
-            hosts = drawn()
+            hosts = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
             for array, host in zip((a, b), hosts, strict=True):
                 device.copy_in(array, host)
             device.copy_in(replayed, np.zeros((m, n), dtype))
@@ -267,10 +273,12 @@ def test_a_separate_handle_is_captured(dtype, transposed):
             blas.product(a, b, queued, transposed)
             found = device.download(replayed)
             assert found.tobytes() == device.download(queued).tobytes()
-            left = hosts[0].T if transposed == "a" else hosts[0]
-            right = hosts[1].T if transposed == "b" else hosts[1]
-            expected = left.astype("float64") @ right.astype("float64")
-            check_close("product", found, expected, kernel_bound(dtype, k))
+            left, right = (host.astype("float64") for host in hosts)
+            left, right = (
+                left.T if transposed == "a" else left,
+                right.T if transposed == "b" else right,
+            )
+            check_close("product", found, left @ right, kernel_bound(dtype, k))
 
 
 def test_cupy_s_own_cublas_refuses_capture():
@@ -285,3 +293,86 @@ def test_cupy_s_own_cublas_refuses_capture():
             device.record(lambda: device.product(a, b, out))
         device.product(a, b, out)  # it works on as before
         assert (device.download(out) == 64).all()
+
+
+# --------------------------------------------------------------------------- the persistent kernel
+
+
+def planned(sizes, dtype="float32", **tuning):
+    """The distribution over this device's blocks, or a skip with the reason."""
+    import cupy
+
+    limits = CupyDevice(cupy, 0).limits()
+    try:
+        return plan_persistent(digits(sizes).network, 64, dtype, limits, Tuning(**tuning))
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("sizes", [NETWORK, (67, 65, 11), (5, 33, 3)], ids=str)
+def test_no_grid_and_no_block_changes_a_bit(monkeypatch, sizes):
+    """Fewer blocks hold more tiles each, as on a smaller device."""
+    blocks, limits = planned(sizes).blocks, CupyDevice.limits
+    expected = train("persistent", digits(sizes))
+    for fewer, threads in ((blocks // 2, 128), (37, 192), (2, 64)):
+        monkeypatch.setattr(
+            CupyDevice, "limits", lambda d, n=fewer: replace(limits(d), multiprocessors=n)
+        )
+        backend = cupy_backend("persistent", persistent_threads=threads)
+        try:
+            engine(backend, digits(sizes), batch_size=64, dtype="float32")
+        except BackendUnavailableError:
+            continue  # so few blocks have no room for all tiles
+        found = train("persistent", digits(sizes), persistent_threads=threads)
+        assert_same_bits(found, expected)
+
+
+def test_two_engines_in_turn():
+    """One function for both, and one counter of the barrier for each."""
+    planned(NETWORK)
+
+    def start(sizes):
+        backend = CupyBackend(persistent=True)
+        return engine(backend, digits(sizes), "adam", batch_size=64, dtype="float32")
+
+    def step(built, data):
+        built.train_epoch(data, order(640, 1), np.full(10, 0.01))
+        return flat(built.parameters()).tobytes()
+
+    both = NETWORK, (5, 33, 3)
+    alone = [[step(*each) for _ in range(2)][-1] for each in map(start, both)]
+    started = list(map(start, both))
+    assert [[step(*each) for each in started] for _ in range(2)][-1] == alone
+
+
+def test_what_cannot_be_resident_is_refused_and_nothing_runs(monkeypatch):
+    """CuPy would launch a smaller grid, with a warning."""
+    planned(NETWORK)
+    monkeypatch.setattr(
+        "fusedmlp_cupy.training.persistent.plan_persistent",
+        lambda *arguments: replace(plan_persistent(*arguments), blocks=100_000),
+    )
+    with pytest.raises(BackendUnavailableError, match="100000 are needed"):
+        engine(CupyBackend(persistent=True), digits(), batch_size=64, dtype="float32")
+    import cupy
+
+    device = CupyDevice(cupy, 0)
+    with device.active():
+        kernel = device.cooperative_kernel("float32", KERNEL, threads=256, shared_bytes=1024)
+        with pytest.raises(RuntimeError, match="cannot be resident"):
+            kernel.launch(100_000, ())
+
+
+@dtypes
+def test_nothing_is_spilled(dtype):
+    import cupy
+
+    plan, device, threads = planned(NETWORK, dtype), CupyDevice(cupy, 0), 256
+    with device.active():
+        kernel = device.cooperative_kernel(
+            dtype, KERNEL, threads=threads, shared_bytes=plan.shared_bytes
+        )
+        attributes = kernel.function.attributes
+    assert attributes["local_size_bytes"] == 0
+    assert attributes["num_regs"] * threads <= 65_536
+    assert kernel.resident >= plan.blocks

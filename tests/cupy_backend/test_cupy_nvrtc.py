@@ -12,36 +12,46 @@ import re
 import cupy_shim
 import pytest
 
-import twins
 from fusedmlp import backend
-from fusedmlp.network import HIDDEN_ACTIVATIONS, LEAKY_RELU_SLOPE, OUTPUTS
-from fusedmlp_cupy.device_inputs import CHECKS
-from fusedmlp_cupy.kernels import arguments
-from fusedmlp_cupy.kernels.launches import KERNELS, OUTPUT_KERNELS, STRICT_KERNELS
-from fusedmlp_cupy.kernels.products import PRODUCTS
+from fusedmlp.network import LEAKY_RELU_SLOPE
+from fusedmlp_cupy.kernels import arguments, products
+from fusedmlp_cupy.kernels.launches import OUTPUT_KERNELS
 from fusedmlp_cupy.kernels.source import (
     checks_source,
     compile_options,
     kernel_source,
     persistent_source,
 )
-from fusedmlp_cupy.training import persistent
+from fusedmlp_cupy.training import persistent_plan
 from fusedmlp_cupy.tuning import Tuning
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
+SOURCES = {
+    "engine": kernel_source(),
+    "strict": kernel_source(strict=True),
+    "persistent": persistent_source(),
+    "checks": checks_source(),
+}
+
 PROGRAMS = [
-    (dtype, architecture, strict)
+    (program, dtype, architecture)
     for number, architecture in enumerate(ARCHITECTURES)
-    for dtype in cupy_shim.REALS
-    for strict in (False, True)
-    if architecture == 90 or (number + (dtype == "float64") + strict) % 2 == 0
+    for which, dtype in enumerate(cupy_shim.REALS)
+    for program in SOURCES
+    if program == "persistent"
+    or (program == "checks" and dtype == "float32")
+    or (program in ("engine", "strict") and architecture == 90)
+    or (program in ("engine", "strict") and (number + which + (program == "strict")) % 2 == 0)
 ]
 """Each architecture with each type and with each source, and 90 with each of both: no source
 depends on the architecture, and a compilation takes seconds."""
 
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 """What CuPy 14 appends to a module's own options, beside the architecture."""
+
+REGISTERS = 65_536
+"""Of a multiprocessor, on all of these."""
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +67,6 @@ def nvrtc():
             pytest.fail(reason)
         pytest.skip(reason)
     return nvrtc
-
-
-REGISTERS = 65_536
-"""Of a multiprocessor, on all of these."""
 
 
 def compiled(nvrtc, source, dtype, architecture, *, strict=False, more=()):
@@ -88,36 +94,23 @@ def compiled_ptx(nvrtc, dtype, *, strict=False, source=""):
     return ptx if isinstance(ptx, str) else ptx.decode()
 
 
-@pytest.mark.parametrize(("dtype", "architecture", "strict"), PROGRAMS)
-def test_every_kernel_compiles(nvrtc, dtype, architecture, strict):
+@pytest.mark.parametrize(("program", "dtype", "architecture"), PROGRAMS)
+def test_every_kernel_compiles(nvrtc, program, dtype, architecture):
+    """The persistent one with registers for a block on each multiprocessor, and none spilled."""
     assert architecture in nvrtc.getSupportedArchs()
-    source = kernel_source(strict=strict)
-    code, log = compiled(nvrtc, source, dtype, architecture, strict=strict)
+    source, strict = SOURCES[program], program == "strict"
+    more = ("--ptxas-options=--verbose",) if program == "persistent" else ()
+    code, log = compiled(nvrtc, source, dtype, architecture, strict=strict, more=more)
     assert code[:4] == b"\x7fELF"
-    names = STRICT_KERNELS if strict else (*KERNELS, *PRODUCTS)
+    names = cupy_shim.parameters_of(source, "float")
+    assert len(names) == source.count("\nKERNEL ")
     missing = [name for name in names if f".text.{name}\0".encode() not in code]
     assert not missing, f"not in the machine code: {missing}"
     assert "warning" not in log, log
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_checks_compile(nvrtc, architecture):
-    code, log = compiled(nvrtc, checks_source(), "float32", architecture)
-    assert all(f".text.{name}\0".encode() in code for name in CHECKS)
-    assert "warning" not in log, log
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_persistent_kernel_compiles(nvrtc, dtype, architecture):
-    """With registers for a block on each multiprocessor, and none spilled."""
-    source, verbose = persistent_source(), "--ptxas-options=--verbose"
-    code, log = compiled(nvrtc, source, dtype, architecture, more=(verbose,))
-    assert f".text.{persistent.KERNEL}\0".encode() in code
-    assert "warning" not in log, log
-    assert re.findall(r"(\d+) bytes (?:stack|spill)", log) == ["0", "0", "0"], log
-    (registers,) = map(int, re.findall(r"Used (\d+) registers", log))
-    assert registers * Tuning().persistent_threads <= REGISTERS
+    if program == "persistent":
+        assert re.findall(r"(\d+) bytes (?:stack|spill)", log) == ["0", "0", "0"], log
+        (registers,) = map(int, re.findall(r"Used (\d+) registers", log))
+        assert registers * Tuning().persistent_threads <= REGISTERS
 
 
 def test_the_persistent_kernel_waits_with_its_own_barrier(nvrtc):
@@ -147,9 +140,9 @@ def test_float32_kernels_compute_rows_in_float32(nvrtc):
     """No accidental double in the hot kernels: a stray 1.0 would halve a GPU's speed or worse."""
     ptx = compiled_ptx(nvrtc, "float32")
     bodies = dict(re.findall(r"\.entry (\w+)\((.*?)^}", ptx, re.DOTALL | re.MULTILINE))
-    assert set(bodies) == {*KERNELS, *PRODUCTS}
+    assert set(bodies) == set(cupy_shim.parameters_of(kernel_source(), "float"))
     allowed = {"batch_sums", "batch_weights", *OUTPUT_KERNELS.values()}
-    allowed |= {name for name in KERNELS if name.endswith("float64")}
+    allowed |= {name for name in bodies if name.endswith("float64")}
     double = {name for name, body in bodies.items() if re.search(r"\.f64\s", body)}
     assert double <= allowed, f"double arithmetic in {double - allowed}"
 
@@ -168,26 +161,27 @@ def test_no_instruction_of_strict_mode_fuses_or_flushes(nvrtc, dtype):
     assert dtype == "float64" or ".ftz" in ordinary
 
 
-def test_names_agree_in_source_launch_table_and_specification():
-    in_source = set(cupy_shim.parameters_of(kernel_source(), "float"))
-    assert in_source == {*KERNELS, *PRODUCTS}
-    assert kernel_source().count("\nKERNEL ") == len(KERNELS) + len(PRODUCTS)
-    for name, twin in KERNELS.items():
-        assert twin is None or name.startswith(twin), name
-        assert twin is None or callable(getattr(twins, twin)), name
+NUMBERS = {
+    **{name: getattr(arguments, name) for name in ("ROW_LANES", "ROWS_PER_BLOCK", "SUM_THREADS")},
+    **{name: getattr(arguments, name) for name in ("COLUMN_LANES", "COLUMN_DEPTH", "RATE_COLUMNS")},
+    **{name: getattr(products, name) for name in ("PRODUCT_EDGE", "PRODUCT_SLICES")},
+    "PRODUCT_THREADS": products.PRODUCT_EDGE**2 * products.PRODUCT_SLICES,
+    **{name: getattr(persistent_plan, name) for name in ("TILE_WIDTH", "TILE_ROWS", "PATCH_DOWN")},
+    **{name: getattr(backend, name) for name in ("MAX_ROW_LOSS", "EXP_OVERFLOWS")},
+    "LEAKY_RELU_SLOPE": LEAKY_RELU_SLOPE,
+}
 
 
-def test_numbers_agree_in_source_and_launch_table():
-    source = kernel_source()
-    constants = dict(re.findall(r"([A-Z_]+) = (\d+)", source))
-    blocks = ("ROW_LANES", "ROWS_PER_BLOCK", "COLUMN_LANES", "COLUMN_DEPTH", "SUM_THREADS")
-    for name in (*blocks, "RATE_COLUMNS"):
-        assert int(constants[name]) == getattr(arguments, name), name
-    limits = dict(re.findall(r"([A-Z_]+) = ([\de.]+)[,;]", source))
-    assert float(limits["MAX_ROW_LOSS"]) == backend.MAX_ROW_LOSS
-    assert float(limits["EXP_OVERFLOWS"]) == backend.EXP_OVERFLOWS
-    assert float(limits["LEAKY_RELU_SLOPE"]) == LEAKY_RELU_SLOPE
-    enums = re.findall(r"enum \{\s+((?:HIDDEN|OUTPUT)_[^}]+)\s+\}", source)
-    hidden, outputs = (re.findall(r"_(\w+)", enum) for enum in enums)
-    assert [name.lower() for name in hidden] == list(HIDDEN_ACTIVATIONS)
-    assert [name.lower() for name in outputs] == list(OUTPUTS)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_agree_in_sources_and_launches(name):
+    sources = [kernel_source(), persistent_source(), checks_source()]
+    found = [
+        number for source in sources for number in re.findall(rf"\b{name} = ([\de.]+)", source)
+    ]
+    expected = {NUMBERS[name], 1} if name in STRICT_ONES else {NUMBERS[name]}
+    assert found
+    assert {float(number) for number in found} == expected
+
+
+STRICT_ONES = ("ROW_LANES", "COLUMN_DEPTH", "SUM_THREADS")
+"""Threads that share one sum; in strict mode one thread adds everything."""

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from cupy_standin import DEFAULT_PRODUCTS, TF32_PRODUCTS
 
+from conftest import cupy_backend
 from fusedmlp import MLP
 from fusedmlp.backend import Workload
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective
+from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network
 from fusedmlp.registry import create, select
 from fusedmlp.tolerance import (
     TF32_EPS,
@@ -30,47 +31,39 @@ from problems import OPTIMIZERS, engine, flat, order, problem
 NETWORK = Network((61, 83, 47, 10))
 
 
-def gap_of_gradients(backend, reference, task, dtype="float32"):
-    found = []
-    for each in (backend, reference):
-        built, data = engine(each, task, batch_size=64, dtype=dtype)
-        found.append(built.loss_and_gradients(data, np.arange(64))[1])
-    return max(difference(a, b) for a, b in zip(*found, strict=True))
+def backends():
+    """TF32, float32 by CuPy's own products, and the specification."""
+    return CupyBackend(tf32=True), cupy_backend("eager, cuBLAS"), NumpyBackend()
 
 
 @pytest.mark.parametrize("hidden", HIDDEN_ACTIVATIONS)
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_outputs_are_within_the_bound_of_tf32_alone(cupy, hidden, output):
+def test_outputs_and_gradients_are_within_the_bound_of_tf32_alone(cupy, hidden, output):
     task = problem(NETWORK.sizes, hidden, output, rows=64)
-    found = [
-        engine(each, task, dtype="float32")[0].forward(task.x)
-        for each in (CupyBackend(tf32=True), CupyBackend(), NumpyBackend())
-    ]
+    outputs, gradients = [], []
+    for backend in backends():
+        built, data = engine(backend, task, batch_size=64, dtype="float32")
+        outputs.append(built.forward(task.x))
+        gradients.append(flat(built.loss_and_gradients(data, np.arange(64))[1]))
     # An exp multiplies what its logits are off by with their own size.
-    products = NETWORK.n_layers * (max(1.0, np.log(found[2]).max()) if output == "exp" else 1)
-    assert kernel_bound("float32") < difference(found[0], found[2]) <= tf32_bound(products)
-    assert difference(found[1], found[2]) <= kernel_bound("float32", 83) * products
-
-
-@pytest.mark.parametrize("hidden", [name for name in HIDDEN_ACTIVATIONS if name != "relu"])
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_gradients_are_within_the_bound_of_tf32_alone(cupy, hidden, output):
-    task = problem(NETWORK.sizes, hidden, output, rows=64)
-    # Forward and backward, each product's operands hold the errors of those before it.
-    gap = gap_of_gradients(CupyBackend(tf32=True), NumpyBackend(), task)
-    assert kernel_bound("float32", 83) < gap <= tf32_bound(2 * NETWORK.n_layers)
-    assert gap_of_gradients(CupyBackend(), NumpyBackend(), task) <= kernel_bound("float32", 83) * 6
+    products = NETWORK.n_layers * (max(1.0, np.log(outputs[2]).max()) if output == "exp" else 1)
+    assert kernel_bound("float32") < difference(outputs[0], outputs[2]) <= tf32_bound(products)
+    assert difference(outputs[1], outputs[2]) <= kernel_bound("float32", 83) * products
+    if hidden != "relu":
+        # Forward and backward, each product's operands hold the errors of those before it.
+        gap = difference(gradients[0], gradients[2])
+        assert kernel_bound("float32", 83) < gap <= tf32_bound(2 * NETWORK.n_layers)
+    assert difference(gradients[1], gradients[2]) <= kernel_bound("float32", 83) * 6
 
 
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "lion"])
 def test_trajectories_are_within_their_bound(cupy, optimizer):
     # Lion steps by a sign, which rounding flips near 0: then two trajectories part by 2·lr.
     task = problem(NETWORK.sizes, "tanh", rows=320)
-    rows = order(320, 10)
     found = []
-    for backend in (CupyBackend(tf32=True), CupyBackend(), NumpyBackend()):
-        built, data = engine(backend, task, optimizer, Objective(), batch_size=64, dtype="float32")
-        built.train_epoch(data, rows, np.full(50, 0.01))
+    for backend in backends():
+        built, data = engine(backend, task, optimizer, batch_size=64, dtype="float32")
+        built.train_epoch(data, order(320, 10), np.full(50, 0.01))
         found.append(flat(built.parameters()))
     assert difference(found[0], found[2]) <= tf32_trajectory_bound()
     assert difference(found[1], found[2]) <= trajectory_bound("float32")
@@ -84,16 +77,13 @@ def test_fewer_bits_than_tf32_s_break_the_bound(cupy, monkeypatch):
 
     task = problem((784, 10), output="identity", rows=64)
     x = task.x.astype(np.float32)
+    expected = engine(NumpyBackend(), task, dtype="float32")[0].forward(x)
     gaps = []
     for rounding in (cupy_standin.tf32, seven_bits):
         monkeypatch.setattr(cupy_standin, "tf32", rounding)
-        found = [
-            engine(each, task, dtype="float32")[0].forward(x)
-            for each in (CupyBackend(tf32=True), NumpyBackend())
-        ]
-        gaps.append(difference(*found))
-    assert gaps[0] <= tf32_bound() / 4
-    assert gaps[1] > tf32_bound() / 4
+        found = engine(CupyBackend(tf32=True), task, dtype="float32")[0].forward(x)
+        gaps.append(difference(found, expected))
+    assert gaps[0] <= tf32_bound() / 4 < gaps[1]
     assert gaps[1] > 4 * gaps[0]
 
 
@@ -104,20 +94,18 @@ def test_the_stand_in_rounds_as_tf32_does():
 
 
 def test_others_keep_the_type_that_they_have_set(cupy):
-    task = problem(NETWORK.sizes, rows=64)
-    results = []
+    task, results = problem(NETWORK.sizes, rows=64), []
     for before in (DEFAULT_PRODUCTS, TF32_PRODUCTS):
         cupy.product_type = before
-        for backend in (CupyBackend(), CupyBackend(tf32=True)):
-            built, data = engine(backend, task, batch_size=64, dtype="float32")
+        for mode in ("eager, cuBLAS", "tf32"):
+            built, data = engine(cupy_backend(mode), task, batch_size=64, dtype="float32")
             built.train_epoch(data, np.arange(64), np.ones(1))
             assert cupy.product_type == before
             results.append(flat(built.parameters()).tobytes())
         with pytest.raises(InvalidInputError):
             built.evaluate(None)
         assert cupy.product_type == before
-    assert results[0] == results[2]  # though the user's own products are in TF32
-    assert results[1] == results[3]
+    assert results[:2] == results[2:]  # though the user's own products are in TF32
     assert results[0] != results[1]
 
 
@@ -138,13 +126,8 @@ def test_it_is_off_unless_named_and_the_device_says_which(cupy):
 def test_where_it_has_no_meaning_it_is_refused(cupy, monkeypatch):
     with pytest.raises(InvalidInputError, match="the model is float64: leave \\+tf32 out"):
         engine(CupyBackend(tf32=True), problem(), dtype="float64")
-    with pytest.raises(InvalidInputError, match="strict arithmetic and TF32 exclude each other"):
-        CupyBackend(strict=True, tf32=True)
-    monkeypatch.setattr(
-        cupy.cuda.runtime,
-        "getDeviceProperties",
-        lambda _: cupy_standin.PROPERTIES | {"major": 7, "minor": 5},
-    )
+    older = cupy_standin.PROPERTIES | {"major": 7, "minor": 5}
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda _: older)
     with pytest.raises(InvalidInputError, match=r"capability 7\.5, and TF32 needs 8\.0"):
         CupyBackend(tf32=True)
     CupyBackend()

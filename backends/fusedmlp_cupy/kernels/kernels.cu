@@ -117,17 +117,6 @@ __device__ void for_masked(
     });
 }
 
-// out (B, H): 1 where the unit is kept. For comparisons only: no training stores a mask.
-KERNEL dropout_mask(
-    uint8* out, int B, int H, const uint32* steps, const int64* cursor, int64 batch, uint32 layer,
-    uint32 seed_low, uint32 seed_high, uint64 threshold)
-{
-    const uint32 step = steps[batch + batches_before(cursor)];
-    for_masked(B, H, step, layer, seed_low, seed_high, threshold, [=](int row, int h, int mask) {
-        out[(int64)row * H + h] = mask;
-    });
-}
-
 // ------------------------------------------------------------------------------ bias_activation
 // z (B, H) <- f(z + b), in place. kept_z (B, H) takes z + b where it is not null.
 

@@ -30,35 +30,6 @@ if TYPE_CHECKING:
     from fusedmlp_cupy.kernels.arguments import Batch, Dropout, Inputs, Targets
     from fusedmlp_cupy.runtime.types import Argument, DeviceArray, Geometry, Program, Transposed
 
-KERNELS: Final[dict[str, str | None]] = {
-    "gather_rows_uint8": "gather_rows",
-    "gather_rows_float32": "gather_rows",
-    "gather_rows_float64": "gather_rows",
-    "gather_rows_csr_float32": "gather_rows",
-    "gather_rows_csr_float64": "gather_rows",
-    "dropout_mask": "dropout_mask",
-    "bias_activation": "bias_activation",
-    "bias_activation_dropout": "bias_activation",
-    "hidden_delta": "hidden_delta",
-    "hidden_delta_dropout": "hidden_delta",
-    "softmax_cross_entropy": "softmax_cross_entropy",
-    "sigmoid_cross_entropy": "sigmoid_cross_entropy",
-    "squared_error": "squared_error",
-    "poisson_deviance": "poisson_deviance",
-    "output_activation": "output_activation",
-    "bias_gradient": None,  # np.add.reduce in the reference engine
-    "batch_weights": None,  # w.sum() in the reference engine
-    "batch_sums": None,  # the sums that the NumPy output kernels return
-    "advance_cursor": None,  # the reference engine's own loop
-    "l2_gradient": None,  # dW += l2 * W in the reference engine
-    "update": None,  # the functions of reference/updates.py
-}
-"""Every kernel of kernels.cu, outputs.cu and updates.cu, and its function in
-:mod:`fusedmlp.reference`."""
-
-STRICT_KERNELS: Final = (*KERNELS, "product")
-"""Every kernel of the strict program that an engine launches."""
-
 THREADS: Final = 256
 MAX_BLOCKS: Final = 4096
 """Most blocks of a flat launch; the loops stride over the rest."""
@@ -76,13 +47,6 @@ def gather_rows(program: Program, x: Inputs, batch: Batch, out: DeviceArray) -> 
         program.launch(name, (B,), (THREADS,), (*x, *tail))
     else:
         program.launch(f"gather_rows_{x.dtype.name}", *_elements(B, D), (x, *tail))
-
-
-def dropout_mask(program: Program, out: DeviceArray, batch: Batch, dropout: Dropout) -> None:
-    """Out (B, H) uint8: 1 where the unit is kept. For comparing backends only."""
-    B, H = out.shape
-    args = (out, np.int32(B), np.int32(H), *dropout.arguments(batch))
-    program.launch("dropout_mask", *_elements(B, _quads(H)), args)
 
 
 def bias_activation(

@@ -11,7 +11,7 @@ template <typename T>
 __device__ T row_total(T value)
 {
     __shared__ T lanes[ROWS_PER_BLOCK][ROW_LANES];
-    T* mine = lanes[threadIdx.y];
+    T (&mine)[ROW_LANES] = lanes[threadIdx.y];
     const int lane = threadIdx.x;
     mine[lane] = value;
     for (int half = ROW_LANES / 2; half > 0; half /= 2) {

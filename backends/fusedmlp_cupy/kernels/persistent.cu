@@ -106,7 +106,7 @@ __device__ void output_delta(
 // ------------------------------------------------------------------------------ persistent_steps
 // Trains on n_batches batches of B rows each, from row `first` and batch `batch` of the call.
 //   x                  (n_batches·B, D): the rows in the call's order
-//   theta, slots       flat, as layout.py lays them out; W1 begins at 0; slots are null where unused
+//   theta, slots       flat, as parameters.py lays them out; W1 begins at 0; slots are null where unused
 //   depth, held        rows of a tile, and tiles that a block has room for
 //   partial            (tiles down, B, H); values, delta1 (B, H) and delta2 (B, K): written before read
 //   kept_z             (B, H) for activations whose derivative needs z, else null

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from fusedmlp_cupy.kernels.arguments import Batch
     from fusedmlp_cupy.runtime.types import Argument, DeviceArray, Program
 
-STEMS: Final = ("product", "backpropagate_delta", "gradients", "sgd_gradients")
-TILES: Final = (16, 32)
-PRODUCTS: Final = tuple(f"{stem}_{tile}" for stem in STEMS for tile in TILES)
-"""Every kernel of products.cu."""
-
 # The block of products.cu; the enumeration there holds the same numbers.
 PRODUCT_EDGE: Final = 8
 PRODUCT_SLICES: Final = 4

@@ -130,24 +130,6 @@ __device__ T log_1p(T x)
 __device__ Rounded square_root(Rounded x) { return root(x.value); }
 __device__ double square_root(double x) { return sqrt(x); }
 
-// y (n,) = one of the functions of x (n,), by its number: for comparison with the reference only.
-__device__ real logistic(real z); // of formulas.cu
-
-KERNEL elementary(const real* x, int64 n, int function, real* y)
-{
-    const int64 stride = (int64)gridDim.x * blockDim.x;
-    for (int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; i < n; i += stride)
-        switch (function) {
-        case 0: y[i] = exponential(x[i]); break;
-        case 1: y[i] = logistic(x[i]); break;
-        case 2: y[i] = hyperbolic_tangent(x[i]); break;
-        case 3: y[i] = logarithm(x[i]); break;
-        case 4: y[i] = log_1p(x[i]); break;
-        case 5: y[i] = exponential_minus_1(x[i]); break;
-        case 6: y[i] = normal_cdf(x[i]); break;
-        }
-}
-
 // out (m, n) = a (m, k) · b (k, n), each operand in C order or given as the transpose of such. One
 // thread adds an element's terms in ascending order.
 KERNEL product(

@@ -1,6 +1,6 @@
 // The persistent kernel's first layer: W1 in shared memory, its product with the inputs, its update.
 //
-// No kernels and no program of its own: sources.py puts this file between formulas.cu and
+// No kernels and no program of its own: source.py puts this file between formulas.cu and
 // persistent.cu. The network has one hidden layer: D inputs, H units, K outputs. W1 (D, H) is cut into
 // tiles of `depth` by TILE_WIDTH, which stay in shared memory for a whole launch.
 //

@@ -254,25 +254,20 @@ class CupyDevice:
         """Wait for everything queued on the current stream."""
         self._cupy.cuda.Stream.null.synchronize()
 
-    def program(
-        self, dtype: FloatDtype, names: tuple[str, ...], *, strict: bool = False
-    ) -> Program:
+    def program(self, dtype: FloatDtype, *, strict: bool = False) -> Program:
         """Compile the kernels for a floating type, or load them from CuPy's cache on disk."""
         options = compile_options(dtype, strict=strict)
-        return self._compiled(kernel_source(strict=strict), options, names, strict=strict)
+        return self._compiled(kernel_source(strict=strict), options, strict=strict)
 
-    def checks(self, names: tuple[str, ...]) -> Program:
+    def checks(self) -> Program:
         """Compile ``checks.cu``, or load it from CuPy's cache on disk."""
-        return self._compiled(checks_source(), COMPILE_OPTIONS, names)
+        return self._compiled(checks_source(), COMPILE_OPTIONS)
 
-    def _compiled(
-        self, source: str, options: tuple[str, ...], names: tuple[str, ...], *, strict: bool = False
-    ) -> Program:
+    def _compiled(self, source: str, options: tuple[str, ...], *, strict: bool = False) -> Program:
         start = time.perf_counter()
         module = self._cupy.RawModule(code=source, options=options)
         module.compile()
-        functions = {name: module.get_function(name) for name in names}
-        return Program(functions, time.perf_counter() - start, strict=strict)
+        return Program(module, time.perf_counter() - start, strict=strict)
 
     def limits(self) -> Limits:
         """Return what the device offers a cooperative kernel."""

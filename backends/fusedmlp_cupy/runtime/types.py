@@ -56,21 +56,29 @@ class DeviceArray(Protocol):
         """Copy to the host and wait."""
 
 
+class Module(Protocol):
+    """The part of ``cupy.RawModule`` that this backend uses."""
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        """Return a kernel."""
+
+
 class Program:
-    """The compiled kernels for one floating type; every launch but the persistent is made here.
+    """A compiled program for one floating type; every launch but the persistent is made here.
 
     Parameters
     ----------
+    module
+        CuPy's module of it.
     seconds
         Time that compiling took.
     strict
         Whether it is the strict program, whose sums have one thread each.
     """
 
-    def __init__(
-        self, functions: dict[str, Callable[..., None]], seconds: float, *, strict: bool = False
-    ) -> None:
-        self._functions = functions
+    def __init__(self, module: Module, seconds: float, *, strict: bool = False) -> None:
+        self._module = module
+        self._functions: dict[str, Callable[..., None]] = {}
         self.seconds = seconds
         self.strict = strict
 
@@ -78,4 +86,7 @@ class Program:
         self, name: str, grid: Geometry, block: Geometry, args: tuple[Argument, ...]
     ) -> None:
         """Queue one kernel on the current device and stream."""
-        self._functions[name](grid, block, args)
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = self._module.get_function(name)
+        function(grid, block, args)

@@ -125,12 +125,3 @@ class GraphCache:
                 launch()
                 return
         self._device.replay(recording)
-
-    def recordings(self) -> dict[Hashable, Recording]:
-        """Return the captured groups of all data sets, by key."""
-        return {
-            key: recording
-            for groups in self._known.values()
-            for key, recording in groups.items()
-            if recording is not None
-        }

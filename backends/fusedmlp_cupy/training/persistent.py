@@ -44,8 +44,6 @@ class PersistentTraining:
     ----------
     plan
         The distribution over blocks.
-    gathered
-        The rows that launches train on.
     """
 
     def __init__(
@@ -68,7 +66,7 @@ class PersistentTraining:
         batch_bytes = B * D * np.dtype(context.dtype).itemsize
         tuning = context.tuning
         most = min(tuning.persistent_gather_bytes // batch_bytes, tuning.persistent_steps)
-        self.gathered = GatheredRows(context.buffers, D, context.dtype, most)
+        self._gathered = GatheredRows(context.buffers, D, context.dtype, most)
         self._has_run = False
 
     @property
@@ -89,11 +87,11 @@ class PersistentTraining:
             There is no room for the gathered rows of one batch.
         """
         n_full, rest = divmod(sequence.n, sequence.size)
-        self.gathered.reserve(n_full, sequence.size)
+        self._gathered.reserve(n_full, sequence.size)
         number = 0
         try:
             while number < n_full:
-                most = self.gathered.max_batches
+                most = self._gathered.max_batches
                 n_batches = min(most, sequence.contiguous(number), n_full - number)
                 self._launch(sequence, rates, number, n_batches, sequence.size)
                 number += n_batches
@@ -109,7 +107,7 @@ class PersistentTraining:
     ) -> None:
         """Queue batches of so many rows each, from batch ``number`` of the call on."""
         batch = Batch(sequence.rows, number * sequence.size, number, n_batches * size)
-        x = self.gathered.rows(batch.size)
+        x = self._gathered.rows(batch.size)
         sequence.gather(self._context.program, batch, x)
         network, plan, targets = self._context.network, self.plan, sequence.targets
         is_class = network.output == "softmax"

@@ -73,11 +73,6 @@ class TrainingSteps:
         The handle whose products are captured.
     persistent
         The persistent kernel, where steps are run in it.
-
-    Attributes
-    ----------
-    gathered
-        Rows of several steps of a group; ``propagation`` has those that a step gathers alone.
     """
 
     def __init__(
@@ -92,24 +87,25 @@ class TrainingSteps:
     ) -> None:
         self._context, self._parameters = context, parameters
         self._propagation, self._updates = propagation, updates
-        self.graphs = GraphCache(context.device, blas, execution)
-        self.persistent = persistent
+        self._graphs = GraphCache(context.device, blas, execution)
+        self._persistent = persistent
         self._cursor = context.device.empty((2,), np.int64)
         layers, shapes = propagation.layers, context.network.layer_shapes
         ahead = gathered_steps(context, fused=layers.fused)
-        self.gathered = GatheredRows(context.buffers, shapes[0][0], context.dtype, ahead)
+        # Of several steps; the propagation has the rows that a step gathers alone.
+        self._gathered = GatheredRows(context.buffers, shapes[0][0], context.dtype, ahead)
         can_fuse = layers.can_fuse_updates(context.batch_size, shapes)
         self._fused_updates = updates.is_plain_sgd and can_fuse
 
     @property
     def compile_seconds(self) -> float:
         """Time that compiling the persistent kernel took."""
-        return self.persistent.compile_seconds if self.persistent else 0.0
+        return self._persistent.compile_seconds if self._persistent else 0.0
 
     def run(self, data: CupyData, sequence: BatchSequence, rates: DeviceArray) -> None:
         """Queue all steps of a call."""
-        if self.persistent is not None:
-            self.persistent.train(sequence, rates)
+        if self._persistent is not None:
+            self._persistent.train(sequence, rates)
         elif self._context.program.strict or sequence.is_streamed:
             for batch in sequence:
                 self._take_step(batch, sequence, rates)
@@ -125,13 +121,13 @@ class TrainingSteps:
         n_full, rest = divmod(sequence.n, size)
         n_groups, n_single = divmod(n_full, group_steps)
         if n_groups:
-            self.gathered.reserve(group_steps, size)
+            self._gathered.reserve(group_steps, size)
         launches.advance_cursor(self._context.program, self._cursor, 0, 0, restart=True)
-        self.graphs.forget_unless(sequence.buffers.generation)
+        self._graphs.forget_unless(sequence.buffers.generation)
         groups = [(group_steps, size)] * n_groups + [(1, size)] * n_single
         for n_steps, rows in groups + [(1, rest)] * (rest > 0):
             group = partial(self._queue_group, n_steps, rows, sequence, rates)
-            self.graphs.run(data, (n_steps, rows), group)
+            self._graphs.run(data, (n_steps, rows), group)
 
     def _queue_group(
         self, n_steps: int, size: int, sequence: BatchSequence, rates: DeviceArray
@@ -140,8 +136,8 @@ class TrainingSteps:
 
         One launch gathers the rows of all steps, or of as many as memory allows.
         """
-        for first in range(0, n_steps, self.gathered.max_batches):
-            n = min(self.gathered.max_batches, n_steps - first)
+        for first in range(0, n_steps, self._gathered.max_batches):
+            n = min(self._gathered.max_batches, n_steps - first)
             ahead = self._gather_ahead(first, n, size, sequence) if n > 1 else None
             for i, number in enumerate(range(first, first + n)):
                 batch = Batch(sequence.rows, number * size, number, size, self._cursor)
@@ -155,7 +151,7 @@ class TrainingSteps:
     ) -> DeviceArray:
         """Queue the gathering of several steps' rows, relative to the cursor."""
         rows = Batch(sequence.rows, first * size, first, n_steps * size, self._cursor)
-        x = self.gathered.rows(rows.size)
+        x = self._gathered.rows(rows.size)
         sequence.gather(self._context.program, rows, x)
         return x
 
