@@ -70,8 +70,10 @@ def test_labels_train_as_their_indices_and_are_predicted(backend, form):
 
 
 @pytest.mark.parametrize("form", [np.int64, np.int8, np.float64, object])
-def test_class_indices_stay_indices(form):
-    mlp = trained(INDICES.astype(form))
+@pytest.mark.parametrize("shape", [(60,), (60, 1)])
+def test_class_indices_stay_indices(form, shape):
+    mlp = trained(INDICES.astype(form).reshape(shape))
+    np.testing.assert_array_equal(flat(mlp.parameters), flat(trained(INDICES).parameters))
     assert (mlp.labels, mlp.class_names) == (None, None)
     assert mlp.predict(X).dtype == np.int64
 
