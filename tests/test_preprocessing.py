@@ -151,12 +151,6 @@ def test_training_goes_through_the_preprocessing():
         np.testing.assert_array_equal(a, b)
 
 
-def _bad(change):
-    data = Preprocessing.fit(Table.of(frame())).to_dict()
-    change(data)
-    return data
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -175,11 +169,15 @@ def test_malformed_preprocessing_in_a_file_is_refused(tmp_path, change):
     ours = Preprocessing.fit(Table.of(frame()))
     network = Network((ours.n_inputs, 2))
 
-    class Stored:
-        to_dict = staticmethod(lambda: _bad(change))
+    class Malformed:
+        def to_dict(self):
+            data = ours.to_dict()
+            change(data)
+            return data
 
     path = tmp_path / "model.safetensors"
-    save_model(path, ModelFile(network, initialise(network, 0), 0, None, Stored()))
+    parameters = initialise(network, 0)
+    save_model(path, ModelFile(network, parameters, 0, preprocessing=Malformed()))
     with pytest.raises(FileFormatError, match="not a sound model file"):
         load_model(path)
 

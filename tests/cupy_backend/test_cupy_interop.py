@@ -243,9 +243,10 @@ def test_predictions_have_the_kind_of_the_inputs(cupy, output, K, device):
     with pytest.raises(InvalidInputError, match=rf"this engine runs on device {device}"):
         mlp.predict(cupy.memory.holding(x, 1 - device))
 
+
 @pytest.mark.parametrize(("output", "labels"), [("softmax", "abc"), ("sigmoid", "ny")])
-def test_labels_of_inputs_on_the_device_are_on_the_host(cupy, model, output, labels):
-    mlp = model(output, (6, 5, 3 if output == "softmax" else 1))
+def test_labels_of_inputs_on_the_device_are_on_the_host(cupy, output, labels):
+    mlp = MLP((6, 5, 3 if output == "softmax" else 1), output=output, backend="cupy", seed=2)
     x = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
     expected = np.array(list(labels))[mlp.predict(x)]
     mlp.labels = list(labels)
@@ -256,7 +257,6 @@ def test_labels_of_inputs_on_the_device_are_on_the_host(cupy, model, output, lab
     on_device = mlp.evaluate(cupy.memory.holding(x), expected)
     assert on_device == mlp.evaluate(x, expected)
     assert on_device.accuracy == 1.0
-
 
 
 def test_training_and_checkpoints_take_arrays_on_the_device(cupy, tmp_path):
