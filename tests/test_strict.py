@@ -11,7 +11,6 @@ import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,7 +35,7 @@ from fusedmlp.reference.operations import StrictOperations
 from fusedmlp.registry import Selection, backend_class, create, select, strict_backends
 from fusedmlp.tolerance import check_close, trajectory_bound
 from fusedmlp.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fusedmlp_numba.compiler.jit import OPTIONS
+from fusedmlp_numba.functions import STRICT
 from fusedmlp_numba.strict import CompiledOperations
 from problems import OPTIMIZERS, engine, flat, order, problem
 
@@ -212,18 +211,12 @@ def test_the_two_parts_of_ln_2(dtype):
 def test_compiled_functions_have_the_same_bits(name, dtype):
     """Scalars in code compiled by Numba, and arrays in NumPy."""
     function, c = getattr(arithmetic, name), CONSTANTS[dtype]
-
-    @numba.njit(**OPTIONS)
-    def each(x, y, c):
-        for i in range(len(x)):
-            y[i] = function(x[i], c)
-
     rng, limits = np.random.default_rng(1), np.finfo(dtype)
     special = [0.0, -0.0, np.inf, -np.inf, limits.max, limits.smallest_subnormal]
     any_bits = rng.integers(0, 2**limits.bits, 20_000, dtype=f"u{limits.bits // 8}").view(dtype)
     x = np.concatenate([arguments(name, dtype), np.array(special, dtype), any_bits])
     y = np.empty_like(x)
-    each(x, y, c)
+    STRICT[name][dtype].function(x.ctypes.data, y.ctypes.data, len(x))
     with np.errstate(all="ignore"):
         expected = function(x, c)
     assert (np.isnan(y) == np.isnan(expected)).all()
