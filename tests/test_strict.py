@@ -251,6 +251,22 @@ def test_sums_are_in_order_and_round_each_term(dtype):
 
 
 @dtypes
+def test_arrays_with_gaps(dtype):
+    """Transposed and strided arrays, as arguments and as results."""
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((7, 6)).astype(dtype).T, rng.standard_normal((7, 8)).astype(dtype)
+    results = []
+    for operations in (StrictOperations(), CompiledOperations()):
+        out, whole = np.full((12, 8), np.nan, dtype), np.full((6, 4), np.nan, dtype)
+        operations.product(a, b[:, ::2], out[::2, ::2])
+        operations.tanh(a[:, :4], whole.T[:4, :].T)
+        results.append((out.tobytes(), whole.tobytes(), operations.exp(a).tobytes()))
+        assert np.isnan(out[1::2]).all()
+        assert np.isnan(out[:, 1::2]).all()
+    assert results[0] == results[1]
+
+
+@dtypes
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_has_the_same_bits(
     numpy_strict_backend, numba_strict_backend, optimizer, dtype

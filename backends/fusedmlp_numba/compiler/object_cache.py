@@ -111,8 +111,8 @@ def _warn(problems: list[str], kept: Path | None) -> None:
     reasons = "; ".join(dict.fromkeys(filter(None, problems)))
     if reasons:
         where = f"is kept in {kept}" if kept else "is compiled again in each process"
-        # Python shows the same text from the same line once.
-        warnings.warn(f"{reasons}: the numba backend's code {where}", stacklevel=2)
+        # Python shows the same text from the same line, this one, once.
+        warnings.warn(f"{reasons}: the numba backend's code {where}", stacklevel=1)
 
 
 @functools.cache
