@@ -200,9 +200,12 @@ def test_temporary_files_are_never_in_the_working_folder(homeless, monkeypatch, 
     assert default_cache_dir() == Path("/tmp") / homeless.name
 
 
+@pytest.mark.parametrize("home", [None, "relative"])
 @pytest.mark.parametrize("variable", ["FUSEDMLP_CACHE", "SOME_CACHE"])
-def test_a_variable_that_needs_a_home_folder(homeless, monkeypatch, variable):
+def test_a_variable_that_needs_a_home_folder(homeless, monkeypatch, variable, home):
     monkeypatch.setenv(variable, "~/cache")
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
     found = places(variable, below="compiled")
     assert found[0].folder is None
     assert f"'~/cache' needs a home folder, and there is none: set {variable}" in found[0].problem

@@ -125,12 +125,13 @@ def folder_named_by(variable: str, usual: str = "") -> Path | None:
     named = os.environ.get(variable) or usual
     if not named:
         return None
-    try:
-        return Path(named).expanduser()
-    except RuntimeError as error:
-        raise InvalidInputError(
-            f"{named!r} needs a home folder, and there is none: set {variable} to a whole path"
-        ) from error
+    with contextlib.suppress(RuntimeError):
+        folder = Path(named).expanduser()
+        if folder.is_absolute() or not named.startswith("~"):
+            return folder
+    raise InvalidInputError(
+        f"{named!r} needs a home folder, and there is none: set {variable} to a whole path"
+    )
 
 
 def temporary_cache_dir() -> Path:
