@@ -34,6 +34,14 @@ def test_links_and_paths_exist(path):
         assert (ROOT / named).exists(), named
 
 
+def test_the_tests_that_the_page_on_trust_names_exist():
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text("utf-8"), test
+
+
 def test_the_example_of_the_formulas_page_runs():
     (code,) = blocks(ROOT / "docs" / "formulas.md", "python")
     *setup, last = code.strip().splitlines()

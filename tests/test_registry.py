@@ -40,7 +40,7 @@ def test_auto_selects_the_usable_backend_with_the_highest_score(monkeypatch):
             self.score, self.state = score, state
 
         def probe(self):
-            return Availability(self.state, "")
+            return Availability(self.state, "why")
 
         def preference(self, workload):
             assert workload is WORK
@@ -51,6 +51,8 @@ def test_auto_selects_the_usable_backend_with_the_highest_score(monkeypatch):
     monkeypatch.setattr(registry, "backend_class", fakes.__getitem__)
     chosen = registry.select(None, WORK, {})
     assert (chosen.name, chosen.reason) == ("b", "scores 3")
+    fakes["a"].state = "broken"
+    assert registry.select(None, WORK, {}).reason == "scores 3; a is broken: why"
     fakes["a"].state = fakes["b"].state = "missing"
     with pytest.raises(BackendUnavailableError, match="fusedmlp backends"):
         registry.select(None, WORK, {})

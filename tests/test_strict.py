@@ -10,7 +10,6 @@ import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +34,7 @@ from fusedmlp.reference.operations import StrictOperations
 from fusedmlp.registry import Selection, backend_class, create, select, strict_backends
 from fusedmlp.tolerance import check_close, trajectory_bound
 from fusedmlp.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fusedmlp_numba.compiler.jit import OPTIONS
+from fusedmlp_numba.functions import STRICT
 from fusedmlp_numba.strict import CompiledOperations
 from problems import OPTIMIZERS, STORAGES, engine, flat, order, problem
 from strategies import random_problems
@@ -199,18 +198,12 @@ def test_the_two_parts_of_ln_2(dtype):
 def test_compiled_functions_have_the_same_bits(name, dtype):
     """Scalars in code compiled by Numba, and arrays in NumPy."""
     function, c = getattr(arithmetic, name), CONSTANTS[dtype]
-
-    @numba.njit(**OPTIONS)
-    def each(x, y, c):
-        for i in range(len(x)):
-            y[i] = function(x[i], c)
-
     rng, limits = np.random.default_rng(1), np.finfo(dtype)
     special = [0.0, -0.0, np.inf, -np.inf, limits.max, limits.smallest_subnormal]
     any_bits = rng.integers(0, 2**limits.bits, 20_000, dtype=f"u{limits.bits // 8}").view(dtype)
     x = np.concatenate([arguments(name, dtype), np.array(special, dtype), any_bits])
     y = np.empty_like(x)
-    each(x, y, c)
+    STRICT[name][dtype].function(x.ctypes.data, y.ctypes.data, len(x))
     with np.errstate(all="ignore"):
         expected = function(x, c)
     assert (np.isnan(y) == np.isnan(expected)).all()
@@ -240,6 +233,22 @@ def test_sums_are_in_order_and_round_each_term(dtype):
         operations.sum_rows(b, sums)
         assert out.tobytes() == expected.tobytes(), operations
         assert sums.tobytes() == columns.tobytes(), operations
+
+
+@dtypes
+def test_arrays_with_gaps(dtype):
+    """Transposed and strided arrays, as arguments and as results."""
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((7, 6)).astype(dtype).T, rng.standard_normal((7, 8)).astype(dtype)
+    results = []
+    for operations in (StrictOperations(), CompiledOperations()):
+        out, whole = np.full((12, 8), np.nan, dtype), np.full((6, 4), np.nan, dtype)
+        operations.product(a, b[:, ::2], out[::2, ::2])
+        operations.tanh(a[:, :4], whole.T[:4, :].T)
+        results.append((out.tobytes(), whole.tobytes(), operations.exp(a).tobytes()))
+        assert np.isnan(out[1::2]).all()
+        assert np.isnan(out[:, 1::2]).all()
+    assert results[0] == results[1]
 
 
 @dtypes

@@ -12,10 +12,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.backend import Availability
+from fusedmlp_cupy.kernel_cache import protect_kernel_cache
 from fusedmlp_cupy.messages import one_line
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Part:
 
 def examine(number: int) -> Examination:
     """Import CuPy and use every part of it that the engine needs, on device ``number``."""
+    changed = protect_kernel_cache()
     try:
         cupy = importlib.import_module("cupy")
     except ModuleNotFoundError as error:
@@ -70,10 +73,13 @@ def examine(number: int) -> Examination:
     except Exception as error:  # noqa: BLE001 - a broken install may raise anything
         return Examination(_broken_import(error))
     try:
-        return _examine_device(cupy, number)
+        found = _examine_device(cupy, number)
     except Exception as error:  # noqa: BLE001 - a probe never raises
         detail = f"CuPy is installed and fails: {one_line(error)}"
         return Examination(Availability("broken", detail, _reinstall_line()), cupy)
+    if changed and found.n_devices:
+        warnings.warn(changed, stacklevel=2)
+    return found
 
 
 def install_line() -> str:

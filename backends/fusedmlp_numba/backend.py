@@ -6,10 +6,12 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import sys
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
-from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
+from fusedmlp.errors import InvalidInputError
+from fusedmlp.registry import unavailable
 
 if TYPE_CHECKING:
     from fusedmlp.backend import EngineSpec
@@ -33,10 +35,8 @@ class NumbaBackend(Backend):
         if threads is not None and threads < 1:
             raise InvalidInputError(f"threads {threads} is not at least 1")
         found = self.probe()
-        if found.state == "missing":
-            raise MissingDependencyError(f"{found.detail}: {found.remedy}")
         if found.state != "usable":
-            raise NoUsableDeviceError(found.detail)
+            raise unavailable(self.name, found)
         self._threads = usable_cpus() if threads is None else threads
         self.strict = strict
 
@@ -47,26 +47,27 @@ class NumbaBackend(Backend):
         Has LLVM describe this CPU, and imports Numba unless compiled code is on disk, for either
         type: that is where an unsuited NumPy, a missing library or an unknown CPU shows. Such code
         needs no Numba, whose import takes as long as all else of a prediction; where it is broken
-        none the less, that shows when something must be compiled.
+        none the less, that shows when something must be compiled. With ``NUMBA_DISABLE_JIT`` the
+        backend is not usable, whether code is on disk or not.
         """
         try:
             version = _version("numba")
-            from llvmlite import binding
-
+            from fusedmlp_numba.compiler import llvm
             from fusedmlp_numba.functions import RUN
 
-            binding.initialize_native_target()
-            binding.Target.from_default_triple().create_target_machine(
-                cpu=binding.get_host_cpu_name()
-            )
+            llvm.initialize()
             if not any(function.is_on_disk() for function in RUN.values()):
-                importlib.import_module("numba")
+                with llvm.LOCK:
+                    importlib.import_module("numba")
         except ModuleNotFoundError as error:
             if error.name in ("numba", "llvmlite"):
                 return Availability("missing", f"{error.name} is not installed", INSTALL)
             return _broken(error)
         except Exception as error:  # noqa: BLE001 - a probe never raises, whatever a loader does
             return _broken(error)
+        if _jit_is_disabled():
+            detail = "NUMBA_DISABLE_JIT is set, and the engine exists as compiled code only"
+            return Availability("broken", detail, "unset NUMBA_DISABLE_JIT")
         return Availability("usable", f"Numba {version}")
 
     @classmethod
@@ -123,6 +124,16 @@ def _version(library: str) -> str:
     if importlib.util.find_spec(library) is None:
         raise ModuleNotFoundError(f"No module named {library!r}", name=library)
     return importlib.metadata.version(library)
+
+
+def _jit_is_disabled() -> bool:
+    """Whether Numba would leave functions to Python, as it reads its variable."""
+    if "numba" in sys.modules:
+        return bool(sys.modules["numba"].config.DISABLE_JIT)
+    try:
+        return int(os.environ.get("NUMBA_DISABLE_JIT", "0")) != 0
+    except ValueError:
+        return False  # Numba ignores what is no number
 
 
 def _broken(error: Exception) -> Availability:

@@ -23,6 +23,16 @@ RUN_ARGUMENTS: Final = (int, int)
 APPLY_ARGUMENTS: Final = (int, float, int)
 """Types of the arguments of the functions of network/entry_points.py."""
 
+ELEMENTWISE: Final = ("exp", "expm1", "log", "log_1p", "tanh", "logistic", "normal_cdf")
+"""The functions of fusedmlp.reference.arithmetic that strict mode compiles for arrays."""
+
+STRICT_ARGUMENTS: Final = {
+    "product": (int,) * 6,
+    "dropout_mask": (int,) * 7,
+    **dict.fromkeys(ELEMENTWISE, (int,) * 3),
+}
+"""Types of the arguments of the functions of strict_kernels.py."""
+
 FORWARD_ROWS: Final = 64
 """Rows that EVALUATE and FORWARD process for each worker at a time: their activations stay in L2.
 Losses are summed over as many rows, too, for any number of workers."""

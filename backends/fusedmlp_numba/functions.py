@@ -1,6 +1,7 @@
-"""The compiled functions that the engine calls, for each floating type. Does not import Numba.
+"""The compiled functions that the engines call, for each floating type. Does not import Numba.
 
-They are loaded from the object cache, or compiled from network/entry_points.py when first needed.
+They are loaded from the object cache, or compiled when first needed: from network/entry_points.py,
+and those of strict mode from strict_kernels.py.
 """
 
 from __future__ import annotations
@@ -8,20 +9,29 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
-from fusedmlp_numba.compiler.object_cache import CachedFunction, ObjectCode
-from fusedmlp_numba.constants import APPLY_ARGUMENTS, RUN_ARGUMENTS
+from fusedmlp_numba.compiler.cached_function import CachedFunction
+from fusedmlp_numba.constants import (
+    APPLY_ARGUMENTS,
+    ELEMENTWISE,
+    RUN_ARGUMENTS,
+    STRICT_ARGUMENTS,
+)
 from fusedmlp_numba.records import ENGINE_CONTEXTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fusedmlp.types import FloatDtype
+    from fusedmlp_numba.compiler.cached_function import Numbers
+    from fusedmlp_numba.compiler.object_cache import ObjectCode
 
 
 def _cached(
-    name: str, arguments: tuple[type[int] | type[float], ...]
+    name: str, arguments: Numbers, build: Callable[[str, FloatDtype], ObjectCode]
 ) -> dict[FloatDtype, CachedFunction]:
-    """Cache a function of entry_points.py for each floating type."""
+    """Cache a function for each floating type."""
     return {
-        dtype: CachedFunction(f"{name}_{dtype}", arguments, functools.partial(_build, name, dtype))
+        dtype: CachedFunction(f"{name}_{dtype}", arguments, functools.partial(build, name, dtype))
         for dtype in ENGINE_CONTEXTS
     }
 
@@ -33,6 +43,20 @@ def _build(name: str, dtype: FloatDtype) -> ObjectCode:
     return code
 
 
-RUN: Final = _cached("run", RUN_ARGUMENTS)
-NARROW: Final = _cached("run_narrow", RUN_ARGUMENTS)
-APPLY: Final = _cached("apply", APPLY_ARGUMENTS)
+def _build_strict(name: str, dtype: FloatDtype) -> ObjectCode:
+    from fusedmlp_numba import strict_kernels
+
+    if name in ELEMENTWISE:
+        return strict_kernels.elementwise(name, dtype)
+    code: ObjectCode = getattr(strict_kernels, name)(dtype)
+    return code
+
+
+RUN: Final = _cached("run", RUN_ARGUMENTS, _build)
+NARROW: Final = _cached("run_narrow", RUN_ARGUMENTS, _build)
+APPLY: Final = _cached("apply", APPLY_ARGUMENTS, _build)
+
+STRICT: Final = {
+    name: _cached(name, arguments, _build_strict) for name, arguments in STRICT_ARGUMENTS.items()
+}
+"""Strict mode's, by their names."""

@@ -1,13 +1,14 @@
 """Strict mode's loops over numbers, in the order of fusedmlp.reference.arithmetic.
 
 Nothing here is fused, tiled, threaded or written in vectors. The elementary functions are compiled
-from the source of :mod:`fusedmlp.reference.arithmetic`.
+from the source of :mod:`fusedmlp.reference.arithmetic`. Arrays are given by their addresses, have
+no gaps, and are of one type. Each function becomes an object file; see compiler/object_cache.py.
 
 Hazard: LLVM keeps to the order that is written, and to one rounding for each operation, only
 because nothing here is compiled with ``fastmath``: with it, and with its flags ``contract`` and
 ``reassoc`` alone, sums are reordered and products fused into them. `tests/test_strict.py` notices.
-A Python number among float32 ones would make Numba compute in float64, so that constants come as
-arguments of the engine's type.
+A Python number among float32 ones would make Numba compute in float64, so that constants are of the
+engine's type.
 """
 
 # ruff: noqa: ANN401, ARG001 - an overload's parameters are Numba's types, which have no static
@@ -15,35 +16,28 @@ arguments of the engine's type.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numba import extending as untyped_extending
 from numba import types
 
 from fusedmlp.reference import arithmetic as strict
-from fusedmlp_numba.compiler.jit import Entry
-from fusedmlp_numba.compiler.object_cache import SOURCE_HASH
+from fusedmlp.reference.arithmetic import CONSTANTS
+from fusedmlp_numba.compiler.jit import object_code
+from fusedmlp_numba.constants import STRICT_ARGUMENTS
 from fusedmlp_numba.network.dropout import philox4x32
+from fusedmlp_numba.simd.views import UINT8, array_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy.typing as npt
-
-    from fusedmlp.reference.arithmetic import Constants
-    from fusedmlp.types import FloatArray
+    from fusedmlp.types import FloatDtype
+    from fusedmlp_numba.compiler.object_cache import ObjectCode
 
 extending: Any = untyped_extending
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
-
-
-def entry(function: Callable[..., None]) -> Entry:
-    """Compile what Python calls, under a name on disk that changes with the sources."""
-    if SOURCE_HASH is not None:
-        function.__qualname__ += f"_{SOURCE_HASH[:16]}"
-    return Entry(function)
 
 
 def overload(function: Callable[..., object]) -> Callable[[Function], Function]:
@@ -96,53 +90,46 @@ for function in (
     extending.register_jitable(function)
 
 
-@entry
-def product(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
-    """Out (m, n) = a (m, k) · b (k, n), each element's k terms in order."""
-    for i in range(len(out)):
-        for j in range(out.shape[1]):
-            out[i, j] = 0
-        for k in range(len(b)):
-            for j in range(out.shape[1]):
-                out[i, j] += a[i, k] * b[k, j]
+def product(dtype: FloatDtype) -> ObjectCode:
+    """Compile out (m, n) = a (m, k) · b (k, n), each element's k terms in order."""
+    real = np.dtype(dtype)
+
+    def product(a: int, b: int, out: int, m: int, k: int, n: int) -> None:
+        left, right, result = array_at(a, real), array_at(b, real), array_at(out, real)
+        for i in range(m):
+            for j in range(n):
+                result[i * n + j] = 0
+            for t in range(k):
+                for j in range(n):
+                    result[i * n + j] += left[i * k + t] * right[t * n + j]
+
+    return object_code(product, STRICT_ARGUMENTS["product"])
 
 
-@entry
-def dropout_mask(
-    kept: npt.NDArray[np.bool_],
-    seed: np.uint64,
-    step: np.uint64,
-    layer: np.uint64,
-    threshold: np.uint64,
-) -> None:
-    """Which units (B, H) are kept, as :mod:`fusedmlp.backend` defines it."""
-    for i in range(len(kept)):
-        for j in range(kept.shape[1]):
-            words = philox4x32(np.uint64(j // 4), np.uint64(i), step, layer, seed)
-            kept[i, j] = words[j % 4] < threshold
+def dropout_mask(dtype: FloatDtype) -> ObjectCode:
+    """Compile which units (rows, columns) are kept, as :mod:`fusedmlp.backend` defines it."""
+
+    def dropout_mask(
+        kept: int, rows: int, columns: int, seed: int, step: int, layer: int, threshold: int
+    ) -> None:
+        kept_units = array_at(kept, UINT8)
+        counter, key = (np.uint64(step), np.uint64(layer)), np.uint64(seed)
+        for i in range(rows):
+            for j in range(columns):
+                words = philox4x32(np.uint64(j // 4), np.uint64(i), counter[0], counter[1], key)
+                kept_units[i * columns + j] = words[j % 4] < np.uint64(threshold)
+
+    return object_code(dropout_mask, STRICT_ARGUMENTS["dropout_mask"])
 
 
-def each(function: Function) -> Entry:
+def elementwise(name: str, dtype: FloatDtype) -> ObjectCode:
     """Compile a function of :mod:`fusedmlp.reference.arithmetic` for all numbers of an array."""
+    function, constants, real = getattr(strict, name), CONSTANTS[dtype], np.dtype(dtype)
 
-    def loop(x: FloatArray, out: FloatArray, c: Constants) -> None:
-        for i in range(len(x)):
-            out[i] = function(x[i], c)
+    def loop(x: int, out: int, n: int) -> None:
+        arguments, results = array_at(x, real), array_at(out, real)
+        for i in range(n):
+            results[i] = function(arguments[i], constants)
 
-    loop.__name__ = loop.__qualname__ = f"each_{function.__name__}"
-    return entry(loop)
-
-
-FUNCTIONS: Final[dict[str, Entry]] = {
-    function.__name__: each(function)
-    for function in (
-        strict.exp,
-        strict.expm1,
-        strict.log,
-        strict.log_1p,
-        strict.tanh,
-        strict.logistic,
-        strict.normal_cdf,
-    )
-}
-"""Loops over arrays (n,): x, the results, and the constants of their type."""
+    loop.__qualname__ = f"each_{name}_{dtype}"
+    return object_code(loop, STRICT_ARGUMENTS[name])

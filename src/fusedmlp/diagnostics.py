@@ -242,13 +242,12 @@ def gpu() -> dict[str, dict[str, object]]:
 
 def folders() -> Folders:
     """Return the folders of data sets."""
-    from fusedmlp.datasets import default_cache_dir
+    from fusedmlp.io.cache_folders import default_cache_dir, names_in
 
     cache = default_cache_dir()
-    cached = sorted(path.name for path in cache.iterdir()) if cache.is_dir() else []
     return {
         "cache": str(cache),
-        "cached": cached,
+        "cached": names_in(cache),
         "data": os.environ.get("FUSEDMLP_DATA"),
     }
 

@@ -232,10 +232,9 @@ def unavailable(name: str, probed: Availability) -> BackendUnavailableError:
 
 
 def _select_auto(workload: Workload, *, strict: bool) -> Selection:
+    found = availability()
     usable = {
-        name: backend_class(name)
-        for name, probed in availability().items()
-        if probed.state == "usable"
+        name: backend_class(name) for name, probed in found.items() if probed.state == "usable"
     }
     preferences = {
         name: backend.preference(workload)
@@ -246,4 +245,6 @@ def _select_auto(workload: Workload, *, strict: bool) -> Selection:
         kind = "backend with strict mode" if strict else "backend"
         raise BackendUnavailableError(f"no {kind} is usable here: run 'fusedmlp backends'")
     best = max(preferences, key=lambda name: preferences[name].score)
-    return Selection(best, None, AUTO, preferences[best].reason)
+    # A backend that is not installed, or has no device, is no news; one that is broken is.
+    broken = [f"{name} is broken: {p.detail}" for name, p in found.items() if p.state == "broken"]
+    return Selection(best, None, AUTO, "; ".join([preferences[best].reason, *broken]))

@@ -91,7 +91,8 @@ def test_backends_gives_states_remedies_and_the_choice_of_auto(cli, monkeypatch)
     numpy, cupy = document["backends"]["numpy"], document["backends"]["cupy"]
     assert (cupy["state"], cupy["remedy"]) == ("missing", "pip install 'fusedmlp[cuda13]'")
     assert numpy["remedy"] is None
-    assert (document["auto"]["choice"], document["auto"]["reason"]) == ("numpy", numpy["reason"])
+    reason = f"{numpy['reason']}; own is broken: a library does not load"
+    assert (document["auto"]["choice"], document["auto"]["reason"]) == ("numpy", reason)
     text = cli("backends").stdout
     for words in (cupy["remedy"], "auto", "would choose numpy to train 784-256-10", "not load"):
         assert words in text
@@ -178,3 +179,25 @@ def test_data_describes_one(cli, name, shape):
     text = cli("data", name).stdout
     assert "scikit-learn" in text
     assert f"{shape[2]:,} train" in text
+
+
+WARNING = """
+import sys, warnings
+from fusedmlp import cli
+from fusedmlp.io import cache_folders
+
+def names_in(folder):
+    warnings.warn("two\\n lines")
+    return []
+
+cache_folders.names_in = names_in
+sys.argv = ["fusedmlp", "data"]
+cli.main()
+"""
+
+
+def test_a_warning_is_one_line_and_comes_once():
+    done = subprocess.run(
+        [sys.executable, "-c", WARNING], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "warning: two lines\n"

@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from fusedmlp.datasets import cache
 from fusedmlp.datasets.sources import SOURCES, Locations, fetch
-from fusedmlp.errors import DataUnavailableError, UnknownNameError
+from fusedmlp.errors import DataUnavailableError, StorageError, UnknownNameError
+from fusedmlp.io.cache_folders import temporary_cache_dir
 
 IMAGES = "train-images-idx3-ubyte"
 
@@ -186,6 +188,20 @@ def test_cache_that_cannot_be_written(monkeypatch, get, locations, raw, call, co
     assert "kept in memory only" in found.lines[-1]
     assert os.strerror(code) in found.lines[-1]
     assert [path for path in locations.cache_dir.rglob("*") if path.is_file()] == []
+
+
+def test_a_temporary_folder_of_another_user(monkeypatch, published, raw, tmp_path):
+    """The name can be foreseen: another user may have made the folder first."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    folder = temporary_cache_dir()
+    files = {name: np.frombuffer(content, np.uint8) for name, content in raw.items()}
+    cache.store(published, folder, files)
+    assert cache.load(published, folder).keys() == raw.keys()
+    folder.chmod(0o777)
+    with pytest.raises(StorageError, match=f"write to {folder}"):
+        cache.store(published, folder, files)
+    with pytest.raises(DataUnavailableError, match=f"write to {folder}"):
+        cache.load(published, folder)
 
 
 def test_full_temporary_folder_is_a_reason_like_others(monkeypatch, get, server):

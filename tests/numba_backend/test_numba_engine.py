@@ -15,11 +15,12 @@ import pytest
 import scipy.sparse
 
 from fusedmlp.backend import BatchMetrics, EngineSpec, Workload
-from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
+from fusedmlp.errors import BackendUnavailableError, InvalidInputError, MissingDependencyError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Network, Objective
 from fusedmlp.tolerance import check_close, kernel_bound, trajectory_bound
 from fusedmlp_numba import NumbaBackend, calls
 from fusedmlp_numba.backend import usable_cpus
+from fusedmlp_numba.compiler import llvm
 from fusedmlp_numba.constants import BITMASK_ROWS, FORWARD_ROWS, IN_PLACE_ROWS, KC
 from fusedmlp_numba.data import SEARCH_COST_FORWARD, SEARCH_COST_TRAINING, skips_zeros
 from fusedmlp_numpy import NumpyBackend
@@ -423,12 +424,28 @@ def test_missing_numba(monkeypatch):
 
 
 def test_broken_numba(monkeypatch):
-    from llvmlite import binding
-
     def fail():
         raise OSError("libLLVM: wrong ELF class")
 
-    monkeypatch.setattr(binding, "initialize_native_target", fail)
+    monkeypatch.setattr(llvm, "initialize", fail)
     assert NumbaBackend.probe().state == "broken"
-    with pytest.raises(NoUsableDeviceError, match="wrong ELF class"):
+    with pytest.raises(BackendUnavailableError, match="wrong ELF class"):
         NumbaBackend()
+
+
+@pytest.mark.parametrize("value", ["1", "2", "0", "", "no"])
+def test_a_disabled_compiler_is_reported(value):
+    """Whether code is on disk or not; Numba reads its variable as a whole number."""
+    code = (
+        "from fusedmlp.network import Network; from fusedmlp.registry import *;"
+        "from fusedmlp.backend import Workload; print(availability()['numba'].detail);"
+        "print(select('auto', Workload(Network((2, 5, 2)), 64)).reason)"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": value}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True
+    )
+    detail, reason = done.stdout.decode().splitlines()
+    refused = "NUMBA_DISABLE_JIT is set" in detail
+    assert refused == (value in ("1", "2"))
+    assert refused == ("numba is broken: NUMBA_DISABLE_JIT is set" in reason)

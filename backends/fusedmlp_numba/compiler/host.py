@@ -7,16 +7,14 @@ known whether anything must be compiled.
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Final
 
-from llvmlite import binding as untyped_binding
-
-binding: Any = untyped_binding
+from fusedmlp_numba.compiler import llvm
 
 
 def cpu_name() -> str:
     """LLVM's name of the processor; ``NUMBA_CPU_NAME`` says another."""
-    return os.environ.get("NUMBA_CPU_NAME") or str(binding.get_host_cpu_name())
+    return os.environ.get("NUMBA_CPU_NAME") or llvm.host().cpu
 
 
 def cpu_features() -> str:
@@ -24,13 +22,10 @@ def cpu_features() -> str:
     asked = os.environ.get("NUMBA_CPU_FEATURES")
     if asked or cpu_name() == "generic":
         return asked or ""
-    try:
-        features = binding.get_host_cpu_features()
-    except RuntimeError:  # LLVM does not know this host
-        return ""
+    features = llvm.host().features
     if os.environ.get("NUMBA_ENABLE_AVX") == "0":
-        features = type(features)({k: v and not k.startswith("avx") for k, v in features.items()})
-    return str(features.flatten())
+        features = {k: v and not k.startswith("avx") for k, v in features.items()}
+    return ",".join(f"{'+' if has else '-'}{name}" for name, has in sorted(features.items()))
 
 
 def _vector_bytes(features: frozenset[str]) -> int:

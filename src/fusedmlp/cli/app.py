@@ -5,6 +5,7 @@ class. A malformed command line gets Typer's message and exit code 2. Any other 
 and keeps its traceback. Heavy libraries are imported inside the commands, so that help is quick.
 """
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -78,6 +79,12 @@ def build() -> typer.Typer:
     return app
 
 
+def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Write a warning as one line, without its place in the sources."""
+    console.note(f"warning: {' '.join(str(message).split())}")
+
+
 def main() -> None:
     """Run the ``fusedmlp`` command with the process's arguments."""
+    warnings.showwarning = _show_warning
     build()(prog_name="fusedmlp")

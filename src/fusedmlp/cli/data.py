@@ -48,10 +48,11 @@ def data(
 
 def _cached(name: str) -> str | None:
     """Return the cache folder of a published set, if it is there."""
-    from fusedmlp.datasets import default_cache_dir
+    from fusedmlp.io.cache_folders import default_cache_dir, names_in
 
-    folder = default_cache_dir() / name
-    return str(folder) if name in ("mnist", "fashion-mnist") and folder.is_dir() else None
+    folder = default_cache_dir()
+    is_here = name in ("mnist", "fashion-mnist") and name in names_in(folder)
+    return str(folder / name) if is_here else None
 
 
 def _list(*, json_: bool) -> None:

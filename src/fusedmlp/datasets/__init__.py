@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from fusedmlp.datasets.builtin import load_digits as load_digits
 from fusedmlp.datasets.builtin import load_moons as load_moons
-from fusedmlp.datasets.cache import default_cache_dir as default_cache_dir
 from fusedmlp.datasets.csv_table import load_csv as load_csv
 from fusedmlp.datasets.dataset import TASKS as TASKS
 from fusedmlp.datasets.dataset import Dataset as Dataset
@@ -23,6 +22,7 @@ from fusedmlp.datasets.published import FASHION_MNIST, MNIST
 from fusedmlp.datasets.sources import SOURCES as SOURCES
 from fusedmlp.datasets.sources import Locations, default_data_dir
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
+from fusedmlp.io.cache_folders import default_cache_dir as default_cache_dir
 
 __all__ = [
     "DATASET_NAMES",

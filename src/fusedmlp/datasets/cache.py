@@ -6,16 +6,18 @@ the same bytes. This module neither downloads nor decides where to download from
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import contextlib
 from typing import TYPE_CHECKING
 
 from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.idx import read_raw
 from fusedmlp.errors import DataUnavailableError
 from fusedmlp.io.atomic import sweep, write_atomically
+from fusedmlp.io.cache_folders import check_private, create_folder, temporary_cache_dir
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fusedmlp.datasets.published import PublishedSet, RawFiles
 
 _STALE_S = 3600.0
@@ -24,16 +26,6 @@ _STALE_S = 3600.0
 
 class NotPresentError(DataUnavailableError):
     """A source was not given or is empty: the next one is tried without a warning."""
-
-
-def default_cache_dir() -> Path:
-    """Return ``FUSEDMLP_CACHE`` or, without it, the user's cache folder of this platform."""
-    chosen = os.environ.get("FUSEDMLP_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("fusedmlp", appauthor=False))
 
 
 def load(published: PublishedSet, cache_dir: Path) -> RawFiles:
@@ -48,7 +40,7 @@ def load(published: PublishedSet, cache_dir: Path) -> RawFiles:
     NotPresentError
         If a file is not in the cache.
     DataUnavailableError
-        If a file is unreadable or empty.
+        If a file is unreadable or empty, or in a folder that :func:`store` would not write to.
     """
     files: RawFiles = {}
     for file in published.files:
@@ -56,6 +48,7 @@ def load(published: PublishedSet, cache_dir: Path) -> RawFiles:
         with convert_read_errors(path):
             if not path.exists():
                 raise NotPresentError(f"{path} is not cached yet")
+            _check_folder(cache_dir)
         files[file.name] = read_raw(path)
     return files
 
@@ -69,6 +62,15 @@ def store(published: PublishedSet, cache_dir: Path, files: RawFiles) -> None:
         If the folder cannot be written (read-only, full, missing rights). No partial file stays.
     """
     folder = cache_dir / published.name
+    with contextlib.suppress(OSError):  # the first file has the same error, and names itself
+        create_folder(folder)
+    _check_folder(cache_dir)
     sweep(folder, _STALE_S)
     for name, content in files.items():
         write_atomically(folder / name, content.tobytes())
+
+
+def _check_folder(cache_dir: Path) -> None:
+    """Refuse a folder among the temporary files that another user has made in our place."""
+    if cache_dir == temporary_cache_dir():
+        check_private(cache_dir)

@@ -12,11 +12,16 @@ from pathlib import Path
 from fusedmlp.errors import StorageError
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
     """Replace ``path`` by ``content``; on failure the old file stays and no other is left.
 
     The bytes are written to a temporary file in the same folder and reach the disk before the
     rename, so that SIGKILL or a power cut cannot leave half a file.
+
+    Parameters
+    ----------
+    private
+        Whether no other user may write to the file, whatever the process's umask.
 
     Raises
     ------
@@ -28,7 +33,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as stream:
+        mode = 0o644 if private else 0o666
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

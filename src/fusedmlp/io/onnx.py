@@ -2,8 +2,8 @@
 
 ``export`` takes an :class:`fusedmlp.MLP`, or a fitted estimator of :mod:`fusedmlp.sklearn` or of
 scikit-learn. Only operators of ONNX's default domain are used, so every runtime that has
-:data:`OPSET` can run the models; text in tables
-needs one more, see onnx_tables.py. Training and optimizer state are not part of such a file.
+:data:`OPSET` can run the models; text in tables needs one more, see onnx_tables.py. Training and
+optimizer state are not part of such a file.
 """
 
 from __future__ import annotations
