@@ -430,6 +430,56 @@ def test_no_place_states_a_ratio_on_which_the_rounds_do_not_agree():
     assert not any("18.2" in text for text in texts)
 
 
+def disturbed(numpy_times, waited):
+    """NumPy's rounds, in which threads waited for a CPU, beside undisturbed ones of a second."""
+    numpy = entry("fusedmlp-numpy", numpy_times)
+    for turn, share in zip(numpy["rounds"], waited, strict=True):
+        turn["waited"] = share
+    return run_of(numpy, entry("fusedmlp-numba", [1.0] * len(numpy_times), waited=0.01))
+
+
+def test_a_constant_load_on_which_all_rounds_agree_gives_no_ratio():
+    found = disturbed([18.0, 18.2, 18.4], [0.5, 0.02, 0.64])
+    assert tables.headline(found).endswith(
+        "numba is the fastest with 100 samples/s; its rounds are 18.0 to 18.4 times as fast as "
+        "those of numpy, but threads waited for a CPU for 50% of the time"
+    )
+    assert any("up to 50% of the time" in note for note in tables.notes(found))
+    # A single round that was disturbed is not the median.
+    found = disturbed([4.4, 4.4, 5.0], [0.0, 0.02, 0.64])
+    assert tables.headline(found).endswith("4.4 times as many as numpy")
+    assert tables.notes(found) == []
+
+
+def test_a_disturbed_run_makes_no_other_one_slower():
+    before, now = disturbed([18.0] * 3, [0.5] * 3), beside_numpy([4.4] * 3, [1.0] * 3)
+    assert changes(before, now)["numba"][1] == "unclear"
+    undisturbed = disturbed([18.0] * 3, [0.0] * 3)
+    assert changes(undisturbed, now)["numba"][1] == "slower"
+
+
+def test_a_worker_notes_the_share_of_a_round_in_which_its_threads_waited(monkeypatch):
+    class Waiting(adapter.Adapter):
+        def runner(self, task, inputs):
+            return Clocked(task, lambda _n: 1.0)
+
+    now, waits = iter([10.0, 12.0]), iter([3.0, 4.0])
+    session = worker.Session(Waiting(2))
+    session.check(TINY, None)
+    monkeypatch.setattr(worker, "waited_seconds", lambda: next(waits))
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    assert session.round(1)["waited"] == 0.25  # one second of twice two
+    monkeypatch.setattr(worker, "waited_seconds", lambda: None)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    assert "waited" not in session.round(1)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="reads Linux's schedstat")
+def test_waiting_for_a_cpu_only_grows():
+    before = worker.waited_seconds()
+    assert 0 <= before <= worker.waited_seconds()
+
+
 def test_an_engine_alone_has_no_comparison():
     assert tables.headline(run_of(entry("fusedmlp-numpy", [1.0]))).endswith("100 samples/s")
 

@@ -109,6 +109,7 @@ def test_all_outputs_have_the_same_figures(cli, tmp_path):
 def test_the_table_fits_a_narrow_terminal(cli, monkeypatch):
     outcome = cli(*TINY, "--backends", "numpy", "--dtypes", "float32,float64")
     assert outcome.code == 0, outcome.stderr
+    assert re.search(r"float64 \(2 of 4\), about \d.* left$", outcome.stderr, re.MULTILINE)
     head = next(line for line in outcome.stdout.splitlines() if line.startswith("network"))
     assert head.split() == [
         "network", "batch", "dtype", "engine", "samples/s", "spread", "×", "numpy", "GFLOP/s",

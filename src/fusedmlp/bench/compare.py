@@ -6,6 +6,7 @@ machine that is slower today does not look like a regression.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -38,7 +39,8 @@ class Change:
         Now by before: of the ratios to the reference, or of the rates of an engine that was
         measured alone. None for the reference itself.
     best
-        The best round now by the worst one before.
+        The best round now by the worst one before; infinite where other processes disturbed one of
+        two ratios.
     """
 
     task: str
@@ -136,6 +138,8 @@ def _change(before: Record, now: Record, related: set[str]) -> Change:
         ends = now.highest_ratio, before.lowest_ratio
         if now.ratio and before.ratio and ends[0] and ends[1]:
             ratio, best = now.ratio / before.ratio, ends[0] / ends[1]
+        if before.is_disturbed or now.is_disturbed:
+            best = math.inf
     return Change(
         now.task, now.engine, now.threads, before.samples_per_s, now.samples_per_s, ratio, best
     )

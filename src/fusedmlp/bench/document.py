@@ -23,13 +23,18 @@ SCHEMA: Final = 1
 
 
 class Round(TypedDict, total=False):
-    """One timed round; ``flops`` are the operations of the multiply-add peak."""
+    """One timed round.
+
+    ``waited`` is the share of the round in which its threads waited for a CPU; ``flops`` are the
+    operations of the multiply-add peak.
+    """
 
     seconds: float
     samples: int
     flops: float
     loss: float
     accuracy: float | None
+    waited: float
 
 
 class Entry(TypedDict):

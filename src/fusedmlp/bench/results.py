@@ -20,6 +20,10 @@ CERTAIN_RATIO: Final = 1.5
 """Largest quotient of a ratio's highest and lowest round, for the ratio to be stated as one figure.
 On an idle machine it is below 1.3; other processes slow one engine more than another."""
 
+NOTICED_WAITING: Final = 0.1
+"""Share of the time in which an engine's threads wait for a CPU, above which its figures are
+disturbed: under a constant load all rounds may agree on a wrong ratio."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -42,6 +46,8 @@ class Record:
     share_of_peak
         Share of the multiply-adds that as many threads did in the same rounds; None without that
         measurement, and for a GPU.
+    waited
+        Share of the time in which it, or its reference, waited for a CPU: the median of the rounds.
     ratio, lowest_ratio, highest_ratio
         Speed relative to ``reference``: the median of the rounds' ratios, and their ends.
     """
@@ -61,6 +67,7 @@ class Record:
     spread: float
     gflops: float
     share_of_peak: float | None
+    waited: float
     ratio: float | None
     lowest_ratio: float | None
     highest_ratio: float | None
@@ -77,11 +84,17 @@ class Record:
         return self.engine == self.reference
 
     @property
+    def is_disturbed(self) -> bool:
+        """Whether other processes had the CPUs for a noticeable time."""
+        return self.waited > NOTICED_WAITING
+
+    @property
     def has_certain_ratio(self) -> bool:
-        """Whether the rounds agree on one ratio."""
-        if self.lowest_ratio is None or self.highest_ratio is None or self.rounds < LEAST_ROUNDS:
+        """Whether the rounds agree on one ratio, and were not disturbed."""
+        if self.lowest_ratio is None or self.highest_ratio is None or self.is_disturbed:
             return False
-        return self.highest_ratio <= CERTAIN_RATIO * self.lowest_ratio
+        is_narrow = self.highest_ratio <= CERTAIN_RATIO * self.lowest_ratio
+        return is_narrow and self.rounds >= LEAST_ROUNDS
 
 
 def records(document: Document) -> list[Record]:
@@ -126,6 +139,7 @@ def task_records(found: TaskEntries, section: str = "training") -> list[Record]:
                 spread=(max(times) - min(times)) / time,
                 gflops=flops / time / 1e9,
                 share_of_peak=flops / time / peak if peak else None,
+                waited=max(map(waiting, [entry] if baseline is None else [entry, baseline])),
                 ratio=statistics.median(ratios) if ratios else None,
                 lowest_ratio=min(ratios, default=None),
                 highest_ratio=max(ratios, default=None),
@@ -149,6 +163,11 @@ def measured(found: TaskEntries) -> list[Entry]:
 def seconds_per_sample(entry: Entry) -> list[float]:
     """Of every round."""
     return [each["seconds"] / each["samples"] for each in entry["rounds"]]
+
+
+def waiting(entry: Entry) -> float:
+    """Share of the time in which an entry's threads waited for a CPU; 0 where unknown."""
+    return statistics.median(each.get("waited", 0.0) for each in entry["rounds"])
 
 
 def round_ratios(entry: Entry, baseline: Entry) -> list[float]:

@@ -112,7 +112,7 @@ def headline(document: Document) -> str:
     """Summarise the first training.
 
     The fastest engine is named only if its rounds are apart from all others', and its ratio is
-    stated only if the rounds agree on it.
+    stated only if the rounds agree on it and no other process disturbed them.
     """
     best, *others = first_training(document)
     task = f"Training {best.network} on {document['dataset']['name']}"
@@ -131,9 +131,12 @@ def headline(document: Document) -> str:
         return text
     if best.has_certain_ratio:
         return f"{text}, {best.ratio:.1f} times as many as {best.reference}"
+    why = "too far apart for one figure"
+    if best.is_disturbed:
+        why = f"but threads waited for a CPU for {percent(best.waited)} of the time"
     return (
         f"{text}; its rounds are {low:.1f} to {high:.1f} times as fast as "
-        f"those of {best.reference}, too far apart for one figure"
+        f"those of {best.reference}, {why}"
     )
 
 
@@ -162,8 +165,14 @@ def notes(document: Document) -> list[str]:
     widest = max((each.spread for each in judged), default=0.0)
     if widest > NOTICED_SPREAD:
         found.append(
-            f"the machine was busy with something else: rounds differ by up to {percent(widest)}; "
-            "a ratio on which they do not agree is given as a range"
+            f"rounds differ by up to {percent(widest)}; a ratio on which they do not agree is "
+            "given as a range"
+        )
+    waited = max((each.waited for each in judged if each.is_disturbed), default=0.0)
+    if waited:
+        found.append(
+            f"other processes used the CPUs: threads waited for one for up to {percent(waited)} of "
+            "the time; trust neither rates nor ratios"
         )
     wanted = int(str(document["settings"]["rounds"]))
     short = [

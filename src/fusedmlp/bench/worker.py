@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fusedmlp.bench import machine
@@ -91,9 +92,14 @@ class Session:
         return found, time.perf_counter() - began
 
     def round(self, number: int) -> Figures:
-        """Time a round of the prepared task."""
+        """Time a round of the prepared task; note the share of it without a CPU."""
         assert self._runner is not None, "a round before a task"
-        return self._runner.round(number)
+        began, before = time.perf_counter(), waited_seconds()
+        found = self._runner.round(number)
+        after, seconds = waited_seconds(), time.perf_counter() - began
+        if before is not None and after is not None:
+            found["waited"] = (after - before) / (seconds * self._adapter.threads)
+        return found
 
     def release(self) -> None:
         """Forget the task and its data."""
@@ -232,6 +238,18 @@ def cpu_seconds(workers: Sequence[Worker]) -> float | None:
     """CPU seconds that these workers have used so far; None where the system cannot tell."""
     spent = [seconds for each in workers if (seconds := each.cpu_seconds()) is not None]
     return sum(spent) if spent else None
+
+
+def waited_seconds() -> float | None:
+    """Seconds that threads of this process waited for a CPU so far; None where Linux does not tell.
+
+    The second number of ``schedstat`` is the time in which a thread could run and did not.
+    """
+    try:
+        texts = [each.read_text("ascii") for each in Path("/proc/self/task").glob("*/schedstat")]
+        return sum(int(text.split()[1]) for text in texts) / 1e9 if texts else None
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def settle(workers: Sequence[Worker]) -> None:
