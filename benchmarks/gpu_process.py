@@ -83,7 +83,7 @@ def measure(part, send):
     return final
 
 
-def run(part, seconds, outcome):
+def run(part, seconds, outcome, clock=time.monotonic):
     """Run a part in another process, which is killed with all its children after some seconds.
 
     Parameters
@@ -94,13 +94,13 @@ def run(part, seconds, outcome):
     outcome |= {"state": "stopped", "why": "interrupted", "figures": {}}
     context = multiprocessing.get_context("spawn")
     connection, other = context.Pipe()
-    process = context.Process(target=_serve, args=(other, part), daemon=True)
+    process = context.Process(target=_serve, args=(other, part))
     with quiet_interrupts():
         process.start()
     other.close()
-    end = time.monotonic() + seconds
+    end = clock() + seconds
     try:
-        while connection.poll(max(end - time.monotonic(), 0.0)):
+        while connection.poll(max(end - clock(), 0.0)):
             name, found = connection.recv()
             if name is None:
                 del outcome["why"]

@@ -121,7 +121,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, others = context.Pipe()
         wanted = others, subject.target, subject.threads, subject.arguments
-        self._process = context.Process(target=_serve, args=wanted, daemon=True)
+        self._process = context.Process(target=_serve, args=wanted)
         with inherited(subject):
             self._process.start()
         others.close()  # so that the end of the process ends the connection
