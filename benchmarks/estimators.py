@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 import warnings
 from pathlib import Path
@@ -21,10 +20,11 @@ from sklearn.model_selection import GridSearchCV
 
 import fusedmlp.sklearn
 from fusedmlp.backend import EngineSpec, State
-from fusedmlp.datasets import load_dataset
 from fusedmlp.network import Network, Objective, initialise, zeros
 from fusedmlp.optimizers import SGD, Adam
 from fusedmlp.registry import backend_class
+from peers.page import estimators_table
+from workloads import mnist
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +116,7 @@ def predictions(fitted: dict[str, object], x: np.ndarray, rounds: int) -> Result
 
 def mnist_rows(rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the first rows of MNIST's training part: (rows, 784) pixels and (rows,) classes."""
-    data = load_dataset("mnist")
+    data = mnist()
     return data.x_train[:rows], data.y_train[:rows]
 
 
@@ -139,16 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     for rows in (1, 100, 10_000):
         results[f"predict_proba, {rows:,} rows"] = predictions(fitted, x[:rows], options.rounds)
-    print(f"{'':42}{'ours':>12}{'scikit-learn':>14}{'ratio':>8}{'over engine':>13}")
-    for name, found in results.items():
-        ours, theirs = (statistics.median(found[name]) for name in CLASSES)
-        ratio = statistics.median(
-            b / a for a, b in zip(found["ours"], found["scikit-learn"], strict=True)
-        )
-        over = ""
-        if "engine" in found:
-            over = f"{ours / statistics.median(found['engine']) - 1:+.0%}"
-        print(f"{name:42}{ours:>10.6f} s{theirs:>12.6f} s{ratio:>7.1f}×{over:>13}")
+    print("\n".join(estimators_table(results)))
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

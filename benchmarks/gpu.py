@@ -4,8 +4,8 @@
 
 It needs this checkout, NumPy and CuPy, and uses the checkout's own sources. It checks that the CuPy
 engine agrees with NumPy in every way to launch steps, measures epochs beside PyTorch and JAX where
-these are installed, measures what bounds them (launches, graphs, barriers, products), runs the
-tests for GPUs where pytest is installed, and writes one JSON file and one table.
+these are installed, and the matrix products that bound them, runs the tests for GPUs where pytest
+is installed, and writes one JSON file and one table.
 
 Each part has a process and a time limit of its own. A part that fails or takes too long is named
 and keeps the figures that it has; the others go on. The file is written after each. Nothing is
@@ -61,7 +61,6 @@ def options_of(arguments):
     parser.add_argument(
         "--budget", type=float, default=BUDGET, help="seconds (default %(default).0f)"
     )
-    parser.add_argument("--measure", metavar="PART", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not options.budget > 0:
         parser.error(f"--budget {options.budget:g}: give seconds, more than 0")
@@ -83,7 +82,6 @@ def all_parts():
         | {
             "parity-tf32": (40, partial(parts.parity, "tf32", ("float32",))),
             EPOCHS: (EPOCH_SECONDS, None),
-            "latencies": (30, parts.latencies),
             "ceilings-float32": (30, parts.ceilings),
             "ceilings-tf32": (30, partial(parts.ceilings, "tf32")),
             "tests": (120, parts.tests),
@@ -112,11 +110,10 @@ def subjects():
     from fusedmlp.bench.machine import n_cores
     from fusedmlp.bench.subjects import Subject
 
-    path = os.pathsep.join([*SOURCES, *filter(None, [os.environ.get("PYTHONPATH")])])
-    here = {"PYTHONPATH": path, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
     def subject(name, target, library, *arguments):
-        return Subject(name, f"adapters.{target}", library, n_cores(), arguments, here)
+        return Subject(name, f"adapters.{target}", library, n_cores(), arguments, memory)
 
     engines = ("cupy", "cupy+graph", "cupy+eager", "cupy+persistent", "cupy+tf32")
     torch, jax = "torch_steps:TorchSteps", "jax_scan:JaxScan"
@@ -165,20 +162,33 @@ def measure_epochs(document, seconds, outcome, chosen=subjects, measured=tasks):
     from fusedmlp_numpy import NumpyBackend
 
     outcome |= {"state": "stopped", "why": "interrupted", "figures": {}}
-    options = Options(pixels, NumpyBackend(), timeout=min(ANSWER_SECONDS, seconds))
-    end = time.monotonic() + seconds
-    with RoundRobin(chosen(), document, partial(print, file=sys.stderr), options) as benchmark:
-        for task in measured():
+    works, end = measured(), time.monotonic() + seconds
+    options = Options(
+        pixels,
+        partial(print, file=sys.stderr),
+        NumpyBackend(),
+        timeout=min(ANSWER_SECONDS, seconds),
+        most_seconds=seconds / 2 / len(works),
+    )
+    with RoundRobin(chosen(), document, options) as benchmark:
+        for task in works:
             if time.monotonic() > end:
                 outcome["why"] = f"took more than its {seconds:.0f} s"
                 return
-            left = (end - time.monotonic()) / 2
-            document["tasks"].append(benchmark.run(task, ROUNDS, most_seconds=left))
+            document["tasks"].append(benchmark.run(task, ROUNDS))
     states = {"breaches": benchmark.breaches, "failures": benchmark.failures}
     outcome |= {"state": "done", "why": "", "figures": {"subjects": states}, "exit_code": 0}
     if any(states.values()):
         why = f"{benchmark.breaches} failed parity, {benchmark.failures} failed otherwise"
         outcome |= {"state": "failed", "why": why, "exit_code": 4 if benchmark.breaches else 1}
+
+
+def run_part(document, name, part, seconds, outcome):
+    """Run a part for some seconds: the epochs with the harness's workers, others in a process."""
+    if name == EPOCHS:
+        measure_epochs(document, seconds, outcome)
+    else:
+        importlib.import_module("gpu_process").run(part, seconds, outcome)
 
 
 class NoDeviceError(Exception):
@@ -190,10 +200,8 @@ class Check:
 
     Parameters
     ----------
-    run
-        Runs a part of a name for some seconds and fills its outcome.
-    clock
-        Returns seconds, for the budget.
+    run, clock
+        :func:`run_part`, and a function that returns seconds, for the budget.
     """
 
     def __init__(self, options, run, clock):
@@ -214,49 +222,39 @@ class Check:
         NoDeviceError
             There is no usable device.
         """
-        end = self._clock() + self._options.budget
-        for name, (seconds, _) in parts.items():
-            began, outcome = self._clock(), {}
+        budget = self._options.budget
+        end = self._clock() + budget
+        for name, (seconds, part) in parts.items():
+            began, outcome = self._clock(), {"figures": {}}
             left = end - began
             try:
                 if left < LEAST_SECONDS:
-                    why = (
-                        f"{max(left, 0):.0f} s of the budget's {self._options.budget:.0f} were left"
-                    )
-                    outcome |= {"state": "skipped", "figures": {}, "why": why}
+                    why = f"{max(left, 0):.0f} s of the budget's {budget:.0f} were left"
+                    outcome |= {"state": "skipped", "why": why}
                 else:
-                    self._run(self.document, name, min(seconds, left), outcome)
+                    self._run(self.document, name, part, min(seconds, left), outcome)
             except Exception as error:  # noqa: BLE001 - a part that cannot be started has failed
-                why = f"{type(error).__name__}: {error}"
-                outcome |= {"state": "failed", "why": why}
-                outcome.setdefault("figures", {})
+                outcome |= {"state": "failed", "why": f"{type(error).__name__}: {error}"}
             finally:
                 outcome["seconds"] = round(self._clock() - began, 1)
                 self._note(name, outcome)
 
     def _note(self, name, outcome):
-        """Keep the outcome of a part, and print it."""
+        """Keep the outcome of a part, and print it. The first part, the device, names the file."""
+        figures, why = outcome["figures"], outcome.get("why")
         if self.path is None:
-            if "device" not in outcome.get("figures", {}):
-                why = outcome.get("why", "interrupted")
+            if "device" not in figures:
                 if why == "interrupted":
                     return  # the interrupt itself goes on
                 raise NoDeviceError(why)
-            self._begin(outcome["figures"])
+            slug = re.sub(r"[^a-z0-9]+", "-", str(figures["device"]["name"]).lower()).strip("-")
+            some = "-parts" if self._options.parts else ""
+            self.path = self._options.out or HERE / "results" / f"gpu-{slug}{some}.json"
+            self.document |= figures
+            print(figures["device"]["text"], file=sys.stderr, flush=True)
         self.document["parts"][name] = outcome
         self.write()
-        why = f": {outcome['why']}" if outcome.get("why") else ""
-        text = f"{name}: {outcome['state']} after {outcome['seconds']:.1f} s{why}"
-        print(text, file=sys.stderr, flush=True)
-
-    def _begin(self, figures):
-        """The first part, the device, names the file."""
-        slug = re.sub(r"[^a-z0-9]+", "-", str(figures["device"]["name"]).lower()).strip("-")
-        some = "-parts" if self._options.parts else ""
-        self.path = self._options.out or HERE / "results" / f"gpu-{slug}{some}.json"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.document |= figures
-        print(figures["device"]["text"], file=sys.stderr, flush=True)
+        print(f"{name}: {_ending(outcome)}", file=sys.stderr, flush=True)
 
     def write(self):
         """Write the file anew."""
@@ -301,11 +299,7 @@ def table(document):
         if name not in (DEVICE, EPOCHS):
             figures = summarised(outcome["figures"]) if "parity" in name else outcome["figures"]
             lines += [f"{name}: {key}: {_text(value)}" for key, value in figures.items()]
-    lines.append("")
-    for name, outcome in parts.items():
-        why = f": {outcome['why']}" if outcome.get("why") else ""
-        lines.append(f"{outcome['seconds']:6.1f} s  {name:<18} {outcome['state']}{why}")
-    return lines
+    return [*lines, "", *(f"{name}: {_ending(outcome)}" for name, outcome in parts.items())]
 
 
 def summarised(cases):
@@ -325,13 +319,9 @@ def _text(figures):
     )
 
 
-def in_another_process(document, name, seconds, outcome):
-    """Run a part: the epochs with the harness's workers, others as ``gpu.py --measure NAME``."""
-    if name == EPOCHS:
-        measure_epochs(document, seconds, outcome)
-        return
-    process = importlib.import_module("part_process")
-    process.run(process.command_for(Path(__file__).resolve(), name), seconds, outcome)
+def _ending(outcome):
+    why = f": {outcome['why']}" if outcome.get("why") else ""
+    return f"{outcome['state']} after {outcome['seconds']:.1f} s{why}"
 
 
 def interrupt_on_signals():
@@ -342,7 +332,7 @@ def interrupt_on_signals():
             signal.signal(number, signal.default_int_handler)
 
 
-def main(arguments=None, run=None, clock=time.monotonic):
+def main(arguments=None, run=run_part, clock=time.monotonic):
     """Run the check; return its exit status. For the parameters see :class:`Check`."""
     parser, options = options_of(arguments)
     try:  # late, because NumPy may be missing
@@ -350,16 +340,10 @@ def main(arguments=None, run=None, clock=time.monotonic):
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed: pip install {error.name}", file=sys.stderr)
         return UNAVAILABLE
-    if options.measure:
-        importlib.import_module("part_process").main(parts[options.measure][1])
-        return 0
     try:
         chosen = chosen_parts(options.parts.split(",") if options.parts else list(parts), parts)
     except ValueError as error:
         parser.error(f"--parts: {error}")
-    if run is None:
-        run = in_another_process
-        interrupt_on_signals()
     check, ending = Check(options, run, clock), "finished"
     try:
         check.measure(chosen)
@@ -378,4 +362,5 @@ def main(arguments=None, run=None, clock=time.monotonic):
 
 
 if __name__ == "__main__":
+    interrupt_on_signals()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The parts of the GPU check that run in processes of their own: device, parity, latencies, tests.
+"""The parts of the GPU check that run in processes of their own: device, parity, ceilings, tests.
 
 Each part is a function that yields names and figures. Epochs are measured by the benchmark harness
 instead, see gpu.py. Needs CuPy and NumPy; the tests need pytest too.
@@ -7,13 +7,7 @@ instead, see gpu.py. Needs CuPy and NumPy; the tests need pytest too.
 from __future__ import annotations
 
 import importlib
-import os
 import platform
-import re
-import subprocess
-import sys
-import time
-import warnings
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -32,15 +26,13 @@ from fusedmlp_cupy import CupyBackend
 from fusedmlp_cupy.runtime.device import CupyDevice
 from fusedmlp_cupy.tuning import Tuning
 from fusedmlp_numpy import NumpyBackend
-from part_process import NotHereError, cases, text_of
+from gpu_process import NotHereError, cases, text_of
 from workloads import BIG, SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNELS = Path(__file__).with_name("gpu_limits.cu")
-OWN_TESTS = Path("tests", "cupy_backend")
+OWN_TESTS = ROOT / "tests" / "cupy_backend"
 SUITE_MODULES = ("pytest_timeout", "hypothesis", "scipy", "sklearn", "numba")
 PACKAGES = ("numpy", "torch", "jax", "jaxlib", "numba", "pytest")
-RESULT = re.compile(r"^(tests/\S.*?) (PASSED|FAILED|SKIPPED|ERROR)\b")
 
 GROUP_STEPS = Tuning().group_steps
 WAYS = ("eager", "graph", "persistent")
@@ -53,9 +45,7 @@ ROWS, BATCH, CALLS = 1000, 45, 2
 WORKLOAD_STEPS = 3.5
 """Steps of the large networks, which take long on the host."""
 
-N_LAUNCHES, N_NODES, N_BARRIERS, N_PRODUCTS = 2000, (1000, 4000), (500, 1500), 50
-REPEATS = 6
-BARRIER_THREADS = 256
+N_PRODUCTS, REPEATS = 50, 6
 
 
 def device():
@@ -157,56 +147,6 @@ def parity(option, dtypes=("float32", "float64")):
     yield from cases(named)
 
 
-def latencies():
-    """Microseconds of a launch, of a node in a CUDA graph, and of a barrier of the grid."""
-    cupy = importlib.import_module("cupy")
-    with CupyDevice(cupy, 0).active():
-        source = KERNELS.read_text("utf-8")
-        kernel, x = cupy.RawKernel(source, "one"), cupy.zeros(32, "float32")
-        a, b, c = (cupy.zeros((32, 32), "float32") for _ in range(3))
-        calls = {
-            "launch": lambda: kernel((1,), (32,), (x,)),
-            "elementwise": lambda: cupy.add(x, x, out=x),
-            "matmul": lambda: cupy.matmul(a, b, out=c),
-        }
-        named = [(name, partial(per_call, cupy, call)) for name, call in calls.items()]
-        named.append(("graph node", partial(graph_node, cupy, calls["launch"])))
-        blocks = int(cupy.cuda.runtime.getDeviceProperties(0)["multiProcessorCount"])
-        named.append((f"barrier of {blocks} blocks", partial(barrier, cupy, source, blocks)))
-        yield from cases(named)
-
-
-def per_call(cupy, call):
-    """Return µs of a call, to queue it and to finish it: the best of some rounds."""
-    stream = cupy.cuda.Stream.null
-    queued, finished = [], []
-    for _ in range(REPEATS):
-        stream.synchronize()
-        began = time.perf_counter()
-        for _ in range(N_LAUNCHES):
-            call()
-        queued.append(time.perf_counter() - began)
-        stream.synchronize()
-        finished.append(time.perf_counter() - began)
-    return {"us_queued": 1e6 * min(queued) / N_LAUNCHES, "us": 1e6 * min(finished) / N_LAUNCHES}
-
-
-def graph_node(cupy, launch):
-    """Return µs of each further node of a graph of small kernels, and seconds to build it."""
-    seconds, build = [], 0.0
-    for n_nodes in N_NODES:
-        began = time.perf_counter()
-        with cupy.cuda.Stream(non_blocking=True) as stream:
-            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeThreadLocal)
-            for _ in range(n_nodes):
-                launch()
-            graph = stream.end_capture()
-        build = time.perf_counter() - began
-        seconds.append(on_device(cupy, lambda graph=graph: graph.launch(cupy.cuda.Stream.null)))
-    fewer, more = N_NODES
-    return {"us": 1e6 * (seconds[1] - seconds[0]) / (more - fewer), "build_s": build}
-
-
 def on_device(cupy, call):
     """Return seconds that the device takes for queued work: the best of some, after a warm-up."""
     stream, times = cupy.cuda.Stream.null, []
@@ -218,26 +158,6 @@ def on_device(cupy, call):
         end.synchronize()
         times.append(1e-3 * cupy.cuda.get_elapsed_time(begin, end))
     return min(times[1:])
-
-
-def barrier(cupy, source, n_blocks):
-    """Return µs of one barrier, from two numbers of barriers in one launch; check that it holds."""
-    kernel = cupy.RawKernel(source, "grid_barrier", enable_cooperative_groups=True)
-    counter, errors = cupy.zeros(1, "uint32"), cupy.zeros(1, "uint32")
-    reached = cupy.zeros(n_blocks, "uint32")
-
-    def launch(n):
-        counter.fill(0)
-        reached.fill(0)
-        kernel((n_blocks,), (BARRIER_THREADS,), (np.uint32(n), counter, reached, errors))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # CuPy warns where it launches fewer blocks
-        fewer, more = (on_device(cupy, partial(launch, n)) for n in N_BARRIERS)
-    n_errors = int(errors.get()[0])
-    if n_errors:
-        raise BreachedError(f"{n_errors} times a block went on before its neighbour")
-    return {"us": 1e6 * (more - fewer) / (N_BARRIERS[1] - N_BARRIERS[0])}
 
 
 def ceilings(option=None):
@@ -287,45 +207,41 @@ def tests():
     if missing:
         why = f"{', '.join(missing)} not installed (pip install -e . --group test)"
         yield "only the device's own", {"because": why}
-    yield from counted([sys.executable, "-m", "pytest", *pytest_words(everything=not missing)])
+    yield from counted(pytest_words(everything=not missing))
 
 
 def pytest_words(*, everything):
     """Return pytest's arguments: the whole suite, or the device's own tests with pytest alone."""
-    files = sorted(path.name for path in (ROOT / OWN_TESTS).glob("test_cupy*_gpu.py"))
-    words = ["-v", "--tb=short", "-m", "gpu", "-p", "no:cacheprovider"]
-    words += [str(OWN_TESTS / name) for name in files]
+    files = sorted(str(path) for path in OWN_TESTS.glob("test_cupy*_gpu.py"))
+    words = ["-v", "--tb=short", "-m", "gpu", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *files]
     if everything:
-        return [*words, "tests"]
+        return [*words, str(ROOT / "tests")]
     # The folder's own conftest.py suffices for them, without plugins.
     alone = ["-o", "addopts=", "-W", "ignore::pytest.PytestConfigWarning"]
     return [*alone, f"--confcutdir={OWN_TESTS}", *words]
 
 
-def counted(command):
-    """Run pytest and follow its lines: how many tests passed, and which did not."""
-    counts, failed, lines = {}, [], []
-    folders = [str(ROOT / "src"), str(ROOT / "backends"), os.environ.get("PYTHONPATH")]
-    path = os.pathsep.join(filter(None, folders))
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            if found := RESULT.match(line):
-                name, result = found.groups()
-                counts[result.lower()] = counts.get(result.lower(), 0) + 1
-                if result in ("FAILED", "ERROR"):
-                    failed.append(name)
-                yield "counts", dict(counts)
-    if failed:
-        yield "failed", {"tests": failed, "end": lines[-200:]}
-    if process.returncode:
-        end = lines[-1] if lines else "no output"
-        raise RuntimeError(f"pytest ended with status {process.returncode}: {end}")
+class Counter:
+    """A pytest plugin that counts tests by result, and keeps what failed."""
+
+    def __init__(self):
+        self.counts, self.failed = {"passed": 0, "failed": 0, "skipped": 0}, {}
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.outcome != "passed":
+            self.counts[report.outcome] += 1
+        if report.outcome == "failed":
+            self.failed[report.nodeid] = report.longreprtext
+
+
+def counted(words):
+    """Run pytest here: how many tests passed, and which did not."""
+    import pytest
+
+    counter = Counter()
+    status = pytest.main(words, plugins=[counter])
+    yield "counts", counter.counts
+    if counter.failed:
+        yield "failed", counter.failed
+    if status:
+        raise RuntimeError(f"pytest ended with status {int(status)}")

@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fusedmlp.bench.adapter import path_difference
 from fusedmlp.bench.backend_adapter import build_engine
 from fusedmlp.bench.parity import SGD_BOUND
-from fusedmlp.bench.prepare import named_rows, prepare
-from fusedmlp.bench.runner import path_difference
+from fusedmlp.bench.prepare import prepare
 from fusedmlp.registry import backend_class
-from workloads import NORMAL
+from workloads import NORMAL, rows_of
 
 CALLS = 50
 """In a round, since single calls are too short for a timer."""
@@ -54,7 +54,7 @@ def trained(engine, found):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation(benchmark, adapter, note, is_quick, name):
     reference = backend_class("numpy")()
-    inputs = prepare(TASK, named_rows, reference)
+    inputs = prepare(TASK, rows_of, reference)
     engines = [build_engine(each, TASK, inputs.start) for each in (adapter.backend, reference)]
     own, expected = (operations(engine, inputs) for engine in engines)
     np.testing.assert_allclose(own["forward"](), expected["forward"](), atol=1e-4)

@@ -1,6 +1,6 @@
 """Epochs of training and whole predictions on MNIST, by backend; parity is checked first.
 
-``nox -s benchmarks`` runs it. Samples/s, share of the peak and versions are in ``extra_info``.
+``nox -s benchmarks`` runs it. Samples/s, GFLOP/s and versions are in ``extra_info``.
 """
 
 from __future__ import annotations

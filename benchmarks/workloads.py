@@ -1,11 +1,19 @@
-"""The workloads of the project's own benchmarks, by name. Nothing is run here."""
+"""The workloads of the project's own benchmarks, by name, and their rows. Nothing is run here."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from fusedmlp.bench.tasks import Task
+import numpy as np
+
+from fusedmlp.bench.tasks import Task, as_floats
+from fusedmlp.datasets import load_dataset, load_moons
+
+if TYPE_CHECKING:
+    from fusedmlp.bench.prepare import Rows
+    from fusedmlp.datasets import Dataset
 
 SMALL: Final = Task("small", seconds=1.0)
 NORMAL: Final = replace(SMALL, inputs="normal")
@@ -54,38 +62,23 @@ def quick(task: Task) -> Task:
     return replace(task, rows=2_016, samples=2_016, batch_size=batch_size, seconds=0.0)
 
 
-# The sweep changes one thing at a time, starting from `small` on dense inputs.
-BATCHES: Final = (1, 4, 16, 64, 256, 1_024, 4_096, 8_192)
-WIDTHS: Final = (16, 64, 256, 1_024, 4_096)
-DEPTHS: Final = (1, 2, 4, 8)
-DENSITIES: Final = (0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
-AXES: Final = ("batch", "width", "depth", "density")
-
-SWEEP_FLOP: Final = 2e9
-"""Work in one timed call of the sweep: some tens of milliseconds on a core."""
-
-SWEEP_SECONDS: Final = 0.4
-"""Length of a turn of the sweep, of which the median stretch counts. For some 0.1 s after a pause,
-a virtual machine's processors may be slower than the noise monitor finds them around the turn."""
-
-SWEEP_ROWS: Final = 16_384
-
-
-def sweep_tasks(axis: str, *, coarse: bool = False) -> list[tuple[float, Task]]:
-    """Return the points of one axis of the sweep, each with its place on it."""
-    points: dict[str, list[tuple[float, Task]]] = {
-        "batch": [(b, replace(NORMAL, batch_size=b)) for b in BATCHES],
-        "width": [(w, replace(NORMAL, sizes=(784, w, 10))) for w in WIDTHS],
-        "depth": [(d, replace(NORMAL, sizes=(784, *[256] * d, 10))) for d in DEPTHS],
-        "density": [(s, replace(NORMAL, density=s)) for s in DENSITIES],
-    }
-    chosen = points[axis][:: len(points[axis]) - 1] if coarse else points[axis]
-    return [(at, _sized(task, f"{axis}={at:g}")) for at, task in chosen]
+def rows_of(task: Task) -> Rows:
+    """Return the rows of a task whose inputs are ``mnist``, ``moons`` or ``normal``."""
+    if task.inputs == "moons":
+        moons = load_moons(seed=0)
+        return moons.x_train.astype(task.dtype), moons.y_train.astype(np.int64)
+    if task.inputs == "normal":
+        rng = np.random.default_rng(0)
+        drawn = rng.standard_normal((task.rows, task.sizes[0]), np.float32)
+        return drawn.astype(task.dtype), rng.integers(0, task.sizes[-1], task.rows)
+    data = mnist()
+    if task.kind == "train":
+        return data.x_train[: task.rows], data.y_train[: task.rows].astype(np.int64)
+    # Predictions take floats, which every library accepts; only training may keep pixels.
+    return as_floats(data.x_test[: task.rows], "float32"), data.y_test[: task.rows].astype(np.int64)
 
 
-def _sized(task: Task, name: str) -> Task:
-    """Give a point enough whole batches, and no more rows than they need."""
-    steps = int(SWEEP_FLOP / (task.flops_per_sample * task.batch_size))
-    samples = min(max(steps, 4), 1_000) * task.batch_size
-    rows = max(min(samples, SWEEP_ROWS), task.batch_size + 1)
-    return replace(task, name=name, rows=rows, samples=samples, seconds=SWEEP_SECONDS)
+@functools.cache
+def mnist() -> Dataset:
+    """Load MNIST, once."""
+    return load_dataset("mnist")

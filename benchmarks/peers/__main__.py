@@ -1,4 +1,4 @@
-"""The command: ``python -m peers [run|sweep|startup|show|page] [options]``.
+"""The command: ``python -m peers [run|startup|show|page] [options]``.
 
 Exit status: 0, 1 where a worker failed, 2 for wrong usage, 4 where a subject failed parity.
 """
@@ -10,18 +10,17 @@ import sys
 from pathlib import Path
 
 from fusedmlp.bench import document
+from fusedmlp.bench.machine import thread_counts
 from fusedmlp.bench.scheduler import Options, RoundRobin
-from fusedmlp.bench.subjects import thread_counts
 from fusedmlp.bench.tables import notes, throughput
 from fusedmlp.cli.bench import show_table
 from fusedmlp.errors import ExitCode, FusedMLPError, UnknownNameError
 from fusedmlp.report import Column, Table
-from peers import page, startup, subjects, sweep
+from peers import page, startup, subjects
 from peers.targets import TARGETS
-from workloads import AXES, BY_NAME, quick, sweep_tasks
+from workloads import BY_NAME, quick, rows_of
 
-ROUNDS = 5
-SWEEP_ROUNDS = 3
+ROUNDS = {"run": 5, "startup": 3}
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 """Where results go by default; not under version control."""
 
@@ -29,14 +28,12 @@ RUNS = Path(__file__).resolve().parents[2] / "runs"
 def parser():
     """Describe the options."""
     found = argparse.ArgumentParser("python -m peers", description="fusedmlp beside others")
-    found.add_argument(
-        "mode", nargs="?", default="run", choices=("run", "sweep", "startup", "show", "page")
-    )
+    modes = ("run", "startup", "show", "page")
+    found.add_argument("mode", nargs="?", default="run", choices=modes)
     found.add_argument("--workloads", type=_names, help=f"run: some of {','.join(BY_NAME)}")
-    found.add_argument("--axes", type=_names, help=f"sweep: some of {','.join(AXES)}")
     found.add_argument("--peers", type=_names, help=f"some of {','.join(subjects.NAMES)}")
     found.add_argument("--threads", type=_counts, help="such as 1,2; default: up to all cores")
-    found.add_argument("--rounds", type=int, help=f"default {ROUNDS}, else {SWEEP_ROUNDS}")
+    found.add_argument("--rounds", type=int, help="default 5, of startup 3")
     found.add_argument("--quick", action="store_true", help="tiny: proves that everything runs")
     found.add_argument("--json", type=Path, help="the result; show reads it")
     return found
@@ -51,17 +48,16 @@ def main(arguments=None):
             show(document.read(options.json or RUNS / "peers-run.json"))
             return ExitCode.OK
         if options.mode == "page":
-            for written in page.write():
-                print(f"written to {written}")
+            print(f"written to {page.write()}")
             return ExitCode.OK
+        options.rounds = options.rounds or (1 if options.quick else ROUNDS[options.mode])
         settings = {k: v for k, v in vars(options).items() if k != "json" and v is not None}
-        settings["rounds"] = _rounds(options)
         words = _without_paths(sys.argv[1:] if arguments is None else arguments)
         found = document.new(settings, ["python", "-m", "peers", *words])
         if options.mode == "startup":
             code = measure_startup(options, found)
         else:
-            code = measure_tasks(_tasks(options), options, found, path)
+            code = measure_tasks(options, found, path)
     except FusedMLPError as error:
         print(f"error: {error}")
         return error.exit_code
@@ -69,21 +65,22 @@ def main(arguments=None):
         return ExitCode.INTERRUPTED
     document.write(found, path)
     show(found)
-    if options.mode == "sweep":
-        sweep.draw(found, path.with_suffix(".svg"))
     print(f"written to {path}")
     return code
 
 
-def measure_tasks(tasks, options, found, path):
+def measure_tasks(options, found, path):
     """Measure tasks; the file is written after each, so that a run cut short keeps them."""
-    names = options.peers or (sweep.PEERS if options.mode == "sweep" else ())
-    chosen = subjects.chosen(names, _threads(options), quick=options.quick)
-    with RoundRobin(chosen, found, print, Options(monitor_noise=not options.quick)) as benchmark:
-        for task in tasks:
+    known = tuple(BY_NAME)
+    for name in options.workloads or ():
+        if name not in known:
+            raise UnknownNameError.of("workload", name, known)
+    tasks = [BY_NAME[name] for name in known if name in (options.workloads or known)]
+    chosen = subjects.chosen(options.peers or (), _threads(options))
+    with RoundRobin(chosen, found, Options(rows_of, print)) as benchmark:
+        for task in map(quick, tasks) if options.quick else tasks:
             print(f"{task.name} …")
-            found["tasks"].append(benchmark.run(task, _rounds(options)))
-            benchmark.forget(task)
+            found["tasks"].append(benchmark.run(task, options.rounds))
             document.write(found, path)
     if benchmark.breaches:
         return ExitCode.BREACHED
@@ -93,7 +90,7 @@ def measure_tasks(tasks, options, found, path):
 def measure_startup(options, found):
     """Measure first calls, warm starts and memory."""
     chosen = subjects.chosen(options.peers or (), _threads(options)[-1:])
-    found["startup"] = startup.run(chosen, found, _rounds(options), print)
+    found["startup"] = startup.run(chosen, found, options.rounds, print)
     return int(any("failed" in row for row in found["startup"]))
 
 
@@ -128,32 +125,10 @@ def show(found):
         print(f"skipped: {name}: {reason}")
 
 
-def _tasks(options):
-    """Return the tasks of a run or a sweep."""
-    if options.mode == "sweep":
-        axes = _known(options.axes, AXES, "axis")
-        return [task for axis in axes for _, task in sweep_tasks(axis, coarse=options.quick)]
-    tasks = [BY_NAME[name] for name in _known(options.workloads, tuple(BY_NAME), "workload")]
-    return [quick(task) for task in tasks] if options.quick else tasks
-
-
-def _known(names, known, kind):
-    """Return the named ones, or all, in the order of ``known``."""
-    for name in names or ():
-        if name not in known:
-            raise UnknownNameError.of(kind, name, known)
-    return [name for name in known if name in (names or known)]
-
-
 def _threads(options):
     """Return the counts asked for; all up to the cores, or for a quick run the largest alone."""
     counts = options.threads or thread_counts()
     return counts[-1:] if options.quick and not options.threads else counts
-
-
-def _rounds(options):
-    default = ROUNDS if options.mode == "run" else SWEEP_ROUNDS
-    return options.rounds or (1 if options.quick else default)
 
 
 def _without_paths(words):

@@ -1,7 +1,7 @@
-"""Writes docs/results.md and its pictures from the committed documents, and from nothing else.
+"""Writes docs/results.md from the committed documents, and from nothing else.
 
 Every folder of benchmarks/results with a ``run-1.json`` is a machine: its runs, and perhaps
-``startup*.json``, ``sweep.json`` and ``estimators.json``. A test compares the page with them.
+``startup*.json`` and ``estimators.json``. A test compares the page with them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fusedmlp.bench import document
-from fusedmlp.bench.results import unsteady
 from fusedmlp.bench.subjects import NUMBA, NUMPY
-from fusedmlp.bench.tables import duration
 from fusedmlp.bench.tasks import Task
-from peers import startup, sweep
+from peers import startup
 from peers.targets import TARGETS, best, rate, ratios_against, share_of_peak, task_entries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,9 +42,10 @@ HEAD = """\
 # Results
 
 Written by `python -m peers page` from the documents in `benchmarks/results`, which
-`nox -s benchmarks -- peers`, its modes `startup` and `sweep`, and `python benchmarks/estimators.py`
-measured. [Measuring](benchmarks.md) says how. Every library is used in its best ordinary form
-(`benchmarks/adapters`), and each subject counts with its best number of threads.
+`nox -s benchmarks -- peers`, its mode `startup`, and `python benchmarks/estimators.py` measured.
+[Measuring](benchmarks.md) says how. Every library is used in its best ordinary form
+(`benchmarks/adapters`), and each subject counts with its best number of threads. TensorFlow and
+thinc were measured by an earlier version.
 
 Each figure is the median over all runs on that machine; the range over the runs follows in
 parentheses where there are several. **A ratio is bold only if the Numba backend was faster in
@@ -66,7 +65,6 @@ class Machine:
     name: str
     runs: list
     startups: list
-    sweep: dict | None
     estimators: dict
 
     @property
@@ -81,11 +79,6 @@ class Machine:
         parts = [cpu, f"{about['cores']} core{'s' * (about['cores'] > 1)}", vectors]
         return ", ".join(filter(None, parts))
 
-    @property
-    def picture(self):
-        """Name of the sweep's picture."""
-        return f"results-{self.name}.svg"
-
 
 def machines(folder=RESULTS):
     """Read all documents, ordered by the machine's name."""
@@ -98,21 +91,13 @@ def _machine(folder):
 
     path = folder / "estimators.json"
     estimators = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    sweeps = all_of("sweep.json")
-    runs, startups = all_of("run-*.json"), all_of("startup*.json")
-    return Machine(folder.name, runs, startups, sweeps[0] if sweeps else None, estimators)
+    return Machine(folder.name, all_of("run-*.json"), all_of("startup*.json"), estimators)
 
 
 def write(folder=RESULTS, target=PAGE):
-    """Write the page and its pictures; return the files."""
-    found = machines(folder)
-    target.write_text(page(found), encoding="utf-8")
-    written = [target]
-    for machine in found:
-        if machine.sweep is not None:
-            written.append(target.parent / machine.picture)
-            sweep.draw(machine.sweep, written[-1])
-    return written
+    """Write the page; return its file."""
+    target.write_text(page(machines(folder)), encoding="utf-8")
+    return target
 
 
 def page(found):
@@ -171,9 +156,6 @@ def _section(machine):
     versions = ", ".join(f"{k} {v}" for k, v in runs[-1]["versions"].items())
     about = f"{len(runs)} run{'s' * (len(runs) > 1)}, {when}. Versions: {versions}."
     lines = [f"## {machine.title}", "", about]
-    busy, turns = unsteady(each for run in runs for each in run["tasks"])
-    if turns:
-        lines[-1] += f" In {busy} of {turns} turns the machine was disturbed in every attempt."
     note = (
         "Speed of the Numba backend (samples per second, or time of a step), and its ratio to the "
         "speed of each library:"
@@ -187,9 +169,7 @@ def _section(machine):
         lines += _header(["library", "threads", *startup.TITLES], 1)
         lines += [_row(startup.cells(each)) for each in startup.joined(rows)]
     if machine.estimators:
-        lines += ["", *_estimators(machine.estimators)]
-    if machine.sweep is not None:
-        lines += ["", f"![Share of the peak along each axis of the sweep]({machine.picture})"]
+        lines += ["", *estimators_table(machine.estimators)]
     return lines
 
 
@@ -245,7 +225,7 @@ def speedup(times):
     return statistics.median(theirs / ours for ours, theirs in pairs)
 
 
-def _estimators(found):
+def estimators_table(found):
     """Return the table of the scikit-learn estimators."""
     titles = ["MNIST, float32", "ours", "scikit-learn", "ours, times as fast", "over the engine"]
     note = (
@@ -259,6 +239,15 @@ def _estimators(found):
         title = re.sub(r"\b1 rows", "1 row", name)
         lines.append(_row([title, duration(ours), duration(theirs), f"{speedup(times):.1f}", over]))
     return lines
+
+
+def duration(seconds):
+    """Write a time with three digits and its unit."""
+    unit, scale = next(
+        (u, s) for u, s in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)) if seconds * s >= 1 or u == "µs"
+    )
+    value = seconds * scale
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
 def _header(titles, left):

@@ -1,14 +1,27 @@
-"""Start-up of every subject on ``small``: first call, time to the first step, memory."""
+"""Start-up of every subject on ``small``: first call, time to the first step, memory.
+
+Each measurement is a process of its own, first_step.py. Cold means that the compilers' caches on
+disk are empty; warm, that the same process has run before.
+"""
 
 from __future__ import annotations
 
+import json
+import pickle
 import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
-from fusedmlp.bench import startup
-from fusedmlp.bench.prepare import named_rows, prepare
-from fusedmlp.bench.subjects import PEAK
+from fusedmlp.bench.prepare import prepare
+from fusedmlp.bench.subjects import PEAK, is_own
+from fusedmlp.bench.worker import TIMEOUT, inherited
 from fusedmlp.registry import backend_class
-from workloads import SMALL
+from workloads import SMALL, rows_of
 
 TITLES = (
     "first call, cold",
@@ -25,40 +38,82 @@ KEYS = (
     "warm_memory_bytes",
 )
 
+PROCESS = Path(__file__).resolve().parents[1] / "first_step.py"
+
+CACHES = (
+    "NUMBA_CACHE_DIR",
+    "CUPY_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "JAX_COMPILATION_CACHE_DIR",
+)
+
 
 def run(subjects, document, rounds, say):
-    """Measure every subject that trains, cold and warm, one after another in every round."""
-    inputs = prepare(SMALL, named_rows, backend_class("numpy")())
-    rows = {}
+    """Measure every subject that trains, cold and warm, one after another in every round.
+
+    Returns
+    -------
+    A row for each subject: ``peer``, ``threads`` and a list for each state and figure, with one
+    number for each round; or ``failed`` and why.
+    """
     present = []
     for subject in subjects:
         absence = subject.absence()
         if absence is not None:
             document["skipped"][subject.name] = absence
-            say(f"{subject.name} is skipped: {absence}")
-        elif subject.name not in (PEAK, "onnxruntime") and subject.takes(SMALL):
+            say(f"{subject.name} is left out: {absence}")
+        elif subject.name not in (PEAK, "onnxruntime") and subject.variant is None:
             present.append(subject)
-    for _ in range(rounds):
-        for found in startup.measure(present, SMALL, inputs, None, 1, say):
-            key = found["peer"], found["threads"]
-            row = rows.setdefault(key, {"peer": key[0], "threads": key[1]})
-            _add(row, found)
+    rows = {each.label: {"peer": each.name, "threads": each.threads} for each in present}
+    with tempfile.TemporaryDirectory() as name:
+        inputs = Path(name, "inputs")
+        made = prepare(SMALL, rows_of, backend_class("numpy")())
+        inputs.write_bytes(pickle.dumps((SMALL, made)))
+        for subject in present * rounds:
+            with tempfile.TemporaryDirectory() as caches:
+                for state in ("cold", "warm"):
+                    _measure(subject, state, inputs, Path(caches), rows[subject.label])
+    for row in rows.values():
+        if "failed" in row:
+            say(f"{row['peer']} failed: {row['failed']}")
     return list(rows.values())
 
 
-def _add(row, found):
-    if "failed" in found:
-        row["failed"] = found["failed"]
-        return
-    phases, state = startup.phase_medians(found), found["state"]
-    first_call = phases["compile"] + phases.get("stage", 0.0)
-    figures = {
-        f"{state}_first_call_seconds": first_call,
-        f"{state}_since_start_seconds": phases["import"] + first_call,
-        f"{state}_memory_bytes": found["memory_bytes"][0],
+def _measure(subject, state, inputs, caches, row):
+    """Run one process, and add its figures to the row, or what went wrong."""
+    own = {name: str(caches / name.lower()) for name in CACHES}
+    for folder in own.values():
+        Path(folder).mkdir(exist_ok=True)
+    wanted = {
+        "target": subject.target,
+        "threads": subject.threads,
+        "arguments": subject.arguments,
+        "is_own": is_own(subject.name),
+        "inputs": str(inputs),
+        "started": time.monotonic(),
     }
-    for key, value in figures.items():
-        row.setdefault(key, []).append(value)
+    prepared = replace(subject, environment={**subject.environment, **own})
+    with ExitStack() as stack:
+        with inherited(prepared):
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, str(PROCESS), json.dumps(wanted)],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        stack.callback(process.kill)
+        try:
+            printed, errors = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            row["failed"] = f"no end after {TIMEOUT:g} s"
+            return
+    if process.returncode:
+        row["failed"] = (errors.strip().splitlines() or ["no output"])[-1]
+        return
+    for name, value in json.loads(printed.splitlines()[-1]).items():
+        row.setdefault(f"{state}_{name}", []).append(value)
 
 
 def joined(rows):

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
-from fusedmlp.bench.subjects import NUMBA, PEAK, PEAK_SUBJECT, Subject, backend_subject, is_own
+from fusedmlp.bench.subjects import NUMBA, PEAK, Subject, backend_subject, is_own
 from fusedmlp.errors import UnknownNameError
 from workloads import SMALL
-
-BENCHMARKS = Path(__file__).resolve().parents[1]
-"""Where workers find the package ``adapters``."""
-
-SLOW_TO_COMPILE = ("tensorflow-xla", "torch-compile")
-"""In a quick run, these take part in one task only."""
 
 
 def library(name, target, module, *arguments):
     """Return the subject of another library, on the CPU and without its log messages."""
-    path = os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH"))))
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    variables = quiet | {"PYTHONPATH": path}
-    return Subject(name, f"adapters.{target}", module, arguments=arguments, environment=variables)
+    quiet = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return Subject(name, f"adapters.{target}", module, arguments=arguments, environment=quiet)
+
+
+def numba_variant(suffix, task, variant):
+    """The Numba backend on a variant of a task, measured in the same rounds as the task."""
+    numba = backend_subject("numba")
+    return replace(numba, name=f"{NUMBA}-{suffix}", variant=(task, variant))
 
 
 def without_dropout(task):
@@ -34,34 +30,23 @@ def with_sgd(task):
     return replace(task, name=name, optimizer=SMALL.optimizer, lr=SMALL.lr)
 
 
-def numba_variant(suffix, task, variant):
-    """The Numba backend on a variant of a task, measured in the same rounds as the task."""
-    return replace(
-        backend_subject("numba"), name=f"{NUMBA}-{suffix}", only=(task,), variant=variant
-    )
-
-
 SUBJECTS = (
-    PEAK_SUBJECT,
+    Subject(PEAK, "adapters.fma_peak:FmaPeak", "llvmlite"),
     backend_subject("numba"),
     numba_variant("no-dropout", "small-dropout", without_dropout),
     numba_variant("sgd", "small-adam", with_sgd),
     backend_subject("numpy"),
     library("jax", "jax_scan:JaxScan", "jax"),
-    library("tensorflow", "tensorflow_graph:TensorFlowGraph", "tensorflow"),
-    library("tensorflow-xla", "tensorflow_graph:TensorFlowGraph", "tensorflow", "xla"),
     library("torch", "torch_steps:TorchSteps", "torch"),
     library("torch-compile", "torch_steps:TorchSteps", "torch", "compile"),
     library("sklearn", "sklearn_mlp:SklearnMLP", "sklearn"),
-    library("thinc", "thinc_chain:ThincChain", "thinc"),
     library("onnxruntime", "onnx_session:OnnxSession", "onnxruntime"),
-    library("lean-numpy", "lean_numpy:LeanNumpy", "numpy"),
     library("workshop", "workshop_numpy:WorkshopNumpy", "numpy"),
 )
 NAMES = tuple(subject.name for subject in SUBJECTS)
 
 
-def chosen(names, threads, *, quick=False):
+def chosen(names, threads):
     """Return every named subject on every number of threads.
 
     Parameters
@@ -74,11 +59,7 @@ def chosen(names, threads, *, quick=False):
             raise UnknownNameError.of("peer", name, NAMES)
     wanted = {*names, PEAK, NUMBA} if names else {*NAMES}
     return [
-        replace(
-            subject,
-            threads=count,
-            only=("small",) if quick and subject.name in SLOW_TO_COMPILE else subject.only,
-        )
+        replace(subject, threads=count)
         for subject in SUBJECTS
         if subject.name in wanted
         for count in threads

@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fusedmlp.bench.results import (
-    measured,
-    peak_rates,
-    round_ratios,
-    seconds_per_sample,
-    speed_ratio,
-)
+from fusedmlp.bench.results import measured, peak_rates, round_ratios, seconds_per_sample
 from fusedmlp.bench.subjects import NUMBA
 from peers.subjects import is_library
 
@@ -129,7 +123,9 @@ def share_of_peak(document, task):
 def second_thread(document, task):
     """Our speed on two threads relative to one, in the same rounds."""
     entries = own_entries(document, task)
-    return speed_ratio(entries[2], entries[1]) if {1, 2} <= entries.keys() else None
+    if not {1, 2} <= entries.keys():
+        return None
+    return statistics.median(round_ratios(entries[2], entries[1]))
 
 
 def relative_rate(document, task, other, *older):

@@ -5,7 +5,6 @@ No figure here is that of a GPU.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -14,18 +13,16 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cupy_bench
-import cupy_shim
 import cupy_standin
 import numpy as np
 import pytest
-import test_cupy_nvrtc
-from test_cupy_nvrtc import ARCHITECTURES, compiled
 
 from fusedmlp.bench import document as documents
-from fusedmlp.bench import parity, prepare, runner
+from fusedmlp.bench import parity, prepare
 from fusedmlp.bench.subjects import Subject
 from fusedmlp.bench.tasks import Task
 from fusedmlp.errors import BreachedError
@@ -36,9 +33,6 @@ from fusedmlp_numpy import NumpyBackend
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-KERNELS = BENCHMARKS / "gpu_limits.cu"
-
-nvrtc = test_cupy_nvrtc.nvrtc
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +49,9 @@ def gpu():
 
 @pytest.fixture
 def process():
-    import part_process
+    import gpu_process
 
-    return part_process
+    return gpu_process
 
 
 @pytest.fixture
@@ -77,8 +71,8 @@ def parts(monkeypatch, cupy):
 
     small = {
         "OPTIMIZER_NAMES": ("adamw",), "HIDDEN_ACTIVATIONS": ("relu",), "DEEP": (7, 6, 5, 4),
-        "SHALLOW": (7, 6, 5), "ROWS": 100, "WORKLOAD_STEPS": 1.5, "N_LAUNCHES": 3,
-        "N_NODES": (2, 5), "N_PRODUCTS": 2, "REPEATS": 2, "GROUP_STEPS": 2, "BATCH": 20,
+        "SHALLOW": (7, 6, 5), "ROWS": 100, "WORKLOAD_STEPS": 1.5, "N_PRODUCTS": 2,
+        "REPEATS": 2, "GROUP_STEPS": 2, "BATCH": 20,
         "SMALL": Task("small", sizes=(784, 4, 10)),
         "BIG": Task("big", sizes=(784, 6, 5, 10), batch_size=100),
     }  # fmt: skip
@@ -91,9 +85,8 @@ def parts(monkeypatch, cupy):
 def measured(process, part):
     """Figures and final state of a part that runs in this process."""
     written = []
-    process.measure(part, lambda message: written.append(json.loads(json.dumps(message))))
-    figures = {each["name"]: each["figures"] for each in written[:-1]}
-    return figures, written[-1]["final"]
+    final = process.measure(part, written.append)
+    return dict(written), final
 
 
 @pytest.mark.parametrize("option", ["eager", "graph", "persistent", "tf32"])
@@ -128,28 +121,11 @@ def test_a_difference_from_numpy_breaches_and_the_other_cases_are_kept(parts, pr
     assert "difference" in figures["float64 7-6-5 adamw tanh softmax"]
 
 
-def test_latencies_and_ceilings(parts, process, cupy):
-    figures, final = measured(process, parts.latencies)
-    assert final["state"] == "done", final
-    assert list(figures)[:4] == ["launch", "elementwise", "matmul", "graph node"]
-    assert cupy.cooperative == {"one": False, "grid_barrier": True}
+def test_the_products_of_a_step_are_measured(parts, process):
     figures, final = measured(process, parts.ceilings)
     assert final["state"] == "done", final
+    assert set(figures) == {"small", "big"}
     assert figures["big"]["us"] > 0
-
-
-def test_a_barrier_that_does_not_hold_breaches(parts, process, cupy):
-    cupy.kernels["grid_barrier"] = lambda _grid, args: args[3].__iadd__(1)
-    figures, final = measured(process, parts.latencies)
-    assert final["exit_code"] == 4
-    assert "went on before its neighbour" in list(figures.values())[-1]["failed"]
-
-    def shrinking(_grid, _args):  # CuPy warns where a cooperative grid does not fit
-        warnings.warn("The grid size will be reduced", stacklevel=2)
-
-    cupy.kernels["grid_barrier"] = shrinking
-    figures, final = measured(process, parts.latencies)
-    assert "will be reduced" in list(figures.values())[-1]["failed"]
 
 
 def test_without_capability_nothing_of_tf32_is_measured(parts, process, cupy, monkeypatch):
@@ -172,18 +148,18 @@ def test_the_engine_s_adapter_trains_as_numpy_does(cupy, name):
     from adapters.cupy_engine import CupyEngine
 
     task = Task("tiny", sizes=(6, 8, 3), inputs="normal", batch_size=8, rows=40, samples=40)
-    inputs = prepare.prepare(task, prepare.named_rows, NumpyBackend())
-    run = runner.make_runner(CupyEngine(1, name), task, lambda: inputs)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((40, 6), np.float32), rng.integers(0, 3, 40)
+    run = CupyEngine(1, name).runner(task, prepare.prepare(task, lambda _: rows, NumpyBackend()))
     assert parity.breach(task, run.parity()) is None
     assert run.round(1)["samples"] == 40
 
 
 def test_epochs_are_measured_by_the_harness(gpu, capsys):
     found, outcome = documents.new({}, []), {}
-    path = {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *sys.path])}
-    lean = Subject("lean", "adapters.lean_numpy:LeanNumpy", "numpy", environment=path)
-    task = Task("tiny", sizes=(784, 8, 10), rows=200, samples=200, hidden="relu")
-    subjects = [replace(lean, name="a"), replace(lean, name="b", library="absent")]
+    plain = Subject("a", "adapters.workshop_numpy:WorkshopNumpy", "numpy")
+    task = Task("tiny", sizes=(784, 8, 10), rows=200, samples=200)
+    subjects = [plain, replace(plain, name="b", library="absent")]
     gpu.measure_epochs(found, 60.0, outcome, lambda: subjects, lambda: [task])
     assert (outcome["state"], outcome["figures"]["subjects"]["breaches"]) == ("done", 0)
     assert found["skipped"] == {"b": "absent is not installed"}
@@ -203,7 +179,7 @@ def test_epochs_are_measured_by_the_harness(gpu, capsys):
     assert "%" in next(line for line in text.splitlines() if line.startswith("  a"))
     assert "1 cases, nearest to its bound a: difference 1e-09" in text
     assert "parity-graph: b: refused too deep" in text
-    assert "failed: boom" in text
+    assert "tests: failed after 1.0 s: boom" in text
 
 
 class Time:
@@ -218,7 +194,7 @@ class Time:
 def fake(clock, outcomes, asked, path=None):
     """Run parts by taking (seconds, outcome) from a table; a part that takes longer is stopped."""
 
-    def run(_document, name, seconds, outcome):
+    def run(_document, name, _part, seconds, outcome):
         if path is not None and path.exists():  # written after every part
             assert list(json.loads(path.read_text())["parts"]) == list(asked)
         asked[name] = seconds
@@ -252,8 +228,7 @@ def test_parts_fail_are_stopped_and_skipped_and_the_others_go_on(gpu, tmp_path, 
     assert states == {
         "device": "done", "parity-eager": "failed", "parity-graph": "failed",
         "parity-persistent": "stopped", "parity-tf32": "not measured", "epochs": "stopped",
-        "latencies": "skipped", "ceilings-float32": "skipped", "ceilings-tf32": "skipped",
-        "tests": "skipped",
+        "ceilings-float32": "skipped", "ceilings-tf32": "skipped", "tests": "skipped",
     }  # fmt: skip
     assert document["parts"]["parity-persistent"]["figures"]  # what it had
     assert asked["parity-persistent"] == 40
@@ -265,15 +240,15 @@ def test_parts_fail_are_stopped_and_skipped_and_the_others_go_on(gpu, tmp_path, 
 
 
 def test_a_breach_takes_precedence(gpu, tmp_path):
-    outcomes = {"latencies": (1.0, {"state": "failed", "exit_code": 1})}
-    words = ["--out", str(tmp_path / "out.json"), "--parts", "latencies,tests"]
+    outcomes = {"ceilings-float32": (1.0, {"state": "failed", "exit_code": 1})}
+    words = ["--out", str(tmp_path / "out.json"), "--parts", "ceilings,tests"]
     assert gpu.main(words, fake(Time(), outcomes, {}), Time()) == 1
     outcomes["tests"] = (1.0, {"state": "failed", "exit_code": 4})
     assert gpu.main(words, fake(Time(), outcomes, {}), Time()) == 4
 
 
 def test_without_a_device_nothing_else_is_run_or_written(gpu, tmp_path, capsys):
-    def run(_document, name, _seconds, outcome):
+    def run(_document, name, _part, _seconds, outcome):
         assert name == "device"
         outcome |= {"state": "failed", "figures": {}, "why": "none"}
 
@@ -338,36 +313,42 @@ def gone(pid):
     return False
 
 
-PART = """
-import os, pathlib, signal, subprocess, sys, time
-sys.path[:0] = {path}
-import part_process
-def part():
-    yield "first", {{"us": 1.0}}
+def with_child(path, ending):
+    """A part that starts a process, notes a figure, and ends in a way."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    pathlib.Path({pid!r}).write_text(str(child.pid))
-    {then}
-part_process.main(part)
-"""
+    Path(path).write_text(str(child.pid))
+    yield "first", {"us": 1.0}
+    if ending == "never":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    if ending == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if ending == "exit":
+        os._exit(7)
+
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 
 
 @needs_proc
 @pytest.mark.parametrize(
-    ("then", "seconds", "state", "why"),
+    ("ending", "state", "why"),
     [
-        ("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)", 3.0, "stopped", "took"),
-        ("pass", 60.0, "done", None),  # its child is ended with it
-        ("os.kill(os.getpid(), signal.SIGSEGV)", 60.0, "failed", "signal 11"),
-        ("os._exit(7)", 60.0, "failed", "status 7"),
+        ("never", "stopped", "took more than its 90 s"),
+        ("return", "done", None),  # its child is ended with it
+        ("crash", "failed", "signal 11"),
+        ("exit", "failed", "status 7"),
     ],
 )
-def test_a_part_and_its_children_are_ended(process, tmp_path, then, seconds, state, why):
+def test_a_part_and_its_children_are_ended(process, tmp_path, ending, state, why):
     pid, outcome = tmp_path / "pid", {}
-    path = [str(BENCHMARKS), str(ROOT / "src"), str(ROOT / "backends")]
-    code = PART.format(path=path, pid=str(pid), then=then)
-    process.run([sys.executable, "-c", code], seconds, outcome)
-    assert (outcome["state"], outcome["figures"]) == (state, {"first": {"us": 1.0}})
+
+    def clock():
+        """Its time is over once it has begun."""
+        return 1e9 if ending == "never" and pid.exists() else 0.0
+
+    process.run(partial(with_child, str(pid), ending), 90.0, outcome, clock)
+    assert (outcome["state"], outcome["figures"]) == (state, {"first": {"us": 1.0}}), outcome
     assert why is None or why in outcome["why"]
     assert gone(pid.read_text())
 
@@ -382,9 +363,10 @@ def endless():
     yield "first", {{"us": 1.0}}
     pathlib.Path({ready!r}).write_text(str(os.getpid()))
     time.sleep(600)
-gpu.all_parts = lambda: {{"device": (30, device), "endless": (300, endless)}}
-gpu.__file__ = __file__
-sys.exit(gpu.main())
+if __name__ == "__main__":
+    gpu.all_parts = lambda: {{"device": (60, device), "endless": (300, endless)}}
+    gpu.interrupt_on_signals()
+    sys.exit(gpu.main())
 """
 
 
@@ -404,7 +386,7 @@ def test_a_signal_ends_the_part_and_keeps_its_figures(tmp_path, name):
     for each, handler in before.items():
         signal.signal(each, handler)
     try:
-        for _ in range(600):
+        for _ in range(1200):
             if ready.exists() and ready.read_text():
                 break
             time.sleep(0.05)
@@ -421,18 +403,26 @@ def test_a_signal_ends_the_part_and_keeps_its_figures(tmp_path, name):
         assert "written to" in printed
 
 
-def test_the_suite_s_tests_are_counted_as_they_end(parts, process):
-    lines = [
-        "tests/test_a.py::test_one[cupy-a b] PASSED   [ 25%]",
-        "tests/test_a.py::test_two FAILED             [ 50%]",
-        "tests/test_a.py::test_three SKIPPED (why)    [ 75%]",
-        "1 failed",
-    ]
-    code = f"import sys; print({chr(10).join(lines)!r}); sys.exit(1)"
-    figures, final = measured(process, lambda: parts.counted([sys.executable, "-c", code]))
-    assert final["why"] == "RuntimeError: pytest ended with status 1: 1 failed"
-    assert figures["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
-    assert figures["failed"]["tests"] == ["tests/test_a.py::test_two"]
+def test_the_tests_are_counted_by_their_results(tmp_path):
+    """In a process of its own, since pytest runs in it."""
+    (tmp_path / "test_a.py").write_text(
+        "import pytest\n\ndef test_one(): pass\n\ndef test_two(): assert 1 == 2\n\n"
+        "@pytest.mark.skip\ndef test_three(): pass\n\n"
+        "def test_four(nothing_by_this_name): pass\n"
+    )
+    code = f"""
+sys.path[:0] = [{str(BENCHMARKS)!r}]
+import gpu, gpu_parts, gpu_process, json
+written = []
+words = ["-q", "-p", "no:cacheprovider", "--rootdir", {str(tmp_path)!r}, {str(tmp_path)!r}]
+final = gpu_process.measure(lambda: gpu_parts.counted(words), written.append)
+print(json.dumps([dict(written), final]))
+"""
+    done = run_without([], code)
+    figures, final = json.loads(done.stdout.splitlines()[-1])
+    assert final["why"] == "RuntimeError: pytest ended with status 1"
+    assert figures["counts"] == {"passed": 1, "failed": 2, "skipped": 1}
+    assert {name.partition("::")[2] for name in figures["failed"]} == {"test_two", "test_four"}
 
 
 def run_without(missing, code):
@@ -459,7 +449,7 @@ def test_numpy_and_cupy_suffice(parts):
     assert done.returncode == 0, done.stdout
     assert "<Module test_cupy_gpu.py>" in done.stdout
     code = f"sys.path.insert(0, {str(BENCHMARKS)!r}); import gpu; gpu.all_parts(); gpu.subjects()"
-    code += "; import fusedmlp.bench.scheduler, adapters.cupy_engine, fusedmlp.bench.worker"
+    code += "; import fusedmlp.bench.scheduler, adapters.cupy_engine"
     done = run_without(missing, code)
     assert done.returncode == 0, done.stderr
 
@@ -475,55 +465,3 @@ def test_without_a_device_or_numpy_it_says_so_in_one_line(tmp_path):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert done.stderr.startswith("no usable GPU: ")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_bare_kernels_compile(nvrtc, architecture):
-    code, log = compiled(nvrtc, KERNELS.read_text("utf-8"), "float32", architecture)
-    assert all(f".text.{name}\0".encode() in code for name in ("one", "grid_barrier"))
-    assert "warning" not in log, log
-
-
-# Blocks of one thread, each a thread of the host.
-ON_THE_HOST = """
-#include <atomic>
-#include <thread>
-#include <vector>
-struct Index {{ unsigned x; }};
-static thread_local Index threadIdx, blockIdx, gridDim;
-#define __global__
-#define __syncthreads()
-#define __threadfence() std::atomic_thread_fence(std::memory_order_seq_cst)
-static void atomicAdd(unsigned* at, unsigned n) {{ __atomic_fetch_add(at, n, __ATOMIC_SEQ_CST); }}
-{source}
-extern "C" void run(unsigned blocks, unsigned n, unsigned* counter, unsigned* reached, unsigned* e)
-{{
-    std::vector<std::thread> threads;
-    for (unsigned b = 0; b < blocks; ++b)
-        threads.emplace_back([=] {{
-            blockIdx.x = b;
-            gridDim.x = blocks;
-            grid_barrier(n, counter, reached, e);
-        }});
-    for (auto& each : threads)
-        each.join();
-}}
-"""
-
-
-@pytest.mark.parametrize("waits", [True, False])
-def test_the_barrier_holds_and_one_that_does_not_is_found(tmp_path, waits):
-    source = KERNELS.read_text("utf-8")
-    waiting = "while (*(volatile unsigned*)counter < i * gridDim.x)"
-    assert waiting in source
-    cpp, library = tmp_path / "barrier.cpp", tmp_path / "barrier.so"
-    cpp.write_text(
-        ON_THE_HOST.format(source=source if waits else source.replace(waiting, "while (false)"))
-    )
-    options = ["-std=c++17", "-O1", "-fPIC", "-shared", "-pthread"]
-    subprocess.run([cupy_shim.compiler(), *options, str(cpp), "-o", str(library)], check=True)
-    counter, reached, errors = np.zeros(1, "u4"), np.zeros(2, "u4"), np.zeros(1, "u4")
-    pointers = [ctypes.c_void_p(each.ctypes.data) for each in (counter, reached, errors)]
-    ctypes.CDLL(str(library)).run(2, 3000, *pointers)
-    assert counter[0] == 2 * 3000
-    assert (int(errors[0]) == 0) == waits

@@ -1,7 +1,8 @@
 """The benchmark harness: every subject in a worker process of its own, parity first, then rounds.
 
-``plan.py`` chooses tasks, ``measure.py`` runs them for ``fusedmlp bench``, ``scheduler.py`` does
-the rounds, ``worker.py`` is the process, ``document.py`` the JSON, ``results.py`` what follows from
-it. The checkout's ``benchmarks`` uses the same harness with adapters to other libraries. Nothing
-here decides how fast anything should be, and importing this package imports no measured library.
+``measure.py`` is a run of ``fusedmlp bench``, ``scheduler.py`` does the rounds, ``worker.py`` is
+the process, ``adapter.py`` what runs in it, ``document.py`` the JSON, ``results.py`` what follows
+from it. The checkout's ``benchmarks`` uses the same harness with adapters to other libraries.
+Nothing here decides how fast anything should be, and importing this package imports no measured
+library.
 """

@@ -14,8 +14,7 @@ from fusedmlp.registry import Selection, create
 
 if TYPE_CHECKING:
     from fusedmlp.backend import Backend, Engine
-    from fusedmlp.bench.inputs import Inputs
-    from fusedmlp.bench.tasks import Task
+    from fusedmlp.bench.tasks import Inputs, Task
     from fusedmlp.network import Parameters
     from fusedmlp.types import FloatArray, IntArray
 

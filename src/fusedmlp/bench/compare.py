@@ -1,11 +1,12 @@
 """Compares a document with an earlier one: which backends have become slower.
 
-On a CPU the share of the multiply-add peak is compared, which was measured in the same rounds, so
-that a machine that is slower today does not look like a regression.
+The ratio to the reference, NumPy, is compared, which was measured in the same rounds, so that a
+machine that is slower today does not look like a regression.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -16,14 +17,14 @@ from fusedmlp.bench.tasks import Task
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from fusedmlp.bench.document import Document
-    from fusedmlp.bench.plan import Plan
     from fusedmlp.bench.results import Record
 
 Key = tuple[Task, str, int]
-Verdict: TypeAlias = Literal["held", "unclear", "slower", "not judged"]
+Verdict: TypeAlias = Literal["held", "unclear", "slower", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,11 @@ class Change:
     before, now
         Samples per second.
     ratio
-        Now by before: of the shares of the peak where ``is_normalised``, else of the rates.
+        Now by before: of the ratios to the reference, or of the rates of an engine that was
+        measured alone. None for the reference itself.
     best
-        The same of the fastest round now.
+        The best round now by the worst one before; infinite where other processes disturbed one of
+        two ratios.
     """
 
     task: str
@@ -45,18 +48,16 @@ class Change:
     threads: int
     before: float
     now: float
-    ratio: float
+    ratio: float | None
     best: float
-    is_normalised: bool
-    is_judged: bool
 
     def verdict(self, threshold: float) -> Verdict:
-        """Return ``slower`` if no round reaches ``threshold``, ``unclear`` if some round does.
+        """Return ``slower`` if every round now is below ``threshold`` of every round before.
 
         Slower code is slower in every round; a machine that other processes use is not.
         """
-        if not self.is_judged:
-            return "not judged"
+        if self.ratio is None:
+            return "reference"
         if self.ratio >= threshold:
             return "held"
         return "slower" if self.best < threshold else "unclear"
@@ -101,10 +102,10 @@ def read(path: Path) -> Document:
     return found
 
 
-def check_comparable(path: Path, old: Document, plan: Plan) -> None:
-    """Raise :class:`InvalidInputError` if ``old`` has no task of the plan."""
+def check_comparable(path: Path, old: Document, tasks: Iterable[Task]) -> None:
+    """Raise :class:`InvalidInputError` if ``old`` has none of the tasks."""
     known = {task for task, _, _ in _by_key(old)}
-    if known.isdisjoint(plan.trainings + plan.predictions):
+    if known.isdisjoint(tasks):
         raise InvalidInputError(
             f"{path} has none of the tasks that would be measured: "
             f"it was written by {' '.join(old['command'])!r}"
@@ -113,8 +114,9 @@ def check_comparable(path: Path, old: Document, plan: Plan) -> None:
 
 def compare(old: Document, new: Document, threshold: float) -> Comparison:
     """Compare the tasks and engines that both documents have, in the order of the new one."""
-    before = _by_key(old)
-    changes = [_change(before[key], now) for key, now in _by_key(new).items() if key in before]
+    before, now = _by_key(old), _by_key(new)
+    related = {each.reference for each in now.values() if not each.is_reference}
+    changes = [_change(before[key], each, related) for key, each in now.items() if key in before]
     return Comparison(changes, threshold)
 
 
@@ -126,18 +128,18 @@ def _by_key(found: Document) -> dict[Key, Record]:
     return {(tasks[each.task], each.engine, each.threads): each for each in records(found)}
 
 
-def _change(before: Record, now: Record) -> Change:
-    ratio, is_normalised = now.samples_per_s / before.samples_per_s, False
-    if before.share_of_peak and now.share_of_peak:
-        ratio, is_normalised = now.share_of_peak / before.share_of_peak, True
+def _change(before: Record, now: Record, related: set[str]) -> Change:
+    """Compare two records; ``related`` are the engines that others are compared with now."""
+    ratio: float | None = now.samples_per_s / before.samples_per_s
+    best = now.fastest / before.slowest
+    if now.is_reference and now.engine in related:
+        ratio = None
+    elif not now.is_reference and now.reference == before.reference:
+        ends = now.highest_ratio, before.lowest_ratio
+        if now.ratio and before.ratio and ends[0] and ends[1]:
+            ratio, best = now.ratio / before.ratio, ends[0] / ends[1]
+        if before.is_disturbed or now.is_disturbed:
+            best = math.inf
     return Change(
-        now.task,
-        now.engine,
-        now.threads,
-        before.samples_per_s,
-        now.samples_per_s,
-        ratio,
-        ratio * now.fastest / now.samples_per_s,
-        is_normalised,
-        not now.is_peer,
+        now.task, now.engine, now.threads, before.samples_per_s, now.samples_per_s, ratio, best
     )

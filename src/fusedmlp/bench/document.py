@@ -17,15 +17,16 @@ from fusedmlp.io.atomic import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fusedmlp.bench.adapter import Figures
+
 SCHEMA: Final = 1
 
 
 class Round(TypedDict, total=False):
     """One timed round.
 
-    ``disturbance`` is the CPU time of all idle workers as a share of the round; ``steadiness`` the
-    machine's share of its best rate, the lesser of before and after; ``flops`` the operations
-    of the multiply-add peak.
+    ``waited`` is the share of the round in which its threads waited for a CPU; ``flops`` are the
+    operations of the multiply-add peak.
     """
 
     seconds: float
@@ -33,8 +34,7 @@ class Round(TypedDict, total=False):
     flops: float
     loss: float
     accuracy: float | None
-    disturbance: float | None
-    steadiness: float
+    waited: float
 
 
 class Entry(TypedDict):
@@ -47,7 +47,7 @@ class Entry(TypedDict):
     threads: int
     status: str
     reason: str
-    parity: dict[str, object]
+    parity: Figures
     prepare_seconds: float | None
     rounds: list[Round]
     is_gpu: NotRequired[bool]
@@ -78,7 +78,6 @@ class Document(TypedDict, total=False):
     devices: dict[str, str]
     dataset: dict[str, object]
     predictions: list[TaskEntries]
-    phases: list[dict[str, object]]
 
 
 def new(settings: dict[str, object], command: list[str]) -> Document:

@@ -1,4 +1,4 @@
-"""The measuring machine: model, caches and features, and the CPUs for a worker of n threads."""
+"""The measuring machine: model, caches and features, and which CPUs are cores of their own."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ def n_cores() -> int:
     return len({min(_siblings(cpu), default=cpu) for cpu in cpus})
 
 
+def thread_counts() -> list[int]:
+    """Return 1, 2, 4, … up to the physical cores."""
+    most = n_cores()
+    return [*(1 << i for i in range((most - 1).bit_length())), most]
+
+
 def describe() -> dict[str, object]:
     """Collect model, cores, caches, features and system."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     info = _cpuinfo()
     flags = (info.get("flags") or info.get("Features") or "").split()
     return {
@@ -41,8 +46,7 @@ def describe() -> dict[str, object]:
         "cpus": len(usable_cpus()) or os.cpu_count(),
         "caches": _caches(),
         "vector_features": [f for f in ("avx2", "fma", "avx512f", "asimd", "sve") if f in flags],
-        "memory_bytes": memory_bytes(),
-        "load_before": load,
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
     }
@@ -81,11 +85,3 @@ def _caches() -> dict[str, str]:
             continue
         found[f"L{level} {kind.lower()}"] = size
     return found
-
-
-def memory_bytes() -> int | None:
-    """Bytes of memory of this machine; None where the system cannot tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -1,15 +1,17 @@
-"""Prepares the inputs of a task: rows, starting weights, and the NumPy backend's results."""
+"""Makes the inputs of a task: rows, starting weights, and the NumPy backend's results on them.
+
+They are made once for each task, so that all subjects use the same numbers.
+"""
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
 from fusedmlp import MLP
-from fusedmlp.bench import inputs
 from fusedmlp.bench.backend_adapter import build_engine
+from fusedmlp.bench.tasks import Inputs
 from fusedmlp.network import Parameters, initialise
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     Rows: TypeAlias = tuple[DenseInputs, IntArray]
     Source: TypeAlias = Callable[[Task], Rows]
+    """Returns (N, D) inputs, uint8 pixels or of the task's dtype, and (N,) class numbers."""
 
 PARITY_STEPS: Final = 5
 """Whole batches before weights are compared; half a batch follows them."""
@@ -31,60 +34,18 @@ LOSS_STEPS: Final = 60
 PARITY_PREDICTIONS: Final = 100
 
 
-def prepare(task: Task, source: Source, reference: Backend) -> inputs.Inputs:
-    """Make the inputs of a task.
-
-    Parameters
-    ----------
-    source
-        Returns the rows of a task.
-    reference
-        The NumPy backend, which computes the expected results.
-    """
+def prepare(task: Task, source: Source, reference: Backend) -> Inputs:
+    """Make the inputs of a task; ``reference`` is the NumPy backend."""
     (x, y), start, order = source(task), _start(task), _order(task)
     if task.kind == "predict":
         mlp = MLP(task.sizes, task.hidden, backend=reference, dtype=task.dtype)
         mlp.parameters = start
         expected: list[FloatArray] = [mlp.forward(x[:PARITY_PREDICTIONS])]
-        return inputs.Inputs(x, y, start, order, expected, 0.0)
+        return Inputs(x, y, start, order, expected, 0.0)
     engine = build_engine(reference, task, start)
     rates = np.full(-(-len(order) // task.batch_size), task.lr)
     sums = engine.train_epoch(engine.stage(x, y), order, rates)
-    return inputs.Inputs(x, y, start, order, list(engine.parameters()), sums.loss)
-
-
-@functools.cache
-def _mnist(part: str) -> Rows:
-    from fusedmlp.datasets import load_dataset
-
-    data = load_dataset("mnist")
-    found = (data.x_test, data.y_test) if part == "test" else (data.x_train, data.y_train)
-    return cast("Rows", found)  # MNIST has both parts, of these types
-
-
-def named_rows(task: Task) -> Rows:
-    """Return the rows of a task whose inputs are ``mnist``, ``moons`` or ``normal``."""
-    if task.inputs == "moons":
-        from fusedmlp.datasets import load_moons
-
-        moons = load_moons(seed=0)
-        return moons.x_train.astype(task.dtype), moons.y_train.astype(np.int64)
-    if task.inputs == "mnist":
-        x, y = _mnist("test" if task.kind == "predict" else "train")
-        x, y = x[: task.rows], y[: task.rows].astype(np.int64)
-        # Predictions take floats, which every library accepts; only training may keep pixels.
-        return (inputs.as_floats(x, "float32"), y) if task.kind == "predict" else (x, y)
-    return drawn_rows(task)
-
-
-def drawn_rows(task: Task) -> Rows:
-    """Draw normal inputs of the task's density, and class numbers."""
-    rng = np.random.default_rng(0)
-    shape = (task.rows, task.sizes[0])
-    drawn = rng.standard_normal(shape, np.float32)
-    if task.density < 1.0:
-        drawn *= rng.random(shape, np.float32) < task.density
-    return drawn.astype(task.dtype), rng.integers(0, task.sizes[-1], task.rows)
+    return Inputs(x, y, start, order, list(engine.parameters()), sums.loss)
 
 
 def _order(task: Task) -> IntArray:

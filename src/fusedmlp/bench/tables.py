@@ -1,89 +1,89 @@
-"""The tables of ``fusedmlp bench``, for terminal and page: ready text, made from a document."""
+"""The words of ``fusedmlp bench``, for terminal and page: tables, notes and the headline."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fusedmlp.bench.results import disturbance, measured, records
-from fusedmlp.bench.startup import PHASES, phase_medians
-from fusedmlp.bench.subjects import engine_name
+from fusedmlp.bench.results import all_tasks, failures, measured, records
+from fusedmlp.bench.scheduler import LEAST_ROUNDS
 from fusedmlp.report import Column, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fusedmlp.bench.compare import Comparison
-    from fusedmlp.bench.document import Document, TaskEntries
+    from fusedmlp.bench.document import Document
+    from fusedmlp.bench.results import Record
     from fusedmlp.report.page import Mark
 
 NOTICED_SPREAD: Final = 0.5
 """Spread of rounds above which a note follows; an idle machine stays below."""
 
-NOTICED_DISTURBANCE: Final = 0.02
-"""Share of a round that idle processes may compute without a note."""
-
-
-def _columns(left: Sequence[str], right: Sequence[str]) -> list[Column]:
-    """Columns of text, then of numbers."""
-    return [*map(Column, left), *(Column(title, is_number=True) for title in right)]
+VERDICT_MARKS: Final[dict[str, Mark]] = {"slower": "bad", "held": "good"}
 
 
 def throughput(document: Document, section: str) -> Table:
     """Every ``training`` or ``prediction``: a row for each engine, the fastest first."""
     found = [each for each in records(document) if each.section == section]
-    found.sort(key=lambda each: (tuple(map(int, each.network.split("-"))), each.batch_size))
-    has_threads = len({each.threads for each in found}) > 1
-    has_dtypes = len({each.dtype for each in found}) > 1
-    versus = sorted({each.reference for each in found if each.reference})
-    columns = [
-        Column("network"),
-        Column("batch", is_number=True),
-        *_columns(["dtype"] * has_dtypes + ["engine"], ["threads"] * has_threads),
-        Column("samples/s", is_number=True),
-        Column("spread", is_number=True),
-        Column(f"× {versus[0]}" if len(versus) == 1 else "ratio", is_number=True),
-        Column("GFLOP/s", is_number=True),
-        Column("of peak", is_number=True),
-    ]
-    rows = []
-    for task in dict.fromkeys(each.task for each in found):
-        here = sorted(
-            (each for each in found if each.task == task), key=lambda each: -each.samples_per_s
+    found.sort(
+        key=lambda each: (
+            tuple(map(int, each.network.split("-"))),
+            each.batch_size,
+            each.dtype,
+            -each.samples_per_s,
         )
-        for index, each in enumerate(here):
-            about = [each.network, f"{each.batch_size:,}", *([each.dtype] * has_dtypes)]
-            rows.append(
-                [
-                    *(about if not index else [""] * len(about)),
-                    each.engine,
-                    *([str(each.threads)] * has_threads),
-                    f"{each.samples_per_s:,.0f}",
-                    percent(each.spread) if wanted_rounds(document) > 1 else "",
-                    "" if each.ratio is None else f"{each.ratio:.2f}",
-                    f"{each.gflops:,.1f}",
-                    "" if each.share_of_peak is None else percent(each.share_of_peak),
-                ]
-            )
-    return Table(columns, rows)
+    )
+    versus = sorted({each.reference for each in found if each.reference})
+    columns = {
+        "network": Column("network"),
+        "batch": Column("batch", is_number=True),
+        "dtype": Column("dtype"),
+        "engine": Column("engine"),
+        "threads": Column("threads", is_number=True),
+        "rate": Column("samples/s", is_number=True),
+        "spread": Column("spread", is_number=True),
+        "ratio": Column(f"× {versus[0]}" if len(versus) == 1 else "ratio", is_number=True),
+        "gflops": Column("GFLOP/s", is_number=True),
+        "peak": Column("of peak", is_number=True),
+    }
+    for name in ("dtype", "threads"):
+        if len({getattr(each, name) for each in found}) < 2:
+            del columns[name]
+    if all(each.share_of_peak is None for each in found):
+        del columns["peak"]
+    rows, last = [], ""
+    for each in found:
+        cells = {
+            "network": each.network,
+            "batch": f"{each.batch_size:,}",
+            "dtype": each.dtype,
+            "engine": each.engine,
+            "threads": str(each.threads),
+            "rate": f"{each.samples_per_s:,.0f}",
+            "spread": percent(each.spread) if each.rounds > 1 else "",
+            "ratio": ratio_text(each),
+            "gflops": f"{each.gflops:,.1f}",
+            "peak": "" if each.share_of_peak is None else percent(each.share_of_peak),
+        }
+        if each.task == last:
+            cells |= dict.fromkeys(("network", "batch", "dtype"), "")
+        last = each.task
+        rows.append([cells[name] for name in columns])
+    return Table(list(columns.values()), rows)
 
 
-def phases(document: Document) -> Table:
-    """Seconds of every phase, cold and warm: medians over the processes."""
-    rows = []
-    for row in document.get("phases", ()):
-        cells = [engine_name(str(row["peer"])), str(row["state"])]
-        if "failed" in row:
-            rows.append([*cells, str(row["failed"]), *[""] * len(PHASES)])
-            continue
-        medians = phase_medians(row)
-        rows.append([*cells, *map(duration, medians.values()), duration(sum(medians.values()))])
-    return Table(_columns(("engine", "start"), (*PHASES, "sum")), rows)
+def ratio_text(record: Record) -> str:
+    """Write a ratio, or the range of its rounds where they do not agree on one."""
+    low, high = record.lowest_ratio, record.highest_ratio
+    if record.ratio is None or low is None or high is None:
+        return ""
+    if record.has_certain_ratio or low == high:
+        return f"{record.ratio:.2f}"
+    return f"{low:.2f}–{high:.2f}"
 
 
 def comparison(found: Comparison) -> Table:
     """Before and now."""
-    columns = _columns(("task", "engine"), ("threads", "before", "now", "ratio"))
-    verdict_marks: dict[str, Mark] = {"slower": "bad", "held": "good"}
+    columns = [Column("task"), Column("engine")]
+    columns += [Column(title, is_number=True) for title in ("threads", "before", "now", "ratio")]
     verdicts = [each.verdict(found.threshold) for each in found.changes]
     rows = [
         [
@@ -92,13 +92,63 @@ def comparison(found: Comparison) -> Table:
             str(each.threads),
             f"{each.before:,.0f}",
             f"{each.now:,.0f}",
-            f"{each.ratio:.2f}",
+            "" if each.ratio is None else f"{each.ratio:.2f}",
             verdict,
         ]
         for each, verdict in zip(found.changes, verdicts, strict=True)
     ]
-    marks = [verdict_marks.get(verdict, "") for verdict in verdicts]
+    marks = [VERDICT_MARKS.get(verdict, "") for verdict in verdicts]
     return Table([*columns, Column("verdict")], rows, marks)
+
+
+def first_training(document: Document) -> list[Record]:
+    """Return the records of the first training, the fastest first."""
+    found = [each for each in records(document) if each.section == "training"]
+    here = [each for each in found if each.task == found[0].task]
+    return sorted(here, key=lambda each: -each.samples_per_s)
+
+
+def headline(document: Document) -> str:
+    """Summarise the first training.
+
+    The fastest engine is named only if its rounds are apart from all others', and its ratio is
+    stated only if the rounds agree on it and no other process disturbed them.
+    """
+    best, *others = first_training(document)
+    task = f"Training {best.network} on {document['dataset']['name']}"
+    text = f"{task} in batches of {best.batch_size}, {best.dtype}: {best.engine} "
+    rate, low, high = f"{best.samples_per_s:,.0f} samples/s", best.lowest_ratio, best.highest_ratio
+    rivals = [each.engine for each in others if each.fastest >= best.slowest]
+    if not others:
+        return f"{text}reaches {rate}"
+    if best.rounds < LEAST_ROUNDS:
+        rounds = rounds_text(best.rounds, best.rounds)
+        return f"{text}reaches {rate} in {rounds}, too few for a comparison"
+    if rivals:
+        return f"{text}reaches {rate}, but its rounds overlap with those of {', '.join(rivals)}"
+    text += f"is the fastest with {rate}"
+    if best.is_reference or best.ratio is None or low is None or high is None:
+        return text
+    if best.has_certain_ratio:
+        return f"{text}, {best.ratio:.1f} times as many as {best.reference}"
+    why = "too far apart for one figure"
+    if best.is_disturbed:
+        why = f"but threads waited for a CPU for {percent(best.waited)} of the time"
+    return (
+        f"{text}; its rounds are {low:.1f} to {high:.1f} times as fast as "
+        f"those of {best.reference}, {why}"
+    )
+
+
+def rounds_done(document: Document) -> str:
+    """Write how many rounds the tasks really had."""
+    done = [len(e["rounds"]) for each in all_tasks(document) for e in measured(each)]
+    return rounds_text(min(done, default=0), max(done, default=0))
+
+
+def rounds_text(least: int, most: int) -> str:
+    """Write a number of rounds, or from how many to how many."""
+    return f"{least} to {most} rounds" if least < most else f"{most} round{'s' * (most != 1)}"
 
 
 def notes(document: Document) -> list[str]:
@@ -115,59 +165,24 @@ def notes(document: Document) -> list[str]:
     widest = max((each.spread for each in judged), default=0.0)
     if widest > NOTICED_SPREAD:
         found.append(
-            f"the machine was busy with something else: rounds differ by up to {percent(widest)}; "
-            "trust ratios more than rates"
+            f"rounds differ by up to {percent(widest)}; a ratio on which they do not agree is "
+            "given as a range"
         )
-    wanted = wanted_rounds(document)
+    waited = max((each.waited for each in judged if each.is_disturbed), default=0.0)
+    if waited:
+        found.append(
+            f"other processes used the CPUs: threads waited for one for up to {percent(waited)} of "
+            "the time; trust neither rates nor ratios"
+        )
+    wanted = int(str(document["settings"]["rounds"]))
     short = [
         f"{each['task']['name']} ({rounds})"
-        for each in _all_tasks(document)
+        for each in all_tasks(document)
         if 0 < (rounds := max((len(e["rounds"]) for e in measured(each)), default=0)) < wanted
     ]
     if short:
         found.append(f"fewer rounds than {wanted}, since they took long: {', '.join(short)}")
-    burned = max(map(disturbance, _all_tasks(document)), default=0.0)
-    if burned > NOTICED_DISTURBANCE:
-        found.append(
-            f"processes that should have been idle computed in up to {percent(burned)} of a round"
-        )
     return found + failures(document, "parity") + failures(document, "failed")
-
-
-def failures(document: Document, status: str) -> list[str]:
-    """Name each entry with this status, and why; with ``failed`` also the workers that ended."""
-    found = [
-        f"{engine_name(entry['peer'])} on {each['task']['name']}: {entry['reason']}"
-        for each in _all_tasks(document)
-        for entry in each["entries"]
-        if entry["status"] == status
-    ]
-    if status != "failed":
-        return found
-    found += [f"{engine_name(label)}: {why}" for label, why in document["skipped"].items()]
-    return found + [
-        f"{engine_name(str(row['peer']))}, {row['state']} start: {row['failed']}"
-        for row in document.get("phases", ())
-        if "failed" in row
-    ]
-
-
-def wanted_rounds(document: Document) -> int:
-    """Return the rounds that the run was started with. A single one has no spread."""
-    return int(str(document["settings"]["rounds"]))
-
-
-def _all_tasks(document: Document) -> list[TaskEntries]:
-    return [*document.get("tasks", ()), *document.get("predictions", ())]
-
-
-def duration(seconds: float) -> str:
-    """Write a time with three digits and its unit."""
-    unit, scale = next(
-        (u, s) for u, s in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)) if seconds * s >= 1 or u == "µs"
-    )
-    value = seconds * scale
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
 def percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""A benchmark task: what is computed, on how many rows, and how much work that is.
+"""A benchmark task: what is computed, on how many rows, how much work that is, and its inputs.
 
 Nothing is loaded or run here. The work counted is that of the dense matrix products: an engine that
 skips zeros does not lower the count; updates, activations, losses and masks do not raise it.
@@ -7,7 +7,7 @@ skips zeros does not lower the count; updates, activations, losses and masks do 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,10 +17,15 @@ from fusedmlp.optimizers import SGD, Adam
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fusedmlp.network import HiddenActivation
-    from fusedmlp.types import FloatDtype, IntArray
+    import numpy.typing as npt
+
+    from fusedmlp.network import HiddenActivation, Parameters
+    from fusedmlp.types import DenseInputs, FloatArray, FloatDtype, IntArray
 
 Kind: TypeAlias = Literal["train", "predict"]
+
+FORMER_FIELDS: Final = ("is_pixels", "density")
+"""In tasks of older documents; both follow from the inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,9 @@ class Task:
         N, rows of the data set.
     samples
         Rows that one timed call processes: N for an epoch, less for a part, more for several.
-    density
-        Share of nonzero inputs, for ``normal`` inputs.
     seconds
         A round repeats the timed call for this long; 0 for a single call. See
-        :meth:`fusedmlp.bench.runner.Runner.round`.
+        :meth:`fusedmlp.bench.adapter.Runner.round`.
     """
 
     name: str
@@ -56,7 +59,6 @@ class Task:
     batch_size: int = 64
     dtype: FloatDtype = "float32"
     inputs: str = "mnist"
-    density: float = 1.0
     rows: int = 60_000
     samples: int = 60_000
     seconds: float = 0.0
@@ -107,7 +109,43 @@ class Task:
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Task:
         """Rebuild a task."""
-        # Documents written before 0.1 also say whether the inputs are bytes.
-        kept = {name: value for name, value in data.items() if name != "is_pixels"}
+        kept = {name: value for name, value in data.items() if name not in FORMER_FIELDS}
         found = cls(**kept)  # type: ignore[arg-type] # written by to_dict
         return replace(found, sizes=tuple(found.sizes))
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Data and starting weights of a task, and the NumPy backend's results on them.
+
+    Parameters
+    ----------
+    x, y
+        (N, D) inputs, uint8 pixels or of the task's dtype; (N,) class numbers.
+    start
+        Starting weights and biases.
+    order
+        Row numbers for the parity check of a training.
+    expected, expected_loss
+        Results of the NumPy backend. For a training: W1, b1, … and the mean loss over ``order``;
+        for a prediction: its probabilities, and 0.
+    """
+
+    x: DenseInputs
+    y: IntArray
+    start: Parameters
+    order: IntArray
+    expected: list[FloatArray]
+    expected_loss: float
+
+    def floats(self, dtype: npt.DTypeLike) -> FloatArray:
+        """Return the inputs as floats of this type, pixels divided by 255."""
+        return as_floats(self.x, dtype)
+
+
+def as_floats(x: DenseInputs, dtype: npt.DTypeLike) -> FloatArray:
+    """Convert inputs to floats; pixels are divided by 255."""
+    if x.dtype == np.uint8:
+        scaled: FloatArray = x.astype(dtype) / np.asarray(255, dtype)
+        return scaled
+    return x.astype(dtype)

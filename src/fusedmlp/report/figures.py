@@ -1,4 +1,4 @@
-"""Colours, markers and output formats that all charts of reports share.
+"""Colours, markers and the output format that all charts of reports share.
 
 Charts use Matplotlib's object interface, which keeps no state and needs no screen. The colours are
 by Okabe and Ito (2008), distinguishable with any colour vision; coloured lines have markers too.
@@ -9,12 +9,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
-from fusedmlp.io.atomic import write_atomically
 from fusedmlp.report.page import check_report_installed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -52,20 +49,3 @@ def as_svg(figure: Figure) -> str:
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     text = drawn.getvalue()
     return text[text.index("<svg") :]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the file's suffix, such as ``.svg`` or ``.png``.
-
-    Raises
-    ------
-    StorageError
-        The file cannot be written.
-    """
-    drawn = io.BytesIO()
-    kind = path.suffix.lstrip(".").lower()
-    if kind == "svg":
-        drawn.write(as_svg(figure).encode())
-    else:
-        figure.savefig(drawn, format=kind, dpi=160)
-    write_atomically(path, drawn.getvalue())
