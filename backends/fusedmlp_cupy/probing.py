@@ -77,7 +77,7 @@ def examine(number: int) -> Examination:
     except Exception as error:  # noqa: BLE001 - a probe never raises
         detail = f"CuPy is installed and fails: {one_line(error)}"
         return Examination(Availability("broken", detail, _reinstall_line()), cupy)
-    if changed and found.n_devices:
+    if changed and found.availability.state == "usable":
         warnings.warn(changed, stacklevel=2)
     return found
 
