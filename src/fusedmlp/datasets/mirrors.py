@@ -51,7 +51,7 @@ def _fetch(file: IdxFile, mirror: str, timeouts: Timeouts) -> NDArray[np.uint8]:
     content = download(f"{mirror}{file.name}.gz", max_bytes, timeouts)
     # Object stores decompress on the way where the file is marked as encoded.
     if content.startswith(GZIP_MAGIC):
-        content = gunzip(io.BytesIO(content), f"{host}: {file.name}.gz")
+        content = gunzip(io.BytesIO(content), len(content), f"{host}: {file.name}.gz")
     elif not content.startswith(b"\0\0"):
         raise DataUnavailableError(
             f"{host}: {file.name}.gz is no gzip file, it starts with {content[:20]!r}"

@@ -165,8 +165,9 @@ class Trainer:
             "seed": str(mlp.seed),
             "dtype": mlp.dtype,
             "strict": str(backend.strict),
-            "data": fingerprint(x, y, weights),
         }
+        if self.checkpoint is not None or resume is not None:
+            identity["data"] = fingerprint(x, y, weights)
         kept = KeeperSettings(
             early_stopping=self.early_stopping,
             validated=validation is not None,
