@@ -130,6 +130,24 @@ def test_a_folder_or_pipe_in_the_place_of_a_file(cli, trained, name, make):
     cli(*reading, trained).failed(ExitCode.DATA_UNAVAILABLE, name, "is a ")
 
 
+LONG = "x" * 300
+"""A name that the system refuses, as it does a path below a folder without permission."""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("data", f"{LONG}.npz"), ExitCode.DATA_UNAVAILABLE),
+        (("data", f"{LONG}/set.csv"), ExitCode.DATA_UNAVAILABLE),
+        (("predict", "trained", f"{LONG}.npy"), ExitCode.DATA_UNAVAILABLE),
+        (("predict", LONG, "moons"), ExitCode.FAILURE),
+        (("train", "--resume", LONG), ExitCode.FAILURE),
+    ],
+)
+def test_a_path_that_the_system_refuses(cli, trained, command, code):
+    cli(*command).failed(code, LONG, "File name too long")
+
+
 def test_a_folder_that_is_not_there(cli, tmp_path):
     absent = tmp_path / "absent"
     cli("train", "--resume", absent).failed(ExitCode.FAILURE, str(absent), "folder of a training")

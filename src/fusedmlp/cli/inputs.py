@@ -48,7 +48,9 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -
         dataset = load_dataset(source, data_dir=data_dir)
         inputs = dataset.x_train if dataset.x_test is None else dataset.x_test
         return cast("DenseInputs", inputs)
-    if not path.is_file():
+    with convert_read_errors(path):
+        is_file = path.is_file()
+    if not is_file:
         raise DataUnavailableError(
             f"{source} is neither a file nor a data set: give a .csv, .npy, .npz or IDX file, "
             f"or one of {', '.join(DATASET_NAMES)}"

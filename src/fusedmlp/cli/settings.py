@@ -176,10 +176,9 @@ class Settings:
             It cannot be opened; it is truncated, of another kind, or from a newer release.
         """
         path = folder / SETTINGS_NAME
-        if path.exists() and not path.is_file():
-            raise FileFormatError(f"{path} is a folder, a pipe or a device, not a file of settings")
         try:
-            document = json.loads(path.read_bytes())
+            is_special = path.exists() and not path.is_file()  # to read a pipe could wait for ever
+            document = None if is_special else json.loads(path.read_bytes())
         except OSError as error:
             raise StorageError(
                 f"cannot read {path}: {error.strerror}; name the folder of a training, which has "
@@ -187,6 +186,8 @@ class Settings:
             ) from error
         except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{path} is truncated or not JSON: {error}") from error
+        if is_special:
+            raise FileFormatError(f"{path} is a folder, a pipe or a device, expected a file")
         if not isinstance(document, dict) or document.get("kind") != _KIND:
             raise FileFormatError(f"{path} was not written by 'fusedmlp train'")
         if document.get("version") != _VERSION:

@@ -11,6 +11,7 @@ from fusedmlp.datasets.cache import default_cache_dir as default_cache_dir
 from fusedmlp.datasets.csv_table import load_csv as load_csv
 from fusedmlp.datasets.dataset import Dataset as Dataset
 from fusedmlp.datasets.dataset import Task as Task
+from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.folder import load_idx_folder as load_idx_folder
 from fusedmlp.datasets.images import SPLITS as SPLITS
 from fusedmlp.datasets.images import load_published
@@ -131,9 +132,11 @@ def _load_path(path: Path, target: str | int | None, task: Task | None) -> Datas
     suffix = path.suffix.lower()
     if suffix != ".csv":
         _refuse(str(path), target=target)
-    if path.is_dir():
+    with convert_read_errors(path):
+        is_folder, exists = path.is_dir(), path.exists()
+    if is_folder:
         return load_idx_folder(path, task)
-    if not path.exists():
+    if not exists:
         if path.name == str(path) and not suffix:
             known = (*DATASET_NAMES, "the path of a folder of IDX files, an .npz or a .csv file")
             raise UnknownNameError.of("data set", str(path), known)

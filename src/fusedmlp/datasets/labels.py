@@ -103,7 +103,9 @@ def class_labels(y: NDArray[np.generic], where: str) -> NDArray[np.int64]:
     values = y if y.dtype.kind != "f" else y.astype(np.float64)
     bad = np.less(values, 0)
     if y.dtype.kind == "f":
-        bad |= ~np.isfinite(values) | (values != np.floor(values))
+        bad |= (
+            ~np.isfinite(values) | (values != np.floor(values)) | np.greater_equal(values, 2.0**63)
+        )
     if bad.any():
         row = int(np.argmax(bad))
         raise InvalidInputError(

@@ -26,6 +26,7 @@ from fusedmlp.datasets.file_errors import (
 )
 from fusedmlp.datasets.labels import RawData, as_dataset, as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
+from fusedmlp.validation import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +67,9 @@ def load_npz(path: Path, task: Task | None = None) -> Dataset:
     if "x_test" in arrays:
         x_test, _ = as_rows(arrays["x_test"], f"{path}: x_test")
         if x_test.dtype != x_train.dtype and np.uint8 not in (x_test.dtype, x_train.dtype):
-            x_test = x_test.astype(x_train.dtype)
+            with np.errstate(over="ignore"):  # infinite values are found below
+                x_test = x_test.astype(x_train.dtype)
+            check_finite(f"{path}: x_test as {x_train.dtype}", x_test)
         raw.x_test, raw.y_test = x_test, arrays["y_test"]
     return as_dataset(raw, task)
 

@@ -105,12 +105,12 @@ def read_parameters(path: Path, file_format: FileFormat) -> FileContents:
         The file cannot be opened.
     """
     path = Path(path)
-    if not path.exists():
-        raise StorageError(f"there is no file {path}")
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "a pipe or a device"
-        raise FileFormatError(f"{path} is {kind}, not a {file_format.name}")
     with _read_errors(path):
+        if not path.exists():
+            raise StorageError(f"there is no file {path}")
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "a pipe or a device"
+            raise FileFormatError(f"{path} is {kind}, not a {file_format.name}")
         return _read(path, file_format)
 
 
