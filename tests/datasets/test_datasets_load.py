@@ -23,9 +23,8 @@ from fusedmlp.datasets import (
     load_digits,
     load_moons,
 )
-from fusedmlp.datasets.images import load_published
 from fusedmlp.datasets.published import FASHION_MNIST, MNIST
-from fusedmlp.datasets.sources import Locations, default_data_dir
+from fusedmlp.datasets.sources import Locations, default_data_dir, load_published
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
 
 

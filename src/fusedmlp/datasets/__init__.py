@@ -13,12 +13,11 @@ from fusedmlp.datasets.dataset import Dataset as Dataset
 from fusedmlp.datasets.dataset import Task as Task
 from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.folder import load_idx_folder as load_idx_folder
-from fusedmlp.datasets.images import SPLITS as SPLITS
-from fusedmlp.datasets.images import load_published
 from fusedmlp.datasets.npz import load_npz as load_npz
 from fusedmlp.datasets.published import FASHION_MNIST, MNIST
 from fusedmlp.datasets.sources import SOURCES as SOURCES
-from fusedmlp.datasets.sources import Locations, default_data_dir
+from fusedmlp.datasets.sources import SPLITS as SPLITS
+from fusedmlp.datasets.sources import Locations, default_data_dir, load_published
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
 
 __all__ = [
