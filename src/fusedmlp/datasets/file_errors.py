@@ -29,12 +29,8 @@ _DEFLATE_RATIO: Final = 1032
 def convert_read_errors(path: Path) -> Iterator[None]:
     """Convert an ``OSError`` inside the block into a DataUnavailableError that names ``path``.
 
-    A :class:`DataUnavailableError`, which is an ``OSError`` too, passes unchanged.
-
-    Raises
-    ------
-    DataUnavailableError
-        Instead of any other ``OSError``, and where the content does not fit into memory.
+    So is a lack of memory for the content. A :class:`DataUnavailableError`, which is an ``OSError``
+    too, passes unchanged.
     """
     try:
         yield
@@ -50,12 +46,7 @@ def convert_read_errors(path: Path) -> Iterator[None]:
 def open_regular(path: Path) -> Iterator[IO[bytes]]:
     """Open a regular file for reading; errors inside the block are converted.
 
-    A pipe without a writer would wait for ever, and a device may have no end.
-
-    Raises
-    ------
-    DataUnavailableError
-        If it is a folder, a pipe or a device, or cannot be read.
+    Folders, pipes and devices are refused: to open a pipe without a writer would wait for ever.
     """
     with convert_read_errors(path):
         if path.exists() and not path.is_file():
@@ -71,17 +62,7 @@ def decoding(where: str) -> Iterator[None]:
 
     Python's ``zipfile`` and NumPy's header parser raise a dozen classes on damaged files, most of
     them undocumented. Only calls of libraries belong inside the block: a mistake of this package
-    must keep its traceback.
-
-    Parameters
-    ----------
-    where
-        The file, and the place in it.
-
-    Raises
-    ------
-    DataUnavailableError
-        Instead of any exception that is not of this package.
+    must keep its traceback. ``where`` is the file, and the place in it.
     """
     try:
         yield

@@ -63,14 +63,7 @@ class IdxHeader:
 
 
 def parse_header(head: bytes, where: str) -> IdxHeader:
-    """Read an IDX header from the first bytes of a file.
-
-    Parameters
-    ----------
-    head : bytes
-        At least the header; further bytes are ignored.
-    where : str
-        The file's name, for the message.
+    """Read an IDX header from the first bytes of the file ``where``; further bytes are ignored.
 
     Raises
     ------
@@ -120,11 +113,6 @@ def read_raw(path: Path) -> NDArray[np.uint8]:
     Returns
     -------
     ndarray of uint8, shape (n_bytes,), read-only
-
-    Raises
-    ------
-    DataUnavailableError
-        If the file cannot be read or is empty, or the gzip stream does not hold one IDX file.
     """
     with open_regular(path) as file:
         magic = file.read(2)
@@ -137,13 +125,7 @@ def read_raw(path: Path) -> NDArray[np.uint8]:
 
 
 def decode_idx(content: NDArray[np.uint8], where: str) -> NDArray[IdxScalar]:
-    """View a whole raw IDX file, shape (n_bytes,), as the array that it holds; no copy.
-
-    Raises
-    ------
-    DataUnavailableError
-        If it is not IDX, or its length is not the one that its header gives.
-    """
+    """View a whole raw IDX file, shape (n_bytes,), as the array that it holds; no copy."""
     header = parse_header(content[:_LONGEST_HEADER].tobytes(), where)
     header.check_length(content.size, where)
     return content[header.offset :].view(header.dtype).reshape(header.shape)
@@ -176,13 +158,7 @@ def write_idx(path: str | Path, array: NDArray[IdxScalar]) -> None:
 
 
 def gunzip(stream: IO[bytes], compressed: int, where: str) -> bytes:
-    """Decompress one IDX file of ``compressed`` bytes, never more than its own header announces.
-
-    Raises
-    ------
-    DataUnavailableError
-        If the stream is truncated, damaged, followed by foreign bytes, or not IDX.
-    """
+    """Decompress one IDX file of ``compressed`` bytes, never more than its own header announces."""
     try:
         with gzip.GzipFile(fileobj=stream) as file:
             content = bytearray(file.read(_LONGEST_HEADER))
@@ -212,11 +188,6 @@ def find_idx_files(folder: Path) -> dict[str, Path]:
     dict
         Keys ``train-images``, ``train-labels``, ``t10k-images``, ``t10k-labels``, as far as
         present. A plain file wins over its ``.gz``, because it can be memory-mapped.
-
-    Raises
-    ------
-    DataUnavailableError
-        If the folder cannot be read.
     """
     found: dict[str, Path] = {}
     with convert_read_errors(folder):

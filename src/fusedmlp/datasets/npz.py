@@ -79,27 +79,8 @@ def read_npz(
 ) -> dict[str, NDArray[np.generic]]:
     """Read arrays from an ``.npz`` file: stored ones memory-mapped, compressed ones loaded.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    choose : callable
-        Takes the keys in the file; returns the key of each array to read, or None if some are
-        missing.
-    expected : str
-        The keys that ``choose`` looks for, for the message.
-
-    Returns
-    -------
-    dict
-        The arrays by the names that ``choose`` gave them.
-
-    Raises
-    ------
-    DataUnavailableError
-        If the file is unreadable or damaged, or holds pickled objects.
-    InvalidInputError
-        If ``choose`` returned None.
+    ``choose`` takes the keys in the file and returns the key of each array to read, by the name of
+    the array; or None if one is missing, which is an InvalidInputError about ``expected``.
     """
     with open_regular(path) as file:
         with decoding(str(path)):
@@ -118,13 +99,7 @@ def read_npz(
 
 
 def read_npy(path: Path) -> NDArray[np.generic]:
-    """Memory-map the array of an ``.npy`` file.
-
-    Raises
-    ------
-    DataUnavailableError
-        If the file is unreadable or damaged, or holds pickled objects.
-    """
+    """Memory-map the array of an ``.npy`` file."""
     with open_regular(path) as file:
         size = path.stat().st_size
         header = _parse_header(file.read(_ARRAY_HEADER_BYTES), size, str(path))

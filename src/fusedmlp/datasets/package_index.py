@@ -62,11 +62,6 @@ def find_pip() -> list[str]:
 
     Every CPython carries a pip wheel for ``ensurepip``, and a pip wheel can be run without
     installation. So an environment that was made without pip needs none.
-
-    Raises
-    ------
-    DataUnavailableError
-        If there is neither.
     """
     if not sys.executable:
         raise DataUnavailableError("this Python does not know its own executable")
