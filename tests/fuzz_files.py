@@ -26,9 +26,6 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ["FUSEDMLP_BACKEND"] = "numpy"
-
 import numpy as np
 
 import file_mutations as mutate
@@ -52,6 +49,7 @@ _MEMORY = 1 << 30
 """Bytes beyond those in use that a case may map; more is a failure."""
 
 _SECONDS = 1.0
+_REPORT_SECONDS = 30.0
 
 _X = np.arange(36.0).reshape(12, 3) % 7
 _Y = np.arange(12) % 3
@@ -268,15 +266,19 @@ def _work(seed: int, numbers: range) -> tuple[Counter[str], list[str]]:
     with tempfile.TemporaryDirectory(prefix="fusedmlp-fuzz-") as name:
         fuzzer, failures = Fuzzer(seed, Path(name)), []
         limit_memory()
-        begun = time.monotonic()
+        begun = told = time.monotonic()
         for done, number in enumerate(numbers, start=1):
             failure = fuzzer.run(number)
             if failure:
                 failures.append(failure)
                 print(failure, flush=True)
-            if done % 20_000 == 0:
-                rate = done / (time.monotonic() - begun)
-                print(f"up to case {number}: {len(failures)} failed, {rate:.0f}/s", flush=True)
+            now = time.monotonic()
+            if now - told > _REPORT_SECONDS:
+                rate, told = done / (now - begun), now
+                print(
+                    f"{done:,} cases up to {number}, {len(failures)} failed, {rate:.0f}/s",
+                    flush=True,
+                )
     return fuzzer.outcomes, failures
 
 
@@ -299,6 +301,7 @@ def main() -> int:
         (options.seed, range(options.start + part, end, options.processes))
         for part in range(options.processes)
     ]
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when the processes import NumPy
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         results = pool.starmap(_work, parts)
     total = sum((outcomes for outcomes, _ in results), Counter())
