@@ -338,6 +338,13 @@ def test_records_of_a_checkpoint_are_checked(change, tmp_path):
         load_checkpoint(path)
 
 
+def test_the_same_model_has_the_same_bytes(tmp_path):
+    mlp = MLP([3, 3, 3])
+    for number in range(4):
+        mlp.save(tmp_path / str(number))
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(4)}) == 1
+
+
 def test_damage_that_leaves_a_file_well_formed_is_noticed(tmp_path):
     """A flipped bit of a weight, a letter of a class name, two arrays that changed places."""
     path = tmp_path / "model"

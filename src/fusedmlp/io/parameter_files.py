@@ -118,8 +118,9 @@ def _read(path: Path, file_format: FileFormat) -> FileContents:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
-        header = _checked_header(path, metadata.get(_METADATA_KEY), file_format)
+        document = (file.metadata() or {}).get(_METADATA_KEY)
+        header = _checked_header(path, document, file_format)
+        digest = header.pop(_DIGEST_KEY, None)  # absent from files of older releases
         with format_errors(f"{path}: its header is not sound"):
             prefixes = file_format.groups(header)
             network = network_from_dict(header["network"])
@@ -138,9 +139,9 @@ def _read(path: Path, file_format: FileFormat) -> FileContents:
                     f"{expected.get(name)}"
                 )
         arrays = {name: file.get_tensor(name) for name in found}
-    digest = metadata.get(_DIGEST_KEY)  # absent from files of older releases
-    if digest is not None and digest != _digest(metadata[_METADATA_KEY], arrays):
-        raise FileFormatError(f"{path} is damaged: its content does not match its SHA-256")
+    with format_errors(f"{path} is damaged"):
+        if digest is not None and digest != _digest(header, arrays):
+            raise InvalidInputError("its content does not match its SHA-256")
     groups = {prefix: _group(prefix, arrays, network) for prefix in prefixes}
     with format_errors(f"{path} is not a sound {file_format.name}"):
         for parameters in groups.values():
@@ -228,14 +229,19 @@ def write_arrays(
     """Write named arrays and a JSON header as one safetensors file, unchecked."""
     from safetensors.numpy import save
 
-    document = json.dumps({"kind": kind, "version": version, **header})
-    metadata = {_METADATA_KEY: document, _DIGEST_KEY: _digest(document, arrays)}
-    write_atomically(path, save(dict(arrays), metadata=metadata))
+    document = signed_document({"kind": kind, "version": version, **header}, arrays)
+    write_atomically(path, save(dict(arrays), metadata={_METADATA_KEY: document}))
 
 
-def _digest(document: str, arrays: Mapping[str, FloatArray]) -> str:
+def signed_document(header: Header, arrays: Mapping[str, FloatArray]) -> str:
+    """Return a header as JSON with the SHA-256 of itself and of the arrays."""
+    # Within the header: safetensors writes several entries of metadata in no fixed order.
+    return json.dumps({**header, _DIGEST_KEY: _digest(header, arrays)})
+
+
+def _digest(header: Header, arrays: Mapping[str, FloatArray]) -> str:
     """Return the SHA-256 of a header and of the arrays in the order of their names."""
-    digest = hashlib.sha256(document.encode())
+    digest = hashlib.sha256(json.dumps(header).encode())
     for name in sorted(arrays):
         digest.update(f"{name}{arrays[name].dtype.str}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
