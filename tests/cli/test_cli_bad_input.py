@@ -215,6 +215,14 @@ def test_no_network_is_one_error_with_the_manual_way(cli, tmp_path, monkeypatch)
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_folder_without_the_data_set_is_an_error_and_no_download(cli, tmp_path):
+    outcome = cli("data", "mnist", "--data-dir", tmp_path)
+    outcome.failed(ExitCode.DATA_UNAVAILABLE, f"no IDX files in {tmp_path}", "By hand")
+    assert "trying" not in outcome.stderr
+    outcome = cli("train", "--data-dir", tmp_path, "--source", "mirror")
+    outcome.failed(ExitCode.USAGE, "exclude each other")
+
+
 def test_bugs_keep_their_traceback(process, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import fusedmlp.cli.recipes as r\ndef boom(self): raise ZeroDivisionError('a bug')\n"
