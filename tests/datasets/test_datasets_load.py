@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits as sklearn_digits
 from sklearn.datasets import make_moons
 from sklearn.model_selection import train_test_split
 
+from fusedmlp import datasets
 from fusedmlp.datasets import (
     DATASET_NAMES,
     Dataset,
@@ -22,9 +23,8 @@ from fusedmlp.datasets import (
     load_digits,
     load_moons,
 )
-from fusedmlp.datasets.images import load_published
 from fusedmlp.datasets.published import FASHION_MNIST, MNIST
-from fusedmlp.datasets.sources import Locations, default_data_dir
+from fusedmlp.datasets.sources import Locations, default_data_dir, load_published
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
 
 
@@ -135,9 +135,31 @@ def test_options_reach_the_published_set(monkeypatch, tmp_path):
     assert options["report"]("nothing happens") is None
 
 
-def test_mnist_from_a_wrong_folder_alone(tmp_path):
-    with pytest.raises(DataUnavailableError, match="--data-dir"):
-        load_dataset("mnist", source="dir", data_dir=tmp_path)
+@pytest.mark.parametrize("source", ["dir", None])
+def test_a_folder_that_was_asked_for_is_never_replaced(
+    tmp_path, monkeypatch, raw, published, source
+):
+    """The cache has the set, and so another source would be there at once."""
+    monkeypatch.setitem(datasets._PUBLISHED, "mnist", published)
+    for name, content in raw.items():
+        (tmp_path / "cache" / "tiny").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / "tiny" / name).write_bytes(content)
+    given = {"source": source, "cache_dir": tmp_path / "cache"}
+    with pytest.raises(DataUnavailableError, match=r"dir: .* is not a folder\n.*--data-dir"):
+        load_dataset("mnist", data_dir=tmp_path / "absent", **given)
+    with pytest.raises(DataUnavailableError, match="dir: no IDX files in"):
+        load_dataset("mnist", data_dir=tmp_path, **given)
+    if source is None:  # the variable is a habit, not a request
+        monkeypatch.setenv("FUSEDMLP_DATA", str(tmp_path))
+        lines = []
+        load_dataset("mnist", report=lines.append, **given)
+        assert "no IDX files" in lines[0]
+        assert "using the cache" in lines[0]
+
+
+def test_a_folder_and_another_source_exclude_each_other(tmp_path):
+    with pytest.raises(InvalidInputError, match="exclude each other"):
+        load_dataset("mnist", data_dir=tmp_path, source="mirror")
 
 
 @pytest.mark.parametrize("name", ["mnits", "MNIST"])

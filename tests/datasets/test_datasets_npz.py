@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 import zipfile
 
 import numpy as np
 import pytest
 
 from fusedmlp.datasets import load_dataset, load_npz
-from fusedmlp.errors import DataUnavailableError, InvalidInputError
+from fusedmlp.errors import InvalidInputError
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(12, 5))
@@ -105,6 +104,14 @@ def test_test_part_follows_the_type_of_the_training_part(path):
     np.savez(path, x_train=X, y_train=Y, x_test=pixels, y_test=Y[:4])
     with pytest.raises(InvalidInputError, match="columns of uint8, expected 5 of float64"):
         load_npz(path)  # pixels beside scaled numbers are a mistake, not a type to convert
+
+
+def test_test_part_that_the_type_of_the_training_part_cannot_hold(path):
+    test = X[:4].copy()
+    test[2, 1] = 1e300
+    np.savez(path, x_train=X.astype(np.float32), y_train=Y, x_test=test, y_test=Y[:4])
+    with pytest.raises(InvalidInputError, match=r"x_test as float32\[2, 1\] is inf"):
+        load_npz(path)
 
 
 BINARY = np.array([[0, 1], [1, 1], [0, 0]] * 4)
@@ -243,78 +250,3 @@ def test_keys(path, keys):
     with pytest.raises(InvalidInputError, match="expected x_train, y_train and") as caught:
         load_npz(path)
     assert (", ".join(keys) or "nothing") in str(caught.value)
-
-
-def test_objects_are_never_unpickled(path):
-    class Bomb:
-        def __reduce__(self):
-            return (print, ("unpickled",))
-
-    np.savez(path, x=np.array([Bomb(), 1], object), y=Y[:2])
-    with pytest.raises(DataUnavailableError, match="never unpickled"):
-        load_npz(path)
-
-
-def rewrite(path, change):
-    path.write_bytes(change(path.read_bytes()))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: content[:-30],
-        lambda content: content[: len(content) // 2],
-        lambda _content: b"",
-        lambda _content: b"<!DOCTYPE html>",
-        lambda content: content.replace(b"PK\x03\x04", b"PK\x03\x05", 1),
-        lambda content: content.replace(b"\x93NUMPY", b"\x93NUMPI", 1),
-        lambda content: content.replace(b"(12, 5)", b"(12, 6)", 1),
-        lambda content: content.replace(b"\x93NUMPY\x01", b"\x93NUMPY\x07", 1),
-    ],
-)
-def test_damaged_files(path, change):
-    np.savez(path, x=X, y=Y)
-    rewrite(path, change)
-    with pytest.raises(DataUnavailableError, match=r"data\.npz"):
-        load_npz(path)
-
-
-def test_damaged_compressed_member(path):
-    np.savez_compressed(path, x=RNG.normal(size=(500, 5)), y=np.arange(500) % 2)
-    rewrite(path, lambda c: c[:3000] + bytes(100) + c[3100:])
-    with pytest.raises(DataUnavailableError, match=r"data\.npz"):
-        load_npz(path)
-
-
-def test_member_that_reaches_past_the_end(path):
-    np.savez(path, x=X, y=Y)
-    size, larger = 128 + X.nbytes, 128 + 99 * 40
-    rewrite(
-        path,
-        lambda content: content.replace(b"(12, 5)", b"(99, 5)").replace(
-            struct.pack("<I", size), struct.pack("<I", larger)
-        ),
-    )
-    # Newer releases of Python detect overlapping members.
-    with pytest.raises(DataUnavailableError, match=r"x\.npy(' \(possible| reaches past the end)"):
-        load_npz(path)
-
-
-@pytest.mark.parametrize(
-    ("member", "words"),
-    [
-        (b"a text, no array at all", r"x\.npy: "),
-        (b"\x93NUMPY\x01\x00", r"x\.npy: "),
-        (None, r"x\.npy has 608 bytes, expected 704 for float64 of shape \(12, 6\)"),
-    ],
-)
-def test_member_that_is_no_array(path, member, words):
-    np.savez(path, x=X, y=Y)
-    with zipfile.ZipFile(path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    contents["x.npy"] = member or contents["x.npy"].replace(b"(12, 5)", b"(12, 6)")
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
-    with pytest.raises(DataUnavailableError, match=words):
-        load_npz(path)

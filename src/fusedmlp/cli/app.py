@@ -27,7 +27,7 @@ from fusedmlp.errors import ExitCode, FusedMLPError
 HELP = """Train and use multilayer perceptrons on NumPy, Numba or CuPy.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 backend unavailable, \
-4 a bound was missed, 5 data unavailable, 130 interrupted."""
+4 a bound was missed, 5 data unavailable or a file damaged, 130 interrupted."""
 
 
 class _Commands(TyperGroup):

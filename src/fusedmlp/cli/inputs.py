@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -11,7 +10,9 @@ import numpy as np
 from fusedmlp.cli import console
 from fusedmlp.datasets import DATASET_NAMES, load_dataset
 from fusedmlp.datasets.csv_file import read_csv
+from fusedmlp.datasets.file_errors import convert_read_errors, open_regular
 from fusedmlp.datasets.idx import read_idx
+from fusedmlp.datasets.npz import read_npy, read_npz
 from fusedmlp.datasets.raw_data import as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
@@ -51,7 +52,9 @@ def load_inputs(
         dataset = load_dataset(source, data_dir=data_dir)
         inputs = dataset.x_train if dataset.x_test is None else dataset.x_test
         return cast("DenseInputs", inputs)
-    if not path.is_file():
+    with convert_read_errors(path):
+        is_file = path.is_file()
+    if not is_file:
         raise DataUnavailableError(
             f"{source} is neither a file nor a data set: give a .csv, .npy, .npz or IDX file, "
             f"or one of {', '.join(DATASET_NAMES)}"
@@ -96,17 +99,13 @@ def _read_table(path: Path, mlp: MLP, drop: tuple[str, ...]) -> DenseInputs | Ta
 
 
 def _read_numpy(path: Path) -> npt.NDArray[np.generic]:
-    try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content
-            for key in _NPZ_KEYS:
-                if key in content:
-                    return cast("npt.NDArray[np.generic]", content[key])
-            found = ", ".join(content.files) or "nothing"
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise DataUnavailableError(
-            f"{path}: truncated or not a {path.suffix} file of numbers: {error}"
-        ) from error
-    raise InvalidInputError(f"{path} holds {found}: expected one of {', '.join(_NPZ_KEYS)}")
+    """Read the array of an ``.npy`` file or the rows to predict of an ``.npz``, by its content."""
+    with open_regular(path) as file:
+        is_archive = file.read(2) == b"PK"
+    if path.suffix.lower() == ".npy" and not is_archive:
+        return read_npy(path)
+
+    def choose(found: list[str]) -> dict[str, str] | None:
+        return next(({"x": key} for key in _NPZ_KEYS if key in found), None)
+
+    return read_npz(path, choose, " or ".join(_NPZ_KEYS))["x"]

@@ -24,9 +24,21 @@ parameters that Typer reads.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Generic, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Generic,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
+
+from fusedmlp.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -87,6 +99,46 @@ def option_fields(cls: "type[DataclassInstance]") -> dict[str, OptionField]:
             kind, option = get_args(types[each.name])
             found[each.name] = OptionField(option, kind, each.default)
     return found
+
+
+def from_entries(cls: type[T], entries: Mapping[str, object]) -> T:
+    """Build a dataclass of options from its entries in a JSON document, checked for their types.
+
+    Entries that are no field are left alone: dataclasses may share a document.
+
+    Raises
+    ------
+    InvalidInputError
+        An entry is missing or of another type than its field.
+    """
+    declared = option_fields(cls)
+    values: dict[str, object] = {}
+    for name, kind in get_type_hints(cls).items():
+        if name in entries:
+            values[name] = _as_type(name, entries[name], kind)
+        elif name not in declared or not declared[name].option.is_new:
+            raise InvalidInputError(f"it has no {name}")
+    return cls(**values)
+
+
+def _as_type(name: str, value: object, kind: object) -> object:
+    """Return the value of a JSON document as a field's type; no text is read as a number."""
+    kinds = (kind,) if get_origin(kind) is not UnionType else get_args(kind)
+    if value is None and NoneType in kinds:
+        return None
+    if type(value) in kinds:
+        return value
+    expected = kinds[0]
+    if get_origin(expected) is Literal:
+        expected = str  # the library knows the choices
+    if get_origin(expected) is tuple and isinstance(value, list | tuple):
+        return tuple(_as_type(name, each, get_args(expected)[0]) for each in value)
+    if expected is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    if type(value) is not expected:
+        wanted = getattr(expected, "__name__", expected)
+        raise InvalidInputError(f"{name} {value!r:.80} is not of type {wanted}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

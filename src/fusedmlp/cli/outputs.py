@@ -45,9 +45,12 @@ class OutputFolder:
     def existing(cls, path: Path) -> OutputFolder:
         """Return the folder of a training to resume, given itself or a file in it."""
         path = path.expanduser()
-        if path.is_file():
-            path = path.parent
-        if not path.is_dir():
+        try:
+            path = path.parent if path.is_file() else path
+            is_folder = path.is_dir()
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        if not is_folder:
             raise StorageError(f"there is no folder {path}: name the folder of a training")
         return cls(path)
 

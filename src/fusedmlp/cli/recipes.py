@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fusedmlp.backend import Backend
-from fusedmlp.cli.options import NETWORK, TRAINING, Option, choices, option_fields
+from fusedmlp.cli.options import NETWORK, TRAINING, Option, choices, from_entries
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.model import DTYPES, MLP
 from fusedmlp.network import (
@@ -253,21 +253,14 @@ class Recipe:
         return recipe
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
-        """Rebuild a recipe from ``dataclasses.asdict``, also by way of JSON, and check it."""
-        names = {field.name for field in fields(cls)}
-        new = {name for name, each in option_fields(cls).items() if each.option.is_new}
-        odd = (set(data) | new) ^ names
-        if odd:
-            raise InvalidInputError(f"missing or unknown settings: {', '.join(sorted(odd))}")
-        try:
-            hidden = data["hidden"]
-            if not isinstance(hidden, list | tuple):
-                raise InvalidInputError(f"hidden {hidden!r} is not a list of widths")
-            recipe = cls(**{**data, "hidden": tuple(hidden)})
-            recipe.check()
-        except TypeError as error:
-            raise InvalidInputError(f"a setting is of the wrong kind: {error}") from error
+    def from_dict(cls, data: object) -> "Recipe":
+        """Rebuild a recipe from ``dataclasses.asdict``, by way of JSON, and check it."""
+        if not isinstance(data, dict):
+            raise InvalidInputError(f"the recipe {data!r:.80} is not an object of settings")
+        if unknown := set(data) - {field.name for field in fields(cls)}:
+            raise InvalidInputError(f"unknown settings: {', '.join(sorted(unknown))}")
+        recipe = from_entries(cls, data)
+        recipe.check()
         return recipe
 
 

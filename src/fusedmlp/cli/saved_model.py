@@ -1,5 +1,6 @@
 """The model that ``evaluate`` and ``predict`` read."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,9 @@ class SavedModel:
     def load(cls, path: Path, run: RunOptions) -> "SavedModel":
         """Read a model file, given itself or the folder of its training."""
         path = path.expanduser()
-        file = path / MODEL_NAME if path.is_dir() else path
+        file = path
+        with contextlib.suppress(OSError):  # the reader says why
+            file = path / MODEL_NAME if path.is_dir() else path
         mlp = MLP.load(file, backend=run.backend, threads=run.threads)
         selection, mlp.backend = mlp.select_backend()
         return cls(file, mlp, str(selection))

@@ -6,12 +6,12 @@ same training.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from fusedmlp.cli.options import DATA, RUNNING, Option, T, choices, option_fields
+from fusedmlp.cli.options import DATA, RUNNING, Option, choices, from_entries
 from fusedmlp.cli.recipes import Recipe
 from fusedmlp.datasets import DATASET_NAMES, SOURCES, TASKS, Task, load_dataset
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
@@ -59,7 +59,8 @@ class DataOptions:
     data_dir: Annotated[
         str | None,
         Option(
-            "Folder with the IDX files of mnist or fashion-mnist, searched before any download.",
+            "Folder with the IDX files of mnist or fashion-mnist; nothing is then downloaded. "
+            "A folder that the variable names is tried first, not alone.",
             "DIR",
             DATA,
             variable="FUSEDMLP_DATA",
@@ -249,34 +250,29 @@ class Settings:
         """
         path = folder / SETTINGS_NAME
         try:
-            document = json.loads(path.read_bytes())
+            is_special = path.exists() and not path.is_file()  # to read a pipe could wait for ever
+            document = None if is_special else json.loads(path.read_bytes())
         except OSError as error:
             raise StorageError(
                 f"cannot read {path}: {error.strerror}; name the folder of a training, which has "
                 "this file"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{path} is truncated or not JSON: {error}") from error
+        if is_special:
+            raise FileFormatError(f"{path} is a folder, a pipe or a device, expected a file")
         if not isinstance(document, dict) or document.get("kind") != _KIND:
             raise FileFormatError(f"{path} was not written by 'fusedmlp train'")
         if document.get("version") != _VERSION:
             raise FileFormatError(
-                f"{path} has format version {document.get('version')!r}, this release reads "
+                f"{path} has format version {document.get('version')!r:.80}, this release reads "
                 f"{_VERSION}: upgrade fusedmlp"
             )
         try:
             return cls(
-                _from_entries(DataOptions, document),
-                _from_entries(RunOptions, document),
-                Recipe.from_dict(document["recipe"]),
+                from_entries(DataOptions, document),
+                from_entries(RunOptions, document),
+                Recipe.from_dict(document.get("recipe")),
             )
-        except (KeyError, TypeError, InvalidInputError) as error:
+        except InvalidInputError as error:
             raise FileFormatError(f"{path} is not sound: {error}") from error
-
-
-def _from_entries(cls: type[T], entries: Mapping[str, object]) -> T:
-    """Build a dataclass of options from its entries in ``settings.json``."""
-    known = option_fields(cls).items()
-    values = {n: entries[n] for n, each in known if n in entries or not each.option.is_new}
-    # JSON has no tuples.
-    return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})

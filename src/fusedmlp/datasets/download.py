@@ -1,7 +1,7 @@
-"""One HTTP download, bounded in time and in size, and the time limits of all network sources.
+"""HTTP downloads and child processes, bounded in time and size, and the source ``mirror``.
 
 A mirror may stall, trickle, or answer with something else, so there are limits for the connection,
-for silence, for the whole file and for its size. This module checks no digest: the caller does.
+for silence, for the whole file and for its size.
 
 It uses ``urllib``, because a library on top of ``requests`` gives no limit for the name look-up,
 for all addresses of a host together, or for the whole of a slow answer.
@@ -9,6 +9,7 @@ for all addresses of a host together, or for the whole of a slow answer.
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
@@ -16,10 +17,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import numpy as np
+
+from fusedmlp.datasets.idx import GZIP_MAGIC, gunzip
 from fusedmlp.errors import DataUnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from http.client import HTTPResponse
+
+    from numpy.typing import NDArray
+
+    from fusedmlp.datasets.published import IdxFile, PublishedSet, RawFiles
 
 _CHUNK = 1 << 18
 _PORTS = {"http": 80, "https": 443}
@@ -124,3 +133,81 @@ def _read(response: HTTPResponse, max_bytes: int, deadline: float, url: str) -> 
     if announced is not None and len(content) < announced:
         raise DataUnavailableError(f"{url}: cut off after {len(content):,} of {announced:,} bytes")
     return bytes(content)
+
+
+def run_process(
+    command: Sequence[str], what: str, limit: float, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run a child process for at most ``limit`` seconds; ``what`` names it in messages.
+
+    Raises
+    ------
+    DataUnavailableError
+        If it cannot be started, does not end in time, or fails; the message is then the last line
+        of its stderr that begins with ``ERROR:``, else the last line.
+    """
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DataUnavailableError(f"{what} not finished within {limit:g} s") from error
+    except OSError as error:
+        raise DataUnavailableError(f"cannot start {command[0]}: {error}") from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        raise DataUnavailableError(
+            (errors or lines or [f"{what}: exit status {done.returncode}"])[-1]
+        )
+
+
+def from_mirrors(published: PublishedSet, timeouts: Timeouts) -> RawFiles:
+    """Download the four files, each from the first mirror that has the right one.
+
+    Each file is verified at once, because another mirror may have the right one.
+
+    Raises
+    ------
+    DataUnavailableError
+        If a file is on no mirror; the message has each mirror's reason.
+    """
+    files: RawFiles = {}
+    reasons: list[str] = []
+    for mirror in published.mirrors:
+        try:
+            check_reachable(mirror, timeouts)
+            for file in published.files:
+                if file.name not in files:
+                    files[file.name] = _from_mirror(file, mirror, timeouts)
+        except DataUnavailableError as error:
+            reasons.append(str(error))
+        else:
+            return files
+    raise DataUnavailableError("; ".join(reasons))
+
+
+def _from_mirror(file: IdxFile, mirror: str, timeouts: Timeouts) -> NDArray[np.uint8]:
+    host = urlsplit(mirror).hostname or mirror
+    # Deflate adds five bytes a block to what it cannot compress; one block holds at least 4 KiB
+    # in practice. The rest is for the gzip header with its name.
+    max_bytes = file.n_bytes + file.n_bytes // 512 + 512
+    content = download(f"{mirror}{file.name}.gz", max_bytes, timeouts)
+    # Object stores decompress on the way where the file is marked as encoded.
+    if content.startswith(GZIP_MAGIC):
+        content = gunzip(io.BytesIO(content), len(content), f"{host}: {file.name}.gz")
+    elif not content.startswith(b"\0\0"):
+        raise DataUnavailableError(
+            f"{host}: {file.name}.gz is no gzip file, it starts with {content[:20]!r}"
+        )
+    raw = np.frombuffer(content, np.uint8)
+    file.verify(raw, f"{host}: ")
+    return raw

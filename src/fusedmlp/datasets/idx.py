@@ -18,7 +18,12 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.datasets.file_errors import convert_read_errors
+from fusedmlp.datasets.file_errors import (
+    check_inflated_size,
+    check_shape,
+    convert_read_errors,
+    open_regular,
+)
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -58,19 +63,12 @@ class IdxHeader:
 
 
 def parse_header(head: bytes, where: str) -> IdxHeader:
-    """Read an IDX header from the first bytes of a file.
-
-    Parameters
-    ----------
-    head : bytes
-        At least the header; further bytes are ignored.
-    where : str
-        The file's name, for the message.
+    """Read an IDX header from the first bytes of the file ``where``; further bytes are ignored.
 
     Raises
     ------
     DataUnavailableError
-        If these are not the first bytes of an IDX file.
+        If these are not the first bytes of an IDX file, or no array has that shape.
     """
     if len(head) < 4:
         raise DataUnavailableError(
@@ -86,9 +84,9 @@ def parse_header(head: bytes, where: str) -> IdxHeader:
         raise DataUnavailableError(
             f"{where}: truncated: {len(head)} bytes, expected a header of {offset}"
         )
-    return IdxHeader(
-        np.dtype(_CODES[head[2]]), struct.unpack(f">{head[3]}I", head[4:offset]), offset
-    )
+    dtype, shape = np.dtype(_CODES[head[2]]), struct.unpack(f">{head[3]}I", head[4:offset])
+    check_shape(shape, dtype, where)
+    return IdxHeader(dtype, shape, offset)
 
 
 def read_idx(path: str | Path) -> NDArray[IdxScalar]:
@@ -115,30 +113,19 @@ def read_raw(path: Path) -> NDArray[np.uint8]:
     Returns
     -------
     ndarray of uint8, shape (n_bytes,), read-only
-
-    Raises
-    ------
-    DataUnavailableError
-        If the file cannot be read or is empty, or the gzip stream does not hold one IDX file.
     """
-    with convert_read_errors(path), path.open("rb") as file:
+    with open_regular(path) as file:
         magic = file.read(2)
         if magic == GZIP_MAGIC:
             file.seek(0)
-            return np.frombuffer(gunzip(file, str(path)), np.uint8)
+            return np.frombuffer(gunzip(file, path.stat().st_size, str(path)), np.uint8)
         if not magic:  # an empty file cannot be mapped
             raise DataUnavailableError(f"{path} is empty: 0 bytes")
         return np.memmap(file, np.uint8, "r")
 
 
 def decode_idx(content: NDArray[np.uint8], where: str) -> NDArray[IdxScalar]:
-    """View a whole raw IDX file, shape (n_bytes,), as the array that it holds; no copy.
-
-    Raises
-    ------
-    DataUnavailableError
-        If it is not IDX, or its length is not the one that its header gives.
-    """
+    """View a whole raw IDX file, shape (n_bytes,), as the array that it holds; no copy."""
     header = parse_header(content[:_LONGEST_HEADER].tobytes(), where)
     header.check_length(content.size, where)
     return content[header.offset :].view(header.dtype).reshape(header.shape)
@@ -170,18 +157,13 @@ def write_idx(path: str | Path, array: NDArray[IdxScalar]) -> None:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
-def gunzip(stream: IO[bytes], where: str) -> bytes:
-    """Decompress one IDX file, never more than its own header announces.
-
-    Raises
-    ------
-    DataUnavailableError
-        If the stream is truncated, damaged, followed by foreign bytes, or not IDX.
-    """
+def gunzip(stream: IO[bytes], compressed: int, where: str) -> bytes:
+    """Decompress one IDX file of ``compressed`` bytes, never more than its own header announces."""
     try:
         with gzip.GzipFile(fileobj=stream) as file:
             content = bytearray(file.read(_LONGEST_HEADER))
             header = parse_header(bytes(content), where)
+            check_inflated_size(header.n_bytes, compressed, where)
             # One byte past the announced end makes gzip check what follows the stream. The file is
             # read in chunks, because the announced length may be wrong and too large to allocate.
             while len(content) <= header.n_bytes:
@@ -206,11 +188,6 @@ def find_idx_files(folder: Path) -> dict[str, Path]:
     dict
         Keys ``train-images``, ``train-labels``, ``t10k-images``, ``t10k-labels``, as far as
         present. A plain file wins over its ``.gz``, because it can be memory-mapped.
-
-    Raises
-    ------
-    DataUnavailableError
-        If the folder cannot be read.
     """
     found: dict[str, Path] = {}
     with convert_read_errors(folder):

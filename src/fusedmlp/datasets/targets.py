@@ -112,7 +112,7 @@ class TargetCoding:
                     f"{where}: target {wrong[0]:g} in row {row} has a fraction; expected classes, "
                     "which are text or whole numbers (for a quantity choose the task regression)"
                 )
-            found = found.astype(np.int64)
+            found = np.array([int(value) for value in found.tolist()], dtype=object)
         if len(found) < 2:
             raise InvalidInputError(
                 f"{where}: every row has the target {found.tolist()[0]!r}; expected at least two "

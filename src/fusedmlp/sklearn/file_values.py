@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.io.parameter_files import natural
+from fusedmlp.io.parameter_files import natural, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,13 +41,6 @@ SCORED: Final = ("best_validation_score_", "validation_scores_", "validation_los
 
 MT_WORDS: Final = 624
 """Words of the Mersenne Twister's state (Matsumoto and Nishimura, 1998)."""
-
-
-def number(value: Json) -> float:
-    """Return a number, checked to be one."""
-    if type(value) not in (int, float):
-        raise InvalidInputError(f"{value!r:.80} is not a number")
-    return float(value)
 
 
 def parameter_to_json(name: str, value: object) -> Json:

@@ -21,6 +21,7 @@ from fusedmlp.io.parameter_files import (
     format_errors,
     natural,
     network_to_dict,
+    number,
     read_parameters,
     slot_prefixes,
     write_parameters,
@@ -31,7 +32,6 @@ from fusedmlp.sklearn.file_labels import classes_from_json, labels_to_json
 from fusedmlp.sklearn.file_values import (
     Json,
     fitted_numbers,
-    number,
     numbers_to_json,
     parameter_from_json,
     parameter_to_json,

@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from fusedmlp.backend import State
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.interop import host_copy, on_device
+from fusedmlp.interop import host_copy
 from fusedmlp.io.parameter_files import (
     FileFormat,
     Header,
     format_errors,
     natural,
     network_to_dict,
+    number,
     read_parameters,
     slot_prefixes,
     write_parameters,
 )
-from fusedmlp.training.history import EpochRecord, History
+from fusedmlp.training.history import OPTIONAL_COLUMNS, EpochRecord, History
 from fusedmlp.validation import is_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
 
+    from fusedmlp.interop import ForeignArray
     from fusedmlp.network import Network, Parameters
     from fusedmlp.types import Inputs
 
@@ -41,6 +43,8 @@ BEST_PREFIX: Final = "best."
 
 
 def _groups(header: Header) -> tuple[str, ...]:
+    if type(header["has_best"]) is not bool:
+        raise InvalidInputError(f"has_best {header['has_best']!r:.80} is neither true nor false")
     best = (BEST_PREFIX,) if header["has_best"] else ()
     return ("", *slot_prefixes(header["slots"]), *best)
 
@@ -50,7 +54,11 @@ CHECKPOINT_FORMAT: Final = FileFormat("fusedmlp-checkpoint", 1, "checkpoint", _g
 _ABSENT: Final = {"strict": str(False), "labels": str(None)}
 """Settings that older checkpoints do not hold, and the values that they were made with."""
 
-_FINGERPRINT_ROWS: Final = 256
+_DIGEST: Final = "sha256"
+"""Mark of a fingerprint of all bytes; older checkpoints have one of a sample of rows."""
+
+_CHUNK_BYTES: Final = 8 * 2**20
+"""Bytes that are hashed at a time: a memory map or a device array is not copied as a whole."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +123,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     with format_errors(f"{path} is not a sound checkpoint"):
         slots = tuple(groups[prefix] for prefix in slot_prefixes(header["slots"]))
         state = State(groups[""], slots, natural(header["step"]))
-        history = History([EpochRecord(**record) for record in header["history"]])
-        settings = dict(header["settings"])
+        history = History([_record(*each) for each in enumerate(header["history"], start=1)])
+        settings = {str(name): str(value) for name, value in header["settings"].items()}
         return Checkpoint(file.network, state, groups.get(BEST_PREFIX), history, settings)
 
 
@@ -124,6 +132,11 @@ def check_settings(path: Path, checkpoint: Checkpoint, settings: Mapping[str, st
     """Raise :class:`InvalidInputError` unless a resumed training agrees with its checkpoint."""
     for name, value in settings.items():
         before = checkpoint.settings.get(name, _ABSENT.get(name))
+        if name == "data" and before is not None and _DIGEST not in before:
+            raise InvalidInputError(
+                f"{path} is of an older release, which recorded a sample of the data: it cannot be "
+                "checked that they are the same; start anew, or finish it with that release"
+            )
         if before != value:
             raise InvalidInputError(
                 f"{path} was made with {name} {before}, now it is {value}: "
@@ -132,19 +145,47 @@ def check_settings(path: Path, checkpoint: Checkpoint, settings: Mapping[str, st
 
 
 def fingerprint(x: Inputs, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None) -> str:
-    """Return a digest of a data set: of all targets and weights, and of a sample of rows."""
+    """Return a digest of every byte of a data set.
+
+    With the processor's SHA instructions it takes some 30 ms for the 47 MB of MNIST.
+    """
     digest = hashlib.sha256()
-    n_rows = int(x.shape[0])
-    rows = np.unique(np.linspace(0, n_rows - 1, _FINGERPRINT_ROWS).astype(np.int64))
+    parts: tuple[ForeignArray, ...] = (x,)
     if is_sparse(x):
-        sample = x[rows].toarray()
-    elif on_device(x):
-        # A row at a time: libraries differ in what else they take as an index.
-        sample = np.concatenate([host_copy("x", x[int(row) : int(row) + 1]) for row in rows])
-    else:
-        sample = np.asarray(x[rows])
-    for array in (sample, host_copy("y", y), host_copy("sample_weight", sample_weight)):
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        if array.dtype != object:
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return f"{n_rows} rows, {digest.hexdigest()[:16]}"
+        import scipy.sparse
+
+        csr = scipy.sparse.csr_array(x)
+        if not csr.has_canonical_format:
+            csr = csr.copy()
+            csr.sum_duplicates()
+        parts = (csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data)
+    for array in (*parts, host_copy("y", y), host_copy("sample_weight", sample_weight)):
+        for chunk in _chunks(array):
+            digest.update(f"{chunk.shape}{chunk.dtype}".encode())
+            if chunk.dtype != object:  # as without weights
+                digest.update(np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data)
+    return f"{x.shape[0]} rows, {_DIGEST} {digest.hexdigest()[:16]}"
+
+
+def _chunks(array: ForeignArray) -> Iterator[npt.NDArray[Any]]:
+    """Yield some rows of an array at a time, in host memory."""
+    if not array.shape:
+        yield host_copy("array", array)
+        return
+    first = host_copy("array", array[:1])
+    step = max(1, _CHUNK_BYTES // max(1, first.nbytes))
+    for start in range(0, array.shape[0], step):
+        yield host_copy("array", array[start : start + step])
+
+
+def _record(epoch: int, entries: Mapping[str, object]) -> EpochRecord:
+    """Return the record of epoch ``epoch``, from 1, checked."""
+    record = EpochRecord(**entries)  # type: ignore[arg-type]
+    if natural(record.epoch) != epoch or natural(record.step) < epoch:
+        raise InvalidInputError(f"record {epoch} is of epoch {record.epoch}, step {record.step}")
+    for name, value in entries.items():
+        if value is not None or name not in OPTIONAL_COLUMNS:
+            number(value)
+    if not record.seconds > 0:
+        raise InvalidInputError(f"epoch {epoch} took {record.seconds!r} seconds")
+    return record

@@ -50,6 +50,9 @@ class EpochRecord:
 
 COLUMNS = tuple(f.name for f in fields(EpochRecord))
 
+OPTIONAL_COLUMNS = ("train_accuracy", "validation_loss", "validation_accuracy")
+"""Fields that may be None."""
+
 
 @dataclass
 class History:

@@ -226,8 +226,9 @@ class Trainer:
             "dtype": mlp.dtype,
             "strict": str(backend.strict),
             "labels": repr(given.labels),
-            "data": fingerprint(given.x, given.y, given.weights),
         }
+        if self.checkpoint is not None or resume is not None:
+            identity["data"] = fingerprint(given.x, given.y, given.weights)
         kept = KeeperSettings(
             early_stopping=self.early_stopping,
             validated=validation is not None,

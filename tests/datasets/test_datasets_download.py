@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from fusedmlp.datasets.download import Timeouts, check_reachable, download
-from fusedmlp.datasets.mirrors import from_mirrors
+from fusedmlp.datasets.download import Timeouts, check_reachable, download, from_mirrors
 from fusedmlp.errors import DataUnavailableError
 
 LABELS = "train-labels-idx1-ubyte"
