@@ -33,7 +33,7 @@ def bench(
     networks: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B,…",
+            metavar="A,B,...",
             help="Sizes from the inputs to the classes, such as 784-256-10,784-64-64-10. Every "
             "network is measured with every batch size.",
             show_default="784-256-10, and its width varied",
@@ -43,7 +43,7 @@ def bench(
     batch_sizes: Annotated[
         str | None,
         typer.Option(
-            metavar="N,M,…",
+            metavar="N,M,...",
             help="Rows in each step.",
             show_default="64, and varied from 16 to 1024",
             rich_help_panel=_MEASURED,
@@ -56,7 +56,7 @@ def bench(
     threads: Annotated[
         str | None,
         typer.Option(
-            metavar="N,M,…",
+            metavar="N,M,...",
             help="CPU threads, such as 1,2; all backends use the same number.",
             show_default="as many as there are cores",
             rich_help_panel=_MEASURED,
@@ -120,6 +120,8 @@ def bench(
     """Measure throughput and start-up of the backends; parity is checked first.
 
     Exits with 4 if a backend fails parity, or is slower than before.
+
+    Example: fusedmlp bench --backends numpy,numba --dataset digits --html bench.html
     """
     from fusedmlp.bench import compare as comparing
     from fusedmlp.bench import measure
@@ -221,7 +223,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self._console = console.stderr()
-        self._status = self._console.status("starting")
+        self._status = self._console.status("starting", spinner="line")
         self._last = ""
 
     def __enter__(self) -> "_Progress":

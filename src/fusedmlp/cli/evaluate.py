@@ -99,7 +99,10 @@ def evaluate(
     run: Annotated[Overrides[RunOptions], Only("backend", "threads", "seed")],
     json_: Json = False,
 ) -> None:
-    """Measure a saved model on labelled rows."""
+    """Measure a saved model on labelled rows.
+
+    Example: fusedmlp evaluate out --part train
+    """
     if part not in PARTS:
         raise UnknownNameError.of("part", part, PARTS)
     saved = SavedModel.load(model, run.apply(RunOptions()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -14,8 +13,11 @@ from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.idx import read_idx
 from fusedmlp.datasets.labels import as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
+from fusedmlp.io.paths import expanded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from fusedmlp.types import DenseInputs
@@ -40,7 +42,7 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -
         The content is not rows of finite numbers; the file is missing, truncated or of another
         format.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     is_csv = path.suffix.lower() == ".csv"
     if skip_column is not None and not is_csv:
         raise InvalidInputError(f"--skip-column {skip_column} is for .csv files, not for {source}")
@@ -48,7 +50,9 @@ def load_inputs(source: str, *, skip_column: str | None, data_dir: str | None) -
         dataset = load_dataset(source, data_dir=data_dir)
         inputs = dataset.x_train if dataset.x_test is None else dataset.x_test
         return cast("DenseInputs", inputs)
-    if not path.is_file():
+    with convert_read_errors(path):
+        is_file = path.is_file()
+    if not is_file:
         raise DataUnavailableError(
             f"{source} is neither a file nor a data set: give a .csv, .npy, .npz or IDX file, "
             f"or one of {', '.join(DATASET_NAMES)}"

@@ -72,7 +72,7 @@ class Recipe:
         tuple[int, ...],
         Option(
             "Widths of the hidden layers, such as 256,128; 'none' for a single layer.",
-            "H1,H2,…",
+            "H1,H2,...",
             NETWORK,
             parse=parse_hidden,
         ),
@@ -131,7 +131,7 @@ class Recipe:
     l2: Annotated[
         float,
         Option(
-            "Strength λ of the penalty on large weights: λ/2 times the sum of their squares.",
+            "Strength of the penalty on large weights: LAMBDA/2 times the sum of their squares.",
             "LAMBDA",
             TRAINING,
         ),

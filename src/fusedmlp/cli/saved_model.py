@@ -8,6 +8,7 @@ import typer
 
 from fusedmlp.cli.outputs import MODEL_NAME
 from fusedmlp.cli.settings import RunOptions
+from fusedmlp.io.atomic import storage_errors
 from fusedmlp.model import MLP
 
 ModelArgument = Annotated[
@@ -31,8 +32,8 @@ class SavedModel:
     @classmethod
     def load(cls, path: Path, run: RunOptions) -> "SavedModel":
         """Read a model file, given itself or the folder of its training."""
-        path = path.expanduser()
-        file = path / MODEL_NAME if path.is_dir() else path
+        with storage_errors(f"cannot read {path}", "name a model or the folder of a training"):
+            file = path / MODEL_NAME if path.is_dir() else path
         mlp = MLP.load(file, backend=run.backend, threads=run.threads)
         selection, mlp.backend = mlp.select_backend()
         return cls(file, mlp, str(selection))

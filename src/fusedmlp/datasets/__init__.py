@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusedmlp.datasets.builtin import load_digits as load_digits
@@ -11,6 +10,7 @@ from fusedmlp.datasets.cache import default_cache_dir as default_cache_dir
 from fusedmlp.datasets.csv_table import load_csv as load_csv
 from fusedmlp.datasets.dataset import Dataset as Dataset
 from fusedmlp.datasets.dataset import Task as Task
+from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.folder import load_idx_folder as load_idx_folder
 from fusedmlp.datasets.images import SPLITS as SPLITS
 from fusedmlp.datasets.images import load_published
@@ -19,6 +19,7 @@ from fusedmlp.datasets.published import FASHION_MNIST, MNIST
 from fusedmlp.datasets.sources import SOURCES as SOURCES
 from fusedmlp.datasets.sources import Locations, default_data_dir
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
+from fusedmlp.io.paths import expanded
 
 __all__ = [
     "DATASET_NAMES",
@@ -37,6 +38,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _PUBLISHED = {published.name: published for published in (MNIST, FASHION_MNIST)}
 
@@ -106,8 +108,8 @@ def load_dataset(
     if published is not None:
         _refuse(name, target=target, task=task)
         locations = Locations(
-            cache_dir=default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser(),
-            data_dir=default_data_dir() if data_dir is None else Path(data_dir).expanduser(),
+            cache_dir=default_cache_dir() if cache_dir is None else expanded(cache_dir),
+            data_dir=default_data_dir() if data_dir is None else expanded(data_dir),
         )
         return load_published(
             published,
@@ -120,7 +122,9 @@ def load_dataset(
     if name in ("digits", "moons"):
         _refuse(name, target=target, task=task)
         return load_digits(seed, test_size) if name == "digits" else load_moons(seed=seed)
-    return _load_path(Path(name_or_path).expanduser(), target, task)
+    path = expanded(name_or_path)
+    with convert_read_errors(path):
+        return _load_path(path, target, task)
 
 
 def _load_path(path: Path, target: str | int | None, task: Task | None) -> Dataset:

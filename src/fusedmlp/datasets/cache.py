@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.idx import read_raw
 from fusedmlp.errors import DataUnavailableError
-from fusedmlp.io.atomic import sweep, write_atomically
+from fusedmlp.io.atomic import write_atomically
+from fusedmlp.io.paths import expanded
 
 if TYPE_CHECKING:
     from fusedmlp.datasets.published import PublishedSet, RawFiles
-
-_STALE_S = 3600.0
-"""Age in seconds of temporary files to remove; a younger one may be in use by another process."""
 
 
 class NotPresentError(DataUnavailableError):
@@ -30,7 +28,7 @@ def default_cache_dir() -> Path:
     """Return ``FUSEDMLP_CACHE`` or, without it, the user's cache folder of this platform."""
     chosen = os.environ.get("FUSEDMLP_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("fusedmlp", appauthor=False))
@@ -69,6 +67,5 @@ def store(published: PublishedSet, cache_dir: Path, files: RawFiles) -> None:
         If the folder cannot be written (read-only, full, missing rights). No partial file stays.
     """
     folder = cache_dir / published.name
-    sweep(folder, _STALE_S)
     for name, content in files.items():
         write_atomically(folder / name, content.tobytes())
