@@ -54,7 +54,9 @@ class _Commands(TyperGroup):
         except FusedMLPError as error:
             code = _report(str(error), error.exit_code)
         except MemoryError as error:
-            code = _report(f"out of memory: {error}", ExitCode.FAILURE)
+            code = _report(
+                f"out of memory: {error}; smaller layers or batches need less", ExitCode.FAILURE
+            )
         except OSError as error:
             if error.errno is None:
                 raise

@@ -52,12 +52,15 @@ def parse_hidden(text: str) -> tuple[int, ...]:
     """Read ``256,128``, or ``none`` for no hidden layer."""
     if text.strip().lower() == "none":
         return ()
-    widths = text.split(",")
-    if not all(width.strip().isdecimal() and int(width) for width in widths):
+    try:
+        widths = tuple(map(int, text.split(",")))
+    except ValueError:
+        widths = (0,)
+    if min(widths) < 1:
         raise InvalidInputError(
             f"--hidden {text!r}: give widths of at least 1 such as 256 or 256,128, or 'none'"
         )
-    return tuple(int(width) for width in widths)
+    return widths
 
 
 @dataclass(frozen=True, slots=True)
