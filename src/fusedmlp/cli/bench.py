@@ -66,6 +66,7 @@ def bench(
         int,
         typer.Option(
             metavar="N",
+            parser=options.whole_number,
             help="Rounds of each task; every backend takes one turn in each.",
             rich_help_panel=_MEASURED,
         ),
@@ -111,6 +112,7 @@ def bench(
         float,
         typer.Option(
             metavar="RATIO",
+            parser=options.number,
             help="A backend below this share of its earlier speed counts as slower.",
             rich_help_panel=_RESULTS,
         ),

@@ -138,7 +138,10 @@ class Trainer:
         weights = self._row_weights(mlp.network, x, y, sample_weight)
         if self.checkpoint is not None:
             check_writable(self.checkpoint.parent)
-        _, backend = mlp.select_backend(self.batch_size, count_rows(x))
+        n_rows = count_rows(x)
+        rows, held_out = validation_split(n_rows, self.validation, mlp.seed)
+        epoch_rows = self._epoch_rows(len(rows))  # checked before an engine gets room for a batch
+        _, backend = mlp.select_backend(self.batch_size, n_rows)
         engine = backend.compile(
             EngineSpec(
                 mlp.network,
@@ -152,11 +155,9 @@ class Trainer:
         data = engine.stage(x, y, weights)
         if not data.labelled:
             raise InvalidInputError("training needs targets: y is None")
-        rows, held_out = validation_split(data.rows, self.validation, mlp.seed)
         validation = ValidationRows(data, held_out) if held_out.size else None
         if validation_data is not None:
             validation = ValidationRows(engine.stage(*validation_data))
-        epoch_rows = self._epoch_rows(len(rows))
 
         def order(epoch: int) -> IntArray:
             return (shuffled(rows, mlp.seed, epoch) if self.shuffle else rows)[:epoch_rows]
