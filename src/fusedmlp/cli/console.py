@@ -96,12 +96,10 @@ def verdict(*, is_met: bool, met: str = "met", missed: str) -> Text:
 def show(renderable: RenderableType) -> None:
     """Write a table or the like to stdout; of a table that does not fit, each row's cells."""
     console = stdout()
-    if isinstance(renderable, Table):
-        needed = Measurement.get(console, console.options, renderable).minimum
-        if needed > console.width:
-            _show_rows(renderable, console)
-            return
-    console.print(renderable)
+    if isinstance(renderable, Table) and _needed_width(renderable, console) > console.width:
+        _show_rows(renderable, console)
+    else:
+        console.print(renderable)
 
 
 def is_narrow(console: Console) -> bool:
@@ -126,6 +124,16 @@ def finite(value: object) -> object:
             return [finite(item) for item in value]
         case _:
             return value
+
+
+def _needed_width(table: Table, console: Console) -> int:
+    """Return the columns of the terminal below which Rich would cut cells of a table."""
+    unlimited = console.options.update(max_width=10_000)
+    width = 0
+    for column in table.columns:
+        sizes = [Measurement.get(console, unlimited, c) for c in (column.header, *column.cells)]
+        width += 1 + max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+    return width - 1
 
 
 def _show_rows(table: Table, console: Console) -> None:

@@ -29,7 +29,7 @@ _ERRORS: Final = "fusedmlp-plain"
 
 
 class UnfailingBytes(io.RawIOBase):
-    """Bytes for ``raw``, or for a closed stream; what cannot be written is dropped.
+    """The bytes of a text stream, or of a closed one (None); what cannot be written is dropped.
 
     Attributes
     ----------
@@ -37,8 +37,10 @@ class UnfailingBytes(io.RawIOBase):
         The first error; None as long as all bytes have been written.
     """
 
-    def __init__(self, raw: BinaryIO | None) -> None:
-        self._raw = raw
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream  # it would close the descriptor at its end
+        buffer = None if stream is None else stream.buffer
+        self._raw: BinaryIO | None = getattr(buffer, "raw", buffer)  # python -u has no buffer
         self.error: OSError | None = None
 
     def writable(self) -> bool:
@@ -90,17 +92,13 @@ def _occupy_standard_descriptors() -> None:
 
 def _unfailing(stream: TextIO | None) -> tuple[UnfailingBytes, TextIO]:
     """Return a text stream in place of another one, which is None where it is closed."""
-    if stream is None:
-        stream, raw = io.TextIOWrapper(io.BytesIO(), "utf-8"), None
-    else:
-        raw = getattr(stream.buffer, "raw", stream.buffer)  # one and the same with python -u
-    unfailing = UnfailingBytes(raw)
+    unfailing = UnfailingBytes(stream)
     text = io.TextIOWrapper(
         io.BufferedWriter(unfailing),
-        encoding=stream.encoding,
+        encoding="utf-8" if stream is None else stream.encoding,
         errors=_ERRORS,
-        line_buffering=bool(stream.line_buffering),
-        write_through=raw is stream.buffer,
+        line_buffering=stream is not None and bool(stream.line_buffering),
+        write_through=getattr(stream, "write_through", False),
     )
     return unfailing, text
 
