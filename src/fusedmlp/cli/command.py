@@ -214,9 +214,10 @@ def _with_option(message: str, context: typer.Context) -> str:
         return f"{flags[found[1]]} {message[found.end() :]}"
     if found := _UNKNOWN.match(message):
         for name in flags:
-            if context.params[name] == found[1]:
+            if context.params.get(name) == found[1]:
                 return f"{flags[name]} '{found[1]}' is unknown{message[found.end() :]}"
     for name, option in flags.items():
-        if message.startswith(f"{context.params[name]}: "):
+        value = context.params.get(name)  # Typer's own options have none
+        if value is not None and message.startswith(f"{value}: "):
             return f"{option} {message}"
     return message
