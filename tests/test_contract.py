@@ -283,5 +283,6 @@ def test_a_device_number_is_refused_where_there_are_none():
     for name in ("numpy", "numba"):
         with pytest.raises(InvalidInputError, match=f"{name}:1 names a device"):
             backend_class(name)(device=1)
-        with pytest.raises(InvalidInputError, match="threads 0"):
-            backend_class(name)(threads=0)
+        for threads, bound in ((0, "at least 1"), (10**20, "at most 4096")):
+            with pytest.raises(InvalidInputError, match=f"threads {threads} is not {bound}"):
+                backend_class(name)(threads=threads)

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from scipy.sparse import csc_array, csr_array
 from fusedmlp import MLP, Trainer
 from fusedmlp.backend import State
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
-from fusedmlp.io.atomic import check_writable, sweep, write_atomically
+from fusedmlp.io.atomic import check_writable, write_atomically
 from fusedmlp.io.model_files import MODEL_FORMAT, load_model
 from fusedmlp.io.parameter_files import write_arrays
 from fusedmlp.network import Network
@@ -72,13 +74,49 @@ def test_a_write_that_the_system_cuts_short_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_sweeping_removes_what_killed_writers_left(tmp_path):
-    for name in (".model.1-ab.tmp", "model", ".hidden"):
-        (tmp_path / name).write_bytes(b"")
-    sweep(tmp_path, older_than_s=60)
-    assert len(os.listdir(tmp_path)) == 3
-    sweep(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".hidden", "model"]
+HOLDS_A_TEMPORARY_FILE = """
+import os, sys
+from fusedmlp.io.atomic import write_atomically
+def wait(_descriptor):
+    print("written", flush=True)
+    sys.stdin.read()
+os.fsync = wait
+write_atomically(sys.argv[1], b"of the other process")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps open files by itself")
+@pytest.mark.parametrize("end", ["kill", "finish"])
+def test_a_save_removes_what_a_killed_one_left_and_no_file_in_use(tmp_path, end):
+    path = tmp_path / "file[1]"
+    other = tmp_path / ".file[1].notes.tmp"
+    other.write_bytes(b"no temporary file of ours")
+    command = [sys.executable, "-c", HOLDS_A_TEMPORARY_FILE, str(path)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with child:
+        assert child.stdout.readline() == "written\n"
+        write_atomically(path, b"ours")
+        assert len(os.listdir(tmp_path)) == 3
+        if end == "kill":
+            child.kill()
+        child.communicate()
+    assert path.read_bytes() == (b"ours" if end == "kill" else b"of the other process")
+    assert len(os.listdir(tmp_path)) == (3 if end == "kill" else 2)
+    write_atomically(path, b"new")
+    assert sorted(os.listdir(tmp_path)) == sorted([other.name, path.name])
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps open files by itself")
+def test_without_locks_files_are_written_and_none_is_taken_for_abandoned(tmp_path, monkeypatch):
+    def refuse(_descriptor):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fusedmlp.io.atomic.lock", refuse)
+    left = tmp_path / ".file.1-ab.tmp"
+    left.write_bytes(b"")
+    write_atomically(tmp_path / "file", b"new")
+    assert sorted(os.listdir(tmp_path)) == [left.name, "file"]
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):

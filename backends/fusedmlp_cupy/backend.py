@@ -9,7 +9,15 @@ import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
+from fusedmlp.backend import (
+    Availability,
+    Backend,
+    Device,
+    Engine,
+    Preference,
+    Workload,
+    check_threads,
+)
 from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
 from fusedmlp_cupy.engine import CupyEngine
 from fusedmlp_cupy.probing import examine
@@ -84,8 +92,7 @@ class CupyBackend(Backend):
             raise InvalidInputError(
                 "strict arithmetic and TF32 exclude each other: leave one of them out"
             )
-        if threads is not None and threads < 1:
-            raise InvalidInputError(f"threads {threads} is not at least 1")
+        check_threads(threads)
         number = 0 if device is None else device
         found = examine(number)
         availability = found.availability

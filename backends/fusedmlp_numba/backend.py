@@ -9,7 +9,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
+from fusedmlp.backend import (
+    Availability,
+    Backend,
+    Device,
+    Engine,
+    Preference,
+    Workload,
+    check_threads,
+)
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.registry import unavailable
 
@@ -32,8 +40,7 @@ class NumbaBackend(Backend):
             raise InvalidInputError(
                 f"numba:{device} names a device, but the numba backend has none: use 'numba'"
             )
-        if threads is not None and threads < 1:
-            raise InvalidInputError(f"threads {threads} is not at least 1")
+        check_threads(threads)
         found = self.probe()
         if found.state != "usable":
             raise unavailable(self.name, found)

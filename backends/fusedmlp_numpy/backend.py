@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusedmlp.backend import Availability, Backend, Device, Engine, Preference, Workload
+from fusedmlp.backend import (
+    Availability,
+    Backend,
+    Device,
+    Engine,
+    Preference,
+    Workload,
+    check_threads,
+)
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.reference.engine import ReferenceEngine
 from fusedmlp.reference.operations import Operations, StrictOperations
@@ -41,8 +49,7 @@ class NumpyBackend(Backend):
             raise InvalidInputError(
                 f"numpy:{device} names a device, but the numpy backend has none: use 'numpy'"
             )
-        if threads is not None and threads < 1:
-            raise InvalidInputError(f"threads {threads} is not at least 1")
+        check_threads(threads)
         self._threads = threads
         self.strict = strict
 

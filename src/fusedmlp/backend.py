@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 
+from fusedmlp.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,6 +51,9 @@ MAX_ROW_LOSS: Final = 1e300
 EXP_OVERFLOWS: Final = 710.0
 """eᶻ is infinite in float64 from this logit on: the loss of an exp output clips logits to it."""
 
+MAX_THREADS: Final = 4096
+"""More than one machine has; engines have work space for each thread."""
+
 Fact: TypeAlias = str | int | float | bool | None
 """A value in a device's description that JSON can hold."""
 
@@ -56,6 +61,13 @@ Fact: TypeAlias = str | int | float | bool | None
 def keep_threshold(dropout: float) -> int:
     """Return ⌊(1 − dropout)·2³²⌋: a unit is kept if its random 32-bit word is below it."""
     return int((1.0 - dropout) * 2.0**32)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise InvalidInputError unless this number of CPU threads, or None, can be had."""
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        bound = "at least 1" if threads < 1 else f"at most {MAX_THREADS}"
+        raise InvalidInputError(f"threads {threads} is not {bound}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 import numpy as np
@@ -48,6 +49,9 @@ RECTIFIERS: Final[frozenset[HiddenActivation]] = frozenset(
     {"relu", "leaky_relu", "elu", "gelu", "silu"}
 )
 """Hidden activations close to max(z, 0), for which the initialisation of He et al. is derived."""
+
+MAX_LAYER_WEIGHTS: Final = 2**60 - 1
+"""Eight bytes each: an array has less than 2^63 bytes. Memory ends long before."""
 
 LEAKY_RELU_SLOPE: Final = 0.01
 """Slope of ``leaky_relu`` below 0 (Maas et al., 2013)."""
@@ -278,4 +282,10 @@ def _checked_sizes(sizes: tuple[int, ...]) -> tuple[int, ...]:
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
             raise InvalidInputError(f"sizes {sizes}: {size!r} is not a whole number of at least 1")
+    for fan_in, fan_out in pairwise(sizes):
+        if int(fan_in) * int(fan_out) > MAX_LAYER_WEIGHTS:
+            raise InvalidInputError(
+                f"sizes {sizes}: {fan_in} inputs and {fan_out} units have more than the "
+                f"{MAX_LAYER_WEIGHTS} weights that one array can hold"
+            )
     return tuple(int(size) for size in sizes)

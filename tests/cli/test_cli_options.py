@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fusedmlp.cli.command import command
+from fusedmlp.cli.command import command, variables
 from fusedmlp.cli.options import RUNNING, Only, Option, Overrides
 from fusedmlp.errors import InvalidInputError
 
@@ -25,6 +25,10 @@ class Options:
     place: Annotated[str | None, Option("A place.", "P", RUNNING, variable="PLACE")] = None
     is_fast: Annotated[bool, Option("Fast.", " ", RUNNING, variable=None)] = False
     fixed: int = 3
+
+
+def takes_options(options: Options) -> None:
+    pass
 
 
 @pytest.fixture
@@ -74,7 +78,11 @@ def test_a_command_may_take_some_of_the_options(run):
 
 def test_help_and_messages_name_the_option(run):
     text = run(Options, "--help")[1].stdout
-    for words in ("--size", "[env var: FUSEDMLP_SIZE]", "[default: (0.5; or less)]", "PLACE]"):
+    for words in ("--size", "[default: (0.5; or less)]"):
         assert words in text
+    assert (
+        variables(takes_options)
+        == "Environment variables: FUSEDMLP_SIZE, FUSEDMLP_PAIR, PLACE (--place)."
+    )
     assert str(run(Options)[1].exception) == "--size -1 is too small"
     assert str(run(Annotated[Options, Only("pair")])[1].exception) == "size -1 is too small"

@@ -108,12 +108,12 @@ def test_a_backend_that_cannot_be_used(cli, monkeypatch):
 
 def test_a_page_that_cannot_be_written_is_refused_before_anything_is_computed(cli, tmp_path):
     (tmp_path / "file").write_text("")
-    for target, words in (
-        (tmp_path / "file" / "parity.html", "cannot write to"),
-        (tmp_path, "is a folder"),
+    for target, code, words in (
+        (tmp_path / "file" / "parity.html", ExitCode.FAILURE, "cannot write"),
+        (tmp_path, ExitCode.USAGE, "is a folder"),
     ):
         outcome = cli(*DIGITS, "--html", target)
-        outcome.failed(ExitCode.USAGE, words)
+        outcome.failed(code, words)
         assert "operations" not in outcome.stderr
 
 

@@ -6,7 +6,6 @@ import errno
 import gzip
 import os
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -215,15 +214,13 @@ def test_full_temporary_folder_is_a_reason_like_others(monkeypatch, get, server)
 
 
 @pytest.mark.usefixtures("mirror")
-def test_leftovers_of_killed_processes_are_swept(get, locations):
+def test_leftovers_of_killed_processes_are_swept(get, locations, published):
     folder = locations.cache_dir / "tiny"
     folder.mkdir(parents=True)
-    old, young = folder / ".old.tmp", folder / ".young.tmp"
-    old.touch()
-    young.touch()
-    os.utime(old, (time.time() - 7200,) * 2)
+    left = folder / f".{published.files[0].name}.1-ab.tmp"
+    left.touch()
     get()
-    assert (old.exists(), young.exists()) == (False, True)
+    assert not left.exists()
 
 
 @pytest.mark.usefixtures("mirror")

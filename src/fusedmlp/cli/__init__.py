@@ -1,3 +1,23 @@
 """The ``fusedmlp`` command: one file per subcommand, put together in app.py."""
 
-from fusedmlp.cli.app import main as main
+import os
+import signal
+from types import FrameType
+
+
+def main() -> None:
+    """Run the ``fusedmlp`` command with the process's arguments.
+
+    While its modules are imported, Ctrl-C ends the process at once: an exception inside an import
+    would print a traceback, or be lost.
+    """
+    answers_ctrl_c = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if answers_ctrl_c:
+        signal.signal(signal.SIGINT, _leave)
+    from fusedmlp.cli.app import run
+
+    run(answers_ctrl_c=answers_ctrl_c)
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    os._exit(128 + signal.SIGINT)

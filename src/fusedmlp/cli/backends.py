@@ -12,7 +12,10 @@ _STYLES = {"usable": "green", "missing": "yellow", "no-device": "yellow", "broke
 
 
 def backends(json_: Json = False) -> None:
-    """List the backends that work here, how to repair the others, and what auto would choose."""
+    """List the backends that work here, how to repair the others, and what auto would choose.
+
+    Example: fusedmlp backends --json
+    """
     from rich.text import Text
 
     from fusedmlp.backend import Workload

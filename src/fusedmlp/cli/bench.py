@@ -82,6 +82,8 @@ def bench(
     """Measure the throughput of the backends; parity is checked first.
 
     Exits with 4 if a backend fails parity, or is slower than before.
+
+    Example: fusedmlp bench --backends numpy,numba --dataset digits --html bench.html
     """
     from fusedmlp.bench import compare, measure
     from fusedmlp.bench.results import failures, records
@@ -140,7 +142,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self._console = console.stderr()
-        self._status = self._console.status("starting")
+        self._status = self._console.status("starting", spinner="line")
         self._last = ""
 
     def __enter__(self) -> "_Progress":

@@ -10,12 +10,22 @@ from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Final, get_args, get_origin
 
 import typer
 
-from fusedmlp.cli.options import Only, OptionField, Overrides, as_typed, flag, option_fields
+from fusedmlp.cli.options import (
+    Only,
+    OptionField,
+    Overrides,
+    as_typed,
+    flag,
+    number,
+    option_fields,
+    whole_number,
+)
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.io.paths import expanded
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,7 +41,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter that is a dataclass of options by these options, for Typer.
 
     ``function`` receives the dataclass, built from what the user gave, or, where the annotation
-    says so, the :class:`Overrides` alone. Messages of its InvalidInputErrors name the option.
+    says so, the :class:`Overrides` alone. ``~`` in paths is expanded. Messages of its
+    InvalidInputErrors name the option.
     """
     groups: dict[str, _OptionGroup] = {}
     parameters = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)]
@@ -45,9 +56,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def run(context: typer.Context, **values: object) -> None:
-        for name, group in groups.items():
-            values[name] = group.value(context, {field: values.pop(field) for field in group.names})
         try:
+            values |= _with_homes(context, values)
+            for name, group in groups.items():
+                given = {field: values.pop(field) for field in group.names}
+                values[name] = group.value(context, given)
             function(**values)
         except InvalidInputError as error:
             error.args = (_with_option(str(error), context),)
@@ -57,6 +70,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         parameters=parameters
     )
     return run
+
+
+def variables(function: Callable[..., None]) -> str | None:
+    """Return the end of a command's help: the environment variables that stand in for options."""
+    parameters = signature(function).parameters.values()
+    groups = [group for each in parameters if (group := _OptionGroup.of(each.annotation))]
+    found = [name for group in groups for name in group.variables()]
+    return f"Environment variables: {', '.join(found)}." if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +118,17 @@ class _OptionGroup:
         declared = option_fields(self.cls)
         return [_parameter(name, declared[name]) for name in self.names]
 
+    def variables(self) -> list[str]:
+        """Return the environment variables of the options, for the help."""
+        declared = option_fields(self.cls)
+        found = []
+        for name in self.names:
+            variable = _variable(name, declared[name])
+            if variable is not None:
+                is_same = variable == f"FUSEDMLP_{name.upper()}"
+                found.append(variable if is_same else f"{variable} ({flag(name)})")
+        return found
+
     def value(self, context: typer.Context, given: Mapping[str, object]) -> object:
         """Build the dataclass, or the overrides, from the values of the options."""
         declared = option_fields(self.cls)
@@ -115,6 +147,15 @@ class _OptionGroup:
         return Overrides(values, typed) if self.as_overrides else self.cls(**values)
 
 
+_PARSERS: Final = {int: whole_number, float: number}
+
+
+def _variable(name: str, declared: OptionField) -> str | None:
+    """Return the environment variable of an option."""
+    variable = declared.option.variable
+    return f"FUSEDMLP_{name.upper()}" if variable == "" else variable
+
+
 def _parameter(name: str, declared: OptionField) -> Parameter:
     """Return an option as a parameter that Typer reads."""
     option, default = declared.option, declared.default
@@ -126,7 +167,9 @@ def _parameter(name: str, declared: OptionField) -> Parameter:
         flag(name),
         metavar=option.metavar,
         help=option.help,
-        envvar=f"FUSEDMLP_{name.upper()}" if option.variable == "" else option.variable,
+        envvar=_variable(name, declared),
+        show_envvar=False,  # the help has them all at its end
+        parser=_PARSERS.get(kind),
         show_default=_shown_default(declared),
         rich_help_panel=option.panel,
     )
@@ -142,17 +185,39 @@ def _shown_default(declared: OptionField) -> str | bool:
     return note or declared.default is not None
 
 
-def _with_option(message: str, context: typer.Context) -> str:
-    """Name the option in a message of the library about its value."""
-    flags = {
+def _with_homes(context: typer.Context, values: Mapping[str, object]) -> dict[str, Path]:
+    """Return the values that are paths, with ``~`` expanded."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, Path):
+            try:
+                found[name] = expanded(value)
+            except InvalidInputError as error:
+                option = _flags(context).get(name)
+                raise InvalidInputError(f"{option} {error}" if option else str(error)) from error
+    return found
+
+
+def _flags(context: typer.Context) -> dict[str, str]:
+    """Return the options of the command by the names of their parameters."""
+    return {
         each.name: each.opts[0]
         for each in context.command.params
         if each.name and each.param_type_name == "option"
     }
+
+
+def _with_option(message: str, context: typer.Context) -> str:
+    """Name the option in a message of the library about its value."""
+    flags = _flags(context)
     if (found := _VALUE.match(message)) and found[1] in flags:
         return f"{flags[found[1]]} {message[found.end() :]}"
     if found := _UNKNOWN.match(message):
         for name in flags:
-            if context.params[name] == found[1]:
+            if context.params.get(name) == found[1]:
                 return f"{flags[name]} '{found[1]}' is unknown{message[found.end() :]}"
+    for name, option in flags.items():
+        value = context.params.get(name)  # Typer's own options have none
+        if value is not None and message.startswith(f"{value}: "):
+            return f"{option} {message}"
     return message

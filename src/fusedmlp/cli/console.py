@@ -1,17 +1,21 @@
 """Output of the commands: results to stdout, progress, notes and errors to stderr.
 
-Rich honours ``NO_COLOR``, ``TERM=dumb`` and ``COLUMNS``.
+Rich honours ``NO_COLOR``, ``TERM=dumb`` and ``COLUMNS``. What is too wide for a narrow terminal is
+written below each other. Streams that fail are the matter of streams.py.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH: Final = 16
 """Column in which the values of labelled lines start."""
+
+NARROW: Final = 64
+"""Terminals with fewer columns get lines in place of the table of a training and of columns."""
 
 _PIPE_WIDTH: Final = 120
 """Width of tables that go to a file or pipe."""
@@ -45,6 +52,9 @@ def note(text: str, console: Console | None = None) -> None:
 def labelled(label: str, text: str, console: Console, indent: int = 0) -> None:
     """Write ``label`` and, in a column of its own, ``text``, which wraps inside the column."""
     head = Text(f"{' ' * indent}{label}", style="bold")
+    if is_narrow(console):
+        _print_line(Text.assemble(head, " ", text), console)
+        return
     if not console.is_terminal or len(label) + indent >= LABEL_WIDTH:
         head.pad_right(max(1, LABEL_WIDTH - len(head)))
         _print_line(Text.assemble(head, text), console)
@@ -84,8 +94,23 @@ def verdict(*, is_met: bool, met: str = "met", missed: str) -> Text:
 
 
 def show(renderable: RenderableType) -> None:
-    """Write a table or the like to stdout."""
-    stdout().print(renderable)
+    """Write a table or the like to stdout; of a table that does not fit, each row's cells."""
+    console = stdout()
+    if isinstance(renderable, Table) and _needed_width(renderable, console) > console.width:
+        _show_rows(renderable, console)
+    else:
+        console.print(renderable)
+
+
+def is_narrow(console: Console) -> bool:
+    """Tell whether a terminal is too narrow for columns."""
+    return console.is_terminal and console.width < NARROW
+
+
+def fits_panels() -> bool:
+    """Tell whether the terminal, if there is one, can show a help text in panels."""
+    is_dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return not is_dumb and shutil.get_terminal_size().columns >= NARROW
 
 
 def finite(value: object) -> object:
@@ -99,6 +124,28 @@ def finite(value: object) -> object:
             return [finite(item) for item in value]
         case _:
             return value
+
+
+def _needed_width(table: Table, console: Console) -> int:
+    """Return the columns of the terminal below which Rich would cut cells of a table."""
+    unlimited = console.options.update(max_width=10_000)
+    width = 0
+    for column in table.columns:
+        sizes = [Measurement.get(console, unlimited, c) for c in (column.header, *column.cells)]
+        width += 1 + max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+    return width - 1
+
+
+def _show_rows(table: Table, console: Console) -> None:
+    """Write each cell of a table as a line, after its column's title, and rows with gaps."""
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        for column, cell in zip(table.columns, cells, strict=True):
+            title = column.header if isinstance(column.header, Text) else Text(str(column.header))
+            value = cell if isinstance(cell, Text) else Text(str(cell))
+            if value.plain:
+                head = Text(" ".join(title.plain.split()), style="bold")
+                _print_line(Text.assemble(head, " ", value), console)
+        _print_line(Text(), console)
 
 
 def _print_line(line: Text, console: Console) -> None:

@@ -35,7 +35,10 @@ def data(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """List the known data sets, or load one and describe it."""
+    """List the known data sets, or load one and describe it.
+
+    Example: fusedmlp data table.csv --target price
+    """
     if dataset is None:
         _list(json_=json_)
         return

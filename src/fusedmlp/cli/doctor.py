@@ -14,7 +14,10 @@ Line = tuple[str, str]
 
 
 def doctor(json_: Json = False) -> None:
-    """Report versions, CPU, BLAS and its kernels, threads, GPU, folders and variables."""
+    """Report versions, CPU, BLAS and its kernels, threads, GPU, folders and variables.
+
+    Example: fusedmlp doctor --json
+    """
     from rich.text import Text
 
     from fusedmlp.diagnostics import diagnose

@@ -106,7 +106,10 @@ def evaluate(
     run: Annotated[Overrides[RunOptions], Only("backend", "threads", "seed")],
     json_: Json = False,
 ) -> None:
-    """Measure a saved model on labelled rows."""
+    """Measure a saved model on labelled rows.
+
+    Example: fusedmlp evaluate out --dataset new.csv
+    """
     if part is not None and part not in PARTS:
         raise UnknownNameError.of("part", part, PARTS)
     saved = SavedModel.load(model, run.apply(RunOptions()))

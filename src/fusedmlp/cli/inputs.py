@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -15,8 +14,11 @@ from fusedmlp.datasets.idx import read_idx
 from fusedmlp.datasets.npz import read_npy, read_npz
 from fusedmlp.datasets.raw_data import as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
+from fusedmlp.io.paths import expanded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from fusedmlp.model import MLP
@@ -44,7 +46,7 @@ def load_inputs(
     InvalidInputError, DataUnavailableError
         The content does not fit the model; the file is missing, truncated or of another format.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     is_csv = path.suffix.lower() == ".csv"
     if drop and not is_csv:
         raise InvalidInputError(f"--drop {','.join(drop)} is for .csv files, not for {source}")

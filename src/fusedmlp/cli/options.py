@@ -171,7 +171,7 @@ class Only:
 Backends = Annotated[
     str | None,
     typer.Option(
-        metavar="A,B,…",
+        metavar="A,B,...",
         help="Backends to compare; the first is the reference.",
         show_default="all that are usable here",
         rich_help_panel=RUNNING,
@@ -187,6 +187,22 @@ Json = Annotated[
         rich_help_panel=RUNNING,
     ),
 ]
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number, as Typer's ``parser`` of an option."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    """Read a number, as Typer's ``parser`` of an option."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
 def choices(names: tuple[str, ...]) -> str:

@@ -3,56 +3,74 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fusedmlp.cli.settings import SETTINGS_NAME
 from fusedmlp.errors import InvalidInputError, StorageError
-from fusedmlp.io.atomic import check_writable, sweep
+from fusedmlp.io.atomic import check_writable, storage_errors
+from fusedmlp.io.locks import lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
 
 RUNS: Final = "runs"
 MODEL_NAME: Final = "model.safetensors"
 CHECKPOINT_NAME: Final = "checkpoint.safetensors"
 
+_LOCK_NAME: Final = ".lock"
+"""File that a training holds locked. One that is left over, and not locked, means nothing."""
+
+_REMEDY: Final = "choose another folder"
+
 
 @dataclass(frozen=True, slots=True)
 class OutputFolder:
-    """The folder of one training."""
+    """The folder of one training, which no other training may use at the same time."""
 
     path: Path
 
     @classmethod
-    def new(cls, path: Path | None, dataset: str) -> OutputFolder:
-        """Create the folder of a new training, or take an empty one.
+    @contextlib.contextmanager
+    def new(cls, path: Path | None, dataset: str) -> Iterator[OutputFolder]:
+        """Create the folder of a new training, or take an empty one; remove it if it stays empty.
 
         Without ``path`` its name is ``runs/<dataset>-<date>-<time>``, made unique. A folder that
-        holds a training is an InvalidInputError, one that cannot be written a StorageError.
+        holds a training, running or not, is an InvalidInputError, one that cannot be written a
+        StorageError.
         """
-        folder = cls(_unique_folder(dataset) if path is None else path.expanduser())
-        for name in (MODEL_NAME, CHECKPOINT_NAME, SETTINGS_NAME):
-            if (folder.path / name).exists():
-                raise InvalidInputError(
-                    f"--output {folder.path} already holds a training ({name}): continue it with "
-                    f"--resume {folder.path}, or name another --output"
-                )
-        check_writable(folder.path)
-        return folder
+        folder = cls(_unique_folder(dataset) if path is None else path)
+        try:
+            with _only_training(folder.path, "--output"):
+                for name in (MODEL_NAME, CHECKPOINT_NAME, SETTINGS_NAME):
+                    if (folder.path / name).exists():
+                        raise InvalidInputError(
+                            f"--output {folder.path} already holds a training ({name}): continue "
+                            f"it with --resume {folder.path}, or name another --output"
+                        )
+                yield folder
+        finally:
+            with contextlib.suppress(OSError):  # it is not empty: the training wrote something
+                folder.path.rmdir()
+                if folder.path.parent.name == RUNS:
+                    folder.path.parent.rmdir()
 
     @classmethod
-    def existing(cls, path: Path) -> OutputFolder:
-        """Return the folder of a training to resume, given itself or a file in it."""
-        path = path.expanduser()
-        try:
-            path = path.parent if path.is_file() else path
-            is_folder = path.is_dir()
-        except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror}") from error
-        if not is_folder:
+    @contextlib.contextmanager
+    def existing(cls, path: Path) -> Iterator[OutputFolder]:
+        """Take the folder of a training to resume, given itself or a file in it."""
+        with storage_errors(f"cannot read {path}", "name the folder of a training"):
+            folder = cls(path.parent if path.is_file() else path)
+            is_there = folder.path.is_dir()
+        if not is_there:
             raise StorageError(f"there is no folder {path}: name the folder of a training")
-        return cls(path)
+        with _only_training(folder.path, "--resume"):
+            yield folder
 
     @property
     def model(self) -> Path:
@@ -64,42 +82,72 @@ class OutputFolder:
         """File from which a training is resumed."""
         return self.path / CHECKPOINT_NAME
 
-    def prepare_to_resume(self) -> None:
-        """Check that the folder can be written, and remove unfinished temporary files."""
-        check_writable(self.path)
-        sweep(self.path)
-
-    def remove_if_empty(self) -> None:
-        """Remove the folder of a training that failed before it wrote anything."""
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
-            if self.path.parent.name == RUNS:
-                self.path.parent.rmdir()
-
 
 def check_target(path: Path) -> None:
-    """Raise :class:`InvalidInputError` before long work if an option's file cannot be written."""
-    if path.is_dir():
+    """Check before long work that an option's file can be written.
+
+    Raises
+    ------
+    InvalidInputError
+        It is a folder.
+    StorageError
+        It cannot be written.
+    """
+    with storage_errors(f"cannot write {path}", "name another file"):
+        is_folder = path.is_dir()
+    if is_folder:
         raise InvalidInputError(f"{path} is a folder: name a file in it")
+    check_writable(path.absolute().parent)
+
+
+@contextlib.contextmanager
+def _only_training(folder: Path, option: str) -> Iterator[None]:
+    """Check that a folder can be written, and keep other trainings out of it."""
+    check_writable(folder)
+    path = folder / _LOCK_NAME
+    with storage_errors(f"cannot write to {folder}", _REMEDY):
+        stream = _locked(path)
+    if stream is None:
+        raise InvalidInputError(
+            f"{option} {folder} is in use by another training: wait for its end, or name another "
+            "folder"
+        )
     try:
-        check_writable(path.absolute().parent)
-    except StorageError as error:
-        raise InvalidInputError(str(error)) from error
+        yield
+    finally:
+        if os.name == "posix":  # before the lock is gone, so that it is not another training's
+            path.unlink(missing_ok=True)
+        stream.close()
+        if os.name != "posix":
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                path.unlink()
+
+
+def _locked(path: Path) -> BinaryIO | None:
+    """Open and lock a file; None where another process has the lock."""
+    while True:
+        stream = path.open("ab")
+        try:
+            lock(stream.fileno())
+        except BlockingIOError:
+            stream.close()
+            return None
+        except OSError:  # a file system without locks
+            return stream
+        if os.name != "posix" or os.fstat(stream.fileno()).st_nlink:
+            return stream
+        stream.close()  # a training that ended removed the file between opening and locking
 
 
 def _unique_folder(dataset: str) -> Path:
     """Create ``runs/<dataset>-<date>-<time>``."""
     now = datetime.now().astimezone()
-    stem = f"{Path(dataset).stem or 'data'}-{now:%Y%m%d-%H%M%S}"
+    stem = f"{Path(dataset).stem[:50] or 'data'}-{now:%Y%m%d-%H%M%S}"
     suffixes = chain([""], (f"-{attempt}" for attempt in count(2)))
-    try:
+    with storage_errors(f"cannot write to {RUNS}", "name a folder with --output"):
         Path(RUNS).mkdir(exist_ok=True)
         while True:
             path = Path(RUNS) / f"{stem}{next(suffixes)}"
             with contextlib.suppress(FileExistsError):  # another training began in this second
                 path.mkdir()
                 return path
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to {RUNS}: {error.strerror}; name a folder with --output"
-        ) from error

@@ -36,6 +36,8 @@ def parity(
     """Compare the backends operation by operation, step by step and bit by bit.
 
     Exits with 4 when a bound is breached.
+
+    Example: fusedmlp parity --backends numpy,numba --dataset digits --html parity.html
     """
     from fusedmlp.cli.backend_choice import named_or_usable
     from fusedmlp.cli.outputs import check_target

@@ -51,7 +51,10 @@ def predict(
     run: Annotated[RunOptions, Only("backend", "threads")],
     json_: Json = False,
 ) -> None:
-    """Predict with a saved model."""
+    """Predict with a saved model.
+
+    Example: fusedmlp predict out rows.csv --proba --output probabilities.csv
+    """
     from fusedmlp.cli.inputs import load_inputs
 
     if output is not None:
@@ -99,10 +102,12 @@ def _check_output(output: Path) -> None:
         raise InvalidInputError(
             f"--output {output}: its name must end in {' or '.join(OUTPUT_SUFFIXES)}"
         )
-    if output.exists():
-        raise InvalidInputError(f"--output {output} exists: remove it, or name another file")
-    from fusedmlp.io.atomic import check_writable
+    from fusedmlp.io.atomic import check_writable, storage_errors
 
+    with storage_errors(f"cannot write {output}", "name another file"):
+        exists = output.exists()
+    if exists:
+        raise InvalidInputError(f"--output {output} exists: remove it, or name another file")
     check_writable(output.parent)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from fusedmlp.cli.console import note
+from fusedmlp.cli.console import is_narrow, note
 from fusedmlp.training.callbacks import Callback, EpochPrinter
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SHOWN_EPOCHS: Final = 20
 @contextmanager
 def progress_view(console: Console) -> Iterator[Callback]:
     """Yield the callback that suits ``console``; leave the terminal in order after an error."""
-    if console.is_terminal and not console.is_dumb_terminal:
+    if console.is_terminal and not console.is_dumb_terminal and not is_narrow(console):
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),

@@ -53,12 +53,15 @@ def parse_hidden(text: str) -> tuple[int, ...]:
     """Read ``256,128``, or ``none`` for no hidden layer."""
     if text.strip().lower() == "none":
         return ()
-    widths = text.split(",")
-    if not all(width.strip().isdecimal() and int(width) for width in widths):
+    try:
+        widths = tuple(map(int, text.split(",")))
+    except ValueError:
+        widths = (0,)
+    if min(widths) < 1:
         raise InvalidInputError(
             f"--hidden {text!r}: give widths of at least 1 such as 256 or 256,128, or 'none'"
         )
-    return tuple(int(width) for width in widths)
+    return widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Recipe:
         tuple[int, ...],
         Option(
             "Widths of the hidden layers, such as 256,128; 'none' for a single layer.",
-            "H1,H2,…",
+            "H1,H2,...",
             NETWORK,
             parse=parse_hidden,
         ),
@@ -132,7 +135,7 @@ class Recipe:
     l2: Annotated[
         float,
         Option(
-            "Strength λ of the penalty on large weights: λ/2 times the sum of their squares.",
+            "Strength of the penalty on large weights: LAMBDA/2 times the sum of their squares.",
             "LAMBDA",
             TRAINING,
         ),

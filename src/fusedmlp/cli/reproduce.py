@@ -59,6 +59,8 @@ def reproduce(
     """Repeat a training of the workshop, faithful and repaired, and check its figures.
 
     Exits with 4 when a figure is missed.
+
+    Example: fusedmlp reproduce moons --backend numpy
     """
     from fusedmlp.backend import Workload
     from fusedmlp.cli.backend_choice import BackendChoice

@@ -1,6 +1,5 @@
 """The model that ``evaluate`` and ``predict`` read."""
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import typer
 from fusedmlp.cli.outputs import MODEL_NAME
 from fusedmlp.cli.settings import RunOptions
 from fusedmlp.datasets import Fitted
+from fusedmlp.io.atomic import storage_errors
 from fusedmlp.model import MLP
 from fusedmlp.network import OUTPUT_OF_TASK
 
@@ -34,9 +34,7 @@ class SavedModel:
     @classmethod
     def load(cls, path: Path, run: RunOptions) -> "SavedModel":
         """Read a model file, given itself or the folder of its training."""
-        path = path.expanduser()
-        file = path
-        with contextlib.suppress(OSError):  # the reader says why
+        with storage_errors(f"cannot read {path}", "name a model or the folder of a training"):
             file = path / MODEL_NAME if path.is_dir() else path
         mlp = MLP.load(file, backend=run.backend, threads=run.threads)
         selection, mlp.backend = mlp.select_backend()

@@ -16,6 +16,7 @@ from fusedmlp.cli.recipes import Recipe
 from fusedmlp.datasets import DATASET_NAMES, SOURCES, TASKS, Task, load_dataset
 from fusedmlp.errors import FileFormatError, InvalidInputError, StorageError
 from fusedmlp.io.atomic import write_atomically
+from fusedmlp.io.paths import expanded
 from fusedmlp.preprocessing import SCALES, Scale
 from fusedmlp.registry import AUTO, ENVIRONMENT_VARIABLE
 
@@ -165,12 +166,10 @@ class DataOptions:
     def absolute(self) -> "DataOptions":
         """Return the same with absolute paths, so that a resume may start in another folder."""
         dataset = self.dataset
-        if dataset not in DATASET_NAMES and Path(dataset).expanduser().exists():
-            dataset = str(Path(dataset).expanduser().resolve())
-        data_dir = self.data_dir and str(Path(self.data_dir).expanduser().resolve())
-        test = self.test
-        if isinstance(test, str):
-            test = str(Path(test).expanduser().resolve())
+        if dataset not in DATASET_NAMES and expanded(dataset).exists():
+            dataset = str(expanded(dataset).resolve())
+        data_dir = self.data_dir and str(expanded(self.data_dir).resolve())
+        test = str(expanded(self.test).resolve()) if isinstance(self.test, str) else self.test
         return replace(self, dataset=dataset, data_dir=data_dir, test=test)
 
 

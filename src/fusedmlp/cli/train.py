@@ -65,6 +65,8 @@ def train(
     """Train a network, by default 784-256-10 on MNIST; save the model and its history.
 
     Ctrl-C keeps the last finished epoch; continue with --resume DIR.
+
+    Example: fusedmlp train --dataset digits --hidden 64,32 --output out
     """
     from fusedmlp.cli.training import Training
 
@@ -76,15 +78,16 @@ def train(
             recipe=DEFAULT_RECIPE.changed(recipe.values),
         )
         settings.recipe.check()
-        folder = OutputFolder.new(given.output, settings.data.dataset)
-        training = Training(settings, folder, recipe.values)
-    else:
-        if "output" in folders.typed:
-            raise InvalidInputError(
-                f"--output {given.output} does not go with --resume {given.resume}, which "
-                "continues in its own folder: leave --output out"
-            )
-        folder = OutputFolder.existing(given.resume)
+        with OutputFolder.new(given.output, settings.data.dataset) as folder:
+            training = Training(settings, folder, recipe.values)
+            training.run().print(as_json=json_)
+        return
+    if "output" in folders.typed:
+        raise InvalidInputError(
+            f"--output {given.output} does not go with --resume {given.resume}, which "
+            "continues in its own folder: leave --output out"
+        )
+    with OutputFolder.existing(given.resume) as folder:
         stored = Settings.load(folder.path)
         settings = Settings(
             data=_resumed(stored.data, data, given.resume),
@@ -92,10 +95,9 @@ def train(
             recipe=_resumed(stored.recipe, recipe, given.resume),
         )
         settings.recipe.check()
-        folder.prepare_to_resume()
         training = Training(settings, folder)
         training.note_changed_epochs(stored.recipe.epochs)
-    training.run().print(as_json=json_)
+        training.run().print(as_json=json_)
 
 
 def _resumed(stored: T, overrides: Overrides[T], folder: Path) -> T:

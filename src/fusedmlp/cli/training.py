@@ -6,6 +6,9 @@ Progress goes to stderr. Options are read in train.py; the training loop is the 
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
+import subprocess
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +18,12 @@ import typer
 from fusedmlp.backend import Workload
 from fusedmlp.cli import console
 from fusedmlp.cli.backend_choice import BackendChoice
+from fusedmlp.cli.interrupts import exit_code
 from fusedmlp.cli.progress import duration, progress_view
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, TABLE_RECIPE
 from fusedmlp.cli.scores import ADVICE, Scores
-from fusedmlp.errors import ExitCode, FusedMLPError, StorageError
+from fusedmlp.datasets import DATASET_NAMES
+from fusedmlp.errors import FusedMLPError, StorageError
 from fusedmlp.preprocessing import TargetScale
 from fusedmlp.training.callbacks import Callback, HistoryWriter
 from fusedmlp.training.checkpoint import load_checkpoint
@@ -81,6 +86,11 @@ class Result:
             lines += scores.lines(self.test_rows, "test ")
         history = str(Path(self.output) / "history.csv")
         console.results([*lines, ("model", self.model), ("history", history)])
+        folder = as_word(self.output)
+        inputs = self.dataset if self.dataset in DATASET_NAMES else "ROWS.csv"
+        console.note("next:")
+        console.note(f"  fusedmlp evaluate {folder}")
+        console.note(f"  fusedmlp predict {folder} {inputs}")
 
 
 class SettingsWriter(Callback):
@@ -132,13 +142,7 @@ class Training:
             )
 
     def run(self) -> Result:
-        """Train, save, measure; after an error or Ctrl-C, save the last finished epoch."""
-        try:
-            return self._run()
-        finally:
-            self.folder.remove_if_empty()
-
-    def _run(self) -> Result:
+        """Train, save, measure; after an error or an interrupt, save the last finished epoch."""
         run = self.settings.run
         named = BackendChoice.if_named(run)  # fails before the data are read
         dataset = self.settings.data.load(run.seed, console.note)
@@ -184,10 +188,10 @@ class Training:
                     checkpoint=self.folder.checkpoint,
                 )
                 trainer.fit(mlp, dataset.x_train, self._targets(dataset), resume=self._checkpoint)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if not self._save_last_epoch(mlp, dataset):
                 console.note("interrupted before the first epoch ended: nothing to save")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+            raise typer.Exit(exit_code(interrupt)) from None
         except FusedMLPError:
             with contextlib.suppress(StorageError):  # the first error is reported
                 self._save_last_epoch(mlp, dataset)
@@ -217,7 +221,7 @@ class Training:
         self._save(mlp, dataset)
         console.note(
             f"stopped after epoch {len(mlp.history)}; its model is {self.folder.model}. "
-            f"Continue with: fusedmlp train --resume {self.folder.path}"
+            f"Continue with: fusedmlp train --resume {as_word(self.folder.path)}"
         )
         return True
 
@@ -272,3 +276,8 @@ def _completed(settings: Settings, overrides: Mapping[str, object], dataset: Dat
 
 def _epochs(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count:,} epochs"
+
+
+def as_word(path: str | Path) -> str:
+    """Write a path as one word of a command line."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))

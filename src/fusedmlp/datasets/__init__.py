@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusedmlp.datasets.builtin import load_digits as load_digits
@@ -23,6 +22,7 @@ from fusedmlp.datasets.sources import SPLITS as SPLITS
 from fusedmlp.datasets.sources import Locations, default_data_dir, load_published
 from fusedmlp.errors import DataUnavailableError, InvalidInputError, UnknownNameError
 from fusedmlp.io.cache_folders import default_cache_dir as default_cache_dir
+from fusedmlp.io.paths import expanded
 
 __all__ = [
     "DATASET_NAMES",
@@ -44,6 +44,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from fusedmlp.preprocessing import Scale
 
@@ -134,8 +135,8 @@ def load_dataset(
                 f"data_dir={str(data_dir)!r} and source={source!r} exclude each other: give one"
             )
         locations = Locations(
-            cache_dir=default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser(),
-            data_dir=default_data_dir() if data_dir is None else Path(data_dir).expanduser(),
+            cache_dir=default_cache_dir() if cache_dir is None else expanded(cache_dir),
+            data_dir=default_data_dir() if data_dir is None else expanded(data_dir),
         )
         return load_published(
             published,
@@ -161,16 +162,17 @@ def load_dataset(
         fitted=fitted,
         report=report or (lambda _line: None),
     )
-    return _load_path(Path(name_or_path).expanduser(), options)
+    path = expanded(name_or_path)
+    with convert_read_errors(path):
+        return _load_path(path, options)
 
 
 def _load_path(path: Path, options: TableOptions) -> Dataset:
     suffix = path.suffix.lower()
     if suffix != ".csv":
         _refuse(str(path), target=options.target, drop=options.drop or None)
-    with convert_read_errors(path):
-        is_folder, exists = path.is_dir(), path.exists()
-    if not exists:
+    is_folder = path.is_dir()
+    if not path.exists():
         if path.name == str(path) and not suffix:
             known = (*DATASET_NAMES, "the path of a folder of IDX files, an .npz or a .csv file")
             raise UnknownNameError.of("data set", str(path), known)
@@ -189,7 +191,7 @@ def _load_path(path: Path, options: TableOptions) -> Dataset:
 
 def _share(name: str, test: float | str | Path) -> float:
     """Return a share; files go with ``.csv`` files."""
-    if isinstance(test, str | Path):
+    if not isinstance(test, float | int):
         raise InvalidInputError(
             f"test={str(test)!r} does not apply to the data set {name}: give a share of its rows"
         )

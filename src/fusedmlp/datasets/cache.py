@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING
 from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.datasets.idx import read_raw
 from fusedmlp.errors import DataUnavailableError
-from fusedmlp.io.atomic import sweep, write_atomically
+from fusedmlp.io.atomic import write_atomically
 from fusedmlp.io.cache_folders import check_private, create_folder, temporary_cache_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fusedmlp.datasets.published import PublishedSet, RawFiles
-
-_STALE_S = 3600.0
-"""Age in seconds of temporary files to remove; a younger one may be in use by another process."""
 
 
 class NotPresentError(DataUnavailableError):
@@ -65,7 +62,6 @@ def store(published: PublishedSet, cache_dir: Path, files: RawFiles) -> None:
     with contextlib.suppress(OSError):  # the first file has the same error, and names itself
         create_folder(folder)
     _check_folder(cache_dir)
-    sweep(folder, _STALE_S)
     for name, content in files.items():
         write_atomically(folder / name, content.tobytes())
 

@@ -13,6 +13,7 @@ from fusedmlp.datasets.csv_file import read_csv
 from fusedmlp.datasets.options import DEFAULTS, TableOptions
 from fusedmlp.datasets.raw_data import RawData, as_dataset
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.io.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,7 +57,7 @@ def load_csv(path: Path, options: TableOptions = DEFAULTS) -> Dataset:
     if isinstance(options.test, str | Path):
         texts |= {x.name(j) for j in x.texts}
         of_test_file = replace(options, target=target)
-        raw.x_test, raw.y_test, _ = _read(Path(options.test).expanduser(), texts, of_test_file)
+        raw.x_test, raw.y_test, _ = _read(expanded(options.test), texts, of_test_file)
     return as_dataset(raw, options)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +18,11 @@ from fusedmlp.datasets.download import Timeouts, from_mirrors
 from fusedmlp.datasets.folder import from_folder
 from fusedmlp.datasets.idx import decode_idx
 from fusedmlp.errors import DataUnavailableError, StorageError, UnknownNameError
+from fusedmlp.io.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from fusedmlp.datasets.published import PublishedSet, RawFiles
 
@@ -44,7 +45,7 @@ class Locations:
 def default_data_dir() -> Path | None:
     """Return the folder that ``FUSEDMLP_DATA`` names, if it is set."""
     chosen = os.environ.get("FUSEDMLP_DATA")
-    return Path(chosen).expanduser() if chosen else None
+    return expanded(chosen) if chosen else None
 
 
 def load_published(

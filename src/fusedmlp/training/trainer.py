@@ -198,7 +198,10 @@ class Trainer:
         resume = path_of("resume", resume)
         if self.checkpoint is not None:
             check_writable(self.checkpoint.parent)
-        _, backend = mlp.select_backend(self.batch_size, int(given.x.shape[0]))
+        n_rows = int(given.x.shape[0])
+        rows, held_out = validation_split(n_rows, self.validation, mlp.seed)
+        epoch_rows = self._epoch_rows(len(rows))  # checked before an engine gets room for a batch
+        _, backend = mlp.select_backend(self.batch_size, n_rows)
         engine = backend.compile(
             EngineSpec(
                 mlp.network,
@@ -210,13 +213,11 @@ class Trainer:
             )
         )
         data = engine.stage(given.x, given.y, given.weights)
-        rows, held_out = validation_split(data.rows, self.validation, mlp.seed)
         validation = ValidationRows(data, held_out) if held_out.size else None
         if validation_data is not None:
             validation = ValidationRows(
                 engine.stage(*validation_arrays(validation_data, mlp, given.labels))
             )
-        epoch_rows = self._epoch_rows(len(rows))
 
         def order(epoch: int) -> IntArray:
             return (shuffled(rows, mlp.seed, epoch) if self.shuffle else rows)[:epoch_rows]
