@@ -13,13 +13,14 @@ def everything(backend, task, optimizer, objective, dtype, *, epochs=2):
     The results are losses, outputs, parameters, optimizer slots and the gradients of a batch. NaN
     is an error, because its sign and payload are not specified.
     """
-    built, data = engine(backend, task, optimizer, objective, dtype=dtype)
+    built, data = engine(backend, task, optimizer, objective, dtype=dtype, sums_squares=True)
     rows = order(len(task.y), epochs)
     rates = np.linspace(1.0, 0.3, -(-len(rows) // 8)) * OPTIMIZERS[optimizer].lr
     sums = built.train_epoch(data, rows, rates)
     state = built.state()
     batch, gradients = built.loss_and_gradients(data, rows[:7])
     results = {"outputs": built.forward(task.x)}
+    results |= {"epoch squares": sums.squares, "batch squares": batch.squares}
     for name, part in (("epoch", sums), ("evaluation", built.evaluate(data)), ("batch", batch)):
         results |= {f"{name} {n}": getattr(part, n) for n in ("losses", "correct", "weights")}
     parts = {"parameters": state.parameters, "gradients": gradients}

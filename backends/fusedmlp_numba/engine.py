@@ -33,6 +33,7 @@ from fusedmlp_numba.constants import (
     FORWARD_ROWS,
     GRADIENTS,
     PACK,
+    SUMS,
     TRAIN,
     is_narrow,
 )
@@ -101,7 +102,7 @@ class Pass(NamedTuple):
     schedule
         The optimizer's numbers for each batch.
     sums, outputs
-        Where sums (parts, 3) and outputs (n, K) are written; None where the task has none.
+        Where sums (parts, SUMS) and outputs (n, K) are written; None where the task has none.
     """
 
     task: int
@@ -271,10 +272,11 @@ class NumbaEngine(Engine):
         schedule: Schedule = UNTRAINED,
     ) -> BatchMetrics:
         """Do a task with every batch of ``order``; return the sums of every ``batch`` rows."""
-        sums = np.empty((-(-len(order) // batch), 3))
+        sums = np.empty((-(-len(order) // batch), SUMS))
         self._run(Pass(task, data.record, order, batch, schedule, sums))
-        losses, correct, weights = sums.T.copy()
-        return BatchMetrics(losses, correct, weights)
+        losses, correct, weights, squares = sums.T.copy()
+        has_squares = self.spec.sums_squares and task != EVALUATE
+        return BatchMetrics(losses, correct, weights, squares if has_squares else None)
 
     def _run(self, work: Pass) -> None:
         """Run compiled code on as many workers as the work is worth.
@@ -379,6 +381,7 @@ def _settings(spec: EngineSpec) -> Settings:
         optimizer=UPDATE_FORMULAS.index(optimizer.kernel),
         mean=objective.reduction == "mean",
         l2=float(objective.l2),
+        sums_squares=spec.sums_squares,
         keep=1.0 - network.dropout,
         threshold=np.uint64(keep_threshold(network.dropout)),
         seed=np.uint64(spec.seed),

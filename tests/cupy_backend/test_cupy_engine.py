@@ -45,10 +45,11 @@ def engines(
     state=None,
     size=B,
     mode=("eager", None),
+    sums_squares=False,
 ):
     """Our engine and the NumPy engine with the same parameters."""
     objective = objective or Objective()
-    spec = EngineSpec(network, optimizer, objective, size, dtype, SEED)
+    spec = EngineSpec(network, optimizer, objective, size, dtype, SEED, sums_squares)
     device, (name, tuning) = CupyDevice(standin, 0), mode
     own = {"device": device, "execution": Execution(name, name, "asked for"), "tuning": tuning}
     ours = CupyEngine(spec, **own)
@@ -92,6 +93,9 @@ def check_sums(actual, expected, bound):
     check_close("losses", actual.losses, expected.losses, bound)
     np.testing.assert_array_equal(actual.weights.shape, expected.weights.shape)
     check_close("weights", actual.weights, expected.weights, bound)
+    assert (actual.squares is None) == (expected.squares is None)
+    if expected.squares is not None:
+        check_close("squares", actual.squares, expected.squares, bound)
 
 
 def train_both(ours, reference, data, bound, lr=0.05):
@@ -123,8 +127,8 @@ def train_both(ours, reference, data, bound, lr=0.05):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_trajectory_of_every_optimizer(fast, optimizer, dtype, mode):
     network = Network((11, 13, 5), "tanh", "softmax")
-    objective = Objective("mean", 0.01)
-    pair = engines(fast, network, make_optimizer(optimizer), objective, dtype, mode=mode)
+    options = {"dtype": dtype, "mode": mode, "sums_squares": True}
+    pair = engines(fast, network, make_optimizer(optimizer), Objective("mean", 0.01), **options)
     lr = 0.005 if optimizer.startswith("adam") else 0.05
     train_both(*pair, data_set(network, 5 * B + 3, dtype), trajectory_bound(dtype), lr)
 
@@ -366,8 +370,9 @@ def launch_every_kernel(fast, mode):
     )
     for storage, output, optimizer, csr_dtype in cases:
         network = Network((4, 3, 2), "tanh", output, 0.5 if storage == "csr" else 0.0)
+        options = {"mode": mode, "sums_squares": True}
         engine, _ = engines(
-            fast, network, make_optimizer(optimizer), Objective("mean", 0.1), mode=mode
+            fast, network, make_optimizer(optimizer), Objective("mean", 0.1), **options
         )
         own = csr_dtype if storage == "csr" else "float32"
         data = engine.stage(*data_set(network, B, own, storage, weighted=True))

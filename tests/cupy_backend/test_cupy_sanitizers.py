@@ -142,6 +142,7 @@ def record(standin, dtype, tuning, **options):
                 Objective("mean", 0.1),
                 batch_size=BATCH,
                 dtype=dtype,
+                sums_squares=True,
             )
         rows = order(ROWS, 1)
         built.train_epoch(data, rows, np.full(-(-ROWS // BATCH), 0.01))

@@ -145,7 +145,7 @@ class ReferenceEngine(Engine):
                 gather_rows(host.x, rows[start:stop], a[0])
                 self._logits(a)
                 parts.append(self._output_delta(a[-1], host, rows[start:stop]))
-        return _sums(parts)
+        return _metrics(parts)
 
     def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
@@ -157,7 +157,8 @@ class ReferenceEngine(Engine):
             )
         with self._arithmetic():
             sums = self._backward(host, rows)
-        return _sums([sums]), self._gradients.copy()
+            squares = self._sum_squares()
+        return _metrics([sums], squares), self._gradients.copy()
 
     def apply_gradients(self, gradients: Parameters, lr: float) -> None:
         """See :meth:`fusedmlp.backend.Engine.apply_gradients`."""
@@ -174,13 +175,15 @@ class ReferenceEngine(Engine):
         starts = range(0, len(order), self.batch_size)
         lr = check_rates(lr, len(starts))
         folds = self.optimizer.kernel == "sgd" and self._operations.folds_rate
-        parts = []
+        parts: list[tuple[float, float, float]] = []
+        squares: list[float] = []
         with self._arithmetic():
             for start, rate in zip(starts, lr.tolist(), strict=True):
                 rows = order[start : start + self.batch_size]
                 parts.append(self._backward(host, rows, rate if folds else 1.0))
+                squares += self._sum_squares()
                 self._update(1.0 if folds else rate)
-        return _sums(parts)
+        return _metrics(parts, squares)
 
     def synchronize(self) -> None:
         """See :meth:`fusedmlp.backend.Engine.synchronize`; all calls are synchronous."""
@@ -263,6 +266,13 @@ class ReferenceEngine(Engine):
         weight = float(len(rows)) if w is None else self._operations.total(w)
         return loss, correct, weight
 
+    def _sum_squares(self) -> list[float]:
+        """Return Σ W² over all weights, for :class:`BatchMetrics`; [] where not asked for."""
+        if not self.spec.sums_squares:
+            return []
+        rows = [self._operations.squared_norms(W) for W in self._theta.weights]
+        return [self._operations.total(np.concatenate(rows))]
+
     def _update(self, lr: float) -> None:
         """Take one optimizer step with the gradients, which are overwritten."""
         every = zip(self._theta, self._gradients, self._scratch, *self._slots, strict=True)
@@ -323,6 +333,8 @@ def gather_rows(x: Inputs, rows: IntArray, out: FloatArray) -> None:
         out[...] = x[rows]
 
 
-def _sums(parts: list[tuple[float, float, float]]) -> BatchMetrics:
+def _metrics(
+    parts: list[tuple[float, float, float]], squares: list[float] | None = None
+) -> BatchMetrics:
     losses, correct, weights = np.array(parts, dtype=np.float64).T.copy()
-    return BatchMetrics(losses, correct, weights)
+    return BatchMetrics(losses, correct, weights, np.array(squares) if squares else None)

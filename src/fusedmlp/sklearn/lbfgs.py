@@ -59,7 +59,6 @@ def minimise(
         A bound was reached first, or the line search failed.
     """
     network, rows, stopped = engine.network, np.arange(data.rows), False
-    l2 = engine.objective.l2
 
     def objective(flat: Float64Vector) -> tuple[float, Float64Vector]:
         if not np.isfinite(flat).all():
@@ -67,8 +66,9 @@ def minimise(
         parameters = unflattened(flat, network)
         engine.load(State(parameters, (), 0))
         metrics, gradients = engine.loss_and_gradients(data, rows)
-        penalty = sum(float(np.vdot(W, W)) for W in parameters.weights)
-        loss = metrics.loss + 0.5 * l2 * penalty
+        loss = metrics.loss
+        if metrics.squares is not None:
+            loss += 0.5 * engine.objective.l2 * float(metrics.squares[0])
         if verbose:
             print(f"loss = {loss:.8f}")
         return loss, flattened(gradients)
