@@ -37,7 +37,7 @@ class NumbaBackend(Backend):
             raise MissingDependencyError(f"{found.detail}: {found.remedy}")
         if found.state != "usable":
             raise NoUsableDeviceError(found.detail)
-        self._threads = usable_cpus() if threads is None else threads
+        self._threads = default_threads() if threads is None else threads
         self.strict = strict
 
     @classmethod
@@ -109,6 +109,19 @@ class NumbaBackend(Backend):
             spec,
             threads=self._threads,
         )
+
+
+def default_threads() -> int:
+    """Return the threads of an engine where none are requested.
+
+    They are the usable CPUs, or fewer where a variable limits the threads of numerical libraries.
+    joblib sets both variables in its processes, so that these share the CPUs.
+    """
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        limit = os.environ.get(name, "").split(",")[0].strip()  # OpenMP: one number a level
+        if limit.isdecimal() and int(limit) > 0:
+            return min(int(limit), usable_cpus())
+    return usable_cpus()
 
 
 def usable_cpus() -> int:

@@ -352,7 +352,8 @@ class Backend(ABC):
     device
         Device number, for backends with several devices; None for the default.
     threads
-        Maximum number of CPU threads; None for all that the process may use.
+        Maximum number of CPU threads; None for all that the process may use, or as many as the
+        variables of numerical libraries allow (``OMP_NUM_THREADS`` and the like).
     strict
         Build engines with the arithmetic of :mod:`fusedmlp.reference.arithmetic`, which gives the
         same bits on every backend with strict mode. A backend without strict mode may omit the

@@ -536,11 +536,31 @@ class TestBackend:
     def test_probe_device_and_preference(self):
         assert NumbaBackend.probe().state == "usable"
         assert NumbaBackend(threads=3).device().facts["threads"] == 3
-        assert NumbaBackend().device().facts["threads"] == usable_cpus() >= 1
         assert "threads" in str(NumbaBackend().device())
         workload = Workload(Network((2, 5, 2)), 64)
         mine, theirs = NumbaBackend.preference(workload), NumpyBackend.preference(workload)
         assert mine.score > theirs.score
+
+    @pytest.mark.parametrize(
+        ("variables", "threads"),
+        [
+            ({}, usable_cpus()),
+            ({"OMP_NUM_THREADS": "1"}, 1),
+            ({"OMP_NUM_THREADS": "1,4"}, 1),
+            ({"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "9"}, 1),
+            ({"OMP_NUM_THREADS": "9999"}, usable_cpus()),
+            ({"OMP_NUM_THREADS": "0"}, usable_cpus()),
+            ({"OMP_NUM_THREADS": "all"}, usable_cpus()),
+        ],
+    )
+    def test_threads_are_limited_by_the_environment(self, monkeypatch, variables, threads):
+        """joblib sets these variables in its processes; a number that is given comes first."""
+        for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert NumbaBackend().device().facts["threads"] == threads
+        assert NumbaBackend(threads=3).device().facts["threads"] == 3
 
     def test_device_numbers_and_threads(self):
         with pytest.raises(InvalidInputError, match="numba:0 names a device"):

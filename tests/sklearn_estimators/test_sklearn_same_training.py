@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from sklearn.datasets import (
     make_multilabel_classification,
     make_regression,
 )
-from sklearn.exceptions import ConvergenceWarning
 
 import fusedmlp.sklearn as own
 
@@ -28,13 +26,6 @@ HAS_POISSON = "loss" in inspect.signature(reference.MLPRegressor).parameters
 """Whether scikit-learn is release 1.7 or later; 1.6 has no Poisson loss and no sample weights."""
 
 VALUES = ("regression", "targets", "counts")
-
-
-@pytest.fixture(autouse=True)
-def _a_few_epochs_are_enough():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
 
 
 def data(kind, dtype=np.float64):
