@@ -62,6 +62,9 @@ def test_it_learns(fitted):
     assert fitted.score(*IRIS) > 0.9
     np.testing.assert_allclose(fitted.predict_proba(IRIS[0]).sum(axis=1), 1.0)
     np.testing.assert_allclose(
+        fitted.to_mlp().predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0])
+    )
+    np.testing.assert_allclose(
         fitted.predict_log_proba(IRIS[0]), np.log(fitted.predict_proba(IRIS[0]))
     )
 
@@ -75,15 +78,6 @@ def test_sparse_inputs_give_what_dense_ones_give(container):
     dense = MLPClassifier(**given).fit(x, y)
     other = MLPClassifier(**given).fit(sparse, y)
     np.testing.assert_allclose(other.predict_proba(sparse), dense.predict_proba(x), rtol=1e-9)
-
-
-def test_data_frames_and_their_names():
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(IRIS[0], columns=["a", "b", "c", "d"])
-    estimator = MLPClassifier(5, max_iter=3, backend="numpy").fit(frame, IRIS[1])
-    assert list(estimator.feature_names_in_) == ["a", "b", "c", "d"]
-    with pytest.raises(ValueError, match="feature names"):
-        estimator.predict(frame.rename(columns={"a": "z"}))
 
 
 @pytest.mark.parametrize("workers", ["loky", "threading"])
@@ -254,12 +248,6 @@ def test_warnings_are_attributed_to_the_caller(solver):
     with pytest.warns(UserWarning, match="clipped") as caught:
         MLPClassifier(batch_size=999, max_iter=2, backend="numpy").fit(*IRIS)
     assert caught[0].filename == __file__
-
-
-def test_the_fitted_network_is_that_of_the_core(fitted):
-    mlp = MLP((4, 20, 3), "relu", dtype="float64", backend="numpy")
-    mlp.parameters = fitted.to_mlp().parameters
-    np.testing.assert_allclose(mlp.predict_proba(IRIS[0]), fitted.predict_proba(IRIS[0]))
 
 
 def test_verbose_lbfgs_prints_a_line_for_each_evaluation(capsys):

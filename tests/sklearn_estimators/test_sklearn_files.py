@@ -324,9 +324,3 @@ def test_malformed_arrays_are_refused(saved):
         write_arrays(saved, kind, version, header, arrays | change)
         with pytest.raises(FileFormatError, match=message):
             MLPClassifier.load(saved)
-
-
-def test_a_model_s_file_is_not_an_estimator_s(saved, tmp_path):
-    MLPClassifier.load(saved).to_mlp().save(tmp_path / "model")
-    with pytest.raises(FileFormatError, match="holds 'fusedmlp-model', expected"):
-        MLPClassifier.load(tmp_path / "model")
