@@ -286,3 +286,33 @@ def test_a_device_number_is_refused_where_there_are_none():
         for threads, bound in ((0, "at least 1"), (10**20, "at most 4096")):
             with pytest.raises(InvalidInputError, match=f"threads {threads} is not {bound}"):
                 backend_class(name)(threads=threads)
+
+
+@pytest.mark.parametrize("sizes", [(5, 1), (2, 5, 2), (300, 40, 33, 3)], ids=str)
+@pytest.mark.parametrize(("optimizer", "l2"), [("sgd", 0.0), ("adam", 0.1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_squares_of_the_weights_before_each_step(backend, sizes, optimizer, l2, dtype):
+    """On request, and of the weights alone: without the biases, and without any padding."""
+    output = "sigmoid" if sizes[-1] == 1 else "softmax"
+    arguments = problem(sizes, output=output, rows=21), optimizer, Objective(l2=l2)
+    rows, rates = order(21), np.full(3, 0.05)
+    plain, data = engine(backend, *arguments, dtype=dtype)
+    sums = plain.train_epoch(data, rows, rates)
+    assert sums.squares is None
+    steps, data = engine(backend, *arguments, dtype=dtype)
+    expected = []
+    for n, rate in enumerate(rates):
+        weights = [W.astype(np.float64) for W in steps.parameters().weights]
+        expected.append(sum((W * W).sum() for W in weights))
+        steps.train_epoch(data, rows[8 * n : 8 * n + 8], np.array([rate]))
+    whole, data = engine(backend, *arguments, dtype=dtype, sums_squares=True)
+    alone, _ = whole.loss_and_gradients(data, rows[:8])
+    found = whole.train_epoch(data, rows, rates)
+    bound = kernel_bound(dtype, sizes[0])
+    check_close("squares", found.squares, np.array(expected), bound)
+    np.testing.assert_array_equal(alone.squares, found.squares[:1])
+    assert whole.evaluate(data).squares is None
+    # Neither the losses nor the weights change by it.
+    np.testing.assert_array_equal(found.losses, sums.losses)
+    np.testing.assert_array_equal(flat(whole.parameters()), flat(plain.parameters()))
+    np.testing.assert_array_equal(BatchMetrics.joined([alone, found]).squares[1:], found.squares)

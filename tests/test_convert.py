@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 import sklearn.neural_network
 from sklearn.datasets import make_multilabel_classification
+from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import fusedmlp.sklearn
 from fusedmlp import MLP
@@ -60,6 +64,22 @@ def test_from_sklearn(module, activation, kind):
     result = mlp.predict_proba(X)
     np.testing.assert_allclose(result, expected[:, 1:] if kind == "two" else expected, rtol=1e-9)
     assert mlp.class_names == (("no", "yes") if kind == "two" else None)
+
+
+def test_what_contains_a_fitted_mlp_is_not_one():
+    mlp = sklearn.neural_network.MLPClassifier(max_iter=1)
+    scaled = make_pipeline(StandardScaler(), mlp)
+    search = GridSearchCV(mlp, {"alpha": [0.1]}, cv=2)
+    for outer, words in (
+        (scaled, r"Pipeline is not a multilayer perceptron: pass its last step, pipeline\[-1\]"),
+        (search, r"GridSearchCV is not .*: pass .*search\.best_estimator_"),
+        (BaggingClassifier(mlp, 2), "BaggingClassifier is not .*: pass an MLPClassifier"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            outer.fit(X, np.arange(len(X)) % 2)
+        with pytest.raises(InvalidInputError, match=words):
+            from_sklearn(outer)
 
 
 def test_what_cannot_be_taken_from_sklearn():

@@ -53,6 +53,25 @@ def test_invalid_arrays_are_rejected(backend, x, y, weight, message):
         built.stage(x, y, weight)
 
 
+@pytest.mark.parametrize("place", ["x", "CSR", "y", "sample_weight"])
+def test_numbers_beyond_float32_are_rejected_by_narrow_engines(backend, place):
+    task = problem((3, 2), output="identity")
+    x, y, weight = np.ones((4, 3)), np.ones((4, 2)), np.ones(4)
+    array = {"x": x, "CSR": x, "y": y, "sample_weight": weight}[place]
+    array[2] = -1e39 if place != "sample_weight" else 1e39
+    given = scipy.sparse.csr_array(x) if place == "CSR" else x, y, weight
+    narrow, _ = engine(backend, task, dtype="float32")
+    with pytest.raises(InvalidInputError, match=r"1e\+39, and float32 .* use dtype='float64'"):
+        narrow.stage(*given)
+    if place in ("x", "CSR"):
+        with pytest.raises(InvalidInputError, match=r"1e\+39, and float32"):
+            narrow.forward(given[0])
+    wide, _ = engine(backend, task)
+    wide.stage(*given)
+    x[:], y[:], weight[:] = 1e30, 1e30, 1e30  # their squares are too large, and they are not
+    narrow.stage(x, y, weight)
+
+
 @pytest.mark.parametrize(
     ("output", "y", "message"),
     [

@@ -65,7 +65,10 @@ class BatchSequence:
     dropout
         One entry a hidden layer, or none without dropout.
     sums
-        (2, n_batches): sums of losses and of hits.
+        (3, n_batches): sums of losses and of hits, and Σ W² where asked for.
+    squares
+        (n_batches, rows): Σ w² of each row of the weights, all layers' in turn, before a batch's
+        step; None where not asked for.
     """
 
     buffers: Buffers
@@ -76,6 +79,7 @@ class BatchSequence:
     targets: Targets
     dropout: tuple[Dropout, ...]
     sums: DeviceArray
+    squares: DeviceArray | None
 
     @classmethod
     def upload(
@@ -86,6 +90,8 @@ class BatchSequence:
         rows: IntArray | None,
         size: int,
         dropout: DropoutSettings,
+        *,
+        squared_rows: int = 0,
     ) -> BatchSequence:
         """Upload what the batches of a call share.
 
@@ -97,6 +103,8 @@ class BatchSequence:
             (n,) checked row numbers, or None for the whole data set in its own order.
         size
             Rows of each batch but the last.
+        squared_rows
+            Rows of all weights, whose squares are summed; 0 where not asked for.
         """
         n = data.rows if rows is None else len(rows)
         n_batches = -(-n // size)
@@ -111,13 +119,17 @@ class BatchSequence:
         mean = context.objective.reduction == "mean"
         targets = Targets(data.y, data.w, mean, weights, losses, correct)
         masks = dropout.upload(buffers, n_batches)
-        sums = buffers.take("sums", (2, n_batches), np.float64, each=2)
+        sums = buffers.take("sums", (3, n_batches), np.float64, each=3)
+        squares = None
+        if squared_rows:
+            shape = n_batches, squared_rows
+            squares = buffers.take("squares", shape, np.float64, each=squared_rows)
         inputs: Inputs | InputChunks
         if isinstance(data.x, np.ndarray):
             inputs = InputChunks(context.device, context.tuning, data.x, rows, n, size)
         else:
             inputs = data.x
-        return cls(buffers, inputs, rows_there, n, size, targets, masks, sums)
+        return cls(buffers, inputs, rows_there, n, size, targets, masks, sums, squares)
 
     @property
     def is_streamed(self) -> bool:
@@ -146,13 +158,27 @@ class BatchSequence:
         """Return the masks of a hidden layer."""
         return self.dropout[layer] if self.dropout else None
 
+    def square_weights(
+        self, program: Program, weights: tuple[DeviceArray, ...], batch: Batch
+    ) -> None:
+        """Queue the sums of the rows of all weights before a batch's step, where asked for."""
+        if self.squares is None:
+            return
+        at = 0
+        for W in weights:
+            launches.weight_squares(program, W, batch, at, self.squares)
+            at += W.shape[0]
+
     def finish(self, program: Program) -> BatchMetrics:
         """Sum the rows' losses batch by batch and read the sums: the only wait of a call."""
         n_batches = self.sums.shape[1]
         launches.batch_sums(program, self.targets, self.n, self.size, self.sums)
-        losses, correct = self.buffers.device.download(self.sums)
+        if self.squares is not None:
+            launches.sum_squares(program, self.squares, self.sums[2:3])
+        losses, correct, squares = self.buffers.device.download(self.sums)
         if self.targets.weights is not None:
-            return BatchMetrics(losses, correct, self.buffers.device.download(self.targets.weights))
-        counts = np.full(n_batches, self.size, np.float64)
-        counts[-1] = self.n - (n_batches - 1) * self.size
-        return BatchMetrics(losses, correct, counts)
+            weights = self.buffers.device.download(self.targets.weights)
+        else:
+            weights = np.full(n_batches, self.size, np.float64)
+            weights[-1] = self.n - (n_batches - 1) * self.size
+        return BatchMetrics(losses, correct, weights, None if self.squares is None else squares)

@@ -266,7 +266,10 @@ class CupyEngine(Engine):
         rate = self.network.dropout if training else 0.0
         dropout = DropoutSettings(self.seed, self._step, self.network.n_layers - 1, rate)
         buffers = self._context.buffers if training else Buffers(self._device)
-        return BatchSequence.upload(self._context, buffers, data, rows, size, dropout)
+        squared = sum(self.network.sizes[:-1]) if training and self.spec.sums_squares else 0
+        return BatchSequence.upload(
+            self._context, buffers, data, rows, size, dropout, squared_rows=squared
+        )
 
     def _evaluation_buffers(self, n: int) -> tuple[int, list[DeviceArray]]:
         """Return the rows to take at a time, and buffers for them."""

@@ -44,7 +44,7 @@ class NumbaBackend(Backend):
         found = self.probe()
         if found.state != "usable":
             raise unavailable(self.name, found)
-        self._threads = usable_cpus() if threads is None else threads
+        self._threads = default_threads() if threads is None else threads
         self.strict = strict
 
     @classmethod
@@ -117,6 +117,19 @@ class NumbaBackend(Backend):
             spec,
             threads=self._threads,
         )
+
+
+def default_threads() -> int:
+    """Return the threads of an engine where none are requested.
+
+    They are the usable CPUs, or fewer where a variable limits the threads of numerical libraries.
+    joblib sets both variables in its processes, so that these share the CPUs.
+    """
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        limit = os.environ.get(name, "").split(",")[0].strip()  # OpenMP: one number a level
+        if limit.isdecimal() and int(limit) > 0:
+            return min(int(limit), usable_cpus())
+    return usable_cpus()
 
 
 def usable_cpus() -> int:

@@ -111,6 +111,7 @@ class Buffers:
         self._scratch_size = scratch_size(int(widths[-1]), itemsize)
         self._scratch = self._floats(self._scratch_size * threads)
         self._row_loss, self._row_correct = np.zeros(rows), np.zeros(rows)
+        self._squares = np.zeros(int(widths[1:].sum()) // self.layout.columns)
         # Whole cache lines for each worker, so that no two workers write to one line.
         self._mask_stride = row_stride(int(sizes[0]), 8)
         self._masks = aligned(threads * self._mask_stride, np.int64)
@@ -181,6 +182,7 @@ class Buffers:
                 scratch_size=self._scratch_size,
                 row_loss=address(self._row_loss),
                 row_correct=address(self._row_correct),
+                squares=address(self._squares),
                 barrier=address(self.barrier),
                 narrow=address(self._narrow) if len(self._narrow) else 0,
             ),

@@ -33,6 +33,9 @@ STRICT_ARGUMENTS: Final = {
 }
 """Types of the arguments of the functions of strict_kernels.py."""
 
+SUMS: Final = 4
+"""Numbers that a batch returns: sums of losses, hits and weights; Σ W², where asked for."""
+
 FORWARD_ROWS: Final = 64
 """Rows that EVALUATE and FORWARD process for each worker at a time: their activations stay in L2.
 Losses are summed over as many rows, too, for any number of workers."""

@@ -25,7 +25,7 @@ from fusedmlp.validation import (
 )
 from fusedmlp_numba.buffers import Buffers
 from fusedmlp_numba.calls import UNTRAINED, CallRunner, Pass, Schedule, inference_parts
-from fusedmlp_numba.constants import EVALUATE, FORWARD, FORWARD_ROWS, GRADIENTS, TRAIN
+from fusedmlp_numba.constants import EVALUATE, FORWARD, FORWARD_ROWS, GRADIENTS, SUMS, TRAIN
 from fusedmlp_numba.data import (
     SEARCH_COST_FORWARD,
     DescriptorRecord,
@@ -170,10 +170,11 @@ class NumbaEngine(Engine):
         schedule: Schedule = UNTRAINED,
     ) -> BatchMetrics:
         """Do a task with every batch of ``order``; return the sums of every ``batch`` rows."""
-        sums = np.empty((-(-len(order) // batch), 3))
+        sums = np.empty((-(-len(order) // batch), SUMS))
         self._calls.run(Pass(task, data.record, order, batch, self._step, schedule, sums))
-        losses, correct, weights = sums.T.copy()
-        return BatchMetrics(losses, correct, weights)
+        losses, correct, weights, squares = sums.T.copy()
+        has_squares = self.spec.sums_squares and task != EVALUATE
+        return BatchMetrics(losses, correct, weights, squares if has_squares else None)
 
     def _corrections(self, n_steps: int) -> Float64Array:
         """Adam's bias corrections and ε for each step; ones for the other optimizers."""
@@ -209,6 +210,7 @@ def _settings(spec: EngineSpec) -> Settings:
         optimizer=UPDATE_FORMULAS.index(optimizer.kernel),
         mean=objective.reduction == "mean",
         l2=float(objective.l2),
+        sums_squares=spec.sums_squares,
         keep=1.0 - network.dropout,
         threshold=np.uint64(keep_threshold(network.dropout)),
         seed=np.uint64(spec.seed),

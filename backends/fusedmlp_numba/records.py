@@ -75,6 +75,8 @@ class Workspace(NamedTuple):
         Address of the output kernels' work space, ``scratch_size`` elements for each worker.
     row_loss, row_correct
         Addresses of the output kernels' results (B,).
+    squares
+        Address of the float64 sums of squares of the weights' panels, all layers' in turn.
     barrier
         Address of the barrier's counters.
     narrow
@@ -89,6 +91,7 @@ class Workspace(NamedTuple):
     scratch_size: int
     row_loss: int
     row_correct: int
+    squares: int
     barrier: int
     narrow: int
 
@@ -129,6 +132,8 @@ class Settings(NamedTuple):
         UPDATE_FORMULAS.
     mean, l2
         Whether the objective is a mean, and its penalty λ.
+    sums_squares
+        Whether training batches report Σ W².
     keep, threshold, seed
         Dropout: 1 − rate, the threshold of kept units, and the seed.
     momentum, beta1, beta2, decay
@@ -140,6 +145,7 @@ class Settings(NamedTuple):
     optimizer: int
     mean: bool
     l2: float
+    sums_squares: bool
     keep: float
     threshold: np.uint64
     seed: np.uint64
@@ -201,8 +207,8 @@ class KernelArguments(NamedTuple):
         Addresses of each batch's learning rate (rates,), and Adam's 1 − β₁ᵗ, 1 − β₂ᵗ and ε
         (rates, 3). Batches beyond the last use the last; tasks that do not train need one.
     sums, parts
-        Address of loss, correct and weight sums (parts, 3): one row for each batch, or for
-        EVALUATE for every FORWARD_ROWS rows. Worker 0 writes them.
+        Address of loss, correct and weight sums, and where asked for Σ W² (parts, SUMS): one row
+        for each batch, or for EVALUATE for every FORWARD_ROWS rows. Worker 0 writes them.
     outputs
         Address of the outputs (rows, K) that FORWARD writes.
     check_finite

@@ -136,11 +136,15 @@ class BatchMetrics:
         predict values.
     weights
         Σ wᵢ; the number of rows when there are no sample weights.
+    squares
+        Σ W² of all weights before the batch's step, for engines built with ``sums_squares``; None
+        for others, and in evaluation.
     """
 
     losses: Float64Vector
     correct: Float64Vector
     weights: Float64Vector
+    squares: Float64Vector | None = None
 
     @property
     def loss(self) -> float:
@@ -164,10 +168,12 @@ class BatchMetrics:
     @classmethod
     def joined(cls, parts: list[BatchMetrics]) -> BatchMetrics:
         """Concatenate parts; the result does not depend on how the batches were divided."""
+        squares = [part.squares for part in parts if part.squares is not None]
         return cls(
             np.concatenate([part.losses for part in parts]),
             np.concatenate([part.correct for part in parts]),
             np.concatenate([part.weights for part in parts]),
+            np.concatenate(squares) if squares else None,
         )
 
 
@@ -204,6 +210,8 @@ class EngineSpec:
         The floating type of the parameters and of all arithmetic.
     seed
         Key of the dropout masks.
+    sums_squares
+        Whether the metrics of training batches have Σ W², from which a penalty is computed.
     """
 
     network: Network
@@ -212,6 +220,7 @@ class EngineSpec:
     batch_size: int
     dtype: FloatDtype
     seed: int
+    sums_squares: bool = False
 
 
 class Data:
@@ -355,7 +364,8 @@ class Backend(ABC):
     device
         Device number, for backends with several devices; None for the default.
     threads
-        Maximum number of CPU threads; None for all that the process may use.
+        Maximum number of CPU threads; None for all that the process may use, or as many as the
+        variables of numerical libraries allow (``OMP_NUM_THREADS`` and the like).
     strict
         Build engines with the arithmetic of :mod:`fusedmlp.reference.arithmetic`, which gives the
         same bits on every backend with strict mode. A backend without strict mode may omit the

@@ -69,7 +69,8 @@ class MLP:
     seed
         Seed of the weights, the shuffles and the dropout masks.
     threads
-        Maximum number of CPU threads; None for all that the process may use.
+        Maximum number of CPU threads; None for all that the process may use, or as many as
+        ``OMP_NUM_THREADS`` allows.
     strict
         Use the arithmetic of :mod:`fusedmlp.reference.arithmetic`: slow, with the same bits on
         NumPy, Numba and CuPy. For a built backend, False means that the backend's mode applies.

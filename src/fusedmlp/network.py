@@ -173,7 +173,7 @@ class Objective:
             raise InvalidInputError(f"l2 {self.l2} is not a finite number of at least 0")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Parameters:
     """Weights and biases, or arrays of the same shapes: gradients, velocities, moments.
 

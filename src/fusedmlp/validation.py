@@ -116,7 +116,7 @@ def validate_inputs(x: Inputs, network: Network, dtype: FloatDtype) -> Inputs:
         array = array.astype(dtype)
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)
-    check_finite("x", array)
+    check_finite("x", array, dtype)
     return cast("DenseInputs", array)
 
 
@@ -158,6 +158,7 @@ def validate_targets(
         raise InvalidInputError(
             f"y{_first_index(wrong)} is {values[wrong][0]}: targets of an exp output are at least 0"
         )
+    check_finite("y", values, dtype)
     return cast("FloatArray", np.ascontiguousarray(values, dtype=dtype))
 
 
@@ -222,7 +223,7 @@ def _validate_sparse(
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()
-    check_finite("x.data", csr.data.reshape(1, -1))
+    check_finite("x.data", csr.data.reshape(1, -1), dtype)
     return csr
 
 
@@ -252,34 +253,48 @@ def check_input_shape(shape: tuple[int, ...], network: Network) -> None:
         )
 
 
-def check_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """Raise an error for NaN or infinity in an array (N, C), scanned in chunks of bounded size.
+def check_finite(name: str, array: npt.NDArray[Any], dtype: FloatDtype = "float64") -> None:
+    """Raise an error for a value of an array (N, C) that is not finite in the engine's dtype.
+
+    The array is scanned in chunks of bounded size.
 
     Raises
     ------
     InvalidInputError
-        A value is not finite; the message has its row and column, from 0.
+        A value is not finite, or too large; the message has its row and column, from 0.
     """
     if array.dtype.kind != "f" or array.size == 0:
         return
-    # A sum of squares is twice as fast as isfinite. NaN and infinity make it non-finite; so does
-    # an overflow, which the second check excludes.
-    if array.nbytes <= _SCAN_BYTES and math.isfinite(np.vdot(array, array)):
+    # A sum of squares is twice as fast as a look at each value. NaN and infinity make it
+    # non-finite, and a value that is too large makes it too large; so may many others, which the
+    # second check excludes.
+    largest = _largest(dtype)
+    most = largest * largest if dtype == "float32" else math.inf
+    if array.nbytes <= _SCAN_BYTES and float(np.vdot(array, array)) < most:
         return
     rows_per_chunk = max(1, _SCAN_BYTES * len(array) // array.nbytes)
     for start in range(0, len(array), rows_per_chunk):
         chunk = array[start : start + rows_per_chunk]
-        if math.isfinite(np.vdot(chunk, chunk)):
+        if float(np.vdot(chunk, chunk)) < most:
             continue
-        finite = np.isfinite(chunk)
-        if not finite.all():
-            row, column = (int(i) for i in np.argwhere(~finite)[0])
+        fits = np.abs(chunk) <= largest
+        if not fits.all():
+            row, column = (int(i) for i in np.argwhere(~fits)[0])
             raise non_finite(f"{name}[{start + row}, {column}]", array[start + row, column])
 
 
-def non_finite(place: str, value: object) -> InvalidInputError:
-    """Return the error for an input value that is NaN or infinite."""
+def non_finite(place: str, value: float) -> InvalidInputError:
+    """Return the error for an input value that is NaN, infinite, or too large for float32."""
+    if math.isfinite(value):
+        return InvalidInputError(
+            f"{place} is {value}, and float32 holds numbers up to {_largest('float32'):.2g}: use "
+            "dtype='float64', or scale the data"
+        )
     return InvalidInputError(f"{place} is {value}: inputs must be finite; drop or fill such rows")
+
+
+def _largest(dtype: FloatDtype) -> float:
+    return float(np.finfo(dtype).max)
 
 
 def _class_indices(array: npt.NDArray[np.generic], n_classes: int) -> IntArray:
@@ -320,6 +335,7 @@ def validate_sample_weight(
             f"sample_weight{_first_index(wrong)} is {weights[wrong][0]}: "
             "weights are finite and at least 0"
         )
+    check_finite("sample_weight", weights.reshape(-1, 1), dtype)
     return cast("FloatArray", np.ascontiguousarray(weights, dtype=dtype))
 
 

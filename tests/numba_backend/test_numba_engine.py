@@ -167,7 +167,7 @@ def test_same_bits_for_any_number_of_threads(sizes, optimizer, dtype, drawn):
     task, results = drawn(sizes, dropout=0.2, rows=101, weighted=True), []
     for threads in (1, 1, 2, 3, 5):
         trained_one = trained(NumbaBackend(threads=threads), task, optimizer, 20, dtype=dtype,
-                              batch_size=70)  # fmt: skip
+                              batch_size=70, sums_squares=True)  # fmt: skip
         results.append(all_bits(*trained_one, task.x, np.arange(30)))
     assert all(result == results[0] for result in results)
 
@@ -404,6 +404,28 @@ def test_probe_device_and_preference():
     workload = Workload(Network((2, 5, 2)), 64)
     mine, theirs = NumbaBackend.preference(workload), NumpyBackend.preference(workload)
     assert mine.score > theirs.score
+
+
+@pytest.mark.parametrize(
+    ("variables", "threads"),
+    [
+        ({}, usable_cpus()),
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"OMP_NUM_THREADS": "1,4"}, 1),
+        ({"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "9"}, 1),
+        ({"OMP_NUM_THREADS": "9999"}, usable_cpus()),
+        ({"OMP_NUM_THREADS": "0"}, usable_cpus()),
+        ({"OMP_NUM_THREADS": "all"}, usable_cpus()),
+    ],
+)
+def test_threads_are_limited_by_the_environment(monkeypatch, variables, threads):
+    """joblib sets these variables in its processes; a number that is given comes first."""
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert NumbaBackend().device().facts["threads"] == threads
+    assert NumbaBackend(threads=3).device().facts["threads"] == 3
 
 
 @pytest.mark.parametrize(("threads", "words"), [(1, "1 thread"), (2, "2 threads")])

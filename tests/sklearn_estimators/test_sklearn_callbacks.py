@@ -11,7 +11,6 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor, callbacks
@@ -19,13 +18,6 @@ from fusedmlp.training.callbacks import Callback, EpochPrinter, HistoryWriter
 
 IRIS = load_iris(return_X_y=True)
 SOLVERS = ("sgd", "adam", "lbfgs")
-
-
-@pytest.fixture(autouse=True)
-def _a_few_epochs_are_enough():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
 
 
 class Recorder(Callback):

@@ -5,24 +5,15 @@ That all else is the same is in test_sklearn_beside.py and test_sklearn_same_tra
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.datasets import load_iris
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
 
 from fusedmlp.sklearn import MLPClassifier, MLPRegressor
 
 IRIS = load_iris(return_X_y=True)
-
-
-@pytest.fixture(autouse=True)
-def _a_few_epochs_are_enough():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
 
 
 def test_other_parameters_in_a_fit_that_goes_on():
@@ -126,3 +117,43 @@ def test_predictions_are_of_the_type_of_the_weights(dtype):
     estimator = MLPClassifier(3, max_iter=2, backend="numpy").fit(x.astype(dtype), y)
     for given in ("float16", "float32", "float64", "longdouble", "int64"):
         assert estimator.predict_proba(x.astype(given)).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_weights_that_are_all_0_leave_nothing_to_train_or_to_score(kind):
+    """scikit-learn divides by their sum, in one of two errors; all weights at once it names."""
+    x, y = IRIS
+    given = {"hidden_layer_sizes": 3, "early_stopping": True, "backend": "numpy", "max_iter": 2}
+    n_outputs = 3 if kind is MLPClassifier else 1
+    drawn = np.random.RandomState(0)
+    for shape in ((4, 3), 3, (3, n_outputs), n_outputs):
+        drawn.uniform(size=shape)  # as the starting weights are, before the rows
+    _, held_out = train_test_split(np.arange(150), random_state=drawn, test_size=0.1)
+    weights = np.ones(150)
+    weights[held_out] = 0.0
+    with pytest.raises(ValueError, match=r"all 15 weights are 0, .* holds out have no score"):
+        kind(**given, random_state=0).fit(x, y, weights)
+    with pytest.raises(ValueError, match=r"all 135 weights are 0, .* nothing to learn"):
+        kind(**given, random_state=0).fit(x, y, 1.0 - weights)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
+def test_class_weights_that_are_all_0_are_refused(solver):
+    estimator = MLPClassifier(class_weight={0: 0, 1: 0, 2: 0}, solver=solver, backend="numpy")
+    with pytest.raises(ValueError, match=r"all 150 weights are 0, .* class weight above 0"):
+        estimator.fit(*IRIS)
+
+
+def test_numbers_beyond_the_range_of_float32_name_the_remedy():
+    x, y = IRIS
+    narrow = {"hidden_layer_sizes": 3, "max_iter": 2, "dtype": "float32", "backend": "numpy"}
+    message = r"\[3, 1\] is 1e\+39, .* float32 .*: use dtype='float64'"
+    large = x.copy()
+    large[3, 1] = 1e39
+    with pytest.raises(ValueError, match=message):
+        MLPClassifier(**narrow).fit(large, y)
+    with pytest.raises(ValueError, match=message):
+        MLPClassifier(**narrow).fit(x, y).predict(large)
+    with pytest.raises(ValueError, match=message):
+        MLPRegressor(**narrow).fit(x, large)
+    MLPClassifier(**narrow | {"dtype": "float64"}).fit(x, y).predict(large)

@@ -167,10 +167,29 @@ def batch_weights(
 
 
 def batch_sums(program: Program, targets: Targets, n: int, size: int, out: DeviceArray) -> None:
-    """Out (2, n_batches) = each batch's sums of the rows' losses and of correct."""
+    """out[:2] (2, n_batches) = each batch's sums of the rows' losses and of correct."""
     sums = out[0:1], out[1:2]
     args = (targets.losses, targets.correct, np.int64(n), np.int32(size), *sums)
     program.launch("batch_sums", *_batches(program, n, size), args)
+
+
+def weight_squares(
+    program: Program, W: DeviceArray, batch: Batch, at: int, out: DeviceArray
+) -> None:
+    """out[batch, at : at + D] = Σ w² of each row of W (D, H); out is (n_batches, rows)."""
+    D, H = W.shape
+    place = *batch.number_arguments(), np.int64(at), np.int64(out.shape[1])
+    args = (W, np.int32(D), np.int32(H), *place, out)
+    program.launch("weight_squares", *_row_blocks(program, D), args)
+
+
+def sum_squares(program: Program, squares: DeviceArray, out: DeviceArray) -> None:
+    """Out (1, n_batches) = the sums of the lines of ``squares`` (n_batches, rows)."""
+    n_batches, rows = squares.shape
+    n = n_batches * rows
+    # The kernel sums two arrays: here the same one twice, into one place.
+    args = (squares, squares, np.int64(n), np.int32(rows), out, out)
+    program.launch("batch_sums", *_batches(program, n, rows), args)
 
 
 def advance_cursor(

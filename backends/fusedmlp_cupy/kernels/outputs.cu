@@ -167,6 +167,26 @@ KERNEL output_activation(real* z, const real* b, int B, int K, int output)
     }
 }
 
+// -------------------------------------------------------------------------------- weight_squares
+// out (batches, rows): the line of this batch takes Σ w² of each row of W (D, H), from entry `at` on.
+KERNEL weight_squares(
+    const real* W, int D, int H, const int64* cursor, int64 batch, int64 at, int64 rows, double* out)
+{
+    out += (batch + batches_before(cursor)) * rows + at;
+    for (int base = blockIdx.x * ROWS_PER_BLOCK; base < D; base += gridDim.x * ROWS_PER_BLOCK) {
+        const int row = base + threadIdx.y;
+        const int columns = row < D ? H : 0;
+        double sum = 0;
+        for (int h = threadIdx.x; h < columns; h += ROW_LANES) {
+            const double w = (double)W[(int64)row * H + h];
+            sum += w * w;
+        }
+        sum = row_total(sum);
+        if (row < D && threadIdx.x == 0)
+            out[row] = sum;
+    }
+}
+
 // ------------------------------------------------------------------------------------ batch sums
 // One block a batch, all batches of a call in one launch: thread t adds the rows t,
 // t + SUM_THREADS, … of its batch in order; a tree adds the threads.

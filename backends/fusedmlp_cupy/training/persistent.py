@@ -2,7 +2,8 @@
 
 persistent_plan.py distributes a network over blocks. One launch trains on all full batches of a
 call, with the first layer's weights in shared memory; a last partial batch is another launch. The
-rows are gathered in their order before it, for several batches at a time.
+rows are gathered in their order before it, for several batches at a time. Where Σ W² is asked for,
+each batch is a launch, because the kernel does not compute it.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class PersistentTraining:
         number = 0
         try:
             while number < n_full:
-                most = self._gathered.max_batches
+                most = self._gathered.max_batches if sequence.squares is None else 1
                 n_batches = min(most, sequence.contiguous(number), n_full - number)
                 self._launch(sequence, rates, number, n_batches, sequence.size)
                 number += n_batches
@@ -109,6 +110,7 @@ class PersistentTraining:
         batch = Batch(sequence.rows, number * sequence.size, number, n_batches * size)
         x = self._gathered.rows(batch.size)
         sequence.gather(self._context.program, batch, x)
+        sequence.square_weights(self._context.program, self._parameters.W, batch)
         network, plan, targets = self._context.network, self.plan, sequence.targets
         is_class = network.output == "softmax"
         args: tuple[Argument, ...] = (

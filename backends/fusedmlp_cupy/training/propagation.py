@@ -121,6 +121,7 @@ class Propagation:
         a = [buffer[: batch.size] for buffer in self.a]
         if x is not None:
             a[0] = x
+        sequence.square_weights(self._context.program, self._parameters.W, batch)
         self.losses(a, batch, sequence, gathered=x is not None, keep_z=True)
         delta = a[-1]
         for layer in reversed(range(self._context.network.n_layers)):

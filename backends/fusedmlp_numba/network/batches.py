@@ -58,7 +58,7 @@ class Step(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Where a batch's loss, correct and weight sums (parts, 3) and outputs (B, K) are written."""
+    """Where a batch's sums (parts, SUMS) and outputs (B, K) are written."""
 
     sums: Float64Array
     outputs: FloatArray

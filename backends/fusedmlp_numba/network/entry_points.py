@@ -17,6 +17,7 @@ from fusedmlp_numba.constants import (
     GRADIENTS,
     PACK,
     RUN_ARGUMENTS,
+    SUMS,
     TRAIN,
 )
 from fusedmlp_numba.data import DATA_DESCRIPTOR
@@ -75,7 +76,7 @@ def results_of(context: EngineContext, arguments: KernelArguments, index: int) -
     first, start = index * each, index * arguments.batch
     stop = min(start + arguments.batch, arguments.rows)
     K = layer_at(context, context.depth - 1).H
-    sums = table_at(arguments.sums, FLOAT64, 3)
+    sums = table_at(arguments.sums, FLOAT64, SUMS)
     return Results(
         unchecked_slice(sums, first, min(first + each, arguments.parts)),
         float_rows_at(context, arguments.outputs, start, stop, K),

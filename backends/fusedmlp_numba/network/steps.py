@@ -26,6 +26,7 @@ from fusedmlp_numba.network.layers import (
 )
 from fusedmlp_numba.network.narrow import narrow_gradients
 from fusedmlp_numba.network.partition import (
+    Worker,
     entries_of,
     layer_at,
     output_split_by_rows,
@@ -33,6 +34,7 @@ from fusedmlp_numba.network.partition import (
     reads_in_place,
     units_are_private,
 )
+from fusedmlp_numba.network.squares import square_panels, sum_squares
 from fusedmlp_numba.network.updates import update
 from fusedmlp_numba.simd.views import floats_at, unchecked_slice
 
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from fusedmlp.types import Float64Array, IntArray
     from fusedmlp_numba.data import DataDescriptor
     from fusedmlp_numba.network.batches import Batch, Results, Step
-    from fusedmlp_numba.network.partition import Worker
     from fusedmlp_numba.records import EngineContext
 
 INDEPENDENT_ROWS: Final = 32
@@ -88,7 +89,7 @@ def forward_pass(
 def sum_rows(
     context: EngineContext, data: DataDescriptor, rows: IntArray, each: int, sums: Float64Array
 ) -> None:
-    """Write the loss, correct and weight sums (parts, 3) of every ``each`` rows of a batch."""
+    """Write the loss, correct and weight sums (parts, SUMS) of every ``each`` rows of a batch."""
     results = row_results(context, 0, len(rows))
     for n in range(len(sums)):
         first, last = n * each, min((n + 1) * each, len(rows))
@@ -171,9 +172,12 @@ def narrow_step(
     context: EngineContext, data: DataDescriptor, rows: IntArray, step: Step, sums: Float64Array
 ) -> None:
     """Do a whole step of a narrow network."""
-    scale = delta_scale(context, batch_weight(context, data, rows))
+    scale, alone = delta_scale(context, batch_weight(context, data, rows)), Worker(0, 1)
     narrow_gradients(context, data, rows, scale)
     sum_rows(context, data, rows, len(rows), sums)
+    if context.settings.sums_squares:
+        square_panels(context, alone)
+        sums[0, 3] = sum_squares(context)
     if is_training(step):
         update_all(context, step)
 
@@ -280,8 +284,12 @@ def training_step(
         return False
     if overlap and data.sparse:
         gather_part(context, data, batch.upcoming, following, worker)
+    if context.settings.sums_squares:
+        square_panels(context, worker)  # the barrier of the next pass is behind it
     if not delta_pass(context, data, batch.rows, len(batch.rows), results.sums, worker):
         return False
+    if context.settings.sums_squares and worker.rank == 0:
+        results.sums[0, 3] = sum_squares(context)
     if not backward_pass(context, data, batch, step, worker):
         return False
     if data.sparse and not overlap:

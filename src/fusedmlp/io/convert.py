@@ -59,8 +59,8 @@ def from_sklearn(estimator: FittedMLP, *, backend: str | Backend | None = None) 
     InvalidInputError
         The estimator is not fitted, or engines do not have its output.
     """
-    if not hasattr(estimator, "coefs_"):
-        raise InvalidInputError(f"{estimator!r} is not fitted: call its fit() first")
+    if not hasattr(estimator, "out_activation_"):
+        raise InvalidInputError(_why_not_taken(estimator))
     if estimator.out_activation_ not in SKLEARN_OUTPUTS:
         raise InvalidInputError(
             f"the estimator's output is {estimator.out_activation_!r}: "
@@ -138,6 +138,20 @@ def to_state_dict(mlp: MLP) -> dict[str, torch.Tensor]:
         found[f"{2 * layer}.weight"] = torch.tensor(W.T)
         found[f"{2 * layer}.bias"] = torch.tensor(b)
     return found
+
+
+def _why_not_taken(estimator: object) -> str:
+    """Say why an object is not a fitted MLP, and what to pass instead."""
+    kind = type(estimator).__name__
+    if hasattr(estimator, "hidden_layer_sizes"):
+        return f"{estimator!r} is not fitted: call its fit() first"
+    if hasattr(estimator, "steps"):
+        remedy = "pass its last step, pipeline[-1]; the steps before it are not part of a network"
+    elif hasattr(estimator, "best_estimator_"):
+        remedy = "pass the estimator that it found, search.best_estimator_"
+    else:
+        remedy = "pass an MLPClassifier or MLPRegressor, such as the one that it contains"
+    return f"{kind} is not a multilayer perceptron: {remedy}"
 
 
 def _class_names(labels: Iterable[object]) -> tuple[str, ...] | None:

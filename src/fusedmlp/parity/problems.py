@@ -100,6 +100,7 @@ def engine(
     batch_size: int = 8,
     dtype: FloatDtype = "float64",
     seed: int = 5,
+    sums_squares: bool = False,
 ) -> tuple[Engine, Data]:
     """Build an engine with drawn weights and stage the problem's data.
 
@@ -117,6 +118,7 @@ def engine(
             batch_size=batch_size,
             dtype=dtype,
             seed=seed,
+            sums_squares=sums_squares,
         )
     )
     built.load(start(task.network, chosen, dtype))

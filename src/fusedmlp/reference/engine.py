@@ -37,10 +37,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fusedmlp.backend import EngineSpec
-    from fusedmlp.reference.operations import Operations
+    from fusedmlp.reference.operations import LeftOperand, Operations
     from fusedmlp.types import Float64Vector, FloatArray, Inputs, IntArray
 
 PIXEL_MAX: Final = 255
+
+SPARSE_SHARE: Final = 1 / 16
+"""Largest share of stored values of a CSR data set whose batches are multiplied as they are. Fuller
+ones become dense: the BLAS is faster then, and they take at most so many times the memory."""
 
 
 @dataclass
@@ -84,6 +88,7 @@ class ReferenceEngine(Engine):
         self._scratch = zeros(network, dtype)
         self._step = 0
 
+        self._inputs: FloatArray = np.empty((0, network.n_inputs), dtype)
         self._a = self._activation_buffers(batch_size)
         self._delta = [np.empty((batch_size, H), dtype) for H in network.sizes[1:-1]]
         self._kept = [np.empty((batch_size, H), np.bool_) for H in network.sizes[1:-1]]
@@ -128,8 +133,7 @@ class ReferenceEngine(Engine):
         outputs = np.empty((n_rows, self.network.n_outputs), self.dtype)
         with self._arithmetic():
             for start, stop, a in self._evaluation_batches(n_rows):
-                gather_rows(inputs, np.arange(start, stop), a[0])
-                self._logits(a)
+                self._logits(self._gather(inputs, np.arange(start, stop)), a)
                 a[-1] += self._theta.biases[-1]
                 output_activation(self._operations, a[-1], self.network.output)
                 outputs[start:stop] = a[-1]
@@ -142,10 +146,9 @@ class ReferenceEngine(Engine):
         parts = []
         with self._arithmetic():
             for start, stop, a in self._evaluation_batches(len(rows)):
-                gather_rows(host.x, rows[start:stop], a[0])
-                self._logits(a)
+                self._logits(self._gather(host.x, rows[start:stop]), a)
                 parts.append(self._output_delta(a[-1], host, rows[start:stop]))
-        return _sums(parts)
+        return _metrics(parts)
 
     def loss_and_gradients(self, data: Data, rows: IntArray) -> tuple[BatchMetrics, Parameters]:
         """See :meth:`fusedmlp.backend.Engine.loss_and_gradients`."""
@@ -157,7 +160,8 @@ class ReferenceEngine(Engine):
             )
         with self._arithmetic():
             sums = self._backward(host, rows)
-        return _sums([sums]), self._gradients.copy()
+            squares = self._sum_squares()
+        return _metrics([sums], squares), self._gradients.copy()
 
     def apply_gradients(self, gradients: Parameters, lr: float) -> None:
         """See :meth:`fusedmlp.backend.Engine.apply_gradients`."""
@@ -174,13 +178,15 @@ class ReferenceEngine(Engine):
         starts = range(0, len(order), self.batch_size)
         lr = check_rates(lr, len(starts))
         folds = self.optimizer.kernel == "sgd" and self._operations.folds_rate
-        parts = []
+        parts: list[tuple[float, float, float]] = []
+        squares: list[float] = []
         with self._arithmetic():
             for start, rate in zip(starts, lr.tolist(), strict=True):
                 rows = order[start : start + self.batch_size]
                 parts.append(self._backward(host, rows, rate if folds else 1.0))
+                squares += self._sum_squares()
                 self._update(1.0 if folds else rate)
-        return _sums(parts)
+        return _metrics(parts, squares)
 
     def synchronize(self) -> None:
         """See :meth:`fusedmlp.backend.Engine.synchronize`; all calls are synchronous."""
@@ -193,25 +199,39 @@ class ReferenceEngine(Engine):
         self.loss_and_gradients(self.stage(x, y), np.arange(n))
         self.forward(x)
 
-    def _logits(self, a: list[FloatArray], *, training: bool = False) -> None:
-        """Fill a[1:] from a[0]: a[l + 1] = f(a[l]·W[l] + b[l]), and a[L] = a[L − 1]·W[L − 1].
+    def _gather(self, x: Inputs, rows: IntArray) -> LeftOperand:
+        """Return a[0] = x[rows] in the engine's dtype: dense, or CSR where most of x is zeros."""
+        most = SPARSE_SHARE * x.shape[0] * x.shape[1] if self._operations.takes_sparse else 0
+        if is_sparse(x) and x.nnz < most:
+            return x[rows].astype(self.dtype, copy=False)
+        if len(self._inputs) < len(rows):
+            self._inputs = np.empty((len(rows), self.network.n_inputs), self.dtype)
+        out = self._inputs[: len(rows)]
+        gather_rows(x, rows, out)
+        return out
 
-        The last bias is added by the loss function, as the other biases are by the activations.
+    def _logits(self, x: LeftOperand, a: list[FloatArray], *, training: bool = False) -> None:
+        """Fill a from x: a[l + 1] = f(a[l]·W[l] + b[l]), and a[L] = a[L − 1]·W[L − 1].
+
+        a[0] is x, and the list begins with a[1]. The last bias is added by the loss function, as
+        the other biases are by the activations.
         """
         hidden, dropout = self.network.hidden, self.network.dropout
-        last = self.network.n_layers - 1
+        last, below = self.network.n_layers - 1, x
         for layer, (W, b) in enumerate(zip(self._theta.weights, self._theta.biases, strict=True)):
-            self._operations.product(a[layer], W, a[layer + 1])
+            above = a[layer]
+            self._operations.product(below, W, above)
             if layer == last:
                 return
-            keep = self._z[layer][: len(a[0])] if training and self._z else None
-            bias_activation(self._operations, a[layer + 1], b, hidden, keep)
+            keep = self._z[layer][: len(above)] if training and self._z else None
+            bias_activation(self._operations, above, b, hidden, keep)
             if training and dropout:
-                kept = self._kept[layer][: len(a[0])]
+                kept = self._kept[layer][: len(above)]
                 mask = Mask(kept, self.seed, self._step, layer, dropout)
                 self._operations.dropout_mask(mask)
-                a[layer + 1] *= kept
-                a[layer + 1] *= 1.0 / (1.0 - dropout)
+                above *= kept
+                above *= 1.0 / (1.0 - dropout)
+            below = above
 
     def _backward(
         self, host: HostData, rows: IntArray, rate: float = 1.0
@@ -221,9 +241,8 @@ class ReferenceEngine(Engine):
         delta[L] = ŷ − y;  dW[l] = a[l]ᵀ·delta[l + 1];  db[l] = 1ᵀ·delta[l + 1];
         delta[l] = (delta[l + 1]·W[l]ᵀ) ⊙ f'(z[l]).
         """
-        a = [buffer[: len(rows)] for buffer in self._a]
-        gather_rows(host.x, rows, a[0])
-        self._logits(a, training=True)
+        x, a = self._gather(host.x, rows), [buffer[: len(rows)] for buffer in self._a]
+        self._logits(x, a, training=True)
         delta = a[-1]
         loss, correct, weight = self._output_delta(delta, host, rows)
         if self.objective.reduction == "mean":
@@ -234,7 +253,8 @@ class ReferenceEngine(Engine):
         weights, l2, dropout = self._theta.weights, self.objective.l2, self.network.dropout
         for layer in reversed(range(self.network.n_layers)):
             dW, db = self._gradients.weights[layer], self._gradients.biases[layer]
-            self._operations.product(a[layer].T, delta, dW)
+            f = a[layer - 1] if layer else x
+            self._operations.product(f.T, delta, dW)
             self._operations.sum_rows(delta, db)
             if l2:
                 dW += rate * l2 * weights[layer]
@@ -246,8 +266,8 @@ class ReferenceEngine(Engine):
                 # a is f(z)/(1 − p) for kept units; for dropped units, the mask sets delta to 0.
                 below *= self._kept[layer - 1][: len(rows)]
                 below *= 1.0 / (1.0 - dropout)
-                a[layer] *= 1.0 - dropout
-            saved = self._z[layer - 1][: len(rows)] if self._z else a[layer]
+                a[layer - 1] *= 1.0 - dropout
+            saved = self._z[layer - 1][: len(rows)] if self._z else a[layer - 1]
             hidden_delta(self._operations, below, saved, self.network.hidden)
             delta = below
         return loss, correct, weight
@@ -263,6 +283,13 @@ class ReferenceEngine(Engine):
         weight = float(len(rows)) if w is None else self._operations.total(w)
         return loss, correct, weight
 
+    def _sum_squares(self) -> list[float]:
+        """Return Σ W² over all weights, for :class:`BatchMetrics`; [] where not asked for."""
+        if not self.spec.sums_squares:
+            return []
+        rows = [self._operations.squared_norms(W) for W in self._theta.weights]
+        return [self._operations.total(np.concatenate(rows))]
+
     def _update(self, lr: float) -> None:
         """Take one optimizer step with the gradients, which are overwritten."""
         every = zip(self._theta, self._gradients, self._scratch, *self._slots, strict=True)
@@ -271,8 +298,8 @@ class ReferenceEngine(Engine):
         self._step += 1
 
     def _activation_buffers(self, rows: int) -> list[FloatArray]:
-        """Return a (rows, width) array for the inputs and for each layer's activation."""
-        return [np.empty((rows, width), self.dtype) for width in self.network.sizes]
+        """Return a (rows, width) array for each layer's activation."""
+        return [np.empty((rows, width), self.dtype) for width in self.network.sizes[1:]]
 
     def _evaluation_batches(self, n_rows: int) -> Iterator[tuple[int, int, list[FloatArray]]]:
         """Yield the bounds of consecutive batches, with buffers of their sizes."""
@@ -323,6 +350,8 @@ def gather_rows(x: Inputs, rows: IntArray, out: FloatArray) -> None:
         out[...] = x[rows]
 
 
-def _sums(parts: list[tuple[float, float, float]]) -> BatchMetrics:
+def _metrics(
+    parts: list[tuple[float, float, float]], squares: list[float] | None = None
+) -> BatchMetrics:
     losses, correct, weights = np.array(parts, dtype=np.float64).T.copy()
-    return BatchMetrics(losses, correct, weights)
+    return BatchMetrics(losses, correct, weights, np.array(squares) if squares else None)

@@ -20,10 +20,13 @@ from fusedmlp.reference import arithmetic, dropout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import scipy.sparse
+
     from fusedmlp.reference.arithmetic import Constants
     from fusedmlp.reference.dropout import Mask
     from fusedmlp.types import Float64Vector, FloatArray
 
+    LeftOperand: TypeAlias = "FloatArray | scipy.sparse.csr_array | scipy.sparse.csc_array"
     Function: TypeAlias = Callable[[FloatArray, Constants], FloatArray]
 
 
@@ -35,6 +38,9 @@ class Operations:
     folds_rate
         Whether plain SGD multiplies the output delta by the learning rate. This is cheaper than
         multiplying the gradients, and rounds differently.
+    takes_sparse
+        Whether the left operand of a product may be CSR or CSC. Strict mode's sums have terms for
+        zeros too.
     compiles
         Whether operations are compiled at their first call.
     compile_seconds
@@ -42,12 +48,16 @@ class Operations:
     """
 
     folds_rate: ClassVar[bool] = True
+    takes_sparse: ClassVar[bool] = True
     compiles: ClassVar[bool] = False
     compile_seconds: float = 0.0
 
-    def product(self, a: FloatArray, b: FloatArray, out: FloatArray) -> None:
+    def product(self, a: LeftOperand, b: FloatArray, out: FloatArray) -> None:
         """Compute out (m, n) = a (m, k) · b (k, n)."""
-        np.matmul(a, b, out=out)
+        if isinstance(a, np.ndarray):
+            np.matmul(a, b, out=out)
+        else:
+            out[...] = a @ b
 
     def sum_rows(self, x: FloatArray, out: FloatArray) -> None:
         """Compute out (H,), the sum of the rows of x (B, H)."""
@@ -123,9 +133,11 @@ class StrictOperations(Operations):
     """
 
     folds_rate = False
+    takes_sparse = False
 
-    def product(self, a: FloatArray, b: FloatArray, out: FloatArray) -> None:
+    def product(self, a: LeftOperand, b: FloatArray, out: FloatArray) -> None:
         """Compute out (m, n) = a (m, k) · b (k, n) as k outer products, added in order."""
+        assert isinstance(a, np.ndarray)
         out[...] = 0
         for column, row in zip(a.T, b, strict=True):
             out += column[:, None] * row

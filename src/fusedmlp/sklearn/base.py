@@ -188,6 +188,11 @@ class EngineMLP(CallbackSupport, Solvers):
         estimator.__dict__.update(file.fitted)
         return estimator
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Omit the model that predicts, which is built again from the weights."""
+        state: dict[str, Any] = super().__getstate__()
+        return {name: each for name, each in state.items() if name not in ("_model", "_modelled")}
+
     def to_mlp(self) -> MLP:
         """Return the fitted network as a model of the core: to save, export or train on."""
         check_is_fitted(self)

@@ -8,14 +8,14 @@ import numpy as np
 from sklearn import neural_network
 from sklearn.base import _fit_context
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import validate_data
 
 from fusedmlp.sklearn.base import SPARSE, EngineMLP
-from fusedmlp.sklearn.parameters import CONSTRAINTS, set_parameters
+from fusedmlp.sklearn.parameters import CONSTRAINTS, check_class_weights, set_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +47,8 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
     dtype
         ``float32`` or ``float64``, of weights and arithmetic; None follows X.
     threads
-        CPU threads at most; None for all that the process may use.
+        CPU threads at most; None for all that the process may use, or as many as
+        ``OMP_NUM_THREADS`` allows, which joblib sets in its processes.
     class_weight
         ``balanced`` or a weight for each label; multiplies the sample weights.
     learning_rate
@@ -228,5 +229,17 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
         weights = super()._row_weights(X, y, sample_weight)
         if self.class_weight is None:
             return weights
-        by_class: npt.NDArray[Any] = compute_sample_weight(self.class_weight, y)
+        by_class = self._class_weights(y)
         return by_class if weights is None else by_class * weights
+
+    def _class_weights(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the weight that the class of each row gives it: (N,)."""
+        found: npt.NDArray[Any]
+        if isinstance(self.class_weight, dict):
+            check_class_weights(self.class_weight, y)
+        elif y.ndim == 2:
+            found = compute_sample_weight(self.class_weight, y)
+            return found
+        # In partial_fit some of the classes may not be in these rows.
+        found = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        return found[np.searchsorted(self.classes_, y)]

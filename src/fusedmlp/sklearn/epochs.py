@@ -60,7 +60,6 @@ class PenalisedEpochs(EpochChunks):
         self._alpha = alpha
         starts = np.arange(0, n_rows, engine.batch_size)
         self._sizes = np.diff(np.append(starts, n_rows))
-        self._squares = self._sum_of_squares() if alpha else 0.0
         # The squared error is the mean over the outputs.
         self.loss_divisor = engine.network.n_outputs if engine.network.output == "identity" else 1
 
@@ -78,24 +77,15 @@ class PenalisedEpochs(EpochChunks):
         return BatchMetrics.joined(parts)
 
     def mean_loss(self, metrics: BatchMetrics) -> float:
-        """Return the mean of the batches' losses, penalty included; call it once per epoch.
-
-        scikit-learn adds the penalty of the weights before each batch. Here Σ W² is known at both
-        ends of the epoch, and interpolated linearly between them.
-        """
+        """Return the mean of the batches' losses, each with the penalty of its own weights."""
         if len(metrics.losses) < len(self._sizes):
             return float("nan")  # the epoch was cut short by a non-finite loss
         weights = np.where(metrics.weights > 0.0, metrics.weights, 1.0)
         loss = float(np.sum(metrics.losses / weights * self._sizes)) / self.loss_divisor
-        if self._alpha:
-            before, self._squares, n = self._squares, self._sum_of_squares(), len(self._sizes)
+        if metrics.squares is not None:
             with np.errstate(invalid="ignore", over="ignore"):  # after divergence
-                squares = before + (self._squares - before) * np.arange(n) / n
-                loss += 0.5 * self._alpha * float(np.sum(squares * self._sizes / weights))
+                loss += 0.5 * self._alpha * float(np.sum(metrics.squares * self._sizes / weights))
         return loss / int(self._sizes.sum())
-
-    def _sum_of_squares(self) -> float:
-        return sum(float(np.vdot(W, W)) for W in self.engine.parameters().weights)
 
     def _train_last_batch(self, rows: IntArray, lr: float) -> BatchMetrics:
         """Take the step of a last batch that is smaller and has a larger penalty per row."""

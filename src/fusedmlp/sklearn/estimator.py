@@ -148,6 +148,7 @@ class NetworkEstimator(BaseEstimator):
         self.coefs_, self.intercepts_ = list(kept.weights), list(kept.biases)
 
     def _engine(self, optimizer: Optimizer, l2: float, batch_size: int, rows: int) -> Engine:
+        """Build the engine that trains, which also reports what a penalty is computed from."""
         network = self._network()
         if isinstance(self.backend, Backend):
             backend = self.backend
@@ -162,6 +163,7 @@ class NetworkEstimator(BaseEstimator):
                 batch_size=batch_size,
                 dtype=cast("FloatDtype", self.coefs_[0].dtype.name),
                 seed=self._dropout_seed,
+                sums_squares=l2 != 0.0,
             )
         )
 

@@ -93,7 +93,11 @@ def _generator(document: Json) -> np.random.RandomState:
 def numbers_to_json(fitted: Mapping[str, Any]) -> Json:
     """Return the attributes of :data:`NUMBERS` that an estimator has."""
     attributes = {name: RENAMED.get(name, name) for name in NUMBERS}
-    return {name: fitted[each] for name, each in attributes.items() if each in fitted}
+    return {
+        name: parameter_to_json(name, fitted[each])
+        for name, each in attributes.items()
+        if each in fitted
+    }
 
 
 def fitted_numbers(document: Json, *, trained: bool) -> dict[str, object]:

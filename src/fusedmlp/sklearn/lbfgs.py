@@ -22,11 +22,24 @@ if TYPE_CHECKING:
 
 
 class Minimum(NamedTuple):
-    """Result of the solver: parameters in float64, the objective there, and iterations."""
+    """Result of the solver.
+
+    Parameters
+    ----------
+    parameters
+        In float64; those evaluated last where the search was interrupted.
+    loss
+        The objective there; NaN where nothing was evaluated.
+    n_iter
+        Iterations.
+    interrupt
+        What Ctrl-C raised, or None.
+    """
 
     parameters: Parameters
     loss: float
     n_iter: int
+    interrupt: KeyboardInterrupt | None = None
 
 
 def minimise(
@@ -59,37 +72,44 @@ def minimise(
         A bound was reached first, or the line search failed.
     """
     network, rows, stopped = engine.network, np.arange(data.rows), False
-    l2 = engine.objective.l2
+    latest = Minimum(start, np.nan, 0)
 
     def objective(flat: Float64Vector) -> tuple[float, Float64Vector]:
+        nonlocal latest
         if not np.isfinite(flat).all():
             return np.nan, np.full_like(flat, np.nan)  # ends the search, after a non-finite loss
         parameters = unflattened(flat, network)
         engine.load(State(parameters, (), 0))
         metrics, gradients = engine.loss_and_gradients(data, rows)
-        penalty = sum(float(np.vdot(W, W)) for W in parameters.weights)
-        loss = metrics.loss + 0.5 * l2 * penalty
+        loss = metrics.loss
+        if metrics.squares is not None:
+            loss += 0.5 * engine.objective.l2 * float(metrics.squares[0])
+        latest = Minimum(unflattened(flat.copy(), network), loss, latest.n_iter)
         if verbose:
             print(f"loss = {loss:.8f}")
         return loss, flattened(gradients)
 
     def iteration_finished(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         # SciPy chooses the argument by the parameter's name, and StopIteration ends the search.
-        nonlocal stopped
+        nonlocal stopped, latest
+        latest = latest._replace(n_iter=latest.n_iter + 1)
         stopped = tasks.end_current(lambda: unflattened(intermediate_result.x.copy(), network))
         if stopped:
             raise StopIteration
         tasks.begin_next()
 
     tasks.begin_next()
-    found = scipy.optimize.minimize(
-        objective,
-        flattened(start),
-        method="L-BFGS-B",
-        jac=True,
-        callback=iteration_finished,
-        options=dict(options),
-    )
+    try:
+        found = scipy.optimize.minimize(
+            objective,
+            flattened(start),
+            method="L-BFGS-B",
+            jac=True,
+            callback=iteration_finished,
+            options=dict(options),
+        )
+    except KeyboardInterrupt as interrupt:
+        return latest._replace(interrupt=interrupt)
     max_iter = int(options["maxiter"])
     n_iter = min(found.nit, max_iter)
     if found.status != 0 and not stopped:

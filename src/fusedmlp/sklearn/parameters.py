@@ -5,6 +5,7 @@ Signatures with the defaults are in classifier.py and regressor.py.
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,9 @@ from fusedmlp.io.convert import SKLEARN_HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
 
 STOCHASTIC_SOLVERS: Final = ("sgd", "adam")
 
@@ -47,3 +51,24 @@ def set_parameters(estimator: object, arguments: Mapping[str, object]) -> None:
         ``locals()`` of the constructor.
     """
     vars(estimator).update((name, value) for name, value in arguments.items() if name != "self")
+
+
+def check_class_weights(weights: Mapping[object, object], y: npt.NDArray[np.generic]) -> None:
+    """Raise ``ValueError`` unless weights by class suit labels, (N,) or (N, K).
+
+    Raises
+    ------
+    ValueError
+        A weight is no finite number of at least 0, or a row has several labels.
+    """
+    for label, weight in weights.items():
+        if not isinstance(weight, Real) or not 0.0 <= float(weight) < math.inf:
+            raise ValueError(
+                f"class_weight gives class {label!r} the weight {weight!r}: a weight is a finite "
+                "number of at least 0"
+            )
+    if y.ndim == 2:
+        raise ValueError(
+            f"class_weight={weights} has a weight for each class, but a row of y has "
+            f"{y.shape[1]} labels, each of which is 0 or 1: pass 'balanced' or sample_weight"
+        )

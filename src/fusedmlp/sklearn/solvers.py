@@ -45,6 +45,12 @@ STACKLEVEL: Final = 6
 """``stacklevel`` that attributes a warning to the caller of ``fit``, from a method's helper."""
 
 
+NOTHING_TO_LEARN: Final = (
+    "there is nothing to learn from the rows to train on: give some of them a sample weight and a "
+    "class weight above 0"
+)
+
+
 class ScoredRows(NamedTuple):
     """The rows that early stopping scores.
 
@@ -144,16 +150,19 @@ class Solvers(Curves):
         self._start_missing_curves()
         rows, scored = self._split(data)
         batch_size = self._batch_rows(len(rows))
+        weights = None if data.weights is None else data.weights[rows]
+        _check_weight(weights, NOTHING_TO_LEARN)
         # Normalised to a mean weight of 1, the weights of a batch sum to about its rows.
-        mean_weight = 1.0 if data.weights is None else float(data.weights[rows].mean()) or 1.0
-        l2 = self.alpha / (batch_size * mean_weight)
+        mean_weight = 1.0 if weights is None else float(weights.mean())
+        alpha = float(self.alpha)  # a float32 would make all losses float32
+        l2 = alpha / (batch_size * mean_weight)
         engine = self._engine(self._core_optimizer(), l2, batch_size, len(rows))
         optimizer = self._optimizer if incremental else None
         if optimizer is None or len(optimizer.slots) != len(engine.optimizer.slots):
             optimizer = self._optimizer = self._new_optimizer(engine)
         engine.load(State(self._parameters(), optimizer.slots, optimizer.step))
         staged = engine.stage(data.X, data.targets, data.weights)
-        trainer = PenalisedEpochs(engine, staged, len(rows), self.alpha)
+        trainer = PenalisedEpochs(engine, staged, len(rows), alpha)
         return EpochFit(rows, scored, optimizer, staged, trainer)
 
     def _monitor(self, fit: EpochFit, epoch: FinishedEpoch) -> bool:
@@ -192,7 +201,8 @@ class Solvers(Curves):
             rule = "planned"
         else:
             rule = str(self.learning_rate) if self.solver == "sgd" else "constant"
-        return EngineOptimizer(slots, 0, self.learning_rate_init, rule, self.power_t)
+        rate = float(self.learning_rate_init)
+        return EngineOptimizer(slots, 0, rate, rule, float(self.power_t))
 
     def _epoch_rates(self, optimizer: EngineOptimizer, span: Span) -> Float64Vector:
         """Return the learning rate of each step of an epoch: (n_steps,)."""
@@ -200,7 +210,7 @@ class Solvers(Curves):
             return np.full(span.n_steps, optimizer.learning_rate)
         planned = self.learning_rate
         schedule = make_schedule(planned) if isinstance(planned, str) else planned
-        rates = schedule.rates(self.learning_rate_init, span)
+        rates = schedule.rates(float(self.learning_rate_init), span)
         optimizer.learning_rate = float(rates[-1])
         return rates
 
@@ -222,6 +232,8 @@ class Solvers(Curves):
                 "your dataset."
             )
         weights = None if data.weights is None else data.weights[held_out]
+        remedy = "give some of them weight, or change 'validation_fraction' or 'random_state'"
+        _check_weight(weights, f"the rows that early_stopping holds out have no score: {remedy}")
         return rows, ScoredRows(held_out, data.X, data.y[held_out], weights)
 
     def _batch_rows(self, n_rows: int) -> int:
@@ -249,8 +261,9 @@ class Solvers(Curves):
                 "set_callbacks() takes scikit-learn's, which also follow iterations"
             )
         n_rows = int(data.X.shape[0])
+        _check_weight(data.weights, NOTHING_TO_LEARN)
         total = float(n_rows if data.weights is None else data.weights.sum())
-        engine = self._engine(SGD(), self.alpha / total, n_rows, n_rows)
+        engine = self._engine(SGD(), float(self.alpha) / total, n_rows, n_rows)
         tasks = self._begin_tasks("iteration", data)
         found = minimise(
             engine,
@@ -265,6 +278,8 @@ class Solvers(Curves):
         self._optimizer = None  # its moments were of other weights
         self.loss_, self.n_iter_ = found.loss, found.n_iter
         tasks.end()
+        if found.interrupt is not None:
+            raise found.interrupt
 
     def _begin_tasks(self, name: str, data: FitData) -> FitTasks:
         """Begin the fit for scikit-learn's callbacks."""
@@ -274,3 +289,9 @@ class Solvers(Curves):
         metadata = None if data.weights is None else {"sample_weight": data.weights}
         arguments = {"estimator": self, "X": data.X, "y": data.y, "metadata": metadata}
         return FitTasks(root, name, self.max_iter, arguments)
+
+
+def _check_weight(weights: npt.NDArray[Any] | None, consequence: str) -> None:
+    """Raise ``ValueError`` where the weights of some rows are all 0."""
+    if weights is not None and not weights.any():
+        raise ValueError(f"all {len(weights)} weights are 0, so that {consequence}")
