@@ -13,11 +13,11 @@ import sys
 import cupy_standin
 import numpy as np
 import pytest
+from cupy_modes import MODES, small_backend
 
 import test_contract
 import test_parity
 from bits import everything
-from conftest import MODES, small_backend
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
 from fusedmlp.tolerance import check_close, trajectory_bound
 from fusedmlp_numpy import NumpyBackend

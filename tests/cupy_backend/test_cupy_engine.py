@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse
+from cupy_modes import MODES, cupy_backend, small_backend
 
-from conftest import MODES, cupy_backend, small_backend
 from fusedmlp.errors import DeviceMemoryError, InvalidInputError
 from problems import engine, order, problem
 

@@ -16,8 +16,8 @@ import cupy_standin
 import numpy as np
 import pytest
 from cupy_memory import DeviceArray, Memory, check_guards, unwrap
+from cupy_modes import small_backend
 
-from conftest import small_backend
 from fusedmlp.network import Objective
 from fusedmlp_cupy.kernels.arguments import (
     ROW_LANES,

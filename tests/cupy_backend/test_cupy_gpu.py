@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cupy_modes import cupy_backend
 
 from bits import assert_same_bits, everything
-from conftest import cupy_backend
 from fusedmlp.errors import BackendUnavailableError, InvalidInputError
 from fusedmlp.network import HIDDEN_ACTIVATIONS, OUTPUTS, Objective
 from fusedmlp.tolerance import check_close, kernel_bound, tf32_trajectory_bound, trajectory_bound

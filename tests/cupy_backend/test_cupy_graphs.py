@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cupy_modes import cupy_backend, small_backend
 
 from bits import assert_same_bits
-from conftest import cupy_backend, small_backend
 from fusedmlp.backend import Workload
 from fusedmlp.errors import BackendUnavailableError, InvalidInputError
 from fusedmlp.network import Network, Objective

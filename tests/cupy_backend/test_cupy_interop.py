@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 from cupy_memory import DeviceArray
+from cupy_modes import small_backend
 from cupy_standin import built_checks
 
-from conftest import small_backend
 from fusedmlp import MLP, Trainer
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.network import OUTPUTS

@@ -16,9 +16,9 @@ import cupy_shim
 import cupy_standin
 import numpy as np
 import pytest
+from cupy_modes import small_backend
 
 from bits import assert_same_bits, everything
-from conftest import small_backend
 from fusedmlp.errors import BackendUnavailableError, DeviceMemoryError
 from fusedmlp.network import Network, Objective
 from fusedmlp.optimizers import OPTIMIZER_NAMES

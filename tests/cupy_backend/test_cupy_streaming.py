@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from cupy_modes import small_backend
 
-from conftest import small_backend
 from fusedmlp.backend import BatchMetrics
 from fusedmlp.network import Objective
 from fusedmlp_cupy.runtime.transfer import TransferBuffer

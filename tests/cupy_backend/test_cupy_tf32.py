@@ -8,9 +8,9 @@ from __future__ import annotations
 import cupy_standin
 import numpy as np
 import pytest
+from cupy_modes import cupy_backend
 from cupy_standin import DEFAULT_PRODUCTS, TF32_PRODUCTS
 
-from conftest import cupy_backend
 from fusedmlp import MLP
 from fusedmlp.backend import Workload
 from fusedmlp.errors import InvalidInputError
