@@ -80,7 +80,7 @@ class Pass(NamedTuple):
     schedule
         The optimizer's numbers for each batch.
     sums, outputs
-        Where sums (parts, 3) and outputs (n, K) are written; None where the task has none.
+        Where sums (parts, SUMS) and outputs (n, K) are written; None where the task has none.
     """
 
     task: int
@@ -128,7 +128,8 @@ class CallRunner:
         self._buffers.reserve(work.data.descriptor)
         trains = work.task in (TRAIN, GRADIENTS)
         if trains and self._narrow_function is not None and not work.data.descriptor.sparse:
-            self._narrow_function(address(self._arguments(work, 1)), FIRST)
+            arguments = self._arguments(work, 1)  # named, so that its memory outlives the call
+            self._narrow_function(address(arguments), FIRST)
             return
         workers = self._workers(work.task, len(work.order), work.batch)
         if not trains:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -471,3 +472,18 @@ def test_a_disabled_compiler_is_reported(value):
     refused = "NUMBA_DISABLE_JIT is set" in detail
     assert refused == (value in ("1", "2"))
     assert refused == ("numba is broken: NUMBA_DISABLE_JIT is set" in reason)
+
+
+def test_engines_of_several_threads_do_not_share_memory():
+    """A call's arguments live until it has ended, also where other threads allocate memory."""
+    task, rates = problem((4, 3, 3), rows=60), np.full(8, 0.1)
+
+    def train_some(_number):
+        built, data = engine(NumbaBackend(threads=1), task, batch_size=8)
+        for _ in range(300):
+            built.train_epoch(data, np.arange(60), rates)
+            [bytes(n) for n in range(64, 512, 8)]  # memory of the arguments' size
+        return flat(built.parameters()).tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(train_some, range(12)))) == 1

@@ -123,7 +123,7 @@ def from_entries(cls: type[T], entries: Mapping[str, object]) -> T:
 
 def _as_type(name: str, value: object, kind: object) -> object:
     """Return the value of a JSON document as a field's type; no text is read as a number."""
-    kinds = (kind,) if get_origin(kind) is not UnionType else get_args(kind)
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None and NoneType in kinds:
         return None
     if type(value) in kinds:
