@@ -120,7 +120,6 @@ class EntryLibrary(codegen.JITCodeLibrary):
         """Link all kernels, then optimise and compile the whole."""
         self._raise_if_finalized()
         for library in _reachable(self._linking_libraries):
-            self._reload_init.update(library._reload_init)  # noqa: SLF001 - as its base does
             self._final_module.link_in(_module_of(library), preserve=True)
         self._linking_libraries: Any = []
         super().finalize()
