@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2024.10"
 nox.options.sessions = ["lint", "typecheck", "tests", "docs"]
@@ -38,6 +40,26 @@ TESTS_PROGRAMS = (ROOT / ".nox" / "tests" / "bin", ROOT / ".nox" / "tests" / "Sc
 
 VECTOR_BYTES = "from fusedmlp_numba.compiler import host; print(host.VECTOR_BYTES)"
 """Prints the width of the vectors that the engine is compiled for."""
+
+
+CPU_EXTRAS = ("onnx", "report")
+"""Extras that need no GPU: `lowest` and `newest` try their versions too."""
+
+VERSION_TESTS = (
+    "tests/test_contract.py",
+    "tests/test_files.py",
+    "tests/test_onnx.py",
+    "tests/test_cache_folders.py",
+    "tests/test_bench.py::test_the_page_has_the_headline_and_the_rounds_that_were_done",
+    "tests/test_data_frames.py",
+    "tests/sklearn_estimators/test_sklearn_conventions.py",
+    "tests/cli/test_cli_about.py",
+    "tests/cli/test_cli_bad_input.py",
+    "tests/cli/test_cli_evaluate_predict.py",
+    "tests/cli/test_cli_options.py",
+    "tests/cli/test_cli_train.py",
+)
+"""Short tests that call every library of CPU_EXTRAS and of the package."""
 
 
 def install(session: nox.Session, *groups: str, package: bool = True) -> None:
@@ -110,6 +132,43 @@ def tests_all(session: nox.Session) -> None:
     """The suite on every supported Python that is installed."""
     install(session, "test")
     session.run("pytest", *session.posargs)
+
+
+def install_versions(session: nox.Session, *options: str) -> None:
+    """Install the package with its extras and the tests' libraries, none of them for a GPU."""
+    test = nox.project.dependency_groups(PYPROJECT, "test")
+    needed = [each for each in test if not each.startswith(("cupy", "nvidia"))]
+    session.install("-e", f".[{','.join(CPU_EXTRAS)}]", *needed, *options)
+
+
+def test_versions(session: nox.Session, *options: str) -> None:
+    """Run the tests of what depends on the versions of libraries."""
+    chosen = ("-m", "not slow and not gpu", *options, *VERSION_TESTS)
+    session.run("pytest", *PARALLEL, *chosen, *session.posargs, env=ONE_BLAS_THREAD)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Test the lower bounds in pyproject.toml: the oldest Python, every dependency at its bound."""
+    project = PYPROJECT["project"]
+    extras = (project["optional-dependencies"][extra] for extra in CPU_EXTRAS)
+    declared = map(Requirement, chain(project["dependencies"], *extras))
+    bounds = (
+        f"{each.name}=={limit.version}"
+        for each in declared
+        for limit in each.specifier
+        if limit.operator == ">="
+    )
+    install_versions(session, *bounds)
+    # Old releases use what newer releases of their own dependencies have deprecated.
+    test_versions(session, "-W", "ignore::DeprecationWarning")
+
+
+@nox.session(python=PYTHONS[-1])
+def newest(session: nox.Session) -> None:
+    """Test the newest releases of every dependency that pyproject.toml allows."""
+    install_versions(session, "--upgrade")
+    test_versions(session)
 
 
 @nox.session
