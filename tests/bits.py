@@ -7,13 +7,15 @@ import numpy as np
 from problems import OPTIMIZERS, engine, order
 
 
-def everything(backend, task, optimizer, objective, dtype, *, epochs=2, batch_size=8):
+def everything(
+    backend, task, optimizer, objective, dtype, *, epochs=2, batch_size=8, sums_squares=True
+):
     """Train for some epochs and return all results: {name: array}.
 
     The results are losses, outputs, parameters, optimizer slots and the gradients of a batch. NaN
     is an error, because its sign and payload are not specified.
     """
-    options = {"batch_size": batch_size, "dtype": dtype, "sums_squares": True}
+    options = {"batch_size": batch_size, "dtype": dtype, "sums_squares": sums_squares}
     built, data = engine(backend, task, optimizer, objective, **options)
     rows = order(len(task.y), epochs)
     rates = np.linspace(1.0, 0.3, -(-len(rows) // batch_size)) * OPTIMIZERS[optimizer].lr
@@ -21,7 +23,8 @@ def everything(backend, task, optimizer, objective, dtype, *, epochs=2, batch_si
     state = built.state()
     batch, gradients = built.loss_and_gradients(data, rows[: max(1, batch_size - 1)])
     results = {"outputs": built.forward(task.x)}
-    results |= {"epoch squares": sums.squares, "batch squares": batch.squares}
+    if sums_squares:
+        results |= {"epoch squares": sums.squares, "batch squares": batch.squares}
     for name, part in (("epoch", sums), ("evaluation", built.evaluate(data)), ("batch", batch)):
         results |= {f"{name} {n}": getattr(part, n) for n in ("losses", "correct", "weights")}
     parts = {"parameters": state.parameters, "gradients": gradients}

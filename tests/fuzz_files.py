@@ -90,8 +90,10 @@ def targets(folder: Path) -> dict[str, Target]:
     zips = mutate.zip_members, mutate.zip_fields
     tensors = (mutate.safetensors,)
 
+    model = MLP((2, 2))
+
     def predict(path: Path) -> object:
-        return load_inputs(str(path), skip_column=None, data_dir=None)
+        return load_inputs(str(path), model, drop=(), data_dir=None)
 
     return {
         "idx": Target("case-idx", lambda path: np.array(read_idx(path)), idx, (mutate.idx,)),

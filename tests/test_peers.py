@@ -367,7 +367,7 @@ def test_a_foreign_file_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(FileFormatError):
         document.read(tmp_path / "a.json")
-    assert main(["show", "--json", str(tmp_path / "a.json")]) == ExitCode.FAILURE
+    assert main(["show", "--json", str(tmp_path / "a.json")]) == ExitCode.DATA_UNAVAILABLE
 
 
 def test_a_run_that_is_cut_short_keeps_its_tasks(tmp_path, monkeypatch):

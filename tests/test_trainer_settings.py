@@ -24,7 +24,7 @@ from fusedmlp import (
     Trainer,
 )
 from fusedmlp.errors import InvalidInputError, UnknownNameError
-from fusedmlp.optimizers import OPTIMIZERS, make_optimizer
+from fusedmlp.optimizers import OPTIMIZER_NAMES, make_optimizer
 from fusedmlp.training.schedules import SCHEDULES, Adaptive, Cosine, OneCycle, Step, make_schedule
 from problems import flat
 
@@ -42,7 +42,7 @@ def refused(message, kind=InvalidInputError):
     return pytest.raises(kind, match=message)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
 def test_an_optimizer_may_be_named(name):
     assert Trainer(name).optimizer == make_optimizer(name)
 

@@ -277,7 +277,7 @@ def check_finite(name: str, array: npt.NDArray[Any], dtype: FloatDtype = "float6
         chunk = array[start : start + rows_per_chunk]
         if float(np.vdot(chunk, chunk)) < most:
             continue
-        fits = np.abs(chunk) <= largest
+        fits = np.abs(chunk) <= min(largest, _largest(chunk.dtype.name))
         if not fits.all():
             row, column = (int(i) for i in np.argwhere(~fits)[0])
             raise non_finite(f"{name}[{start + row}, {column}]", array[start + row, column])
@@ -293,7 +293,7 @@ def non_finite(place: str, value: float) -> InvalidInputError:
     return InvalidInputError(f"{place} is {value}: inputs must be finite; drop or fill such rows")
 
 
-def _largest(dtype: FloatDtype) -> float:
+def _largest(dtype: str) -> float:
     return float(np.finfo(dtype).max)
 
 

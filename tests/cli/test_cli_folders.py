@@ -25,7 +25,6 @@ PATHS = (
     (("predict", "trained", "digits", "--output"), ".csv", ExitCode.FAILURE),
     (("parity", "--dataset", "digits", "--html"), ".html", ExitCode.FAILURE),
     (("bench", "--dataset", "digits", "--html"), ".html", ExitCode.FAILURE),
-    (("bench", "--dataset", "digits", "--plot"), ".svg", ExitCode.FAILURE),
     (("data",), ".csv", ExitCode.DATA_UNAVAILABLE),
 )
 """Commands, their last argument left out, with the ending of the path and the exit code."""

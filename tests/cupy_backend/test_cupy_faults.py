@@ -163,6 +163,7 @@ def train(standin, mode, sizes, cases, n_rows, size):
                 Objective("mean", 0.1),
                 batch_size=size,
                 dtype="float32",
+                sums_squares=mode != "persistent",  # which would launch each batch alone
             )
         rows = order(n_rows, 1)
         built.train_epoch(data, rows, np.full(-(-n_rows // size), 0.01))

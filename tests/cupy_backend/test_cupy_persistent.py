@@ -32,8 +32,21 @@ TASK = problem((67, 65, 11), "tanh", dropout=0.3, rows=3 * 66 + 5, weighted=True
 
 
 def trained(task, dtype="float32", optimizer="adam", *, size=66, **tuning):
+    """Results; without Σ W², for which each batch is launched alone."""
+    options = {"epochs": 1, "batch_size": size, "sums_squares": tuning.pop("sums_squares", False)}
     backend = small_backend("persistent", **tuning)
-    return everything(backend, task, optimizer, Objective(), dtype, epochs=1, batch_size=size)
+    return everything(backend, task, optimizer, Objective(), dtype, **options)
+
+
+def test_squares_of_the_weights_change_no_other_bit(cupy, persistent_kernels):
+    plain = trained(TASK)
+    persistent_kernels["float32"].launched.clear()
+    found = trained(TASK, sums_squares=True)
+    assert len(persistent_kernels["float32"].launched) > 3
+    squares = found.pop("epoch squares")
+    del found["batch squares"]
+    assert_same_bits(found, plain)
+    assert len(set(squares.tolist())) == len(squares)
 
 
 @pytest.mark.parametrize(("sizes", "size"), [((37, 35, 11), 67), ((67, 65, 3), 13)], ids=str)

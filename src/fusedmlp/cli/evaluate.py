@@ -64,12 +64,17 @@ class _ClassReport:
         found = {"class_names": self.names, f"{self.kind}_accuracy": self.accuracy}
         return found if self.confusion is None else {**found, "confusion": self.confusion}
 
+    def _matrix_fits(self) -> bool:
+        """Whether the confusion matrix fits into a line of the terminal."""
+        names = max(map(len, self.names)) + len("accuracy") + sum(len(n) + 1 for n in self.names)
+        return len(self.names) <= WIDEST_MATRIX and names + 2 <= console.stdout().width
+
     def table(self) -> "Table":
         """Return a table with a row for each class, and the confusion matrix if it fits."""
         table = console.table()
         table.add_column(self.kind, no_wrap=True)
         table.add_column("accuracy", justify="right")
-        matrix = self.confusion if len(self.names) <= WIDEST_MATRIX else None
+        matrix = self.confusion if self._matrix_fits() else None
         if matrix is not None:
             for name in self.names:
                 table.add_column(name, justify="right", no_wrap=True)

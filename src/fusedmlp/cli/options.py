@@ -31,6 +31,7 @@ from typing import (
     Generic,
     Literal,
     TypeVar,
+    Union,
     get_args,
     get_origin,
     get_type_hints,
