@@ -78,12 +78,18 @@ class Recipe:
             "Widths of the hidden layers, such as 256,128; 'none' for a single layer.",
             "H1,H2,...",
             NETWORK,
+            note="100 for tables",
             parse=parse_hidden,
         ),
     ] = (256,)
     activation: Annotated[
         HiddenActivation,
-        Option(f"Activation of the hidden layers: {choices(HIDDEN_ACTIVATIONS)}.", "NAME", NETWORK),
+        Option(
+            f"Activation of the hidden layers: {choices(HIDDEN_ACTIVATIONS)}.",
+            "NAME",
+            NETWORK,
+            note="relu for tables",
+        ),
     ] = "sigmoid"
     dropout: Annotated[
         float,
@@ -98,7 +104,7 @@ class Recipe:
             f"Optimizer: {choices(OPTIMIZER_NAMES)}.",
             "NAME",
             TRAINING,
-            note="adam for real targets",
+            note="adam for tables and real targets",
         ),
     ] = "nesterov"
     lr: Annotated[
@@ -116,6 +122,7 @@ class Recipe:
             f"How the learning rate changes during training: {choices(SCHEDULES)}.",
             "NAME",
             TRAINING,
+            note="constant for tables",
         ),
     ] = "one-cycle"
     batch_size: Annotated[
@@ -128,7 +135,7 @@ class Recipe:
             "Passes over the training rows, those before a resume included.",
             "N",
             TRAINING,
-            note="more for small sets",
+            note="more for small sets, 200 for tables",
             may_change_on_resume=True,
         ),
     ] = 15
@@ -138,6 +145,7 @@ class Recipe:
             "Strength of the penalty on large weights: LAMBDA/2 times the sum of their squares.",
             "LAMBDA",
             TRAINING,
+            note="0.0001 for tables",
         ),
     ] = 0.0
     validation: Annotated[

@@ -101,7 +101,7 @@ class DataOptions:
         tuple[str, ...],
         Option(
             "Columns of a .csv file to leave out: names, or numbers from 0.",
-            "COLUMN,…",
+            "COLUMN,...",
             DATA,
             variable=None,
             parse=parse_columns,

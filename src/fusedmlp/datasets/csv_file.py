@@ -32,7 +32,8 @@ MISSING: Final = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
 MISTYPED_SHARE: Final = 0.1
 """A column with a smaller share of cells that are no numbers has mistakes, not categories."""
 
-_CHUNK_CELLS = 1_000_000
+CHUNK_CELLS: Final = 1_000_000
+"""Cells that are converted together."""
 
 
 def read_csv(
@@ -124,7 +125,7 @@ class _Reader:
         head = list(islice(rows, 2))
         if not head:
             return
-        n_rows = max(2, _CHUNK_CELLS // len(head[0][1]))
+        n_rows = max(2, CHUNK_CELLS // len(head[0][1]))
         yield head + list(islice(rows, n_rows - len(head)))
         while chunk := list(islice(rows, n_rows)):
             yield chunk
