@@ -35,10 +35,10 @@ def test_help_gives_defaults_and_lists_the_variables_once(cli, monkeypatch):
     for option, variable, default in (
         ("--backend", "FUSEDMLP_BACKEND", "(auto)"),
         ("--dataset", "FUSEDMLP_DATASET", "mnist"),
-        ("--hidden", "FUSEDMLP_HIDDEN", "256"),
+        ("--hidden", "FUSEDMLP_HIDDEN", "(256; 100 for tables)"),
         ("--lr", "FUSEDMLP_LR", f"({recipe.lr:g}; "),
         ("--epochs", "FUSEDMLP_EPOCHS", f"({recipe.epochs}; "),
-        ("--schedule", "FUSEDMLP_SCHEDULE", recipe.schedule),
+        ("--schedule", "FUSEDMLP_SCHEDULE", f"({recipe.schedule}; "),
         ("--output", "FUSEDMLP_OUTPUT", "(runs/"),
     ):
         shown = text[text.index(f"│ {option} ") :][:800]
