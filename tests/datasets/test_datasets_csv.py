@@ -57,7 +57,10 @@ def test_unknown_target(table, target):
         ("0,1,2\n3.5,4,1\n5,6,0\n", ("0", "1", "2")),  # as pandas writes columns without names
         (",0,label\n0,4,1\n1,6,0\n", ("0", "label")),  # and its index
         ("Unnamed: 0,b,label\n0,4,1\n1,6,0\n", ("b", "label")),
-        (",b,label\n7,4,1\n9,6,0\n", ("column 0", "b", "label")),  # no index: not 0, 1, …
+        (",0,1\n0,4.5,1\n1,6,0\n", ("0", "1")),
+        (",b,label\n9,4,1\n7,6,0\n", ("b", "label")),  # the index of shuffled rows
+        (",b,label\n7.5,4,1\n9,6,0\n", ("column 0", "b", "label")),  # no index
+        (",b,label\n7,4,1\n7,6,0\n", ("column 0", "b", "label")),
         ("a,b,c\n1,2,red\n3,4,blue\n", ("a", "b", "c")),
         ("a,b\nx,y\nz,x\n", ("a", "b")),  # text alone
         ("x,y\nx,z\nz,x\n", None),
@@ -82,7 +85,7 @@ def test_what_is_not_obvious_is_said(table):
     read_csv(table("0,1,2\n3.5,4,1\n5,6,0\n"), report=lines.append)
     read_csv(table(",b,label\n0,4,1\n1,6,0\n"), report=lines.append)
     assert "the first line, 0,1,2, has the names" in lines[0]
-    assert "counts the rows: left out" in lines[1]
+    assert "numbers the rows: left out" in lines[1]
 
 
 @pytest.mark.parametrize("missing", ["", "NA", "n/a", "NaN", "null", "None", "?"])
@@ -100,6 +103,13 @@ def test_text_that_comes_after_many_numbers(table, monkeypatch):
     assert (found.n_rows, list(found.texts)) == (800, [1])
     assert found.texts[1][[5, 601]].tolist() == ["5", "x1"]
     assert found.numbers[599, 0] == 599
+
+
+def test_names_that_are_expected_make_a_header(table):
+    path = table("2020,2019\n1,2\n3,4\n")
+    assert read_csv(path).names is None
+    found = read_csv(path, names=("2019", "2020"))
+    assert (found.names, found.n_rows) == (("2020", "2019"), 2)
 
 
 def test_text_labels_are_sorted(table):
@@ -216,6 +226,7 @@ NUMBERS = "\n".join(["1,0", "2,1"] * 10)
         (f"{NUMBERS}\n\u0661,1\n", "line 21, column 0: '\u0661' is no number"),
         ("a,a,c\n1,2,0\n3,4,1\n", "2 columns have the name 'a'"),
         ("a,b,c\n1,2,0\n3,1e999,1\n", "line 3, column 'b': inf is not finite"),
+        ("a;b;c\n1,5;2;0\n3,25;4;1\n", "column 'a' has numbers with a decimal comma"),
         ("a,b,c\n1,2,0\n3,4,\n", "row 1 has no target"),
         ("a,b,c\n1,2,red\n3,4,\n", "row 1 has no target"),
         ("a,b,c\n1,2,1\n3,4,1\n", "every row has the target 1; expected"),

@@ -79,7 +79,9 @@ class _ClassReport:
             for name in self.names:
                 table.add_column(name, justify="right", no_wrap=True)
             table.caption = "columns: how often each class was predicted for the rows of a class"
-            table.caption_justify = "left"
+        elif self.confusion is not None:
+            table.caption = "the confusion matrix does not fit here: --json has it"
+        table.caption_justify = "left"
         for index, (name, share) in enumerate(zip(self.names, self.accuracy, strict=True)):
             counts = [] if matrix is None else [str(n) if n else "·" for n in matrix[index]]
             table.add_row(name, "no rows" if share is None else f"{share:.4f}", *counts)

@@ -70,11 +70,16 @@ def load_inputs(
 
 def _read_table(path: Path, mlp: MLP, drop: tuple[str, ...]) -> DenseInputs | Table:
     preprocessing = mlp.preprocessing
-    texts = frozenset() if preprocessing is None else preprocessing.text_columns
-    table = read_csv(path, texts, console.note)
+    texts: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
+    if preprocessing is not None:
+        texts, names = preprocessing.text_columns, preprocessing.expected_names
+    table = read_csv(path, texts, console.note, names)
     dropped = {table.find(column) for column in drop}
     table = table.select([j for j in range(table.n_columns) if j not in dropped])
     if preprocessing is not None:
+        if preprocessing.has_names and table.names is None:
+            console.note(f"{path.name} has no header: its columns are taken in training's order")
         ignored = preprocessing.ignored(table)
         if ignored:
             console.note(f"{path.name}: columns that the model does not use: {', '.join(ignored)}")

@@ -79,7 +79,9 @@ class Scores:
         return None
 
 
-ADVICE: Final = (
-    "the model has learnt little. Check the target column (--target) and the task (--task), leave "
-    "columns out that identify rows (--drop), or try another --lr or more --epochs"
+ADVICE: Final = "the model has learnt little. Try more --epochs or another --lr"
+
+TABLE_ADVICE: Final = (
+    "; check the target column (--target) and the task (--task), and leave columns out that "
+    "identify rows (--drop)"
 )

@@ -21,7 +21,7 @@ from fusedmlp.cli.backend_choice import BackendChoice
 from fusedmlp.cli.interrupts import exit_code
 from fusedmlp.cli.progress import duration, progress_view
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, TABLE_RECIPE
-from fusedmlp.cli.scores import ADVICE, Scores
+from fusedmlp.cli.scores import ADVICE, TABLE_ADVICE, Scores
 from fusedmlp.datasets import DATASET_NAMES
 from fusedmlp.errors import FusedMLPError, StorageError
 from fusedmlp.preprocessing import TargetScale
@@ -230,7 +230,8 @@ class Training:
         if dataset.x_test is not None and dataset.y_test is not None:
             tested = Scores.of(mlp, dataset.x_test, dataset.y_test)
             if (found := tested.advice()) is not None:
-                console.note(f"{found}: {ADVICE}")
+                more = "" if dataset.preprocessing is None else TABLE_ADVICE
+                console.note(f"{found}: {ADVICE}{more}")
         assert mlp.history is not None
         records, last = mlp.history.records, mlp.history.last
         seconds = sum(record.seconds for record in records)

@@ -202,6 +202,8 @@ def _refuse(name: str, **options: object) -> None:
     """Refuse options that were given and do not apply."""
     for option, value in options.items():
         if value is not None:
+            if isinstance(value, tuple):
+                value = ",".join(map(str, value))
             raise InvalidInputError(
                 f"{option}={str(value)!r} does not apply to the data set {name}: leave it out"
             )

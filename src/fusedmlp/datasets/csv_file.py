@@ -7,6 +7,7 @@ columns mean, is decided elsewhere: csv_table.py and :mod:`fusedmlp.preprocessin
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
@@ -32,18 +33,23 @@ MISSING: Final = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
 MISTYPED_SHARE: Final = 0.1
 """A column with a smaller share of cells that are no numbers has mistakes, not categories."""
 
+_DECIMAL_COMMA: Final = re.compile(r"-?\d+,\d+")
+
 CHUNK_CELLS: Final = 1_000_000
 """Cells that are converted together."""
 
 
 def read_csv(
-    path: Path, text_columns: Collection[str] = (), report: Report = lambda _line: None
+    path: Path,
+    text_columns: Collection[str] = (),
+    report: Report = lambda _line: None,
+    names: Collection[str] = (),
 ) -> Table:
     """Read a table with all of its columns.
 
     The first line has names if one of its cells is text above a column of numbers, if it is
     ``0,1,2,…``, or if all columns are text and none of its cells appears again below. A first
-    column without a name that counts the rows, as pandas writes it, is left out.
+    column without a name that numbers the rows, as pandas writes it, is left out.
 
     Parameters
     ----------
@@ -53,6 +59,8 @@ def read_csv(
         Names of columns that are text, whatever they hold; in a file without names, their numbers.
     report
         Receives a line of text about each of these decisions that is not obvious.
+    names
+        Names that a model expects: a first line that has all of them is a header.
 
     Raises
     ------
@@ -64,7 +72,7 @@ def read_csv(
     """
     try:
         with convert_read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
-            reader = _Reader(path, frozenset(text_columns), report)
+            reader = _Reader(path, frozenset(text_columns), report, frozenset(names))
             while True:
                 try:
                     return reader.read(_rows(file))
@@ -98,6 +106,7 @@ class _Reader:
     path: Path
     text_columns: frozenset[str]
     report: Report
+    expected_names: frozenset[str]
     text_numbers: frozenset[int] = field(default_factory=frozenset)
 
     def read(self, rows: Iterator[Row]) -> Table:
@@ -133,6 +142,8 @@ class _Reader:
     def _names(self, rows: Sequence[list[str]]) -> tuple[str, ...] | None:
         """Return the names in the first row, or None where it is a row like the others."""
         first, *others = rows
+        if self.expected_names and self.expected_names <= set(first):
+            return tuple(first)
         if not others and any(map(_is_number, first)):
             return None
         if not _is_header(first, others):
@@ -169,6 +180,11 @@ class _Reader:
                 continue
             wrong = [i for i, cell in enumerate(texts) if cell is not None and not _is_number(cell)]
             n_cells = sum(cell is not None for cell in texts)
+            if all(cell is None or _DECIMAL_COMMA.fullmatch(cell) for cell in texts):
+                raise InvalidInputError(
+                    f"{self.path}: {table.label(j)} has numbers with a decimal comma "
+                    f"({texts[0]!r}): save them with a point"
+                )
             if 0 < len(wrong) < MISTYPED_SHARE * n_cells:
                 raise InvalidInputError(
                     f"{self.path}: line {columns.lines[wrong[0]]}, {table.label(j)}: "
@@ -177,13 +193,17 @@ class _Reader:
                 )
 
     def _without_index(self, table: Table) -> Table:
-        """Leave out a first column without a name that counts the rows."""
+        """Leave out a first column without a name whose whole numbers are all different."""
         if table.names is None or table.names[0] not in ("", "Unnamed: 0") or table.n_columns < 2:
             return table
-        counts = 0 not in table.texts and (table.numbers[:, 0] == np.arange(table.n_rows)).all()
-        if not counts:
+        first = table.numbers[:, 0]
+        is_whole = 0 not in table.texts and bool((first == np.floor(first)).all())
+        if not is_whole or len(np.unique(first)) < table.n_rows:
+            self.report(f"{self.path.name}: the first column has no name and is an input")
             return replace(table, names=(table.names[0] or "column 0", *table.names[1:]))
-        self.report(f"{self.path.name}: the first column has no name and counts the rows: left out")
+        self.report(
+            f"{self.path.name}: the first column has no name and numbers the rows: left out"
+        )
         return table.select(range(1, table.n_columns))
 
 
@@ -286,8 +306,9 @@ def _is_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     pairs = list(zip(first, are_numbers, strict=False))
     if any(is_number and not _is_number(c) and c.lower() not in MISSING for c, is_number in pairs):
         return True
-    if all(map(_is_number, first)):
-        return len(first) > 2 and list(first) == list(map(str, range(len(first))))
+    named = first[1:] if not first[0] else first  # pandas' index has an empty name
+    if all(map(_is_number, named)):
+        return len(first) > 2 and list(named) == list(map(str, range(len(named))))
     if any(are_numbers):
         return False
     return len(set(first)) == len(first) and not any(

@@ -43,13 +43,15 @@ def load_csv(path: Path, options: TableOptions = DEFAULTS) -> Dataset:
     """
     preprocessing = None if options.fitted is None else options.fitted.preprocessing
     texts: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
     if preprocessing is not None:
         texts = preprocessing.text_columns
+        names = preprocessing.expected_names
         if preprocessing.has_names:
             options = replace(options, drop=())  # columns are matched by name, others ignored
         if options.target is None:
             options = replace(options, target=preprocessing.target)
-    x, y, target = _read(path, texts, options)
+    x, y, target = _read(path, texts, names, options)
     shown = f"target column {target!r}" if x.names is not None else f"target column {target}"
     raw = RawData(
         path.stem, f"{path} ({shown})", x, y, where=f"{path.name}, {shown}", target=target
@@ -57,15 +59,17 @@ def load_csv(path: Path, options: TableOptions = DEFAULTS) -> Dataset:
     if isinstance(options.test, str | Path):
         texts |= {x.name(j) for j in x.texts}
         of_test_file = replace(options, target=target)
-        raw.x_test, raw.y_test, _ = _read(expanded(options.test), texts, of_test_file)
+        raw.x_test, raw.y_test, _ = _read(
+            expanded(options.test), texts, x.names or (), of_test_file
+        )
     return as_dataset(raw, options)
 
 
 def _read(
-    path: Path, texts: Collection[str], options: TableOptions
+    path: Path, texts: Collection[str], names: Collection[str], options: TableOptions
 ) -> tuple[Table, NDArray[Any], str]:
     """Return the inputs, the target (N,), and the name or number of the target."""
-    table = read_csv(path, texts, options.report)
+    table = read_csv(path, texts, options.report, names)
     dropped = {table.find(column) for column in options.drop}
     kept = [j for j in range(table.n_columns) if j not in dropped]
     if len(kept) < 2:

@@ -67,7 +67,7 @@ class NumberColumn:
         missing = np.isnan(values)
         if missing.all():
             raise InvalidInputError(
-                f"column {name!r} has no value in any training row: leave the column out"
+                f"column {name!r} has no value in any training row: leave it out (--drop)"
             )
         if np.isinf(values).any():
             row = int(np.argmax(np.isinf(values)))
@@ -135,7 +135,7 @@ class CategoryColumn:
         if len(counts) > max(MOST_CATEGORIES, len(values) // 2):
             raise InvalidInputError(
                 f"column {name!r} has {len(counts):,} different texts in {len(values):,} rows, "
-                "which identify rows and are no categories: leave the column out"
+                "which identify rows and are no categories: leave the column out (--drop)"
             )
         texts = sorted(text for text in counts if text is not None)
         has_other = len(texts) > MOST_CATEGORIES

@@ -83,6 +83,11 @@ class Preprocessing:
         """Names of the input columns; their numbers where they have no names."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def expected_names(self) -> tuple[str, ...]:
+        """Names that a header has; none where columns have a position only."""
+        return self.names if self.has_names else ()
+
     @cached_property
     def text_columns(self) -> frozenset[str]:
         """Names of the columns of text."""
