@@ -4,10 +4,10 @@ A file's name has a hash of all sources of this package and of fusedmlp.referenc
 hash of the processor, of the compiler's version and of its settings. Releases that share a folder
 therefore keep their files apart. Loading them into the process is elsewhere (cached_function.py).
 
-Whoever can write such a file has the process run their code. Files are therefore read and written
-only where no other user can: in ``NUMBA_CACHE_DIR``, else in the user's cache, else in a folder of
-the user's own among the temporary files. The digest in a file shows damage, and protects from
-nothing else.
+A process runs the code in such a file, so another user's file would run that user's code. Files are
+therefore read and written only where no other user can: in ``NUMBA_CACHE_DIR``, else in the
+user's cache, else in a folder of the user's own among the temporary files. The digest in a file
+shows damage, and protects from nothing else.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DIGITS: Final = 16
 """Hexadecimal digits of each hash in a file's name."""
 
 KEPT: Final = 32
-"""Files of one function that stay: those of as many releases, environments or processors."""
+"""Most files that are kept of one function; each belongs to a release, environment or processor."""
 
 USED_S: Final = 86_400.0
 """Seconds after which the use of a file is noted again, by its time of modification."""
