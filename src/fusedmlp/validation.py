@@ -77,7 +77,7 @@ def as_inputs(x: InputsLike) -> Inputs:
         It is something else than numbers, or has no rows and columns.
     """
     if type(x) is np.ndarray and x.dtype.kind in NUMERIC:
-        return cast("Inputs", x)
+        return x
     if is_sparse(x):
         if x.format == "csr" or on_device(getattr(x, "data", x)):
             return x
