@@ -20,8 +20,8 @@ def test_no_bit_has_changed(name):
     expected = json.loads(file.read_text())
     cases = [case for case in CASES if case.name in expected]
     assert len(cases) == len(expected), "configurations that the table does not have"
-    # A file of one kind of machine may wait for such a machine to add a line; strict bits have one.
-    assert len(CASES) - len(cases) <= (0 if name == "numba-strict" else 9)
+    # NumPy's files wait for machines of their kind to add lines; any machine can add the others.
+    assert len(CASES) - len(cases) <= (9 if name == "numpy" else 0)
     changed = [case.name for case in cases if golden.digest(backend, case) != expected[case.name]]
     assert not changed, f"{len(changed)} of {len(cases)} differ: {changed[:5]}"
 

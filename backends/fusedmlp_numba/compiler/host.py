@@ -29,6 +29,14 @@ def cpu_features() -> str:
 
 
 def _vector_bytes(features: frozenset[str]) -> int:
+    """Bytes of a vector; ``FUSEDMLP_VECTOR_BYTES`` says others, to test them on this machine.
+
+    LLVM splits vectors that are longer than the registers, so that the bits are the same.
+    """
+    if asked := os.environ.get("FUSEDMLP_VECTOR_BYTES"):
+        if asked not in ("16", "32", "64"):
+            raise ValueError(f"FUSEDMLP_VECTOR_BYTES={asked!r}: give 16, 32 or 64, or unset it")
+        return int(asked)
     if "+avx512f" in features:
         return 64
     return 32 if {"+avx2", "+fma"} <= features else 16
@@ -37,7 +45,7 @@ def _vector_bytes(features: frozenset[str]) -> int:
 VECTOR_BYTES: Final = _vector_bytes(
     frozenset(cpu_features().split(",")) if cpu_name() != "generic" else frozenset()
 )
-"""Bytes of a vector register: AVX-512, AVX2, and SSE2 or NEON."""
+"""Bytes of a vector, by default of a register: AVX-512, AVX2, and SSE2 or NEON."""
 
 IN_PLACE: Final = VECTOR_BYTES < 64
 """Whether products can read rows of a data set wherever they lie: each row of a tile (tiles.py)

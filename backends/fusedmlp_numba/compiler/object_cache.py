@@ -32,7 +32,7 @@ from fusedmlp.io.cache_folders import (
 )
 from fusedmlp.reference import arithmetic as strict
 from fusedmlp_numba.compiler import llvm
-from fusedmlp_numba.compiler.host import cpu_features, cpu_name
+from fusedmlp_numba.compiler.host import VECTOR_BYTES, cpu_features, cpu_name
 
 if TYPE_CHECKING:
     from fusedmlp.io.cache_folders import Place
@@ -131,7 +131,7 @@ def source_hash() -> str | None:
 def _machine() -> str:
     """Hash of what else compiled code depends on."""
     versions = [metadata.version(name) for name in ("numba", "llvmlite")]
-    host = llvm.host().triple, cpu_name(), cpu_features()
+    host = llvm.host().triple, cpu_name(), cpu_features(), str(VECTOR_BYTES)
     settings = [os.environ.get(name, "") for name in SETTINGS]
     return hashlib.sha256("\n".join([*versions, *host, *settings]).encode()).hexdigest()
 
