@@ -8,8 +8,8 @@ NumPy.
 
 ``python tests/golden.py`` adds the files and lines that this machine needs, and changes no line
 that is there. ``FUSEDMLP_VECTOR_BYTES=64 python tests/golden.py`` does it for vectors that this
-machine's registers do not hold: the bits are the same. To accept changed bits, delete lines first, and give the reason in the commit
-message.
+machine's registers do not hold: the bits are the same. To accept changed bits, delete lines first,
+and give the reason in the commit message.
 """
 
 from __future__ import annotations
