@@ -12,8 +12,8 @@ const KEY_STEP = 10; // how far an arrow key moves the pen, in these coordinates
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** Show a model: see payload.py for its parts. */
-export function showImagePage({ network, classes, image }) {
-  const { side } = image, field = $("field"), names = classes;
+export function showImagePage({ network, classes: names, image }) {
+  const { side } = image, field = $("field");
   let strokes = [], isDown = false, keyPen = null; // keyPen: place of the keyboard's pen
 
   /** Draw the strokes as they are, and the keyboard's pen. */
@@ -94,8 +94,8 @@ export function showImagePage({ network, classes, image }) {
     $("units").replaceChildren(
       ...order.slice(0, SHOWN_UNITS).map((h) => {
         const weights = Float64Array.from({ length: side * side }, (_, d) => W[d * H + h]);
-        const sign = units[h] < 0 ? "−" : "+";
-        const text = `Unit ${h}, active at ${activations[h].toFixed(2)}: ${sign}${Math.abs(units[h]).toFixed(2)}`;
+        const signed = `${units[h] < 0 ? "−" : "+"}${Math.abs(units[h]).toFixed(2)}`;
+        const text = `Unit ${h}, active at ${activations[h].toFixed(2)}: ${signed}`;
         return picture(weights, side, signColours(largest(weights)), text, "weights");
       }),
     );
@@ -112,9 +112,9 @@ export function showImagePage({ network, classes, image }) {
   }
 
   /** Return the place of a pointer in the field's coordinates. */
-  function placeOf(event) {
-    const { left, top, width, height } = field.getBoundingClientRect();
-    return [((event.clientX - left) * FIELD) / width, ((event.clientY - top) * FIELD) / height];
+  function placeOf({ clientX, clientY }) {
+    const { left, top, width } = field.getBoundingClientRect();
+    return [clientX - left, clientY - top].map((pixels) => (pixels * FIELD) / width);
   }
 
   field.addEventListener("pointerdown", (event) => {
@@ -132,10 +132,6 @@ export function showImagePage({ network, classes, image }) {
   });
   for (const end of ["pointerup", "pointercancel"])
     field.addEventListener(end, () => (isDown = false));
-  field.addEventListener("blur", () => {
-    if (keyPen) [keyPen, isDown] = [null, false];
-    update();
-  });
   field.addEventListener("keydown", (event) => {
     const arrow = ARROWS[event.key];
     if (!arrow && event.key !== " ") return;
@@ -150,13 +146,9 @@ export function showImagePage({ network, classes, image }) {
     [strokes, isDown, keyPen] = [[], false, null];
     update();
   });
-  $("undo").addEventListener("click", () => {
-    strokes.pop();
-    isDown = false;
-    update();
-  });
+  const isOfDigits = SAMPLES.every((_, digit) => names[digit] === String(digit));
   $("samples").append(
-    ...SAMPLES.map((sample, digit) => {
+    ...(isOfDigits ? SAMPLES : []).map((sample, digit) => {
       const button = document.createElement("button");
       button.textContent = digit;
       button.ariaLabel = `Sample: the digit ${digit}`;

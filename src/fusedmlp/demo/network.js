@@ -56,8 +56,10 @@ const LOSSES = {
     const total = z.reduce((sum, value) => sum + Math.exp(value - largest), 0);
     return z.reduce((sum, value, k) => sum + y[k] * (Math.log(total) + largest - value), 0);
   },
-  sigmoid: (z, y) =>
-    z.reduce((sum, v, k) => sum + Math.max(v, 0) - v * y[k] + Math.log1p(Math.exp(-Math.abs(v))), 0),
+  sigmoid(z, y) {
+    const loss = (v, k) => Math.max(v, 0) - v * y[k] + Math.log1p(Math.exp(-Math.abs(v)));
+    return z.reduce((sum, v, k) => sum + loss(v, k), 0);
+  },
   identity: (z, y) => z.reduce((sum, value, k) => sum + 0.5 * (value - y[k]) ** 2, 0),
   exp: (z, y) =>
     z.reduce((sum, v, k) => sum + Math.exp(v) - y[k] - y[k] * (v - Math.log(y[k] || 1)), 0),

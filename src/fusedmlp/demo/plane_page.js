@@ -5,11 +5,12 @@ import { $, colour, mixed, onTheme, paint } from "./canvas.js";
 import { forward, lossAndGradients, probabilities, trainStep } from "./network.js";
 
 const SIDE = 480; // the plane's canvas, in pixels
-const CELL_PRODUCTS = 2e7; // products of all cells of the plane together, which bound a frame's time
-const LONGEST_CURVE = 1000; // losses that are kept; every other one is dropped beyond
+const CELL_PRODUCTS = 2e7; // products for all cells of the plane, which bound the time of a frame
+const LONGEST_CURVE = 600; // points of the curve of losses
+const MARKS = "●■▲◆"; // of the classes, which differ in colour too
 const N_COLOURS = 6; // the style sheet has --class-0 to --class-5
 
-/** Return a copy of a network with other parameters. */
+/** Return a copy of a network with copies of parameters. */
 const withParameters = (network, { weights, biases }) => ({
   ...network,
   weights: weights.map((W) => W.slice()),
@@ -23,11 +24,15 @@ export function showPlanePage({ network: saved, classes, plane }) {
   const cells = Math.round(Math.min(120, Math.max(24, Math.sqrt(CELL_PRODUCTS / cost))));
   const [across, up] = [0, 1].map((axis) => rangeOf(x.filter((_, i) => i % 2 === axis)));
   const grid = new Float64Array(2 * cells * cells).map((_, i) => {
-    const at = i >> 1, share = i % 2 ? 1 - Math.floor(at / cells) / (cells - 1) : (at % cells) / (cells - 1);
+    const [column, row] = [(i >> 1) % cells, Math.floor((i >> 1) / cells)];
     const [low, high] = i % 2 ? up : across;
+    const share = ((i % 2 ? cells - 1 - row : column) + 0.5) / cells;
     return low + share * (high - low);
   });
-  let network = withParameters(saved, saved), step = 0, losses = [], stride = 1, playing = 0;
+  let network = withParameters(saved, saved), losses = [], playing = 0; // one loss for each step
+
+  /** Return row n of outputs or targets (N, K). */
+  const rowOf = (values, n) => values.subarray(n * K, n * K + K);
 
   /** Return the range of values, with a margin. */
   function rangeOf(values) {
@@ -35,7 +40,7 @@ export function showPlanePage({ network: saved, classes, plane }) {
     return [low - margin, high + margin];
   }
 
-  /** Return [number of the class, probability] of a row of outputs or targets. */
+  /** Return the class of a row of outputs or targets, and how certain it is, from 0 to 1. */
   function classOf(row) {
     const found = probabilities(network, row), best = Math.max(...found);
     return [found.indexOf(best), (best - 1 / found.length) / (1 - 1 / found.length)];
@@ -59,56 +64,45 @@ export function showPlanePage({ network: saved, classes, plane }) {
   /** Draw the outputs over the plane, and the points. */
   function drawPlane() {
     const context = $("plane").getContext("2d"), coloured = rowColours();
-    const outputs = forward(network, grid).a.at(-1), cell = document.createElement("canvas");
-    const rows = Array.from({ length: cells * cells }, (_, i) => outputs.subarray(i * K, i * K + K));
-    paint(cell, rows, cells, (row) => coloured(row, false));
-    context.drawImage(cell, 0, 0, SIDE, SIDE);
+    const outputs = forward(network, grid).a.at(-1), small = document.createElement("canvas");
+    const rows = Array.from({ length: cells * cells }, (_, i) => rowOf(outputs, i));
+    paint(small, rows, cells, (row) => coloured(row, false));
+    context.drawImage(small, 0, 0, SIDE, SIDE);
+    Object.assign(context, { textAlign: "center", textBaseline: "middle", lineWidth: 3 });
+    context.font = "18px sans-serif";
     context.strokeStyle = `rgb(${colour("paper")})`;
     for (let n = 0; n < N; n++) {
-      const target = y.subarray(n * K, n * K + K);
-      const shape = classes ? classOf(target)[0] : 0;
+      const target = rowOf(y, n), mark = MARKS[(classes ? classOf(target)[0] : 0) % MARKS.length];
+      const [right, above] = [across, up].map(
+        ([low, high], axis) => (x[2 * n + axis] - low) / (high - low),
+      );
       context.fillStyle = `rgb(${coloured(target, true)})`;
-      context.beginPath();
-      marker(context, shape, ...[across, up].map(([low, high], axis) => {
-        const share = (x[2 * n + axis] - low) / (high - low);
-        return SIDE * (axis ? 1 - share : share);
-      }));
-      context.fill();
-      context.stroke();
+      context.strokeText(mark, SIDE * right, SIDE * (1 - above));
+      context.fillText(mark, SIDE * right, SIDE * (1 - above));
     }
-  }
-
-  /** Add the outline of a point: a circle, or a polygon for other classes than the first. */
-  function marker(context, shape, px, py) {
-    if (shape % 4 === 0) return context.arc(px, py, 6, 0, 7);
-    const corners = [4, 3, 5][(shape % 4) - 1];
-    for (let i = 0; i < corners; i++) {
-      const angle = 2 * Math.PI * ((i + 0.5) / corners) + Math.PI / 2;
-      context.lineTo(px + 7 * Math.cos(angle), py + 7 * Math.sin(angle));
-    }
-    context.closePath();
   }
 
   /** Draw the losses of this training, on a logarithmic scale. */
   function drawCurve() {
-    const logs = losses.map(Math.log), low = Math.min(...logs), range = Math.max(...logs) - low || 1;
-    const points = logs.map((v, i) => [(300 * i) / (logs.length - 1 || 1), 95 - (90 * (v - low)) / range]);
+    const every = Math.ceil(losses.length / LONGEST_CURVE);
+    const logs = losses.filter((_, i) => i % every === 0).map(Math.log);
+    const low = Math.min(...logs), range = Math.max(...logs) - low || 1, last = logs.length - 1 || 1;
+    const points = logs.map((v, i) => [(300 * i) / last, 95 - (90 * (v - low)) / range]);
+    const [from, to] = [losses[0], losses.at(-1)].map((loss) => loss?.toPrecision(3));
     $("curve").setAttribute("points", points.join(" "));
-    $("curve-text").textContent = losses.length > 1
-      ? `Loss from ${losses[0].toPrecision(3)} at step 0 to ${losses.at(-1).toPrecision(3)}, logarithmic scale`
+    $("curve-text").textContent = losses.length
+      ? `Loss from ${from} to ${to}, on a logarithmic scale`
       : "Loss over the steps";
   }
 
   /** Show everything for the present parameters. */
   function update() {
     const pass = forward(network, x), { loss } = lossAndGradients(network, pass, y);
-    const outputs = pass.a.at(-1);
     let right = 0;
-    for (let at = 0; classes && at < y.length; at += K) {
-      const [row, target] = [outputs, y].map((values) => values.subarray(at, at + K));
-      right += classOf(row)[0] === classOf(target)[0];
+    for (let n = 0; classes && n < N; n++) {
+      right += classOf(rowOf(pass.a.at(-1), n))[0] === classOf(rowOf(y, n))[0];
     }
-    $("step").textContent = step.toLocaleString("en");
+    $("step").textContent = losses.length.toLocaleString("en");
     $("loss").textContent = loss.toPrecision(6);
     $("accuracy").textContent = classes ? `${((100 * right) / N).toFixed(1)} %` : "–";
     drawPlane();
@@ -118,18 +112,14 @@ export function showPlanePage({ network: saved, classes, plane }) {
   /** Train for some steps; stop where the loss is no longer a number. */
   function train(steps) {
     const rate = 10 ** Number($("rate").value);
-    for (let i = 0; i < steps; i++, step++) {
+    for (let i = 0; i < steps; i++) {
       const loss = trainStep(network, x, y, rate);
       if (!Number.isFinite(loss)) {
         play(false);
-        $("message").textContent = "The loss is no longer finite: choose a smaller learning rate and start again.";
+        $("message").textContent = "The loss is not finite: lower the learning rate and start again.";
         break;
       }
-      if (step % stride === 0) losses.push(loss);
-      if (losses.length > LONGEST_CURVE) {
-        losses = losses.filter((_, at) => at % 2 === 0);
-        stride *= 2;
-      }
+      losses.push(loss);
     }
     update();
   }
@@ -151,7 +141,7 @@ export function showPlanePage({ network: saved, classes, plane }) {
   function reset(parameters) {
     play(false);
     network = withParameters(network, parameters);
-    [step, losses, stride] = [0, [], 1];
+    losses = [];
     $("message").textContent = "";
     update();
   }
@@ -173,10 +163,12 @@ export function showPlanePage({ network: saved, classes, plane }) {
     ...(classes ?? []).map((name, k) => {
       const item = document.createElement("li");
       item.textContent = name;
+      item.dataset.mark = MARKS[k % MARKS.length];
       item.style.setProperty("--swatch", `var(--class-${k % N_COLOURS})`);
       return item;
     }),
   );
+  $("rows").textContent = N.toLocaleString("en");
   $("rate").value = Math.log10(plane.rate);
   for (const id of ["rate", "per-frame"]) $(id).addEventListener("input", showSettings);
   $("play").addEventListener("click", () => play(!playing));
