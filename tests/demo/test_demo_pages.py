@@ -41,7 +41,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def mnist():
-    return trained("mnist", (784, 64, 10), rows=12_000, epochs=3)
+    return trained("mnist", (784, 32, 10), rows=8_000, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,7 @@ def shown_probabilities(browser):
     return np.array(browser.run(script))
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize(("width", "theme"), [(400, "dark"), (1280, "light")])
 @pytest.mark.parametrize("kind", ["digits", "moons"])
 def test_a_page_asks_for_nothing_and_fits_into_the_window(
     browser, request, write, kind, width, theme
@@ -105,8 +104,10 @@ def test_a_page_asks_for_nothing_and_fits_into_the_window(
     assert browser.complaints() == []
 
 
-@pytest.mark.parametrize("kind", ["mouse", "touch", "pen"])
-@pytest.mark.parametrize("model", ["digits", "mnist"])
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [("mnist", "mouse"), ("digits", "mouse"), ("digits", "touch"), ("digits", "pen")],
+)
 def test_drawn_digits_are_recognised(browser, request, write, model, kind):
     browser.open(write(request.getfixturevalue(model)))
     for digit, strokes in DRAWINGS.items():
@@ -136,7 +137,10 @@ def test_the_bars_are_the_model_s_probabilities(browser, request, write, model):
     mlp = request.getfixturevalue(model)
     browser.open(write(mlp))
     modules = joined_modules("strokes.js", "samples.js")
-    script = "return SAMPLES.map((s) => [...rasterised(s.map((t) => t.map((p) => p.map((c) => 40 + 10 * c))), arguments[0])])"
+    script = """
+    const inField = (stroke) => stroke.map((point) => point.map((c) => 40 + 10 * c));
+    return SAMPLES.map((sample) => [...rasterised(sample.map(inField), arguments[0])]);
+    """
     pixels = np.array(browser.run(modules + script, image_payload(mlp)["image"]))
     expected = mlp.predict_proba(pixels.astype(np.float32))
     right = 0
@@ -159,7 +163,7 @@ def test_drawings_become_images_like_those_of_mnist(browser, mnist):
         assert columns @ np.arange(28) / columns.sum() == pytest.approx(14.0, abs=0.3)
         height = np.ptp(np.flatnonzero(rows > 0.2)) + 1
         assert 19 <= height <= 21
-        assert 3 < np.unique(pixels).size  # grey levels
+        assert np.unique(pixels).size > 3  # grey levels
         moved = [[(9 + 0.2 * x, 5 + 0.2 * y) for x, y in stroke] for stroke in strokes]
         other = np.reshape(browser.run(script, moved, image), (28, 28))
         np.testing.assert_allclose(other, pixels, atol=1 / 255 + 1e-9)

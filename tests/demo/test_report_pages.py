@@ -1,7 +1,8 @@
-"""The pages of ``fusedmlp parity`` and ``fusedmlp bench`` in a narrow window and in a dark theme."""
+"""Report pages, as ``fusedmlp parity`` writes them, in a narrow window and in a dark theme."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from fusedmlp.report import Column, Page, Table
@@ -41,12 +42,12 @@ def luminance(browser, selector, name):
     """Relative luminance of a colour, by WCAG 2."""
     *rgb, alpha = browser.run(SAMPLED, browser.find(selector), name)
     assert alpha == 255, f"{selector} has no {name}"
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    shares = np.array(rgb) / 255
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize(("width", "theme"), [(400, "dark"), (1280, "light")])
 def test_a_report_fits_into_the_window(browser, report, width, theme):
     browser.open(report, width, theme=theme)
     browser.run("document.querySelectorAll('details').forEach((each) => (each.open = true))")

@@ -70,6 +70,4 @@ def demo(
     write_atomically(output, content)
     console.note(f"written to {output}: {len(content) / 1e6:.2f} MB, open it in a browser")
     if json_:
-        console.print_json(
-            {"model": str(saved.path), "output": str(output), "bytes": len(content)}
-        )
+        console.print_json({"model": str(saved.path), "output": str(output), "bytes": len(content)})

@@ -103,7 +103,7 @@ def encoded(array: npt.NDArray[np.generic]) -> dict[str, Json]:
 
 def _model(mlp: MLP) -> dict[str, Json]:
     network = mlp.network
-    names = None
+    names: list[Json] | None = None
     if not network.predicts_values:
         names = list(mlp.class_names or map(str, range(max(network.n_outputs, 2))))
     return {

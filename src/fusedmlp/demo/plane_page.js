@@ -21,7 +21,7 @@ const withParameters = (network, { weights, biases }) => ({
 export function showPlanePage({ network: saved, classes, plane }) {
   const { x, y, columns, start } = plane, K = saved.sizes.at(-1), N = x.length / 2;
   const cost = saved.weights.reduce((sum, W) => sum + W.length, 0);
-  const cells = Math.round(Math.min(120, Math.max(24, Math.sqrt(CELL_PRODUCTS / cost))));
+  const cells = Math.round(Math.min(80, Math.max(24, Math.sqrt(CELL_PRODUCTS / cost))));
   const [across, up] = [0, 1].map((axis) => rangeOf(x.filter((_, i) => i % 2 === axis)));
   const grid = new Float64Array(2 * cells * cells).map((_, i) => {
     const [column, row] = [(i >> 1) % cells, Math.floor((i >> 1) / cells)];
