@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusedmlp import MLP, Trainer, load_dataset, make_optimizer
+from fusedmlp import MLP, Dataset, Trainer, load_dataset, make_optimizer
 from fusedmlp.demo import demo_page
 from fusedmlp.demo.page import joined_modules
 from fusedmlp.demo.payload import image_payload
@@ -217,3 +217,48 @@ def test_training_plays_and_pauses(browser, write, moons):
     assert len(browser.find("#curve").get_attribute("points").split()) > 50
     browser.find("#saved").click()
     assert browser.find("#step").text == "0"
+
+
+OTHERS = [
+    ((64, 10), {}),
+    ((64, 9, 7, 10), {"hidden": "relu"}),
+    ((64, 9, 1), {"output": "sigmoid"}),
+    ((64, 9, 3), {"output": "sigmoid"}),
+    ((2, 3), {}),
+    ((2, 6, 1), {"output": "sigmoid", "hidden": "gelu"}),
+    ((2, 6, 1), {"output": "identity"}),
+    ((2, 6, 1), {"output": "exp"}),
+]
+
+
+@pytest.mark.parametrize(("sizes", "options"), OTHERS)
+def test_other_networks_have_pages_too(browser, write, sizes, options):
+    mlp = MLP(sizes, **options)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 2))
+    is_class, K = mlp.network.output == "softmax", sizes[-1]
+    y = rng.integers(0, K, 30) if is_class else rng.integers(0, 2, (30, K)).astype(float)
+    task = "classification" if is_class else "regression"
+    data = Dataset("drawn", x, y, None, None, K, task, None, "drawn", None)
+    browser.open(write(mlp, data))
+    if sizes[0] == 64:
+        draw(browser, DRAWINGS["7"])
+        assert len(browser.texts("#hidden figcaption")) == len(sizes) - 2
+        assert len(browser.texts(".bar")) == max(K, 2)
+        assert browser.find("#units").is_displayed() == (len(sizes) > 2)
+    else:
+        loss = float(browser.find("#loss").text)
+        assert loss == pytest.approx(mlp.evaluate(x, y).loss, rel=1e-5)
+        browser.find("#single").click()
+        assert float(browser.find("#loss").text) < loss
+    assert browser.complaints() == []
+
+
+def test_a_training_that_diverges_stops_and_says_so(browser, write):
+    x, y = np.full((4, 2), 50.0), np.full((4, 1), 9.0)
+    data = Dataset("drawn", x, y, None, None, 1, "regression", None, "drawn", None)
+    browser.open(write(MLP((2, 3, 1), "identity", "identity"), data))
+    browser.run("document.getElementById('rate').value = 1")
+    browser.run("for (let i = 0; i < 50; i++) document.getElementById('single').click()")
+    assert "lower the rate" in browser.find("#message").text
+    assert browser.find("#play").text == "Play"

@@ -14,15 +14,12 @@ export function colour(name) {
 /** Return the colour at a share t, from 0 to 1, of the way between two colours. */
 export const mixed = (from, to, t) => from.map((value, i) => value + (to[i] - value) * t);
 
-/** Return a function that colours numbers: 0 as the paper, ±limit in the colours of the signs. */
-export function signColours(limit) {
+/** Return a function that colours the values: 0 as the paper, the largest as its sign. */
+export function signColours(values) {
   const [paper, positive, negative] = ["paper", "positive", "negative"].map(colour);
-  return (value) =>
-    mixed(paper, value > 0 ? positive : negative, Math.min(1, Math.abs(value) / (limit || 1)));
+  const largest = values.reduce((most, v) => Math.max(most, Math.abs(v)), 0) || 1;
+  return (v) => mixed(paper, v > 0 ? positive : negative, Math.abs(v) / largest);
 }
-
-/** Return the largest absolute value. */
-export const largest = (values) => values.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
 
 /** Paint values in rows of the given width, a pixel for each; the style sheet sets the size. */
 export function paint(canvas, values, width, coloured) {

@@ -1,7 +1,7 @@
 /*
  * The page of a model of images: a canvas to draw on, and what the network makes of the drawing.
  */
-import { $, colour, largest, mixed, onTheme, paint, signColours } from "./canvas.js";
+import { $, colour, mixed, onTheme, paint, signColours } from "./canvas.js";
 import { contributions, forward, probabilities } from "./network.js";
 import { SAMPLES } from "./samples.js";
 import { rasterised } from "./strokes.js";
@@ -20,8 +20,7 @@ export function showImagePage({ network, classes: names, image }) {
   function drawField() {
     const context = field.getContext("2d");
     context.clearRect(0, 0, FIELD, FIELD);
-    context.lineWidth = 20;
-    context.lineCap = context.lineJoin = "round";
+    Object.assign(context, { lineWidth: 20, lineCap: "round", lineJoin: "round" });
     context.strokeStyle = `rgb(${colour("ink")})`;
     for (const stroke of strokes) {
       context.beginPath();
@@ -44,7 +43,7 @@ export function showImagePage({ network, classes: names, image }) {
     $("results").hidden = !strokes.length;
     $("answer").textContent = strokes.length
       ? `${names[winner]}, with ${(100 * found[winner]).toFixed(1)} %`
-      : "Draw on the field, or choose a sample.";
+      : "Draw on the field.";
     showBars(found, winner);
     if (strokes.length) showInside(pass, winner);
   }
@@ -74,15 +73,12 @@ export function showImagePage({ network, classes: names, image }) {
         const active = units.filter((a) => a > (network.hidden === "sigmoid" ? 0.5 : 0)).length;
         const text = `Layer ${layer + 1}: ${active} of ${units.length} units are active`;
         const width = Math.ceil(Math.sqrt(2 * units.length));
-        return picture(units, width, signColours(largest(units)), text, "units");
+        return picture(units, width, signColours(units), text, "units");
       }),
     );
     $("layers").hidden = $("strongest").hidden = !hidden.length;
-    // A single sigmoid has the logit of the second class; the first class has it with its sign.
-    const isFirstOfTwo = pass.a.at(-1).length === 1 && winner === 0;
-    const parts = contributions(network, pass, pass.a.at(-1).length === 1 ? 0 : winner);
-    const [pixels, units] = parts.map((part) => (isFirstOfTwo ? part.map((v) => -v) : part));
-    paint($("pixels"), pixels, side, signColours(largest(pixels)));
+    const [pixels, units] = contributions(network, pass, winner);
+    paint($("pixels"), pixels, side, signColours(pixels));
     document.querySelectorAll(".winning").forEach((each) => (each.textContent = names[winner]));
     if (hidden.length) showUnits(units, hidden[0]);
   }
@@ -96,7 +92,7 @@ export function showImagePage({ network, classes: names, image }) {
         const weights = Float64Array.from({ length: side * side }, (_, d) => W[d * H + h]);
         const signed = `${units[h] < 0 ? "−" : "+"}${Math.abs(units[h]).toFixed(2)}`;
         const text = `Unit ${h}, active at ${activations[h].toFixed(2)}: ${signed}`;
-        return picture(weights, side, signColours(largest(weights)), text, "weights");
+        return picture(weights, side, signColours(weights), text, "weights");
       }),
     );
   }
@@ -120,18 +116,16 @@ export function showImagePage({ network, classes: names, image }) {
   field.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     field.setPointerCapture(event.pointerId);
-    keyPen = null;
-    isDown = true;
+    [keyPen, isDown] = [null, true];
     strokes.push([placeOf(event)]);
     update();
   });
   field.addEventListener("pointermove", (event) => {
     if (!isDown || keyPen) return;
-    strokes.at(-1).push(...(event.getCoalescedEvents?.() ?? []).concat(event).map(placeOf));
+    strokes.at(-1).push(placeOf(event));
     update();
   });
-  for (const end of ["pointerup", "pointercancel"])
-    field.addEventListener(end, () => (isDown = false));
+  field.onpointerup = field.onpointercancel = () => (isDown = false);
   field.addEventListener("keydown", (event) => {
     const arrow = ARROWS[event.key];
     if (!arrow && event.key !== " ") return;

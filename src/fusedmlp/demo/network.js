@@ -26,14 +26,8 @@ const ACTIVATIONS = {
   identity: { value: (z) => z, slope: () => 1 },
   leaky_relu: { value: (z) => (z > 0 ? z : 0.01 * z), slope: (z) => (z > 0 ? 1 : 0.01) },
   elu: { value: (z) => (z > 0 ? z : Math.expm1(z)), slope: (z, a) => (z > 0 ? 1 : a + 1) },
-  gelu: {
-    value: (z) => z * normalCdf(z),
-    slope: (z) => normalCdf(z) + z * normalDensity(z),
-  },
-  silu: {
-    value: (z) => z * logistic(z),
-    slope: (z) => logistic(z) * (1 + z * (1 - logistic(z))),
-  },
+  gelu: { value: (z) => z * normalCdf(z), slope: (z) => normalCdf(z) + z * normalDensity(z) },
+  silu: { value: (z) => z * logistic(z), slope: (z) => logistic(z) * (1 + z * logistic(-z)) },
 };
 
 /** Replace the logits of one row (K,) by the outputs. */
@@ -104,9 +98,8 @@ export function forward(network, x) {
     if (layer < last) a.push(z[layer].map(ACTIVATIONS[network.hidden].value));
   });
   const outputs = z[last].slice();
-  for (let at = 0; at < outputs.length; at += K) {
+  for (let at = 0; at < outputs.length; at += K)
     OUTPUTS[network.output](outputs.subarray(at, at + K));
-  }
   a.push(outputs);
   return { z, a };
 }
@@ -121,9 +114,8 @@ function hiddenDelta(network, pass, layer, gradient) {
 export function lossAndGradients(network, pass, y) {
   const K = network.sizes.at(-1), N = y.length / K, logits = pass.z.at(-1);
   let loss = 0;
-  for (let at = 0; at < y.length; at += K) {
+  for (let at = 0; at < y.length; at += K)
     loss += LOSSES[network.output](logits.subarray(at, at + K), y.subarray(at, at + K)) / N;
-  }
   const weights = [], biases = [];
   let delta = pass.a.at(-1).map((value, i) => (value - y[i]) / N);
   for (let layer = network.weights.length - 1; layer >= 0; layer--) {
@@ -136,38 +128,31 @@ export function lossAndGradients(network, pass, y) {
     }
     weights.unshift(dW);
     biases.unshift(db);
-    if (layer > 0) {
-      const gradient = backpropagated(delta, network.weights[layer], H);
-      delta = hiddenDelta(network, pass, layer, gradient);
-    }
+    if (layer > 0)
+      delta = hiddenDelta(network, pass, layer, backpropagated(delta, network.weights[layer], H));
   }
   return { loss, weights, biases };
 }
 
-/** Move the parameters against the gradients, in place: θ ← θ − rate · dθ. */
-export function descend(network, gradients, rate) {
+/** Take one step on all rows, in place: θ ← θ − rate · dθ. Return the mean loss before it. */
+export function trainStep(network, x, y, rate) {
+  const gradients = lossAndGradients(network, forward(network, x), y);
   for (const kind of ["weights", "biases"])
     network[kind].forEach((theta, layer) => {
       for (let i = 0; i < theta.length; i++) theta[i] -= rate * gradients[kind][layer][i];
     });
-}
-
-/** Take one step of gradient descent on all rows; return the mean loss before it. */
-export function trainStep(network, x, y, rate) {
-  const gradients = lossAndGradients(network, forward(network, x), y);
-  descend(network, gradients, rate);
   return gradients.loss;
 }
 
 /**
- * Return what each input and each hidden unit contributed to a logit of one row: its activation
- * times the logit's gradient by it. Element 0 has the inputs, element l the units of layer l.
- * The contributions to a linear layer add up to its logit, but for the bias.
+ * Return what each input and each hidden unit contributed to the logit of class k, for one row:
+ * its activation times the logit's gradient by it. Element 0 has the inputs, element l the units
+ * of layer l. A single sigmoid has one logit, which is the second class's; the first has −logit.
  */
 export function contributions(network, pass, k) {
-  let delta = new Float64Array(network.sizes.at(-1));
-  delta[k] = 1;
-  const found = [];
+  const K = network.sizes.at(-1), found = [];
+  let delta = new Float64Array(K);
+  delta[K === 1 ? 0 : k] = K === 1 && k === 0 ? -1 : 1;
   for (let layer = network.weights.length - 1; layer >= 0; layer--) {
     const gradient = backpropagated(delta, network.weights[layer], network.sizes[layer + 1]);
     found.unshift(gradient.map((value, i) => value * pass.a[layer][i]));

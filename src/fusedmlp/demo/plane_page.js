@@ -10,13 +10,6 @@ const LONGEST_CURVE = 600; // points of the curve of losses
 const MARKS = "●■▲◆"; // of the classes, which differ in colour too
 const N_COLOURS = 6; // the style sheet has --class-0 to --class-5
 
-/** Return a copy of a network with copies of parameters. */
-const withParameters = (network, { weights, biases }) => ({
-  ...network,
-  weights: weights.map((W) => W.slice()),
-  biases: biases.map((b) => b.slice()),
-});
-
 /** Show a model: see payload.py for its parts. */
 export function showPlanePage({ network: saved, classes, plane }) {
   const { x, y, columns, start } = plane, K = saved.sizes.at(-1), N = x.length / 2;
@@ -29,7 +22,7 @@ export function showPlanePage({ network: saved, classes, plane }) {
     const share = ((i % 2 ? cells - 1 - row : column) + 0.5) / cells;
     return low + share * (high - low);
   });
-  let network = withParameters(saved, saved), losses = [], playing = 0; // one loss for each step
+  let network = structuredClone(saved), losses = [], playing = 0; // one loss for each step
 
   /** Return row n of outputs or targets (N, K). */
   const rowOf = (values, n) => values.subarray(n * K, n * K + K);
@@ -68,8 +61,8 @@ export function showPlanePage({ network: saved, classes, plane }) {
     const rows = Array.from({ length: cells * cells }, (_, i) => rowOf(outputs, i));
     paint(small, rows, cells, (row) => coloured(row, false));
     context.drawImage(small, 0, 0, SIDE, SIDE);
-    Object.assign(context, { textAlign: "center", textBaseline: "middle", lineWidth: 3 });
-    context.font = "18px sans-serif";
+    const style = { font: "18px sans-serif", textAlign: "center", textBaseline: "middle" };
+    Object.assign(context, style, { lineWidth: 3 });
     context.strokeStyle = `rgb(${colour("paper")})`;
     for (let n = 0; n < N; n++) {
       const target = rowOf(y, n), mark = MARKS[(classes ? classOf(target)[0] : 0) % MARKS.length];
@@ -99,9 +92,8 @@ export function showPlanePage({ network: saved, classes, plane }) {
   function update() {
     const pass = forward(network, x), { loss } = lossAndGradients(network, pass, y);
     let right = 0;
-    for (let n = 0; classes && n < N; n++) {
+    for (let n = 0; classes && n < N; n++)
       right += classOf(rowOf(pass.a.at(-1), n))[0] === classOf(rowOf(y, n))[0];
-    }
     $("step").textContent = losses.length.toLocaleString("en");
     $("loss").textContent = loss.toPrecision(6);
     $("accuracy").textContent = classes ? `${((100 * right) / N).toFixed(1)} %` : "–";
@@ -116,7 +108,7 @@ export function showPlanePage({ network: saved, classes, plane }) {
       const loss = trainStep(network, x, y, rate);
       if (!Number.isFinite(loss)) {
         play(false);
-        $("message").textContent = "The loss is not finite: lower the learning rate and start again.";
+        $("message").textContent = "The loss is not finite: lower the rate and start again.";
         break;
       }
       losses.push(loss);
@@ -140,7 +132,7 @@ export function showPlanePage({ network: saved, classes, plane }) {
   /** Begin again with other parameters. */
   function reset(parameters) {
     play(false);
-    network = withParameters(network, parameters);
+    network = { ...saved, ...structuredClone(parameters) };
     losses = [];
     $("message").textContent = "";
     update();

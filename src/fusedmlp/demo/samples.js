@@ -1,6 +1,6 @@
 /*
  * The ten digits as strokes, drawn for this page: points of a square of 0 to 20, y downwards.
- * "O" and "o" of circle() are arcs as polygons. No data set has these.
+ * They come from no data set.
  */
 
 /** Return an arc about (x, y) from one angle to another, in turns; 0 is right, 0.25 is below. */

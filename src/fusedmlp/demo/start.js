@@ -9,5 +9,4 @@ import { showPlanePage } from "./plane_page.js";
 const payload = JSON.parse($("model").textContent, (_, value) =>
   typeof value?.base64 === "string" ? decoded(value.base64) : value,
 );
-if (payload.image) showImagePage(payload);
-else showPlanePage(payload);
+(payload.image ? showImagePage : showPlanePage)(payload);
