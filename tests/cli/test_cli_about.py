@@ -14,7 +14,8 @@ from fusedmlp.cli.recipes import DEFAULT_RECIPE
 from fusedmlp.errors import ExitCode
 
 COMMANDS = (
-    "train", "evaluate", "predict", "reproduce", "parity", "bench", "backends", "doctor", "data",
+    "train", "evaluate", "predict", "demo", "reproduce", "parity", "bench", "backends", "doctor",
+    "data",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from fusedmlp.cli.backends import backends
 from fusedmlp.cli.bench import bench
 from fusedmlp.cli.command import command, variables
 from fusedmlp.cli.data import data
+from fusedmlp.cli.demo import demo
 from fusedmlp.cli.doctor import doctor
 from fusedmlp.cli.evaluate import evaluate
 from fusedmlp.cli.parity import parity
@@ -119,7 +120,10 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=HELP)(_root)
-    for function in (train, evaluate, predict, reproduce, parity, bench, backends, doctor, data):
+    functions = (
+        train, evaluate, predict, demo, reproduce, parity, bench, backends, doctor, data,
+    )  # fmt: skip
+    for function in functions:
         app.command(epilog=variables(function))(command(function))
     return app
 

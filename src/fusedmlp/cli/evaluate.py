@@ -120,13 +120,13 @@ def evaluate(
     if part is not None and part not in PARTS:
         raise UnknownNameError.of("part", part, PARTS)
     saved = SavedModel.load(model, run.apply(RunOptions()))
-    trained_on, seed = _training_data(saved.path, dataset)
+    trained_on, seed = training_data(saved.path, dataset)
     seed = run.apply(RunOptions(seed=seed)).seed
     loaded = data.apply(trained_on).load(seed, console.note, saved.fitted())
     if part is None:
         part = "all" if loaded.x_test is None and trained_on.test == 0 else "test"
     x, y = _labelled_rows(loaded, part)
-    _check_fits(saved, loaded)
+    check_fits(saved, loaded)
     saved.mlp.preprocessing = saved.mlp.labels = None  # these rows have been through both
     scores = Scores.of(saved.mlp, x, y)
     report = _ClassReport.of(saved, y, saved.mlp.predict(x))
@@ -153,7 +153,7 @@ def evaluate(
         console.show(report.table())
 
 
-def _training_data(model: "Path", dataset: str | None) -> tuple[DataOptions, int]:
+def training_data(model: "Path", dataset: str | None) -> tuple[DataOptions, int]:
     """Return the data to measure on, and the seed of their split.
 
     The settings beside the model name them; for another data set they give the seed alone.
@@ -193,7 +193,7 @@ def _labelled_rows(
     return data.x_test, data.y_test
 
 
-def _check_fits(model: SavedModel, data: "Dataset") -> None:
+def check_fits(model: SavedModel, data: "Dataset") -> None:
     """Raise :class:`InvalidInputError` unless the model fits the data set."""
     network = model.mlp.network
     expected = (data.n_inputs, OUTPUT_OF_TASK[data.task], data.n_outputs)
