@@ -164,9 +164,9 @@ ax.set_title("Two lines without a mistake")
 plt.show()
 
 # %%
-# Which line is better? The number of mistakes does not say. Line B passes close to some clients, and
-# a new client near it may get the wrong answer. The step hides this, because it drops the distance
-# of a client from the line. Chapter 2 replaces the step by a function that keeps it.
+# Which line is better? The number of mistakes does not say. Line B passes close to some clients,
+# and a new client near it may get the wrong answer. The step hides this, because it drops the
+# distance of a client from the line. Chapter 2 replaces the step by a function that keeps it.
 
 # %%
 # Why a step cannot learn
@@ -177,9 +177,7 @@ plt.show()
 # The other weight and the bias are those of line A.
 W_a, b_a = LINES["A"]
 weights = np.linspace(0, 1.5, 1501)
-mistakes = [
-    np.sum(perceptron(clients, np.array([W_a[0], [w]]), b_a) != labels) for w in weights
-]
+mistakes = [np.sum(perceptron(clients, np.array([W_a[0], [w]]), b_a) != labels) for w in weights]
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 ax.plot(weights, mistakes, color=RED, lw=2)
 ax.set(xlabel="$w_2$, the weight of the years", ylabel="mistakes", title="A staircase")

@@ -118,8 +118,8 @@ assert q.prod() == 0.0
 
 # %%
 # Logarithms of probabilities are negative. Turn the sign, and divide by ``N`` so that the number
-# of clients does not matter: the result is the *loss*. Small is good. A maximum of the likelihood is
-# a minimum of the loss.
+# of clients does not matter: the result is the *loss*. Small is good. A maximum of the likelihood
+# is a minimum of the loss.
 #
 # .. math::
 #
@@ -182,8 +182,10 @@ print(f"always one half: loss {cross_entropy(np.full(len(y), 0.5), y):.4f} = log
 # of slope 1, so the loss still tells in which direction to go.
 z = np.linspace(-6, 6, 601)
 fig, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
-ax.plot(z, -np.log(sigmoid(z)), color=BLUE, lw=2.5, label=r"$y=1$: $-\log\,\sigma(z)$")
-ax.plot(z, -np.log(1 - sigmoid(z)), "--", color=ORANGE, lw=2.5, label=r"$y=0$: $-\log(1-\sigma(z))$")
+ax.plot(z, -np.log(sigmoid(z)), color=BLUE, lw=2.5, label=r"$-\log\,\sigma(z)$ for $y=1$")
+ax.plot(
+    z, -np.log(1 - sigmoid(z)), "--", color=ORANGE, lw=2.5, label=r"$-\log(1-\sigma(z))$ for $y=0$"
+)
 ax.set(xlabel="$z$", ylabel="loss of one row", title="The loss as a function of the logit")
 ax.legend(loc="upper center")
 plt.show()
@@ -293,8 +295,8 @@ assert np.isclose(neuron.evaluate(x, y).loss, loss_from_logit(x @ W + b, y).mean
 #
 # 1. Multiply ``W`` and ``b`` of neuron A by 3. The line stays where it is. What happens to the
 #    probabilities, and to the loss? Now change one label and look again.
-# 2. Which probability should a neuron give to a coin that shows heads 70 times in 100? Draw the loss
-#    of 100 tosses for every :math:`p` and find its minimum.
+# 2. Which probability should a neuron give to a coin that shows heads 70 times in 100? Draw the
+#    loss of 100 tosses for every :math:`p` and find its minimum.
 # 3. Weather forecasts give probabilities. How would you compare two forecasters after a year?
 #
 # Next: :doc:`03_gradient_descent`.
