@@ -56,7 +56,7 @@ for start, stop, text in ARROWS:
     arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 24, "shrinkB": 24, "lw": 1.5}
     ax.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
     ax.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.13, text, fontsize=14, ha="center", va="bottom")
-ax.annotate("$b$", (2.2, 1.0), (2.2, 2.1), fontsize=14, ha="center", arrowprops=arrow)
+ax.annotate("$b$", (2.2, 1.0), (2.2, 2.2), size=14, ha="center", arrowprops=arrow | {"shrinkA": 1})
 for centre_x, centre_y, text, colour in PARTS:
     ax.plot(centre_x, centre_y, "o", ms=42, mfc="white", mec=colour, mew=2.5)
     ax.text(centre_x, centre_y, text, fontsize=14, ha="center", va="center")
@@ -144,10 +144,10 @@ LINES = {
 
 def draw_clients(ax):
     """Draw the clients: a square for each one that paid back, a circle for each that did not."""
-    for label, marker, colour in ((1, "s", BLUE), (0, "o", ORANGE)):
+    for label, marker, colour in ((0, "o", BLUE), (1, "s", RED)):
         chosen = clients[labels == label]
         ax.plot(*chosen.T, marker, color=colour, mec="white", ms=8, label=f"$y={label}$")
-    ax.set(xlabel="salary per month", ylabel="years in the job", xlim=(400, 4600), ylim=(-0.5, 11))
+    ax.set(xlabel="salary per month", ylabel="years in the job", xlim=(400, 4600), ylim=(-0.5, 12))
 
 
 fig, ax = plt.subplots(figsize=(6, 4.2), layout="constrained")
@@ -159,7 +159,7 @@ for (name, (W, b)), style in zip(LINES.items(), ("-", "--"), strict=True):
     mistakes = np.sum(perceptron(clients, W, b) != labels)
     print(f"line {name}: {mistakes} mistakes")
     assert mistakes == 0
-ax.legend(loc="upper right", ncols=2)
+ax.legend(loc="upper right", ncols=2, framealpha=1)
 ax.set_title("Two lines without a mistake")
 plt.show()
 

@@ -25,7 +25,7 @@ y = np.array([0, 1, 1, 0])  # (N,)
 
 def draw_points(ax, points, labels):
     """Draw a square for label 1 and a circle for label 0."""
-    for label, marker, colour in ((1, "s", BLUE), (0, "o", ORANGE)):
+    for label, marker, colour in ((0, "o", BLUE), (1, "s", RED)):
         chosen = points[labels == label]
         ax.plot(*chosen.T, marker, color=colour, mec="white", ms=13, label=f"$y={label}$")
 
@@ -102,12 +102,12 @@ grid = np.linspace(-0.5, 1.5, 201)
 plane = np.stack(np.meshgrid(grid, grid), axis=-1)  # (201, 201, 2)
 fig, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.5), layout="constrained")
 hidden = sigmoid(plane @ W1 + b1)
-left.contourf(grid, grid, sigmoid(hidden @ W2 + b2)[..., 0], cmap="cividis", alpha=0.55)
+left.contourf(grid, grid, sigmoid(hidden @ W2 + b2)[..., 0], cmap="RdBu_r", alpha=0.55)
 for unit, style in ((0, "-"), (1, "--")):
     left.contour(grid, grid, hidden[..., unit], [0.5], colors="black", linestyles=style)
 draw_points(left, x, y)
 left.set(title="inputs $x$", xlabel="$x_1$", ylabel="$x_2$", xticks=[0, 1], yticks=[0, 1])
-right.contourf(grid, grid, sigmoid(plane @ W2 + b2)[..., 0], cmap="cividis", alpha=0.55)
+right.contourf(grid, grid, sigmoid(plane @ W2 + b2)[..., 0], cmap="RdBu_r", alpha=0.55)
 draw_points(right, a1, y)
 right.set(title="hidden units $a_1$", xlabel="or", ylabel="not both", xticks=[0, 1], yticks=[0, 1])
 for ax in (left, right):
@@ -131,7 +131,8 @@ assert np.allclose(two_layers, one_layer)
 # --------------------------------
 #
 # A network with one hidden layer has ``D`` inputs, ``H`` hidden units and ``K`` outputs. In the
-# picture each arrow is a weight. All arrows from one column to the next are one matrix.
+# picture each line is a weight. All lines from one column to the next are one matrix. Each unit
+# of the hidden layer and of the output has a bias too.
 D, H, K = 2, 3, 2
 LAYERS = ((D, "$x$", BLUE), (H, "$a_1$", GREEN), (K, r"$\hat{y}$", ORANGE))
 
@@ -143,14 +144,13 @@ for column, (units, name, colour) in enumerate(LAYERS):
         for start in before:
             for stop in heights:
                 ax.plot([column - 1, column], [start, stop], color=GREY, lw=1, zorder=0)
-        ax.text(column - 0.5, 1.25, f"$W_{column}$", fontsize=14, ha="center")
-        ax.annotate(f"$b_{column}$", (column, heights[-1] + 0.22), (column, 1.75), fontsize=14)
+        ax.text(column - 0.5, 1.3, f"$W_{column},\\ b_{column}$", fontsize=14, ha="center")
     ax.plot(np.full(units, column), heights, "o", ms=34, mfc="white", mec=colour, mew=2.5)
     ax.text(column, -1.7, name, fontsize=14, ha="center")
     before = heights
 for column, text in enumerate((f"{D} inputs", f"{H} hidden units", f"{K} outputs")):
     ax.text(column, -2.1, text, fontsize=11, ha="center", color=GREY)
-ax.set(xlim=(-0.4, 2.4), ylim=(-2.3, 2.1), title="A network with one hidden layer")
+ax.set(xlim=(-0.4, 2.4), ylim=(-2.3, 1.8), title="A network with one hidden layer")
 ax.axis("off")
 plt.show()
 
@@ -166,20 +166,17 @@ STRIPS = (
 )  # fmt: skip
 fig, axes = plt.subplots(2, 1, figsize=(6, 4.6), layout="constrained")
 for ax, strip, function in zip(axes, STRIPS, (r"$\sigma$", "softmax"), strict=True):
-    left_edge = 0.0
-    for (name, rows, columns, colour), sign in zip(strip, (r"$\cdot$", "+", "=", ""), strict=True):
+    left_edge, gap = 0.0, 2.0
+    for (name, rows, columns, colour), sign in zip(strip, ("·", "+", "→", ""), strict=True):
         grid_x, grid_y = np.arange(columns + 1) + left_edge, np.arange(rows + 1) - rows / 2
         ax.vlines(grid_x, grid_y[0], grid_y[-1], color=colour, lw=2)
         ax.hlines(grid_y, grid_x[0], grid_x[-1], color=colour, lw=2)
         ax.text(left_edge + columns / 2, 2.3, name, fontsize=14, ha="center")
         ax.text(left_edge + columns / 2, -2.9, f"({rows}, {columns})", fontsize=11, ha="center")
-        ax.text(left_edge + columns + 0.8, 0, sign, fontsize=16, ha="center", va="center")
-        left_edge += columns + 1.6
-    ax.text(-0.35, 0, "(", fontsize=44, ha="right", va="center", color=GREY)
-    ax.text(-1.3, 0, function, fontsize=13, ha="right", va="center")
-    closing = left_edge - 1.6 - strip[-1][2] - 1.6
-    ax.text(closing + 0.1, 0, ")", fontsize=44, ha="left", va="center", color=GREY)
-    ax.set(xlim=(-4.8, 15), ylim=(-3.3, 3.2))
+        ax.text(left_edge + columns + gap / 2, 0, sign, fontsize=16, ha="center", va="center")
+        left_edge += columns + gap
+    ax.text(left_edge - gap - strip[-1][2] - gap / 2, 0.5, function, fontsize=13, ha="center")
+    ax.set(xlim=(-0.5, 16.5), ylim=(-3.3, 3.2))
     ax.set_aspect("equal")
     ax.axis("off")
 fig.suptitle("The forward pass as matrices")
@@ -243,10 +240,10 @@ from sklearn.datasets import make_moons
 from fusedmlp import SGD, Trainer, plot
 
 x, y = make_moons(200, noise=0.2, random_state=0)
-trainer = Trainer(SGD(lr=1.0), epochs=3000, batch_size=200)
+trainer = Trainer(SGD(lr=2.0), epochs=300, batch_size=20)
 models = {
     "one neuron": MLP([2, 1], output="sigmoid", backend="numpy", dtype="float64"),
-    "five hidden units": MLP([2, 5, 2], backend="numpy", dtype="float64", seed=1),
+    "five hidden units": MLP([2, 5, 2], backend="numpy", dtype="float64"),
 }
 accuracy = {}
 for name, model in models.items():
