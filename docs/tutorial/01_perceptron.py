@@ -88,7 +88,7 @@ for row in x:
     print(f"{row} → products {products}, z = {z:+.1f}, answer {int(z > 0)}")
 
 # %%
-# The matrix product does the same for all rows at once. A shape tells what a matrix is about:
+# The matrix product does the same for all rows at once. Read the shapes:
 # (N, D) times (D, 1) is (N, 1), one weighted sum for each client.
 
 

@@ -2,7 +2,7 @@ r"""
 3. Gradient descent
 ===================
 
-Chapter 2 made a number that says how bad a neuron is: the loss. This chapter makes the loss small.
+Chapter 2 defined a number that says how bad a neuron is: the loss. This chapter makes the loss small.
 It starts with one weight, goes on to a path on a surface, and ends with a neuron that learns the
 loan example. After it you can write a training loop, choose a learning rate, and say why inputs
 are standardised.
@@ -145,8 +145,8 @@ def gradients(x, y, W, b):
 
 
 # %%
-# Always check a gradient that you derived. The slope of chapter 2's kind, from two values of the
-# loss, must agree with it for every weight.
+# Always check a gradient that you derived. For every weight it must agree with the slope
+# from two values of the loss.
 W, b, h = np.array([[0.3], [-0.2], [0.5]]), np.array([0.1]), 1e-5
 dW, db = gradients(x, y, W, b)
 for i in range(3):
@@ -202,7 +202,7 @@ ax.legend(loc="lower right")
 plt.show()
 
 # %%
-# The loss after each step tells the same story without the map. In practice there are too many
+# The loss after each step shows the same without the map. In practice there are too many
 # weights for a map, and this curve is what you look at.
 fig, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
 for lr, (text, colour, style) in RATES.items():
@@ -261,7 +261,7 @@ rows = (rows - mean) / deviation
 
 fig, ax = plt.subplots(figsize=(6, 4.6), layout="constrained")
 p = sigmoid(rows @ W + b).reshape(80, 80)
-shades = ax.contourf(*plane, p, np.linspace(0, 1, 11), cmap="RdBu_r", alpha=0.55)
+shades = ax.contourf(*plane, p, np.linspace(0, 1, 11), cmap="RdBu_r", alpha=0.4)
 fig.colorbar(shades, label="$p$ after 500 steps", ticks=[0, 0.5, 1])
 for label, marker, colour in ((0, "o", BLUE), (1, "s", RED)):
     chosen = x_raw[y[:, 0] == label]
@@ -303,7 +303,7 @@ for name, inputs, lr, colour, style in (
     ax.plot(losses, style, color=colour, lw=2, label=name)
     results[name] = losses[-1]
 ax.set(xlabel="step", ylabel="loss", ylim=(0, 4), title="Raw and standardised inputs")
-ax.legend()
+ax.legend(loc="upper right", framealpha=1)
 plt.show()
 for name, value in results.items():
     print(f"{name}: loss {value:.3f} after 60 steps")
