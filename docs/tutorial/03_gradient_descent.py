@@ -2,9 +2,9 @@ r"""
 3. Gradient descent
 ===================
 
-Chapter 2 defined a number that says how bad a neuron is: the loss. This chapter makes the loss small.
-It starts with one weight, goes on to a path on a surface, and ends with a neuron that learns the
-loan example. After it you can write a training loop, choose a learning rate, and say why inputs
+Chapter 2 defined a number that says how bad a neuron is: the loss. This chapter makes the loss
+small. It starts with one weight, goes on to a path on a surface, and ends with a neuron that learns
+the loan example. After it you can write a training loop, choose a learning rate, and say why inputs
 are standardised.
 """
 
