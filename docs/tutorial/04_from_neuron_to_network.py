@@ -43,7 +43,12 @@ plt.show()
 #
 # .. math::
 #
-#    b \le 0, \qquad w_2 + b > 0, \qquad w_1 + b > 0, \qquad w_1 + w_2 + b \le 0.
+#    \begin{aligned}
+#    b &\le 0, \\
+#    w_2 + b &> 0, \\
+#    w_1 + b &> 0, \\
+#    w_1 + w_2 + b &\le 0.
+#    \end{aligned}
 #
 # The two in the middle add up to :math:`w_1 + w_2 + 2b > 0`. The first and the last add up to
 # :math:`w_1 + w_2 + 2b \le 0`. Both cannot be true.
@@ -119,8 +124,12 @@ assert np.allclose(a1[1], a1[2])
 # Why the sigmoid in the middle matters
 # -------------------------------------
 #
-# Without an activation two layers are no better than one. Two linear layers are
-# :math:`(xW_1 + b_1)W_2 + b_2 = x(W_1 W_2) + (b_1 W_2 + b_2)`: one layer with other weights.
+# Without an activation two layers are no better than one. They compute the same as one layer with
+# the weights :math:`W_1 W_2` and the bias :math:`b_1 W_2 + b_2`:
+#
+# .. math::
+#
+#    (xW_1 + b_1)W_2 + b_2 = x(W_1 W_2) + (b_1 W_2 + b_2).
 two_layers = (x @ W1 + b1) @ W2 + b2
 one_layer = x @ (W1 @ W2) + (b1 @ W2 + b2)
 print(two_layers[:, 0], one_layer[:, 0])
@@ -188,9 +197,12 @@ plt.show()
 # .. math::
 #
 #    \begin{aligned}
-#    z_1 &= a_0 W_1 + b_1, & a_1 &= \sigma(z_1), && \text{shapes } (B, H), \\
-#    z_2 &= a_1 W_2 + b_2, & a_2 &= \operatorname{softmax}(z_2) = \hat y, && \text{shapes } (B, K).
+#    z_1 &= a_0 W_1 + b_1, & a_1 &= \sigma(z_1), \\
+#    z_2 &= a_1 W_2 + b_2, & a_2 &= \operatorname{softmax}(z_2).
 #    \end{aligned}
+#
+# The last activation :math:`a_2` is the output :math:`\hat y`. :math:`z_1` and :math:`a_1` have shape
+# (B, H), :math:`z_2` and :math:`a_2` have shape (B, K).
 #
 # :math:`W_1` has shape (D, H), :math:`b_1` (H,), :math:`W_2` (H, K) and :math:`b_2` (K,). The
 # number of parameters is :math:`(D + 1)H + (H + 1)K`. Computing the outputs from the inputs is the
