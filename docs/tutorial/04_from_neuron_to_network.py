@@ -201,8 +201,8 @@ plt.show()
 #    z_2 &= a_1 W_2 + b_2, & a_2 &= \operatorname{softmax}(z_2).
 #    \end{aligned}
 #
-# The last activation :math:`a_2` is the output :math:`\hat y`. :math:`z_1` and :math:`a_1` have shape
-# (B, H), :math:`z_2` and :math:`a_2` have shape (B, K).
+# The last activation :math:`a_2` is the output :math:`\hat y`. :math:`z_1` and :math:`a_1` have
+# shape (B, H), :math:`z_2` and :math:`a_2` have shape (B, K).
 #
 # :math:`W_1` has shape (D, H), :math:`b_1` (H,), :math:`W_2` (H, K) and :math:`b_2` (K,). The
 # number of parameters is :math:`(D + 1)H + (H + 1)K`. Computing the outputs from the inputs is the
