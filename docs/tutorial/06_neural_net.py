@@ -58,8 +58,8 @@ print(softmax(np.array([[1000.0, 0.0]])), sigmoid(np.array([-1000.0, 0.0, 1000.0
 # * ``get_loss`` and ``predict`` use the trained network.
 #
 # The loss is the **mean** over the rows, so ``backward`` divides the last delta by ``B``. The first
-# weights are random numbers of both signs, from an interval that depends on the number of inputs
-# and outputs of the layer (Glorot and Bengio, 2010). Chapter 8 shows what happens with a bad choice.
+# weights are random numbers of both signs, from an interval that depends on the numbers of inputs
+# and outputs of the layer (Glorot and Bengio, 2010). Chapter 8 shows a choice that is not as good.
 
 
 class NeuralNet:
@@ -168,8 +168,8 @@ for name, ours, theirs in zip(
 # ----------------------
 #
 # scikit-learn brings 1,797 small pictures of handwritten digits. Each has 64 pixels between 0
-# (white) and 1 (black), so ``D = 64``. There are ``K = 10`` classes. A fifth of the pictures is kept
-# for the test, and the network never trains on it.
+# (white) and 1 (black), so ``D = 64``. There are ``K = 10`` classes. A fifth of the pictures is
+# kept for the test, and the network never trains on it.
 from fusedmlp import load_dataset
 
 data = load_dataset("digits")
