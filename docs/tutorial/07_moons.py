@@ -177,7 +177,7 @@ trained = {
 # %%
 # Without a remedy, the training loss goes to 0 while the validation loss grows. The penalty and
 # dropout keep the curves closer together. Early stopping ends the training soon after the lowest
-# validation loss, at the dashed line.
+# validation loss, and takes back the weights of the dotted line.
 #
 # (While it trains with dropout, a network misses some of its units. So its training curve is
 # ragged, and higher than the loss of the whole network.)
