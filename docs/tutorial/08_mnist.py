@@ -146,8 +146,8 @@ print(f"{sound_history.records[0].train_loss:.1f} with both signs")
 #
 # * the **mean** of the gradients, real epochs, and weights of both signs: the library's defaults;
 # * **Nesterov momentum**: a step continues a part of the steps before it;
-# * a **one-cycle** learning rate: it rises to 0.5, then falls to almost 0, so that the last steps are
-#   small and exact.
+# * a **one-cycle** learning rate: it rises to 0.5, then falls to almost 0, so that the last steps
+#   are small and exact.
 #
 # A tenth of the training rows is held out for validation. So the test rows have no part in any
 # decision. They are used once, at the end.
@@ -159,23 +159,20 @@ figure = plot.history(history)
 # %%
 tested = network.evaluate(mnist.x_test, mnist.y_test)
 print(f"test accuracy {tested.accuracy:.4f}; the workshop's was {MNIST_FIGURES[-1].workshop}")
-errors_then, errors_now = (
-    (1 - accuracy) * len(mnist.y_test),
-    (1 - tested.accuracy) * len(mnist.y_test),
-)
-print(f"wrong test digits: {errors_then:.0f} before, {errors_now:.0f} now")
+before, now = ((1 - share) * len(mnist.y_test) for share in (accuracy, tested.accuracy))
+print(f"wrong test digits: {before:.0f} before, {now:.0f} now")
 assert tested.accuracy > 0.975
 
 # %%
-# On the training rows the accuracy is higher than on the validation rows. That is the overfitting of
-# chapter 7, and its remedies help here too: ``fusedmlp reproduce mnist`` trains for 30 epochs with
+# On the training rows the accuracy is higher than on the validation rows. That is the overfitting
+# of chapter 7, and its remedies help here too: ``fusedmlp reproduce mnist`` trains for 30 epochs with
 # dropout.
 #
 # What the network gets wrong
 # ---------------------------
 #
-# An accuracy is one number. A **confusion matrix** shows more: each row is a true class, each column
-# a predicted one. The diagonal has the right answers.
+# An accuracy is one number. A **confusion matrix** shows more: each row is a true class, each
+# column a predicted one. The diagonal has the right answers.
 ax = plot.confusion_matrix(network, mnist.x_test, mnist.y_test)
 
 # %%
@@ -225,8 +222,8 @@ figure = plot.first_layer_weights(network, count=15)
 # ``outputs.py``, ``activations.py`` and ``updates.py``. The compiled engine and the GPU engine do
 # the same, and tests compare both with this one.
 #
-# **Train on a table of your own.** ``fusedmlp train --dataset table.csv`` scales the columns, encodes
-# text and stops at the best epoch.
+# **Train on a table of your own.** ``fusedmlp train --dataset table.csv`` scales the columns,
+# encodes text and stops at the best epoch.
 #
 # Try it
 # ------
