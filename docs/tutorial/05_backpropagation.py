@@ -75,7 +75,7 @@ print(f"loss {loss(W1, b1, W2, b2):.4f}")
 #    \frac{\partial \ell}{\partial w} \approx
 #    \frac{\ell(w + \varepsilon) - \ell(w - \varepsilon)}{2\varepsilon}.
 #
-# This is called a *finite difference*. It needs no theory, so it is a good judge of the theory.
+# This is called a *finite difference*. It needs no theory, so it can check the theory.
 
 
 def finite_differences(function, array, step=1e-6):
@@ -135,8 +135,8 @@ print(f"{n_parameters:,} parameters: {2 * n_parameters:,} forward passes for one
 #   \frac{\partial\ell}{\partial v}\,\frac{\partial v}{\partial u}`;
 # * *over several paths*, the products are **added**.
 #
-# All paths end at the loss. So it pays to begin there, and to keep one intermediate result for each
-# layer, its **delta**:
+# All paths end at the loss. So the computation begins there. It keeps one intermediate result for
+# each layer, the **delta**:
 #
 # .. math::
 #

@@ -165,8 +165,8 @@ assert tested.accuracy > 0.975
 
 # %%
 # On the training rows the accuracy is higher than on the validation rows. That is the overfitting
-# of chapter 7, and its remedies help here too: ``fusedmlp reproduce mnist`` trains for 30 epochs with
-# dropout.
+# of chapter 7, and its remedies help here too: ``fusedmlp reproduce mnist`` trains for 30 epochs
+# with dropout.
 #
 # What the network gets wrong
 # ---------------------------
@@ -187,8 +187,8 @@ for index in np.argsort(-counts)[:5]:
     print(f"a {true} taken for a {answer}: {counts[index]} times")
 
 # %%
-# And the worst digits: those for which the network is most sure of a wrong answer. Over each picture
-# stand the true class, the answer, and its probability.
+# And the worst digits: those for which the network is most sure of a wrong answer. Over each
+# picture stand the true class, the answer, and its probability.
 figure = plot.misclassified(network, mnist.x_test, mnist.y_test, count=15)
 
 # %%
