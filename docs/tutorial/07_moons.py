@@ -144,7 +144,8 @@ assert unseen[-1] > unseen[best]
 # * **L2 penalty.** Add :math:`\tfrac12\lambda\sum W^2` to the loss. Its gradient :math:`\lambda W`
 #   pulls each weight towards 0. Small weights give smooth boundaries.
 # * **Dropout.** In each training step, set every hidden unit to 0 with probability :math:`p`, and
-#   multiply the others by :math:`1/(1-p)`. No unit can rely on another one. A prediction uses all units.
+#   multiply the others by :math:`1/(1-p)`. No unit can rely on another one. A prediction uses all
+#   units.
 # * **Early stopping.** Stop when the validation loss has not improved for some epochs (the
 #   *patience*), and take back the weights of the best epoch.
 few = load_moons(n_samples=40, noise=0.35, seed=1)
