@@ -98,7 +98,7 @@ animation = recorder.animation(interval_ms=300)
 # %%
 # Six of its frames. The first weights say almost the same for every point. Then the network finds a
 # straight line, bends it, and fits it closer and closer to the points.
-del animation
+del animation  # it stands above
 fig, axes = plt.subplots(2, 3, figsize=(6.4, 4.8), sharex=True, sharey=True, layout="constrained")
 for ax, epoch in zip(axes.flat, (0, 1, 2, 5, 10, 20), strict=True):
     recorder.draw(epoch, ax)

@@ -195,8 +195,8 @@ figure = plot.misclassified(network, mnist.x_test, mnist.y_test, count=15)
 # What the hidden units look at
 # -----------------------------
 #
-# Each hidden unit has one weight for each pixel, so its weights are a picture as well. Ink on red
-# pixels raises the value of the unit, ink on blue pixels lowers it.
+# Each hidden unit has one weight for each pixel, so its weights are a picture as well. Ink on
+# orange pixels raises the value of the unit, ink on blue pixels lowers it.
 figure = plot.first_layer_weights(network, count=15)
 
 # %%
