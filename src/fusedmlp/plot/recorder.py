@@ -61,8 +61,8 @@ class BoundaryRecorder(Callback):
         order, as a first training takes them; for a model whose ``labels`` were set in another
         order give class numbers.
     every
-        Epochs from one frame to the next. The initial weights are the first frame, and the last
-        epoch is always one. A frame of K classes takes 40·K kB.
+        Epochs from one frame to the next. The initial weights are the first frame. The last epoch
+        is one too, unless a later callback ends the training. A frame of K classes takes 40·K kB.
 
     Attributes
     ----------
