@@ -142,7 +142,7 @@ def test_weights_of_zero_and_of_a_regressor_can_be_drawn():
         (lambda m: plot.confusion_matrix(m, ROWS, TRUE[:4]), r"y has shape \(4,\), but x has 5"),
         (
             lambda m: plot.confusion_matrix(m, ROWS[:, :3], TRUE),
-            "x has 3 columns, the network has 4 inputs",
+            "x has 3 columns",
         ),
         (lambda m: plot.confusion_matrix(m, ROWS, TRUE + 2), "y.* 4"),
         (lambda m: plot.confusion_matrix("model", ROWS, TRUE), "model is a str: give a fusedmlp"),

@@ -12,7 +12,7 @@ from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import host_array, host_copy
 from fusedmlp.plot.boundary import Grid, Points, draw_boundary
 from fusedmlp.plot.classifier import axes_names, of_classes
-from fusedmlp.plot.style import shown_figure
+from fusedmlp.plot.style import SQUARE, shown_figure
 from fusedmlp.scalars import whole
 from fusedmlp.training.callbacks import Callback
 from fusedmlp.validation import validate_targets
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.animation import FuncAnimation
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from fusedmlp.backend import Engine
     from fusedmlp.network import Network
     from fusedmlp.training.callbacks import TrainingView
     from fusedmlp.training.history import EpochRecord
-    from fusedmlp.types import FloatArray, InputsLike
+    from fusedmlp.types import InputsLike
 
 GRID_SIDE: Final = 100
 """Points of the grid along each axis: fewer than in one picture, because every frame keeps them."""
@@ -95,16 +96,23 @@ class BoundaryRecorder(Callback):
 
     def on_train_begin(self, run: TrainingView) -> None:
         """Check that the network fits, and record its initial weights."""
-        self._points = self._checked(run.engine.network)
         if not run.history.records:
-            self.frames = []
-            self._record(run.engine, 0)
+            self.frames, self._points = [], None
+            self.record(run.engine, 0)
 
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Record the epoch, if its turn has come or it is the last."""
         is_last = record.epoch == run.epochs or run.history.stopped is not None
         if is_last or record.epoch % self._every == 0:
-            self._record(run.engine, record.epoch)
+            self.record(run.engine, record.epoch)
+
+    def record(self, engine: Engine, epoch: int) -> None:
+        """Record the state of an engine as a frame: for trainings without a trainer."""
+        if self._points is None:
+            self._points = self._checked(engine.network)
+        outputs = host_copy("probabilities", engine.forward(self._grid.points))
+        probabilities = self._grid.spread(of_classes(outputs)).astype(np.float32)
+        self.frames.append(Frame(epoch, probabilities))
 
     def draw(self, index: int, ax: Axes | None = None) -> Axes:
         """Draw a frame as :func:`fusedmlp.plot.decision_boundary` does, its epoch as the title.
@@ -128,19 +136,21 @@ class BoundaryRecorder(Callback):
         if not -n <= index < n:
             raise InvalidInputError(f"frame {index} is not one of {n}: give one from 0 to {n - 1}")
         if ax is None:
-            ax = shown_figure(5.0, 4.2).subplots()
+            ax = shown_figure(*SQUARE).subplots()
         frame = self.frames[index]
         draw_boundary(ax, self._grid, frame.probabilities, points)
         ax.set_title(f"epoch {frame.epoch:,}")
         return ax
 
-    def animation(self, interval_ms: int = 200) -> FuncAnimation:
+    def animation(self, interval_ms: int = 200, *, figure: Figure | None = None) -> FuncAnimation:
         """Return all frames as an animation; ``.save("moons.gif", writer="pillow")`` writes it.
 
         Parameters
         ----------
         interval_ms
             Milliseconds from one frame to the next.
+        figure
+            Where to draw; None for a new figure of ``pyplot``.
 
         Raises
         ------
@@ -150,7 +160,8 @@ class BoundaryRecorder(Callback):
             Matplotlib is not installed.
         """
         self._drawable()
-        figure = shown_figure(5.0, 4.2)
+        if figure is None:
+            figure = shown_figure(*SQUARE)
         from matplotlib.animation import FuncAnimation
 
         ax = figure.subplots()
@@ -187,8 +198,3 @@ class BoundaryRecorder(Callback):
             tuple(map(str, names)),
             self._axes,
         )
-
-    def _record(self, engine: Engine, epoch: int) -> None:
-        outputs: FloatArray = host_copy("probabilities", engine.forward(self._grid.points))
-        probabilities = self._grid.spread(of_classes(outputs)).astype(np.float32)
-        self.frames.append(Frame(epoch, probabilities))
