@@ -250,3 +250,14 @@ def test_without_matplotlib_recording_works_and_drawing_is_an_error(left_and_rig
     ):
         with pytest.raises(MissingDependencyError, match=r"pip install 'fusedmlp\[plot\]'"):
             draw()
+
+
+def test_class_names_name_the_points_in_the_order_of_the_outputs():
+    labels = np.array(["up", "up", "down", "down"])
+    recorder = plot.BoundaryRecorder(X, labels, class_names=("up", "down"))
+    trained(recorder, epochs=1)
+    found = scatters(recorder.draw(0))
+    assert list(found) == ["up", "down"]
+    assert found["up"].get_offsets().tolist() == X[:2].tolist()
+    with pytest.raises(InvalidInputError, match=r"class_names has 3 names, .* 2 classes"):
+        trained(plot.BoundaryRecorder(X, Y, class_names=("a", "b", "c")))

@@ -105,6 +105,13 @@ def test_sparse_rows_are_drawn_too(columns_as_classes):
     assert (np.asarray(figure.axes[0].get_images()[0].get_array()) == [[0, 5], [0, 0]]).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_images_share_one_scale_of_grey(columns_as_classes, dtype):
+    rows = np.array([[90, 10, 20, 30], [0, 200, 0, 0]], dtype)
+    figure = plot.misclassified(columns_as_classes, rows, [1, 2])
+    assert {axes.get_images()[0].get_clim() for axes in figure.axes} == {(0.0, 200.0)}
+
+
 def test_without_a_wrong_row_the_picture_says_so(columns_as_classes):
     figure = plot.misclassified(columns_as_classes, ROWS, [0, 1, 2, 1, 3])
     assert figure.get_suptitle() == "none of the 5 rows is wrong"

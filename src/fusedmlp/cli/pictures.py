@@ -112,7 +112,7 @@ class Pictures:
         return figure
 
     def predicted(self) -> Figure:
-        """Draw a panel for each target column: predictions above the true values."""
+        """Draw a panel for each target column: true values over predicted ones."""
         from matplotlib.ticker import MaxNLocator
         from sklearn.metrics import PredictionErrorDisplay
 
@@ -130,7 +130,7 @@ class Pictures:
             )
             for axis in (axes.xaxis, axes.yaxis):  # the display has ticks such as 173.8
                 axis.set_major_locator(MaxNLocator(nbins=6))
-            axes.set(xlabel="true value", ylabel="predicted value", title=self._target_name(k))
+            axes.set(xlabel="predicted value", ylabel="true value", title=self._target_name(k))
             tidy(axes)
         return figure
 

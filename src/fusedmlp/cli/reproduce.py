@@ -139,11 +139,6 @@ def reproduce(
         for parts in zip(reproduction.figures, *(each.values for each in runs), strict=True)
     ]
     seconds = time.perf_counter() - began
-    if html is not None:
-        from fusedmlp.cli.reproduce_page import page
-
-        page(runs, results, dataset, environment(["fusedmlp", *sys.argv[1:]])).write(html)
-        console.note(f"written to {html}")
     missed = [result.figure.name for result in results if not result.is_met]
     if json_:
         console.print_json(
@@ -158,6 +153,11 @@ def reproduce(
         )
     else:
         _print_table(results)
+    if html is not None:
+        from fusedmlp.cli.reproduce_page import page
+
+        page(runs, results, dataset, environment(["fusedmlp", *sys.argv[1:]])).write(html)
+        console.note(f"written to {html}")
     if missed:
         raise BreachedError(
             f"{len(missed)} of {len(results)} figures missed on {choice.selection} with seed "

@@ -63,7 +63,9 @@ class MoonsWatch:
 
     def __init__(self) -> None:
         points = moons()
-        self.recorder = BoundaryRecorder(points.x_train, points.y_train)
+        self.recorder = BoundaryRecorder(
+            points.x_train, points.y_train, class_names=points.class_names
+        )
         self.losses: list[tuple[int, float]] = []
 
     def __call__(self, iteration: int, loss: float, engine: Engine) -> None:
@@ -179,6 +181,7 @@ def _moons_losses(runs: Sequence[RecipeRun]) -> Figure:
             axes.plot(iterations, losses, color=colour, marker=marker, ms=4, label=run.title)
     _mark(axes, MOONS_ITERATIONS, [figure.workshop for figure in MOONS_FIGURES])
     axes.set_yscale("log")
+    axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="iterations", ylabel="loss")
     tidy(axes)

@@ -131,7 +131,7 @@ def wrong_rows(
         heading = f"none of the {len(true):,} rows is wrong"
     elif len(chosen) < wrong.size:
         heading += f", the {len(chosen)} surest"
-    limits = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+    limits = (float(values.min()), float(values.max())) if wrong.size else (0.0, 1.0)
     return ImageGrid(values, tuple(titles), heading, "gray_r", limits)
 
 

@@ -18,6 +18,8 @@ from fusedmlp.training.callbacks import Callback
 from fusedmlp.validation import validate_targets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
     from matplotlib.animation import FuncAnimation
     from matplotlib.axes import Axes
@@ -58,9 +60,10 @@ class BoundaryRecorder(Callback):
     ----------
     x, y
         Rows (N, 2), as floats as the network takes them, and their classes (N,): they are drawn
-        over the probabilities, and the grid reaches around them. Labels are taken to be in sorted
-        order, as a first training takes them; for a model whose ``labels`` were set in another
-        order give class numbers.
+        over the probabilities, and the grid reaches around them.
+    class_names
+        Names of the classes in the order of the network's outputs. None where ``y`` has labels in
+        sorted order, as a first training takes them, or class numbers.
     every
         Epochs from one frame to the next. The initial weights are the first frame. The last epoch
         is one too, unless a later callback ends the training. A frame of K classes takes 40·K kB.
@@ -77,7 +80,14 @@ class BoundaryRecorder(Callback):
         not two inputs or no classes, or ``y`` does not fit it or ``x``.
     """
 
-    def __init__(self, x: InputsLike, y: npt.ArrayLike, *, every: int = 1) -> None:
+    def __init__(
+        self,
+        x: InputsLike,
+        y: npt.ArrayLike,
+        *,
+        every: int = 1,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         rows = host_array("x", x)
         if rows.ndim != 2 or rows.shape[1] != 2 or not len(rows):
             raise InvalidInputError(f"x has shape {rows.shape}: a boundary needs rows (N, 2)")
@@ -89,6 +99,7 @@ class BoundaryRecorder(Callback):
         self._rows, self._y = rows.astype(np.float64), y
         names = tuple(column.name for column in columns_of(x) or ())
         self._axes = axes_names(names)
+        self._class_names = None if class_names is None else tuple(class_names)
         self._every = whole("every", every)
         self._grid = Grid.around(self._rows, GRID_SIDE)
         self._points: Points | None = None
@@ -184,14 +195,20 @@ class BoundaryRecorder(Callback):
 
     def _checked(self, network: Network) -> Points:
         """Return the rows as they are drawn, checked to fit the network."""
-        if network.n_inputs != 2 or n_classes(network) is None:
+        n = n_classes(network)
+        if network.n_inputs != 2 or n is None:
             raise InvalidInputError(
                 f"a boundary needs a network of two inputs that predicts classes, not {network}"
             )
         targets = Targets("y", self._y, network)
-        labels = targets.learned()
+        labels = targets.named_by(None, self._class_names) or targets.learned()
         checked = validate_targets(targets.encoded(labels), len(self._rows), network, "float64")
-        names = range(n_classes(network) or 0) if labels is None else labels
+        names = self._class_names or labels or range(n)
+        if len(names) != n:
+            raise InvalidInputError(
+                f"class_names has {len(names)} names, and {network} tells {n} classes apart: give "
+                "one for each"
+            )
         return Points(
             self._rows,
             checked.reshape(-1).astype(np.int64),
