@@ -112,6 +112,11 @@ def test_images_share_one_scale_of_grey(columns_as_classes, dtype):
     assert {axes.get_images()[0].get_clim() for axes in figure.axes} == {(0.0, 200.0)}
 
 
+def test_a_probability_below_one_is_not_rounded_to_one(columns_as_classes):
+    figure = plot.misclassified(columns_as_classes, [[10, 0, 0, 0], [99, 0, 0, 0]], [1, 1])
+    assert titles(figure) == ["1 → 0\n100.0%", "1 → 0\n>99.9%"]
+
+
 def test_without_a_wrong_row_the_picture_says_so(columns_as_classes):
     figure = plot.misclassified(columns_as_classes, ROWS, [0, 1, 2, 1, 3])
     assert figure.get_suptitle() == "none of the 5 rows is wrong"

@@ -21,7 +21,6 @@ from fusedmlp.cli.outputs import OutputFolder
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, Recipe
 from fusedmlp.cli.settings import DataOptions, RunOptions, Settings
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.plot.style import check_matplotlib_installed
 
 _MAY_CHANGE = [
     flag(name)
@@ -82,6 +81,8 @@ def train(
 
     given = folders.apply(FolderOptions())
     if given.plot:
+        from fusedmlp.plot.style import check_matplotlib_installed
+
         check_matplotlib_installed()
     if given.resume is None:
         settings = Settings(

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LONGEST_LINE: Final = 10
 """Letters of a title's line over an image."""
 
+MOST_PERCENT: Final = 0.999
+"""Largest probability below 1 that is written as it is: a larger one would be rounded to 100 %."""
+
 
 def misclassified(
     model: MLP | Estimator,
@@ -185,7 +188,8 @@ def _title(true: str, predicted: str, probability: float) -> str:
     one_line = f"{true} → {predicted}"
     if len(one_line) > LONGEST_LINE:
         one_line = f"{_cut(true)} →\n{_cut(predicted)}"
-    return f"{one_line}\n{probability:.1%}"
+    is_rounded_up = MOST_PERCENT < probability < 1.0
+    return f"{one_line}\n{f'>{MOST_PERCENT:.1%}' if is_rounded_up else f'{probability:.1%}'}"
 
 
 def _cut(name: str) -> str:
