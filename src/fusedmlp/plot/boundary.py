@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 import numpy as np
 
 from fusedmlp.plot.classifier import Classifier
-from fusedmlp.plot.style import WHITE, class_style, colour_map, shown_figure, tint
+from fusedmlp.plot.style import SQUARE, WHITE, class_style, colour_map, shown_figure, tint
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -124,7 +124,7 @@ def decision_boundary(
     if ax is not None:
         draw_boundary(ax, grid, probabilities, points)
         return ax
-    figure = shown_figure(5.0, 4.2)
+    figure = shown_figure(*SQUARE)
     ax = figure.subplots()
     filled = draw_boundary(ax, grid, probabilities, points)
     if len(points.names) == 2:

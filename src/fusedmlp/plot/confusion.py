@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusedmlp.plot.classifier import Classifier
-from fusedmlp.plot.style import check_matplotlib_installed, shown_figure
+from fusedmlp.plot.style import SQUARE, check_matplotlib_installed, shown_figure
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -59,7 +59,7 @@ def confusion_matrix(
     true, names = classifier.class_numbers(y, len(predicted)), classifier.names
     counts = metrics.confusion_matrix(true, predicted, labels=np.arange(len(names)))
     if ax is None:
-        ax = shown_figure(5.0, 4.8).subplots()
+        ax = shown_figure(*SQUARE).subplots()
     is_counted = len(names) <= MOST_COUNTED
     metrics.ConfusionMatrixDisplay(counts, display_labels=names).plot(
         ax=ax,

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from fusedmlp.errors import InvalidInputError
-from fusedmlp.plot.style import GREY, class_style, shown_figure, tidy
+from fusedmlp.plot.style import GREY, WIDE, class_style, shown_figure, tidy
 from fusedmlp.training.history import History
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def history(history: History, *, figure: Figure | None = None) -> Figure:
         raise InvalidInputError("the history has no epoch to draw: train first")
     drawn = [metric for metric in METRICS if _has(history, metric)]
     if figure is None:
-        figure = shown_figure(2.9 * len(drawn), 2.9)
+        figure = shown_figure(*WIDE)
     best = _best_epoch(history)
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
     for axes, metric in zip(panels, drawn, strict=True):

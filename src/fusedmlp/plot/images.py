@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.plot.classifier import Classifier, as_mlp
-from fusedmlp.plot.style import COLOURS, WHITE, colour_map, shown_figure
+from fusedmlp.plot.image_grid import ImageGrid
+from fusedmlp.plot.style import (
+    COLOURS,
+    WHITE,
+    check_matplotlib_installed,
+    colour_map,
+    shown_figure,
+)
 from fusedmlp.scalars import whole
 
 if TYPE_CHECKING:
@@ -20,11 +27,11 @@ if TYPE_CHECKING:
     from fusedmlp.model import MLP
     from fusedmlp.types import InputsLike
 
-MOST_COLUMNS: Final = 5
-"""Images beside each other; their titles stay readable in a picture of 400 pixels."""
-
 LONGEST_LINE: Final = 10
 """Letters of a title's line over an image."""
+
+MOST_PERCENT: Final = 0.999
+"""Largest probability below 1 that is written as it is: a larger one would be rounded to 100 %."""
 
 
 def misclassified(
@@ -34,7 +41,6 @@ def misclassified(
     *,
     shape: tuple[int, int] | None = None,
     count: int = 25,
-    figure: Figure | None = None,
 ) -> Figure:
     """Draw the wrong rows of which the model is most sure, as images.
 
@@ -49,13 +55,12 @@ def misclassified(
         Rows and columns of an image, with the product D; None for square images.
     count
         Images at most.
-    figure
-        Where to draw; None for a new figure of ``pyplot``.
 
     Returns
     -------
-    The figure. Each title has the true class, the predicted class and its probability. Small
-    values are light, large ones dark. Where no row is wrong, the picture says so.
+    A new figure of ``pyplot``. Each title has the true class, the predicted class and its
+    probability. Small values are light, large ones dark. Where no row is wrong, the picture says
+    so.
 
     Raises
     ------
@@ -65,35 +70,12 @@ def misclassified(
     MissingDependencyError
         Matplotlib is not installed.
     """
-    most = whole("count", count)
-    classifier = Classifier(model, "misclassified")
-    image = image_shape(shape, classifier.mlp.network.n_inputs)
-    probabilities = classifier.probabilities(x)
-    predicted = probabilities.argmax(axis=1)
-    true = classifier.class_numbers(y, len(predicted))
-    wrong = np.flatnonzero(predicted != true)
-    if not wrong.size:
-        return _empty(figure, f"none of the {len(true):,} rows is wrong")
-    sure = probabilities[wrong, predicted[wrong]]
-    chosen = wrong[np.argsort(-sure, kind="stable")[:most]]
-    values = classifier.rows(x, chosen).reshape(-1, *image)
-    figure, panels = _grid(figure, len(chosen), image, title_lines=3)
-    least, largest = float(values.min()), float(values.max())
-    for axes, row, pixels in zip(panels, chosen, values, strict=True):
-        axes.imshow(pixels, cmap="gray_r", vmin=least, vmax=largest)
-        names = classifier.names[true[row]], classifier.names[predicted[row]]
-        axes.set_title(_title(*names, float(probabilities[row, predicted[row]])), fontsize=10)
-    shown = "" if len(chosen) == wrong.size else f", the {len(chosen)} surest"
-    figure.suptitle(f"{wrong.size:,} of {len(true):,} rows wrong{shown}")
-    return figure
+    grid = wrong_rows(model, x, y, shape, count)
+    return grid.draw(shown_figure(*grid.size))
 
 
 def first_layer_weights(
-    model: MLP | Estimator,
-    *,
-    shape: tuple[int, int] | None = None,
-    count: int = 25,
-    figure: Figure | None = None,
+    model: MLP | Estimator, *, shape: tuple[int, int] | None = None, count: int = 25
 ) -> Figure:
     """Draw the weights (D,) from all inputs to each unit of the first layer, as images.
 
@@ -107,13 +89,11 @@ def first_layer_weights(
         Rows and columns of an image, with the product D; None for square images.
     count
         Units at most.
-    figure
-        Where to draw; None for a new figure of ``pyplot``.
 
     Returns
     -------
-    The figure. Positive weights are vermilion, negative ones blue, zero is white; the scale is the
-    same for all units and symmetric about 0.
+    A new figure of ``pyplot``. Positive weights are vermilion, negative ones blue, zero is white;
+    the scale is the same for all units and symmetric about 0.
 
     Raises
     ------
@@ -122,22 +102,63 @@ def first_layer_weights(
     MissingDependencyError
         Matplotlib is not installed.
     """
+    grid = unit_weights(model, shape, count)
+    return grid.draw(shown_figure(*grid.size))
+
+
+def wrong_rows(
+    model: MLP | Estimator,
+    x: InputsLike,
+    y: npt.ArrayLike,
+    shape: tuple[int, int] | None = None,
+    count: int = 25,
+) -> ImageGrid:
+    """Return what :func:`misclassified` draws."""
+    check_matplotlib_installed()
+    most = whole("count", count)
+    classifier = Classifier(model, "misclassified")
+    image = image_shape(shape, classifier.mlp.network.n_inputs)
+    probabilities = classifier.probabilities(x)
+    predicted = probabilities.argmax(axis=1)
+    true = classifier.class_numbers(y, len(predicted))
+    wrong = np.flatnonzero(predicted != true)
+    chosen = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")[:most]]
+    values = classifier.rows(x, chosen).reshape(-1, *image)
+    names = classifier.names
+    titles = [
+        _title(names[true[i]], names[predicted[i]], float(probabilities[i, predicted[i]]))
+        for i in chosen
+    ]
+    heading = f"{wrong.size:,} of {len(true):,} rows wrong"
+    if not wrong.size:
+        heading = f"none of the {len(true):,} rows is wrong"
+    elif len(chosen) < wrong.size:
+        heading += f", the {len(chosen)} surest"
+    limits = (float(values.min()), float(values.max())) if wrong.size else (0.0, 1.0)
+    return ImageGrid(values, tuple(titles), heading, "gray_r", limits)
+
+
+def unit_weights(
+    model: MLP | Estimator, shape: tuple[int, int] | None = None, count: int = 25
+) -> ImageGrid:
+    """Return what :func:`first_layer_weights` draws."""
+    check_matplotlib_installed()
     most = whole("count", count)
     mlp = as_mlp(model)
     image = image_shape(shape, mlp.network.n_inputs)
     W = mlp.parameters.weights[0]
-    n_units = W.shape[1]
     chosen = np.sort(np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:most])
-    figure, panels = _grid(figure, len(chosen), image, title_lines=1)
     limit = float(np.abs(W[:, chosen]).max()) or 1.0
-    colours = colour_map(COLOURS[0], WHITE, COLOURS[1])
-    for axes, unit in zip(panels, chosen, strict=True):
-        drawn = axes.imshow(W[:, unit].reshape(image), cmap=colours, vmin=-limit, vmax=limit)
-        axes.set_title(f"unit {unit}", fontsize=10)
-    figure.colorbar(drawn, ax=panels, orientation="horizontal", label="weight", aspect=40)
+    n_units = W.shape[1]
     shown = f"all {n_units}" if len(chosen) == n_units else f"{len(chosen)} of {n_units:,}"
-    figure.suptitle(f"first layer, {shown} units")
-    return figure
+    return ImageGrid(
+        W[:, chosen].T.reshape(-1, *image),
+        tuple(f"unit {unit}" for unit in chosen),
+        f"first layer, {shown} units",
+        colour_map(COLOURS[0], WHITE, COLOURS[1]),
+        (-limit, limit),
+        scale="weight",
+    )
 
 
 def image_shape(shape: tuple[int, int] | None, n_inputs: int) -> tuple[int, int]:
@@ -162,35 +183,13 @@ def image_shape(shape: tuple[int, int] | None, n_inputs: int) -> tuple[int, int]
     return shape
 
 
-def _grid(
-    figure: Figure | None, n_images: int, image: tuple[int, int], *, title_lines: int
-) -> tuple[Figure, Any]:
-    """Return a figure and the axes of its images, a list."""
-    columns = min(MOST_COLUMNS, n_images)
-    rows = -(-n_images // columns)
-    if figure is None:
-        height = min(2.0, max(0.5, image[0] / image[1])) + 0.17 * title_lines
-        figure = shown_figure(max(3.0, 1.0 * columns), 0.7 + height * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in panels:
-        axes.set_axis_off()
-    return figure, list(panels[:n_images])
-
-
-def _empty(figure: Figure | None, text: str) -> Figure:
-    """Return a picture that holds a line of text alone."""
-    if figure is None:
-        figure = shown_figure(5.0, 1.2)
-    figure.suptitle(text, y=0.5, va="center")
-    return figure
-
-
 def _title(true: str, predicted: str, probability: float) -> str:
     """Return the title over an image, its lines short enough for their column."""
     one_line = f"{true} → {predicted}"
     if len(one_line) > LONGEST_LINE:
         one_line = f"{_cut(true)} →\n{_cut(predicted)}"
-    return f"{one_line}\n{probability:.1%}"
+    is_rounded_up = MOST_PERCENT < probability < 1.0
+    return f"{one_line}\n{f'>{MOST_PERCENT:.1%}' if is_rounded_up else f'{probability:.1%}'}"
 
 
 def _cut(name: str) -> str:

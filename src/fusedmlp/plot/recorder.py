@@ -12,21 +12,24 @@ from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import host_array, host_copy
 from fusedmlp.plot.boundary import Grid, Points, draw_boundary
 from fusedmlp.plot.classifier import axes_names, of_classes
-from fusedmlp.plot.style import shown_figure
+from fusedmlp.plot.style import SQUARE, shown_figure
 from fusedmlp.scalars import whole
 from fusedmlp.training.callbacks import Callback
 from fusedmlp.validation import validate_targets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
     from matplotlib.animation import FuncAnimation
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from fusedmlp.backend import Engine
     from fusedmlp.network import Network
     from fusedmlp.training.callbacks import TrainingView
     from fusedmlp.training.history import EpochRecord
-    from fusedmlp.types import FloatArray, InputsLike
+    from fusedmlp.types import InputsLike
 
 GRID_SIDE: Final = 100
 """Points of the grid along each axis: fewer than in one picture, because every frame keeps them."""
@@ -57,12 +60,13 @@ class BoundaryRecorder(Callback):
     ----------
     x, y
         Rows (N, 2), as floats as the network takes them, and their classes (N,): they are drawn
-        over the probabilities, and the grid reaches around them. Labels are taken to be in sorted
-        order, as a first training takes them; for a model whose ``labels`` were set in another
-        order give class numbers.
+        over the probabilities, and the grid reaches around them.
+    class_names
+        Names of the classes in the order of the network's outputs. None where ``y`` has labels in
+        sorted order, as a first training takes them, or class numbers.
     every
-        Epochs from one frame to the next. The initial weights are the first frame, and the last
-        epoch is always one. A frame of K classes takes 40·K kB.
+        Epochs from one frame to the next. The initial weights are the first frame. The last epoch
+        is one too, unless a later callback ends the training. A frame of K classes takes 40·K kB.
 
     Attributes
     ----------
@@ -76,7 +80,14 @@ class BoundaryRecorder(Callback):
         not two inputs or no classes, or ``y`` does not fit it or ``x``.
     """
 
-    def __init__(self, x: InputsLike, y: npt.ArrayLike, *, every: int = 1) -> None:
+    def __init__(
+        self,
+        x: InputsLike,
+        y: npt.ArrayLike,
+        *,
+        every: int = 1,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         rows = host_array("x", x)
         if rows.ndim != 2 or rows.shape[1] != 2 or not len(rows):
             raise InvalidInputError(f"x has shape {rows.shape}: a boundary needs rows (N, 2)")
@@ -88,6 +99,7 @@ class BoundaryRecorder(Callback):
         self._rows, self._y = rows.astype(np.float64), y
         names = tuple(column.name for column in columns_of(x) or ())
         self._axes = axes_names(names)
+        self._class_names = None if class_names is None else tuple(class_names)
         self._every = whole("every", every)
         self._grid = Grid.around(self._rows, GRID_SIDE)
         self._points: Points | None = None
@@ -95,16 +107,23 @@ class BoundaryRecorder(Callback):
 
     def on_train_begin(self, run: TrainingView) -> None:
         """Check that the network fits, and record its initial weights."""
-        self._points = self._checked(run.engine.network)
         if not run.history.records:
-            self.frames = []
-            self._record(run.engine, 0)
+            self.frames, self._points = [], None
+            self.record(run.engine, 0)
 
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Record the epoch, if its turn has come or it is the last."""
         is_last = record.epoch == run.epochs or run.history.stopped is not None
         if is_last or record.epoch % self._every == 0:
-            self._record(run.engine, record.epoch)
+            self.record(run.engine, record.epoch)
+
+    def record(self, engine: Engine, epoch: int) -> None:
+        """Record the state of an engine as a frame: for trainings without a trainer."""
+        if self._points is None:
+            self._points = self._checked(engine.network)
+        outputs = host_copy("probabilities", engine.forward(self._grid.points))
+        probabilities = self._grid.spread(of_classes(outputs)).astype(np.float32)
+        self.frames.append(Frame(epoch, probabilities))
 
     def draw(self, index: int, ax: Axes | None = None) -> Axes:
         """Draw a frame as :func:`fusedmlp.plot.decision_boundary` does, its epoch as the title.
@@ -128,19 +147,21 @@ class BoundaryRecorder(Callback):
         if not -n <= index < n:
             raise InvalidInputError(f"frame {index} is not one of {n}: give one from 0 to {n - 1}")
         if ax is None:
-            ax = shown_figure(5.0, 4.2).subplots()
+            ax = shown_figure(*SQUARE).subplots()
         frame = self.frames[index]
         draw_boundary(ax, self._grid, frame.probabilities, points)
         ax.set_title(f"epoch {frame.epoch:,}")
         return ax
 
-    def animation(self, interval_ms: int = 200) -> FuncAnimation:
+    def animation(self, interval_ms: int = 200, *, figure: Figure | None = None) -> FuncAnimation:
         """Return all frames as an animation; ``.save("moons.gif", writer="pillow")`` writes it.
 
         Parameters
         ----------
         interval_ms
             Milliseconds from one frame to the next.
+        figure
+            Where to draw; None for a new figure of ``pyplot``.
 
         Raises
         ------
@@ -150,7 +171,8 @@ class BoundaryRecorder(Callback):
             Matplotlib is not installed.
         """
         self._drawable()
-        figure = shown_figure(5.0, 4.2)
+        if figure is None:
+            figure = shown_figure(*SQUARE)
         from matplotlib.animation import FuncAnimation
 
         ax = figure.subplots()
@@ -173,22 +195,23 @@ class BoundaryRecorder(Callback):
 
     def _checked(self, network: Network) -> Points:
         """Return the rows as they are drawn, checked to fit the network."""
-        if network.n_inputs != 2 or n_classes(network) is None:
+        n = n_classes(network)
+        if network.n_inputs != 2 or n is None:
             raise InvalidInputError(
                 f"a boundary needs a network of two inputs that predicts classes, not {network}"
             )
         targets = Targets("y", self._y, network)
-        labels = targets.learned()
+        labels = targets.named_by(None, self._class_names) or targets.learned()
         checked = validate_targets(targets.encoded(labels), len(self._rows), network, "float64")
-        names = range(n_classes(network) or 0) if labels is None else labels
+        names = self._class_names or labels or range(n)
+        if len(names) != n:
+            raise InvalidInputError(
+                f"class_names has {len(names)} names, and {network} tells {n} classes apart: give "
+                "one for each"
+            )
         return Points(
             self._rows,
             checked.reshape(-1).astype(np.int64),
             tuple(map(str, names)),
             self._axes,
         )
-
-    def _record(self, engine: Engine, epoch: int) -> None:
-        outputs: FloatArray = host_copy("probabilities", engine.forward(self._grid.points))
-        probabilities = self._grid.spread(of_classes(outputs)).astype(np.float32)
-        self.frames.append(Frame(epoch, probabilities))

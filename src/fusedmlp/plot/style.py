@@ -1,7 +1,7 @@
 """What all pictures share: colours, markers, colour maps, figures; also those of report pages.
 
 The colours are by Okabe and Ito (2008), distinguishable with any colour vision; coloured lines and
-points have markers too. Figures are at most 6.4 inches wide with text of 10 points, so that the
+points have markers too. Figures are at most 5.8 inches wide with text of 10 points, so that the
 text is still readable where they are shown 400 pixels wide.
 """
 
@@ -26,6 +26,12 @@ GREY: Final = "#7a7a7a"
 """For bounds, peaks and other lines that are not measurements."""
 
 WHITE: Final = "#ffffff"
+
+WIDE: Final = (5.8, 2.9)
+"""Inches of a figure of two panels beside each other."""
+
+SQUARE: Final = (5.0, 4.5)
+"""Inches of a figure of one panel that is about square."""
 
 
 def check_matplotlib_installed() -> None:
