@@ -21,6 +21,8 @@ from fusedmlp.cli.outputs import OutputFolder
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, Recipe
 from fusedmlp.cli.settings import DataOptions, RunOptions, Settings
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.training.callbacks import Callback
+from fusedmlp.training.tensorboard import TensorBoardWriter
 
 _MAY_CHANGE = [
     flag(name)
@@ -32,7 +34,7 @@ _MAY_CHANGE = [
 
 @dataclass(frozen=True, slots=True)
 class FolderOptions:
-    """The folder that a training writes."""
+    """The folders that a training writes."""
 
     output: Annotated[
         Path | None,
@@ -53,6 +55,19 @@ class FolderOptions:
             variable=None,
         ),
     ] = None
+    tensorboard: Annotated[
+        Path | None,
+        Option(
+            "Folder for TensorBoard's event file; needs fusedmlp[tensorboard].",
+            "DIR",
+            RUNNING,
+            variable=None,
+        ),
+    ] = None
+
+    def callbacks(self) -> tuple[Callback, ...]:
+        """Return what writes into the folders beside ``output``."""
+        return () if self.tensorboard is None else (TensorBoardWriter(self.tensorboard),)
 
 
 def train(
@@ -71,6 +86,7 @@ def train(
     from fusedmlp.cli.training import Training
 
     given = folders.apply(FolderOptions())
+    callbacks = given.callbacks()
     if given.resume is None:
         settings = Settings(
             data=data.apply(DataOptions()),
@@ -79,7 +95,7 @@ def train(
         )
         settings.recipe.check()
         with OutputFolder.new(given.output, settings.data.dataset) as folder:
-            training = Training(settings, folder, recipe.values)
+            training = Training(settings, folder, callbacks, recipe.values)
             training.run().print(as_json=json_)
         return
     if "output" in folders.typed:
@@ -95,7 +111,7 @@ def train(
             recipe=_resumed(stored.recipe, recipe, given.resume),
         )
         settings.recipe.check()
-        training = Training(settings, folder)
+        training = Training(settings, folder, callbacks)
         training.note_changed_epochs(stored.recipe.epochs)
         training.run().print(as_json=json_)
 
