@@ -42,7 +42,7 @@ VECTOR_BYTES = "from fusedmlp_numba.compiler import host; print(host.VECTOR_BYTE
 """Prints the width of the vectors that the engine is compiled for."""
 
 
-CPU_EXTRAS = ("onnx", "report")
+CPU_EXTRAS = ("onnx", "report", "tensorboard")
 """Extras that need no GPU: `lowest` and `newest` try their versions too."""
 
 VERSION_TESTS = (

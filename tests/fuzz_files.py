@@ -54,6 +54,9 @@ _REPORT_SECONDS = 30.0
 _X = np.arange(36.0).reshape(12, 3) % 7
 _Y = np.arange(12) % 3
 
+_TABLE = b"size,weight,colour,kind\n" + b"1,2.5,red,a\n,4e2,blue,b\n5,-6,,b\n7,8,red,a\n" * 3
+"""Numbers and categories, some of them missing, and labels."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -86,7 +89,7 @@ def targets(folder: Path) -> dict[str, Target]:
         )
     )
     single = _written(folder / "x.npy", np.save, _X), _written(folder / "x.npy", np.save, _Y)
-    table = b"a,b,c\n1,2,0\n3.5,-4e2,1\n5,6,0\n7,8,2\n", b'1,2,"u v"\n3,4,w\n5,6,w\n'
+    table = b"a,b,c\n1,2,0\n3.5,-4e2,1\n5,6,0\n7,8,2\n", b'1,2,"u v"\n3,4,w\n5,6,w\n', _TABLE
     zips = mutate.zip_members, mutate.zip_fields
     tensors = (mutate.safetensors,)
 
@@ -125,12 +128,20 @@ def _models(folder: Path) -> tuple[bytes, ...]:
     named = MLP([3, 3, 3], "tanh", dropout=0.25, backend="numpy", seed=9)
     named.class_names = ("a", "b", "c")
     values = MLP([3, 2], output="identity", dtype="float64", backend="numpy")
-    return tuple(_written(folder / "model", mlp.save) for mlp in (named, values))
+    (folder / "table.csv").write_bytes(_TABLE)
+    data = load_dataset(folder / "table.csv")
+    table = MLP([data.n_inputs, 2], backend="numpy")
+    table.labels, table.preprocessing = data.labels, data.preprocessing
+    return tuple(_written(folder / "model", mlp.save) for mlp in (named, values, table))
 
 
 def _predict(path: Path) -> object:
     mlp = MLP.load(path, backend="numpy")
-    return mlp.predict(np.zeros((2, mlp.network.n_inputs), np.float32))
+    if mlp.preprocessing is None:
+        return mlp.predict(np.zeros((2, mlp.network.n_inputs), np.float32))
+    is_text = [name in mlp.preprocessing.text_columns for name in mlp.preprocessing.names]
+    row = [("red" if text else 1.5) for text in is_text]
+    return mlp.predict(np.array([row, row], dtype=object))
 
 
 def _trainer(path: Path, epochs: int) -> Trainer:

@@ -11,10 +11,10 @@ import pytest
 from fusedmlp import MLP, registry
 from fusedmlp.backend import Availability, Preference, Workload
 from fusedmlp.errors import (
+    BackendNotInstalledError,
     BackendUnavailableError,
     ExitCode,
     InvalidInputError,
-    MissingDependencyError,
     NoUsableDeviceError,
     UnknownNameError,
 )
@@ -92,7 +92,7 @@ def test_options_of_a_backend():
 
 def test_each_reason_for_an_unusable_backend_has_its_exception():
     kinds = {
-        "missing": MissingDependencyError,
+        "missing": BackendNotInstalledError,
         "no-device": NoUsableDeviceError,
         "broken": BackendUnavailableError,
     }

@@ -18,7 +18,7 @@ from fusedmlp.backend import (
     Workload,
     check_threads,
 )
-from fusedmlp.errors import InvalidInputError, MissingDependencyError, NoUsableDeviceError
+from fusedmlp.errors import BackendNotInstalledError, InvalidInputError, NoUsableDeviceError
 from fusedmlp_cupy.engine import CupyEngine
 from fusedmlp_cupy.probing import examine
 from fusedmlp_cupy.runtime.device import CupyDevice
@@ -103,7 +103,7 @@ class CupyBackend(Backend):
             )
             if availability.state == "no-device":
                 raise NoUsableDeviceError(text)
-            raise MissingDependencyError(text)
+            raise BackendNotInstalledError(text)
         self._cupy = found.cupy
         self._number = number
         self.strict = strict

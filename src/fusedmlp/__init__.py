@@ -5,10 +5,7 @@ a module needs them. ``import fusedmlp`` alone takes a millisecond, so that the 
 Ctrl-C from its start.
 """
 
-from importlib import import_module as _import_module
-from importlib.util import find_spec as _find_spec
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as typing's, which takes longer to import than all of this file
 if TYPE_CHECKING:
     from fusedmlp.backend import Backend as Backend
     from fusedmlp.backend import Engine as Engine
@@ -29,7 +26,9 @@ if TYPE_CHECKING:
     from fusedmlp.training.callbacks import HistoryWriter as HistoryWriter
     from fusedmlp.training.early_stopping import EarlyStopping as EarlyStopping
     from fusedmlp.training.history import History as History
+    from fusedmlp.training.progress import ProgressBar as ProgressBar
     from fusedmlp.training.schedules import make_schedule as make_schedule
+    from fusedmlp.training.tensorboard import TensorBoardWriter as TensorBoardWriter
     from fusedmlp.training.trainer import Trainer as Trainer
 
     __version__: str
@@ -45,7 +44,9 @@ _NAMES = {
     "training.callbacks": ("Callback", "HistoryWriter"),
     "training.early_stopping": ("EarlyStopping",),
     "training.history": ("History",),
+    "training.progress": ("ProgressBar",),
     "training.schedules": ("make_schedule",),
+    "training.tensorboard": ("TensorBoardWriter",),
     "training.trainer": ("Trainer",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -54,12 +55,15 @@ __all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+    from importlib.util import find_spec
+
     if name == "__version__":
         value: object = _version()
     elif name in _MODULE_OF:
-        value = getattr(_import_module(f"fusedmlp.{_MODULE_OF[name]}"), name)
-    elif not name.startswith("_") and _find_spec(f"fusedmlp.{name}") is not None:
-        return _import_module(f"fusedmlp.{name}")
+        value = getattr(import_module(f"fusedmlp.{_MODULE_OF[name]}"), name)
+    elif not name.startswith("_") and find_spec(f"fusedmlp.{name}") is not None:
+        return import_module(f"fusedmlp.{name}")
     else:
         raise AttributeError(f"module 'fusedmlp' has no attribute {name!r}")
     globals()[name] = value

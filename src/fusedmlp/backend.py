@@ -146,6 +146,11 @@ class BatchMetrics:
     weights: Float64Vector
     squares: Float64Vector | None = None
 
+    def __repr__(self) -> str:
+        """Describe the batches in one line, without the arrays."""
+        means = f"loss={self.loss:.5g}, accuracy={self.accuracy:.5g}"
+        return f"BatchMetrics(n_batches={len(self.losses)}, {means})"
+
     @property
     def loss(self) -> float:
         """Weighted mean loss over all batches; 0 when the weights sum to 0."""
@@ -380,7 +385,7 @@ class Backend(ABC):
 
     Raises
     ------
-    MissingDependencyError, NoUsableDeviceError
+    BackendNotInstalledError, NoUsableDeviceError
         The backend cannot be used here.
     InvalidInputError
         The backend has no numbered devices, or does not support the number of threads.

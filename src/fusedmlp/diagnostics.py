@@ -90,10 +90,14 @@ class BlasLibrary(TypedDict):
 
 
 class Folders(TypedDict):
-    """Where data sets are kept and looked for."""
+    """Where data sets are kept and looked for.
+
+    ``cached`` is None where the cache cannot be read; ``cache_problem`` then says why.
+    """
 
     cache: str
-    cached: list[str]
+    cached: list[str] | None
+    cache_problem: str | None
     data: str | None
 
 
@@ -242,12 +246,19 @@ def gpu() -> dict[str, dict[str, object]]:
 
 def folders() -> Folders:
     """Return the folders of data sets."""
+    from fusedmlp.errors import StorageError
     from fusedmlp.io.cache_folders import default_cache_dir, names_in
 
     cache = default_cache_dir()
+    cached, problem = None, None
+    try:
+        cached = names_in(cache)
+    except StorageError as error:
+        problem = str(error)
     return {
         "cache": str(cache),
-        "cached": names_in(cache),
+        "cached": cached,
+        "cache_problem": problem,
         "data": os.environ.get("FUSEDMLP_DATA"),
     }
 

@@ -50,8 +50,12 @@ class BackendUnavailableError(FusedMLPError, RuntimeError):
     exit_code = ExitCode.BACKEND_UNAVAILABLE
 
 
-class MissingDependencyError(BackendUnavailableError):
-    """The backend's library is not installed; the message has the install command."""
+class MissingDependencyError(FusedMLPError, ImportError):
+    """An optional library is not installed; the message has the install command."""
+
+
+class BackendNotInstalledError(BackendUnavailableError, MissingDependencyError):
+    """The requested backend's library is not installed; the message has the install command."""
 
 
 class NoUsableDeviceError(BackendUnavailableError):

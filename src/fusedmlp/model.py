@@ -15,6 +15,7 @@ import numpy as np
 from fusedmlp.backend import Backend, EngineSpec, State, Workload
 from fusedmlp.class_labels import Targets, checked_labels
 from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.html_table import html_table
 from fusedmlp.interop import device_of, host_copy
 from fusedmlp.io.model_files import ModelFile, load_model, save_model
 from fusedmlp.network import Network, Objective, initialise
@@ -22,6 +23,7 @@ from fusedmlp.optimizers import SGD
 from fusedmlp.registry import Selection, create, parse, select
 from fusedmlp.seeding import checked_seed
 from fusedmlp.validation import as_inputs
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from fusedmlp.types import FloatArray, FloatDtype, Inputs, InputsLike
 
 DTYPES: Final = ("float32", "float64")
+
+_LAYER_COLUMNS: Final = ("layer", "shape", "activation", "parameters")
 
 PREDICT_BATCH: Final = 256
 """Batch size of the prediction engine; an engine may compute more rows at a time."""
@@ -268,18 +272,12 @@ class MLP:
 
     def summary(self) -> str:
         """Return a table of the layers, their shapes and parameter counts, as text."""
-        lines = [
-            str(self.network),
-            f"{'layer':<10}{'shape':>16}{'activation':>14}{'parameters':>14}",
-        ]
-        for index, (fan_in, fan_out) in enumerate(self.network.layer_shapes):
-            last = index == self.network.n_layers - 1
-            activation = self.network.output if last else self.network.hidden
-            shape = f"({fan_in}, {fan_out})"
-            count = (fan_in + 1) * fan_out
-            lines.append(f"{index + 1:<10}{shape:>16}{activation:>14}{count:>14,}")
+        rows = [_LAYER_COLUMNS, *self.network.layer_rows()]
+        lines = [str(self.network), *(f"{a:<10}{b:>16}{c:>14}{d:>14}" for a, b, c, d in rows)]
         size = self.network.n_parameters * self._parameters.dtype.itemsize
-        lines.append(f"{self.network.n_parameters:,} parameters, {size:,} bytes as {self.dtype}")
+        lines.append(
+            f"{counted(self.network.n_parameters, 'parameter')}, {size:,} bytes as {self.dtype}"
+        )
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
@@ -336,6 +334,15 @@ class MLP:
         mlp.class_names = file.class_names
         mlp.preprocessing = file.preprocessing
         return mlp
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: the layers, the parameters and the backend."""
+        named = self.backend.name if isinstance(self.backend, Backend) else self.backend
+        backend = f"backend {named or 'not named'}"
+        parameters = counted(self.network.n_parameters, "parameter")
+        trained = "" if not self.history else f", trained for {counted(len(self.history), 'epoch')}"
+        title = f"MLP {self.network}: {parameters}, {self.dtype}, {backend}{trained}"
+        return html_table(title, _LAYER_COLUMNS, self.network.layer_rows())
 
     def __repr__(self) -> str:
         return f"MLP({self.network}, dtype={self.dtype!r}, backend={self.backend!r})"

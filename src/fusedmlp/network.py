@@ -15,6 +15,7 @@ import numpy as np
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.scalars import store_reals
 from fusedmlp.seeding import Stream, generator
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,6 +133,16 @@ class Network:
         """Number of weights and biases."""
         return sum((fan_in + 1) * fan_out for fan_in, fan_out in self.layer_shapes)
 
+    def layer_rows(self) -> list[tuple[str, str, str, str]]:
+        """Return a row of a table for each layer: number, shape, activation, parameters."""
+        activations = [*[self.hidden] * (self.n_layers - 1), self.output]
+        return [
+            (str(number), str(shape), activation, f"{(shape[0] + 1) * shape[1]:,}")
+            for number, (shape, activation) in enumerate(
+                zip(self.layer_shapes, activations, strict=True), start=1
+            )
+        ]
+
     @property
     def flops_per_row(self) -> int:
         """Floating-point operations of the matrix products, per row and training step.
@@ -189,6 +200,11 @@ class Parameters:
             yield W
             yield b
 
+    def __repr__(self) -> str:
+        """Describe the arrays in one line, without their values."""
+        shapes = " ".join(str(W.shape) for W in self.weights)
+        return f"Parameters({counted(len(self.weights), 'layer')}: {shapes}, {self.dtype})"
+
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """The common dtype of all arrays."""
@@ -205,7 +221,7 @@ class Parameters:
         """Raise :class:`InvalidInputError` unless the arrays fit ``network`` and are finite."""
         if len(self.weights) != network.n_layers or len(self.biases) != network.n_layers:
             raise InvalidInputError(
-                f"parameters of {len(self.weights)} layers do not fit a network of "
+                f"parameters of {counted(len(self.weights), 'layer')} do not fit a network of "
                 f"{network.n_layers}"
             )
         expected = [s for shape in network.layer_shapes for s in (shape, shape[1:])]

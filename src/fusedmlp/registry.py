@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fusedmlp.backend import Availability, Backend
 from fusedmlp.errors import (
+    BackendNotInstalledError,
     BackendUnavailableError,
     InvalidInputError,
-    MissingDependencyError,
     NoUsableDeviceError,
     UnknownNameError,
 )
@@ -193,7 +193,7 @@ def create(selection: Selection, *, threads: int | None = None, strict: bool = F
 
     Raises
     ------
-    MissingDependencyError, NoUsableDeviceError, BackendUnavailableError
+    BackendNotInstalledError, NoUsableDeviceError, BackendUnavailableError
         It cannot be used on this machine; the message has the remedy.
     InvalidInputError
         ``strict`` is set, and the backend has no strict mode.
@@ -224,7 +224,10 @@ def strict_backends() -> tuple[str, ...]:
 
 def unavailable(name: str, probed: Availability) -> BackendUnavailableError:
     """Return the error for a backend that its probe found unusable."""
-    kinds = {"missing": MissingDependencyError, "no-device": NoUsableDeviceError}
+    kinds: dict[str, type[BackendUnavailableError]] = {
+        "missing": BackendNotInstalledError,
+        "no-device": NoUsableDeviceError,
+    }
     remedy = f". Remedy: {probed.remedy}" if probed.remedy else ""
     return kinds.get(probed.state, BackendUnavailableError)(
         f"backend {name!r} is {probed.state}: {probed.detail}{remedy}"

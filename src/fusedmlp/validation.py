@@ -16,6 +16,7 @@ import numpy as np
 from fusedmlp.data_frames import as_numbers
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import NUMERIC, host_array, host_copy, on_device
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -135,7 +136,7 @@ def validate_targets(
             f"y has dtype {array.dtype}: give numbers (class indices for a softmax output)"
         )
     if array.shape[:1] != (rows,):
-        raise InvalidInputError(f"y has shape {array.shape}, but x has {rows} rows")
+        raise InvalidInputError(f"y has shape {array.shape}, but x has {counted(rows, 'row')}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidInputError(f"y{_first_index(~np.isfinite(array))} is NaN or infinite")
     if network.output == "softmax":
@@ -249,7 +250,8 @@ def check_input_shape(shape: tuple[int, ...], network: Network) -> None:
         )
     if shape[1] != network.n_inputs:
         raise InvalidInputError(
-            f"x has {shape[1]} columns, the network has {network.n_inputs} inputs"
+            f"x has {counted(shape[1], 'column')}, the network has "
+            f"{counted(network.n_inputs, 'input')}"
         )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +161,35 @@ def test_doctor_describes_a_device_that_works(monkeypatch):
     monkeypatch.setattr(registry, "backend_class", lambda _name: Works)
     facts = diagnostics.gpu()["cupy"]
     assert (facts["device"], facts["driver_cuda"]) == ("GPU 0, a card", "13.0")
+
+
+@pytest.mark.parametrize("problem", ["Permission denied", "Not a directory"])
+def test_a_cache_that_cannot_be_read_is_not_called_empty(cli, tmp_path, monkeypatch, problem):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("FUSEDMLP_CACHE", str(cache))
+    assert f"{cache} (empty)" in cli("doctor").stdout
+    if problem == "Not a directory":
+        cache.touch()
+    else:
+        cache.mkdir()
+        listing = Path.iterdir
+
+        def refuse(path):
+            if path == cache:
+                raise PermissionError(errno.EACCES, problem, str(path))
+            return listing(path)
+
+        monkeypatch.setattr(Path, "iterdir", refuse)
+    outcome = cli("doctor")
+    assert outcome.code == 0
+    assert f"{cache} cannot be read: {problem}" in outcome.stdout
+    assert "(empty)" not in outcome.stdout
+    folders = cli("doctor", "--json").document["folders"]
+    assert folders["cached"] is None
+    assert problem in folders["cache_problem"]
+    listed = cli("data")
+    assert listed.code == 0
+    assert f"{cache} cannot be read: {problem}" in listed.stderr
 
 
 def test_data_lists_the_names_and_what_is_cached(cli, tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from fusedmlp import MLP, Trainer, load_dataset
 from fusedmlp.cli import console
-from fusedmlp.cli.progress import duration, is_shown, loss_text, progress_view
+from fusedmlp.cli.progress import progress_view
 from fusedmlp.training.callbacks import Callback
+from fusedmlp.training.progress import duration, is_shown, loss_text
 
 
 def screen(*, terminal):

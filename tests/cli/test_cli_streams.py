@@ -14,10 +14,18 @@ from rich.console import Console
 from rich.text import Text
 
 from fusedmlp.cli import console, streams
-from fusedmlp.cli.progress import TrainingLines, TrainingTable, progress_view
+from fusedmlp.cli.progress import progress_view
 from fusedmlp.errors import ExitCode
+from fusedmlp.training.progress import TrainingLines, TrainingTable
 
 posix = pytest.mark.skipif(os.name != "posix", reason="the shell's redirections")
+
+
+def reset_signals():
+    """Undo what a shell does to its background jobs: tell them to ignore Ctrl-C."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(signal.Signals[name], signal.SIG_DFL)
+
 
 TRAIN = ("train", "--dataset", "set.npz", "--hidden", 3, "--epochs", 2, "--output", "out")
 """A file, since the built-in sets import scikit-learn."""
@@ -73,16 +81,18 @@ def test_without_any_stream_a_lost_result_is_an_exit_code_and_no_result_is_none(
 
 @posix
 @pytest.mark.usefixtures("_data")
-def test_a_reader_that_has_enough_is_no_error_to_speak_of(process, tmp_path):
+@pytest.mark.parametrize("args", [TRAIN, ("--help",), ("train", "--help"), ("data", "--json")])
+def test_a_pipe_whose_reader_has_ended_is_the_same_error(tmp_path, args):
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "fusedmlp", *map(str, TRAIN)]
+    command = [sys.executable, "-m", "fusedmlp", *map(str, args)]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(write)
     assert done.returncode == ExitCode.FAILURE
-    assert "error" not in done.stderr
+    assert done.stderr.endswith("error: cannot write to stdout: Broken pipe\n")
+    assert done.stderr.count("error") == 1
     assert "Traceback" not in done.stderr
-    assert (tmp_path / "out/model.safetensors").exists()
+    assert (tmp_path / "out/model.safetensors").exists() == (args == TRAIN)
 
 
 @posix
@@ -219,6 +229,16 @@ def test_a_narrow_terminal_gets_lines_in_place_of_tables(monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_table_in_a_pipe_keeps_to_the_columns_that_are_set(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    table, _, rest = cli("data").stdout.partition("cache ")
+    assert "handwritten" in table
+    assert max(map(len, table.splitlines())) <= 30
+    assert "a folder of IDX files, an .npz or a .csv file, by its path" in rest  # one line
+    monkeypatch.delenv("COLUMNS")
+    assert "70,000 handwritten digits, 28 x 28 pixels" in cli("data").stdout
+
+
 @pytest.mark.parametrize(
     ("width", "environment", "view"),
     [
@@ -248,13 +268,49 @@ def test_a_signal_before_training_begins_leaves_no_folder(tmp_path, name):
 
 
 @posix
-def test_ctrl_c_while_modules_are_imported_is_silent(tmp_path):
-    """A module that is imported late in the start sends the signal."""
-    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGINT", ExitCode.INTERRUPTED), ("SIGTERM", -15), ("SIGHUP", -1)]
+)
+def test_a_signal_while_modules_are_imported_is_silent(tmp_path, name, code):
+    """A module that is imported late in the start sends the signal.
+
+    A code below 0 is Python's for a process that the signal ended; a shell says 128 and its number.
+    """
+    (tmp_path / "typer.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{name})\n")
     command = [sys.executable, "-c", "from fusedmlp.cli import main\nmain()"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.INTERRUPTED, "", "")
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        preexec_fn=reset_signals,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("moment", ["make_context", "parse_args", "get_command", "invoke"])
+def test_a_signal_at_any_moment_of_the_command_has_its_exit_code(name, moment):
+    """Typer itself makes 130 of a Ctrl-C, and so of every KeyboardInterrupt."""
+    code = (
+        "import os, signal, sys\nfrom fusedmlp.cli import app, main\n"
+        "def send(*_, **__):\n"
+        f"    os.kill(os.getpid(), signal.{name})\n"
+        f"app._Commands.{moment} = send\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "data"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=reset_signals,
+    )
+    assert done.returncode == 128 + signal.Signals[name]
+    assert done.stderr in ("", "interrupted\n")
+    assert done.stdout == ""
 
 
 def test_the_package_is_imported_in_no_time_and_has_all_names():

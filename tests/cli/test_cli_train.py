@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -243,3 +244,18 @@ def test_the_default_recipe_reaches_its_promise_on_mnist(process):
     assert outcome.code == 0, outcome.stderr
     assert outcome.document["test_accuracy"] >= 0.98
     assert "(auto: " in outcome.stderr
+
+
+def test_tensorboard_gets_every_epoch(cli, tmp_path):
+    assert cli("train", *QUICK, "--output", "out", "--tensorboard", "board").code == 0
+    (first,) = (tmp_path / "board").iterdir()
+    assert cli("train", "--resume", "out", "--epochs", 3, "--tensorboard", "board").code == 0
+    assert len(list((tmp_path / "board").iterdir())) == 2
+    assert b"loss/train" in first.read_bytes()
+
+
+def test_without_tensorboard_nothing_begins(cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    outcome = cli("train", *QUICK, "--output", "out", "--tensorboard", "board")
+    outcome.failed(ExitCode.FAILURE, "pip install 'fusedmlp[tensorboard]'")
+    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse
+import skops.io
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, make_multilabel_classification
 from sklearn.exceptions import NotFittedError
@@ -130,9 +131,9 @@ def test_other_writers_take_a_fitted_estimator(form, solver, tmp_path):
     estimator = make_pipeline(StandardScaler(), classifier(solver=solver)).fit(X, Y)
     estimator.predict(X)
     if form == "skops":
-        io = pytest.importorskip("skops.io")
-        content = io.dumps(estimator)
-        loaded = io.loads(content, trusted=io.get_untrusted_types(data=content))
+        content = skops.io.dumps(estimator)
+        untrusted = skops.io.get_untrusted_types(data=content)
+        loaded = skops.io.loads(content, trusted=untrusted)
     elif form == "joblib":
         joblib.dump(estimator, tmp_path / "file")
         loaded = joblib.load(tmp_path / "file")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from fusedmlp.bench.results import all_tasks, failures, measured, records
 from fusedmlp.bench.scheduler import LEAST_ROUNDS
 from fusedmlp.report import Column, Table
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from fusedmlp.bench.compare import Comparison
@@ -148,7 +149,7 @@ def rounds_done(document: Document) -> str:
 
 def rounds_text(least: int, most: int) -> str:
     """Write a number of rounds, or from how many to how many."""
-    return f"{least} to {most} rounds" if least < most else f"{most} round{'s' * (most != 1)}"
+    return f"{least} to {most} rounds" if least < most else counted(most, "round")
 
 
 def notes(document: Document) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Annotated, Final, NoReturn, cast
 import typer
 from typer.core import TyperGroup
 
-from fusedmlp.cli import console, interrupts, streams
+from fusedmlp.cli import console, streams
 from fusedmlp.cli.backends import backends
 from fusedmlp.cli.bench import bench
 from fusedmlp.cli.command import command, variables
@@ -22,6 +22,7 @@ from fusedmlp.cli.data import data
 from fusedmlp.cli.demo import demo
 from fusedmlp.cli.doctor import doctor
 from fusedmlp.cli.evaluate import evaluate
+from fusedmlp.cli.interrupts import EndRequests
 from fusedmlp.cli.parity import parity
 from fusedmlp.cli.predict import predict
 from fusedmlp.cli.reproduce import reproduce
@@ -73,7 +74,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:  # here, since Typer's main has an answer of its own
             console.note("interrupted")
-            raise typer.Exit(interrupts.exit_code(interrupt)) from interrupt
+            raise typer.Exit(ExitCode.INTERRUPTED) from interrupt
 
 
 def _usage_message(error: Exception) -> str:
@@ -142,22 +143,22 @@ def run(*, answers_ctrl_c: bool) -> NoReturn:
         Whether Ctrl-C interrupts; a shell's background jobs ignore it.
     """
     warnings.showwarning = _show_warning
-    stdout = streams.protect()
+    stdout, requests = streams.protect(), EndRequests()
     try:
         if answers_ctrl_c:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        interrupts.listen()
+        requests.listen()
         build()(prog_name="fusedmlp")
         code: object = ExitCode.OK
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt as interrupt:  # before or after the command itself
-        code = interrupts.exit_code(interrupt)
+    except KeyboardInterrupt:  # before or after the command itself
+        code = ExitCode.INTERRUPTED
     if answers_ctrl_c:  # while Python shuts down, an exception would only print a traceback
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    requests.stop_listening()
     sys.stdout.flush()
     if stdout.error is not None:
         code = code or ExitCode.FAILURE
-        if not isinstance(stdout.error, BrokenPipeError):  # its reader, such as head, has enough
-            console.error(f"cannot write to stdout: {stdout.error.strerror}")
-    sys.exit(code)  # type: ignore[arg-type]
+        console.error(f"cannot write to stdout: {stdout.error.strerror}")
+    sys.exit(requests.exit_code(code))  # type: ignore[arg-type]

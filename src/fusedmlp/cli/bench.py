@@ -159,7 +159,7 @@ class _Progress:
 
     def doing(self, what: str, detail: str, seconds_left: float | None) -> None:
         """Show the activity and the time left."""
-        from fusedmlp.cli.progress import duration
+        from fusedmlp.training.progress import duration
 
         left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
         if self._console.is_terminal:

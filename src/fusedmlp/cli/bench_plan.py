@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from fusedmlp.cli.options import Option
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.types import FloatDtype
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from fusedmlp.bench.measure import Plan
@@ -194,7 +195,7 @@ def plan(options: WorkOptions, backends: Sequence[str], data: "Dataset") -> "Pla
     predictions = [
         replace(
             first,
-            name=f"predict {_shape(first.sizes)}, {n_predicted:,} rows, {dtype}",
+            name=f"predict {_shape(first.sizes)}, {counted(n_predicted, 'row')}, {dtype}",
             kind="predict",
             dtype=dtype,
             batch_size=n_predicted,
@@ -244,8 +245,8 @@ def _pairs(options: WorkOptions, data: "Dataset", rows: int) -> list[tuple[Sizes
     for sizes in options.networks or ():
         if sizes[0] != D or sizes[-1] != K:
             raise InvalidInputError(
-                f"network {_shape(sizes)} does not fit {data.name}, which has {D} inputs and "
-                f"{K} classes: write {D}-256-{K}"
+                f"network {_shape(sizes)} does not fit {data.name}, which has "
+                f"{counted(D, 'input')} and {K} classes: write {D}-256-{K}"
             )
     for batch_size in options.batch_sizes or ():
         if not 1 <= batch_size <= rows:

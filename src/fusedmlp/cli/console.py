@@ -1,7 +1,9 @@
 """Output of the commands: results to stdout, progress, notes and errors to stderr.
 
 Rich honours ``NO_COLOR``, ``TERM=dumb`` and ``COLUMNS``. What is too wide for a narrow terminal is
-written below each other. Streams that fail are the matter of streams.py.
+written below each other. In a file or pipe tables keep to ``COLUMNS`` where it is set, and every
+other line stays one line, so that programs can read it. Streams that fail are the matter of
+streams.py.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ NARROW: Final = 64
 """Terminals with fewer columns get lines in place of the table of a training and of columns."""
 
 _PIPE_WIDTH: Final = 120
-"""Width of tables that go to a file or pipe."""
+"""Width of tables that go to a file or pipe, where ``COLUMNS`` is not set."""
 
 
 def stdout() -> Console:
@@ -144,8 +146,8 @@ def _show_rows(table: Table, console: Console) -> None:
             value = cell if isinstance(cell, Text) else Text(str(cell))
             if value.plain:
                 head = Text(" ".join(title.plain.split()), style="bold")
-                _print_line(Text.assemble(head, " ", value), console)
-        _print_line(Text(), console)
+                console.print(Text.assemble(head, " ", value))
+        console.print()
 
 
 def _print_line(line: Text, console: Console) -> None:
@@ -155,5 +157,6 @@ def _print_line(line: Text, console: Console) -> None:
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PIPE_WIDTH
+    is_known = stream.isatty() or "COLUMNS" in os.environ
+    width = None if is_known else _PIPE_WIDTH
     return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)

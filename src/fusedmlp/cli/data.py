@@ -8,11 +8,14 @@ import typer
 from fusedmlp.cli import console
 from fusedmlp.cli.options import Json, Only
 from fusedmlp.cli.settings import DataOptions, RunOptions
+from fusedmlp.errors import StorageError
 
 if TYPE_CHECKING:
     from fusedmlp.datasets import Dataset
 
 DATA_FIELDS = ("data_dir", "source", "split", "target", "drop", "task", "test", "scale")
+
+PUBLISHED = ("mnist", "fashion-mnist")
 
 DESCRIPTIONS = {
     "mnist": "70,000 handwritten digits, 28 x 28 pixels",
@@ -43,29 +46,35 @@ def data(
         _list(json_=json_)
         return
     loaded = replace(options, dataset=dataset).load(run.seed, console.note)
+    cache = _cached().get(dataset) if dataset in PUBLISHED else None
     if json_:
-        console.print_json({**loaded.summary(), "cache": _cached(dataset)})
+        console.print_json({**loaded.summary(), "cache": cache})
     else:
-        _describe(loaded, _cached(dataset))
+        _describe(loaded, cache)
 
 
-def _cached(name: str) -> str | None:
-    """Return the cache folder of a published set, if it is there."""
+def _cached() -> dict[str, str]:
+    """Return the cache folders of the published sets that are there, by name."""
     from fusedmlp.io.cache_folders import default_cache_dir, names_in
 
     folder = default_cache_dir()
-    is_here = name in ("mnist", "fashion-mnist") and name in names_in(folder)
-    return str(folder / name) if is_here else None
+    try:
+        names = names_in(folder)
+    except StorageError as error:
+        console.note(str(error))
+        names = []
+    return {name: str(folder / name) for name in PUBLISHED if name in names}
 
 
 def _list(*, json_: bool) -> None:
     from fusedmlp.datasets import DATASET_NAMES, default_cache_dir
 
+    cached = _cached()
     sets = {
         name: {
             "description": DESCRIPTIONS[name],
-            "downloaded": name in ("mnist", "fashion-mnist"),
-            "cache": _cached(name),
+            "downloaded": name in PUBLISHED,
+            "cache": cached.get(name),
         }
         for name in DATASET_NAMES
     }

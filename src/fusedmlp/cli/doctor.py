@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fusedmlp.cli import console
 from fusedmlp.cli.options import Json
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from fusedmlp.diagnostics import Diagnosis
@@ -59,7 +60,8 @@ def _blas(facts: "Diagnosis") -> list[Line]:
     lines = []
     for library in facts["blas"]:
         kernels = f", {library['kernels']} kernels" if library["kernels"] else ""
-        text = f"{library['name']} {library['version']}{kernels}, {library['threads']} threads"
+        threads = counted(library["threads"], "thread")
+        text = f"{library['name']} {library['version']}{kernels}, {threads}"
         lines.append((library["used_by"] or "other", text))
     return lines or [("none", "no BLAS library was recognised")]
 
@@ -75,10 +77,13 @@ def _gpu(facts: "Diagnosis") -> list[Line]:
 
 def _folders_and_variables(facts: "Diagnosis") -> list[Line]:
     folders = facts["folders"]
-    cached = folders["cached"]
-    content = f" (holds {', '.join(cached)})" if cached else " (empty)"
+    cache, cached = folders["cache"], folders["cached"]
+    if folders["cache_problem"]:
+        cache = folders["cache_problem"]
+    else:
+        cache += f" (holds {', '.join(cached)})" if cached else " (empty)"
     return [
-        ("cache", f"{folders['cache']}{content}"),
+        ("cache", cache),
         ("data", folders["data"] or "FUSEDMLP_DATA is not set"),
         *(("variable", f"{name}={value}") for name, value in facts["variables"].items()),
     ]

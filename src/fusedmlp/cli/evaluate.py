@@ -14,6 +14,7 @@ from fusedmlp.cli.settings import SETTINGS_NAME, DataOptions, RunOptions, Settin
 from fusedmlp.datasets import DATASET_NAMES
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.network import OUTPUT_OF_TASK
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +147,7 @@ def evaluate(
     if json_:
         console.print_json(document)
         return
-    rows = f"{loaded.name}, {'all' if part == 'all' else f'{part} part,'} {len(x):,} rows"
+    rows = f"{loaded.name}, {'all' if part == 'all' else f'{part} part,'} {counted(len(x), 'row')}"
     console.results([("data", rows), *scores.lines(len(x))])
     if report is not None:
         console.show("")
@@ -198,7 +199,8 @@ def check_fits(model: SavedModel, data: "Dataset") -> None:
     network = model.mlp.network
     expected = (data.n_inputs, OUTPUT_OF_TASK[data.task], data.n_outputs)
     if (network.n_inputs, network.output, network.n_outputs) != expected:
+        found = f"{counted(data.n_inputs, 'input')} and {counted(data.n_outputs, 'output')}"
         raise InvalidInputError(
-            f"{model.path} is {network}, but {data.name} has {data.n_inputs} inputs and "
-            f"{data.n_outputs} outputs ({data.task}): name the data set it was trained for"
+            f"{model.path} is {network}, but {data.name} has {found} ({data.task}): name the "
+            "data set it was trained for"
         )

@@ -15,6 +15,7 @@ from fusedmlp.datasets.npz import read_npy, read_npz
 from fusedmlp.datasets.raw_data import as_rows
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 from fusedmlp.io.paths import expanded
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,8 +94,8 @@ def _read_table(path: Path, mlp: MLP, drop: tuple[str, ...]) -> DenseInputs | Ta
         )
     if table.n_columns != mlp.network.n_inputs:
         raise InvalidInputError(
-            f"{path}: {table.n_columns} columns, and the model has {mlp.network.n_inputs} inputs: "
-            "leave other columns out with --drop"
+            f"{path}: {counted(table.n_columns, 'column')}, and the model has "
+            f"{counted(mlp.network.n_inputs, 'input')}: leave other columns out with --drop"
         )
     rows, columns = np.nonzero(np.isnan(table.numbers))
     if rows.size:

@@ -14,28 +14,43 @@ _REQUESTS: Final = ("SIGTERM", "SIGHUP")
 """Signals with which systems ask a process to end; Windows lacks the second."""
 
 
-class EndRequestedError(KeyboardInterrupt):
-    """The process was asked to end by ``signal_number``."""
+class EndRequests:
+    """The handler of the signals that ask this process to end.
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
+    Attributes
+    ----------
+    signal_number
+        The last such signal; None before one arrives.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def listen(self) -> None:
+        """Raise KeyboardInterrupt for each signal from now on; ignored ones stay ignored."""
+        for number in _numbers():
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, self._interrupt)
+
+    def stop_listening(self) -> None:
+        """Let the signals end the process at once, as before :meth:`listen`."""
+        for number in _numbers():
+            if signal.getsignal(number) == self._interrupt:
+                signal.signal(number, signal.SIG_DFL)
+
+    def exit_code(self, code: object) -> object:
+        """Return the code of an interrupted command as shells write it: 128 and the signal.
+
+        Only the handler knows the signal: Typer replaces the exception by one of its own.
+        """
+        if code == ExitCode.INTERRUPTED and self.signal_number is not None:
+            return 128 + self.signal_number
+        return code
+
+    def _interrupt(self, number: int, _frame: FrameType | None) -> NoReturn:
+        self.signal_number = number
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def listen() -> None:
-    """Raise an exception for each of the signals from now on; one that is ignored stays ignored."""
-    for name in _REQUESTS:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _request_end)
-
-
-def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """Return the exit code after an interrupt: 128 and the signal's number, as in shells."""
-    if isinstance(interrupt, EndRequestedError):
-        return 128 + interrupt.signal_number
-    return ExitCode.INTERRUPTED
-
-
-def _request_end(number: int, _frame: FrameType | None) -> NoReturn:
-    raise EndRequestedError(number)
+def _numbers() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in _REQUESTS if hasattr(signal, name)]

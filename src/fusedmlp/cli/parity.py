@@ -13,6 +13,7 @@ from fusedmlp.cli import console
 from fusedmlp.cli.options import RUNNING, Backends, Json, Only
 from fusedmlp.cli.settings import DataOptions, RunOptions
 from fusedmlp.errors import BreachedError
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from fusedmlp.parity import Certificate
@@ -63,9 +64,7 @@ def parity(
         _show(certificate)
     breaches = certificate.breaches()
     if breaches:
-        raise BreachedError(
-            f"{len(breaches)} bound{'s' * (len(breaches) > 1)} breached; the first: {breaches[0]}"
-        )
+        raise BreachedError(f"{counted(len(breaches), 'bound')} breached; the first: {breaches[0]}")
 
 
 def _show(certificate: "Certificate") -> None:
@@ -132,7 +131,9 @@ def _show_trainings(certificate: "Certificate") -> None:
             )
         lines.append(("trajectory", text))
     for run in certificate.accuracies:
-        text = f"{run.backend}: {run.accuracy:.4f} of {run.rows:,} rows, loss {run.loss:.6f}"
+        text = (
+            f"{run.backend}: {run.accuracy:.4f} of {counted(run.rows, 'row')}, loss {run.loss:.6f}"
+        )
         lines.append(("accuracy", text))
     console.show("")
     console.results(lines)
@@ -145,7 +146,7 @@ def _show_hashes(certificate: "Certificate") -> None:
     for each in certificate.fingerprints:
         threads = ""
         if each.threads is not None:
-            threads = f", {each.threads} thread{'s' * (each.threads != 1)}"
+            threads = f", {counted(each.threads, 'thread')}"
         ordinary = {
             "starting weights": each.start,
             "shuffles": each.shuffles,

@@ -17,6 +17,7 @@ from fusedmlp.cli.options import Json, Only
 from fusedmlp.cli.saved_model import ModelArgument, SavedModel
 from fusedmlp.cli.settings import DataOptions, RunOptions
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -64,7 +65,7 @@ def predict(
     predicted = saved.mlp.predict_proba(x) if proba else saved.mlp.predict(x)
     if output is not None:
         _write(output, saved, predicted, proba=proba)
-        console.note(f"{len(predicted):,} predictions written to {output}")
+        console.note(f"{counted(len(predicted), 'prediction')} written to {output}")
     if json_:
         console.print_json(
             {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fusedmlp.cli.progress import loss_text
+from fusedmlp.training.progress import loss_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,6 +21,8 @@ from fusedmlp.cli.outputs import OutputFolder
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, Recipe
 from fusedmlp.cli.settings import DataOptions, RunOptions, Settings
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.training.callbacks import Callback
+from fusedmlp.training.tensorboard import TensorBoardWriter
 
 _MAY_CHANGE = [
     flag(name)
@@ -32,7 +34,7 @@ _MAY_CHANGE = [
 
 @dataclass(frozen=True, slots=True)
 class FolderOptions:
-    """The folder that a training writes, and whether pictures belong to it."""
+    """The folders that a training writes, and whether pictures belong to it."""
 
     output: Annotated[
         Path | None,
@@ -62,6 +64,19 @@ class FolderOptions:
             RUNNING,
         ),
     ] = False
+    tensorboard: Annotated[
+        Path | None,
+        Option(
+            "Folder for TensorBoard's event file; needs fusedmlp[tensorboard].",
+            "DIR",
+            RUNNING,
+            variable=None,
+        ),
+    ] = None
+
+    def callbacks(self) -> tuple[Callback, ...]:
+        """Return what writes into the folders beside ``output``."""
+        return () if self.tensorboard is None else (TensorBoardWriter(self.tensorboard),)
 
 
 def train(
@@ -84,6 +99,7 @@ def train(
         from fusedmlp.plot.style import check_matplotlib_installed
 
         check_matplotlib_installed()
+    callbacks = given.callbacks()
     if given.resume is None:
         settings = Settings(
             data=data.apply(DataOptions()),
@@ -92,7 +108,7 @@ def train(
         )
         settings.recipe.check()
         with OutputFolder.new(given.output, settings.data.dataset) as folder:
-            training = Training(settings, folder, recipe.values)
+            training = Training(settings, folder, callbacks, recipe.values)
             training.run(plot=given.plot).print(as_json=json_)
         return
     if "output" in folders.typed:
@@ -108,7 +124,7 @@ def train(
             recipe=_resumed(stored.recipe, recipe, given.resume),
         )
         settings.recipe.check()
-        training = Training(settings, folder)
+        training = Training(settings, folder, callbacks)
         training.note_changed_epochs(stored.recipe.epochs)
         training.run(plot=given.plot).print(as_json=json_)
 

@@ -18,15 +18,16 @@ import typer
 from fusedmlp.backend import Workload
 from fusedmlp.cli import console
 from fusedmlp.cli.backend_choice import BackendChoice
-from fusedmlp.cli.interrupts import exit_code
-from fusedmlp.cli.progress import duration, progress_view
+from fusedmlp.cli.progress import progress_view
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, TABLE_RECIPE
 from fusedmlp.cli.scores import ADVICE, TABLE_ADVICE, Scores
 from fusedmlp.datasets import DATASET_NAMES
-from fusedmlp.errors import FusedMLPError, StorageError
+from fusedmlp.errors import ExitCode, FusedMLPError, StorageError
 from fusedmlp.preprocessing import TargetScale
 from fusedmlp.training.callbacks import Callback, HistoryWriter
 from fusedmlp.training.checkpoint import load_checkpoint
+from fusedmlp.training.progress import duration
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +78,9 @@ class Result:
         if self.compile_seconds >= 0.05:
             compiled = f", {duration(self.compile_seconds)} to compile"
         speed = f"{self.samples_per_s:,.0f} samples/s{compiled}"
-        lines = [("trained", f"{_epochs(self.epochs)} in {duration(self.seconds)}, {speed}")]
+        lines = [
+            ("trained", f"{counted(self.epochs, 'epoch')} in {duration(self.seconds)}, {speed}")
+        ]
         if self.best_epoch is not None:
             kept = f"the weights of epoch {self.best_epoch}, which has the best validation loss"
             lines.append(("kept", kept))
@@ -116,6 +119,8 @@ class Training:
 
     Parameters
     ----------
+    callbacks
+        Run after those that write the folder.
     recipe_overrides
         Of a new training: values that the user gave to the recipe; the data decide the others.
         None on a resume, where the recipe is final.
@@ -123,6 +128,7 @@ class Training:
 
     settings: Settings
     folder: OutputFolder
+    callbacks: tuple[Callback, ...] = ()
     recipe_overrides: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
@@ -138,7 +144,7 @@ class Training:
         if recipe.epochs != before and recipe.schedule in _SHAPED_BY_EPOCHS:
             console.note(
                 f"the {recipe.schedule} schedule depends on the number of epochs: the learning "
-                f"rate now follows that of {recipe.epochs} epochs"
+                f"rate now follows that of {counted(recipe.epochs, 'epoch')}"
             )
 
     def run(self, *, plot: bool) -> Result:
@@ -168,12 +174,13 @@ class Training:
     def _announce(self, dataset: Dataset, mlp: MLP, choice: BackendChoice) -> None:
         test = "no" if dataset.x_test is None else f"{len(dataset.x_test):,}"
         recipe, seed = self.settings.recipe, self.settings.run.seed
-        rows = f"{len(dataset.x_train):,} rows to train on, {test} to test on"
+        rows = f"{counted(len(dataset.x_train), 'row')} to train on, {test} to test on"
         rate = f"learning rate {recipe.lr:g} ({recipe.schedule})"
-        count = f"batches of {recipe.batch_size}, {_epochs(recipe.epochs)}, seed {seed}"
+        count = f"batches of {recipe.batch_size}, {counted(recipe.epochs, 'epoch')}, seed {seed}"
+        parameters = counted(mlp.network.n_parameters, "parameter")
         lines = {
             "data": f"{dataset.name}: {rows}; from {dataset.source}",
-            "network": f"{mlp.network}, {mlp.network.n_parameters:,} parameters, {mlp.dtype}",
+            "network": f"{mlp.network}, {parameters}, {mlp.dtype}",
             "training": f"{recipe.optimizer}, {rate}, {count}",
             "backend": str(choice),
             "output": str(self.folder.path),
@@ -181,7 +188,7 @@ class Training:
         if self._checkpoint is not None:
             done = len(load_checkpoint(self._checkpoint).history)
             left = f"{recipe.epochs - done} to go" if done < recipe.epochs else "nothing left to do"
-            lines["resumed"] = f"{_epochs(done)} of {recipe.epochs} finished, {left}"
+            lines["resumed"] = f"{counted(done, 'epoch')} of {recipe.epochs} finished, {left}"
         for label, text in lines.items():
             console.labelled(label, text, console.stderr())
 
@@ -192,14 +199,19 @@ class Training:
         try:
             with progress_view(console.stderr()) as view:
                 trainer = settings.recipe.trainer(
-                    callbacks=(settings_writer, HistoryWriter(self.folder.path), view),
+                    callbacks=(
+                        settings_writer,
+                        HistoryWriter(self.folder.path),
+                        view,
+                        *self.callbacks,
+                    ),
                     checkpoint=self.folder.checkpoint,
                 )
                 trainer.fit(mlp, dataset.x_train, self._targets(dataset), resume=self._checkpoint)
-        except KeyboardInterrupt as interrupt:
+        except KeyboardInterrupt:
             if not self._save_last_epoch(mlp, dataset):
                 console.note("interrupted before the first epoch ended: nothing to save")
-            raise typer.Exit(exit_code(interrupt)) from None
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
         except FusedMLPError:
             with contextlib.suppress(StorageError):  # the first error is reported
                 self._save_last_epoch(mlp, dataset)
@@ -281,10 +293,6 @@ def _completed(settings: Settings, overrides: Mapping[str, object], dataset: Dat
         base = base.changed({"validation": overrides["validation"]})
     suited = base.suited_to(len(dataset.x_train), dataset.task)
     return replace(settings, recipe=suited.changed(overrides))
-
-
-def _epochs(count: int) -> str:
-    return "1 epoch" if count == 1 else f"{count:,} epochs"
 
 
 def as_word(path: str | Path) -> str:

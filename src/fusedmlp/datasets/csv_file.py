@@ -17,6 +17,7 @@ import numpy as np
 from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 from fusedmlp.preprocessing.table import Table
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -161,8 +162,8 @@ class _Reader:
         for line, cells in chunk:
             if len(cells) != n_columns:
                 raise InvalidInputError(
-                    f"{self.path}: line {line} has {len(cells)} cells, expected {n_columns} as in "
-                    "the first line"
+                    f"{self.path}: line {line} has {counted(len(cells), 'cell')}, expected "
+                    f"{n_columns} as in the first line"
                 )
 
     def _check(self, table: Table, columns: _Columns) -> None:

@@ -14,6 +14,7 @@ from fusedmlp.datasets.options import DEFAULTS, TableOptions
 from fusedmlp.datasets.raw_data import RawData, as_dataset
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.io.paths import expanded
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -74,8 +75,8 @@ def _read(
     kept = [j for j in range(table.n_columns) if j not in dropped]
     if len(kept) < 2:
         raise InvalidInputError(
-            f"{path}: {len(kept)} columns, expected inputs and a target, separated by commas, "
-            "semicolons or tabs"
+            f"{path}: {counted(len(kept), 'column')}, expected inputs and a target, "
+            "separated by commas, semicolons or tabs"
         )
     target = kept[-1] if options.target is None else table.find(options.target)
     if target in dropped:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, get_args
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.html_table import html_table
 from fusedmlp.network import Task as Task
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +27,9 @@ Inputs = np.uint8 | np.float32 | np.float64
 Targets = np.int64 | np.float32 | np.float64
 
 _DENSITY_ROWS = 2_000
+
+_SHOWN_OUTPUTS = 20
+"""Most classes or labels that have a column in the table of a notebook."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +87,14 @@ class Dataset:
             self._check_part("test", self.x_test, self.y_test)
             if self.x_test.shape[1] != self.n_inputs or self.x_test.dtype != self.x_train.dtype:
                 raise InvalidInputError(
-                    f"{self.name}: x_test has {self.x_test.shape[1]} columns of "
+                    f"{self.name}: x_test has {counted(self.x_test.shape[1], 'column')} of "
                     f"{self.x_test.dtype}, expected {self.n_inputs} of {self.x_train.dtype} "
                     "as in x_train"
                 )
         if self.class_names is not None and len(self.class_names) != self.n_outputs:
             raise InvalidInputError(
-                f"{self.name}: {len(self.class_names)} class names for {self.n_outputs} outputs"
+                f"{self.name}: {counted(len(self.class_names), 'class name')} for "
+                f"{counted(self.n_outputs, 'output')}"
             )
 
     def _check_part(self, part: str, x: NDArray[Inputs], y: NDArray[Targets]) -> None:
@@ -106,8 +112,8 @@ class Dataset:
             kinds = (np.float32, np.float64)
         if y.shape != shape:
             raise InvalidInputError(
-                f"{where} has shape {y.shape}, expected {shape} for {len(x)} rows and "
-                f"{self.n_outputs} outputs ({self.task})"
+                f"{where} has shape {y.shape}, expected {shape} for {counted(len(x), 'row')} and "
+                f"{counted(self.n_outputs, 'output')} ({self.task})"
             )
         if y.dtype not in kinds:
             names = " or ".join(kind.__name__ for kind in kinds)
@@ -115,12 +121,26 @@ class Dataset:
 
     def __repr__(self) -> str:
         """Describe the data set in one line, without its arrays."""
-        test = "" if self.x_test is None else f" + {len(self.x_test):,}"
-        kind = f"{self.n_outputs} {'classes' if self.task == 'classification' else 'outputs'}"
-        return (
-            f"Dataset({self.name!r}: {len(self.x_train):,}{test} rows, {self.n_inputs} inputs of "
-            f"{self.x_train.dtype}, {kind}, {self.task})"
-        )
+        rows = counted(len(self.x_train), "row")
+        if self.x_test is not None:
+            rows = f"{len(self.x_train):,} + {counted(len(self.x_test), 'row')}"
+        outputs = counted(self.n_outputs, "class" if self.task == "classification" else "output")
+        inputs = f"{counted(self.n_inputs, 'input')} of {self.x_train.dtype}"
+        return f"Dataset({self.name!r}: {rows}, {inputs}, {outputs}, {self.task})"
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: the parts, their rows and, of classes, the counts."""
+        parts = {"train": self.y_train}
+        if self.y_test is not None:
+            parts["test"] = self.y_test
+        names: list[str] = []
+        if self.task != "regression" and self.n_outputs <= _SHOWN_OUTPUTS:
+            names = list(self.class_names or map(str, range(self.n_outputs)))
+        rows = []
+        for part, y in parts.items():
+            counts = (self._counts(y) or []) if names else []
+            rows.append([part, f"{len(y):,}", *(f"{count:,}" for count in counts)])
+        return html_table(repr(self), ["part", "rows", *names], rows)
 
     @property
     def n_inputs(self) -> int:

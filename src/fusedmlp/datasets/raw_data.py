@@ -16,6 +16,7 @@ from fusedmlp.datasets.targets import TargetCoding
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.preprocessing import Preprocessing, Table
 from fusedmlp.validation import check_finite
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,7 +173,7 @@ def _split(raw: RawData, coding: TargetCoding, options: TableOptions) -> RawData
     assert not isinstance(options.test, str), "a test file has been read"
     n_rows = len(raw.y_train)
     if options.test is None and n_rows < FEWEST_ROWS:
-        options.report(f"{raw.name}: {n_rows} rows are too few for a test part")
+        options.report(f"{raw.name}: {counted(n_rows, 'row')}: too few for a test part")
         return raw
     share = TEST_SHARE if options.test is None else cast("float", options.test)
     if not share:

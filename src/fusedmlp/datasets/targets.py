@@ -13,6 +13,7 @@ import numpy as np
 from fusedmlp.datasets.dataset import TASKS
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.preprocessing.table import listed
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,8 +150,8 @@ class TargetCoding:
             columns = y.reshape(len(y), -1)
             if columns.shape[1] != self.n_outputs:
                 raise InvalidInputError(
-                    f"{self.where}: the targets have {columns.shape[1]} columns, expected "
-                    f"{self.n_outputs}"
+                    f"{self.where}: the targets have {counted(columns.shape[1], 'column')}, "
+                    f"expected {self.n_outputs}"
                 )
             values: NDArray[Targets] = columns.astype(dtype)
             return values
@@ -184,9 +185,10 @@ class TargetCoding:
             is_one_hot = bool((y.sum(axis=1) == 1).all())
             alternative = "classification" if is_one_hot else "regression"
             each = ", one in each row" if is_one_hot else ""
+            columns = counted(self.n_outputs, "column")
             report(
-                f"{self.where}: {self.n_outputs} columns of zeros and ones{each}: labels that may "
-                f"occur together (if not, --task {alternative})"
+                f"{self.where}: {columns} of zeros and ones{each}: labels that may occur together "
+                f"(if not, --task {alternative})"
             )
         elif y.ndim == 1 and (y == np.floor(y)).all():
             report(
@@ -247,8 +249,8 @@ def _check_numbers(y: NDArray[Any], task: Task, where: str) -> None:
 def _check_one_hot(y: NDArray[Any], where: str) -> None:
     if not (np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()):
         raise InvalidInputError(
-            f"{where}: targets of {y.shape[1]} columns; classification needs one column of labels, "
-            "or a single 1 in every row (else choose the task multilabel or regression)"
+            f"{where}: targets of {counted(y.shape[1], 'column')}; classification needs one column "
+            "of labels, or a single 1 in every row (else choose the task multilabel or regression)"
         )
 
 

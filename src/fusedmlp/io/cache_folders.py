@@ -145,11 +145,19 @@ def temporary_cache_dir() -> Path:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the sorted names in a folder; none where there is no folder that can be read."""
+    """Return the sorted names in a folder; none where there is no folder.
+
+    Raises
+    ------
+    StorageError
+        It cannot be read, or is no folder.
+    """
     try:
         return sorted(path.name for path in folder.iterdir())
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be read: {error.strerror}") from error
 
 
 def create_folder(folder: Path) -> None:

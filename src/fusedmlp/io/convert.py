@@ -14,6 +14,7 @@ import numpy as np
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.model import MLP
 from fusedmlp.network import HIDDEN_ACTIVATIONS, Parameters
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -176,8 +177,8 @@ def _build(
     for number, (before, after) in enumerate(pairwise(weights), 1):
         if before.shape[1] != after.shape[0]:
             raise InvalidInputError(
-                f"layer {number} has {before.shape[1]} outputs, but layer {number + 1} takes "
-                f"{after.shape[0]} inputs"
+                f"layer {number} has {counted(before.shape[1], 'output')}, but layer "
+                f"{number + 1} takes {counted(after.shape[0], 'input')}"
             )
     sizes = (weights[0].shape[0], *(W.shape[1] for W in weights))
     dtype: FloatDtype = "float64" if weights[0].dtype == np.float64 else "float32"

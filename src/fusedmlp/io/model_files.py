@@ -16,6 +16,7 @@ from fusedmlp.io.parameter_files import (
 )
 from fusedmlp.preprocessing import Preprocessing
 from fusedmlp.seeding import checked_seed
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ def load_model(path: Path) -> ModelFile:
         preprocessing = None if found is None else Preprocessing.from_dict(found)
         if preprocessing is not None and preprocessing.n_inputs != file.network.n_inputs:
             raise InvalidInputError(
-                f"its preprocessing makes {preprocessing.n_inputs} inputs, its network has "
-                f"{file.network.n_inputs}"
+                f"its preprocessing makes {counted(preprocessing.n_inputs, 'input')}, its network "
+                f"has {file.network.n_inputs}"
             )
         return ModelFile(file.network, file.groups[""], seed, class_names, labels, preprocessing)

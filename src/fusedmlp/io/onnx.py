@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from fusedmlp.errors import InvalidInputError
+from fusedmlp.errors import InvalidInputError, MissingDependencyError
 from fusedmlp.io.atomic import write_atomically
 from fusedmlp.io.convert import from_sklearn
 from fusedmlp.io.onnx_tables import ML_DOMAIN, ML_OPSET, table_inputs
@@ -75,7 +75,7 @@ def export(model: MLP | Estimator | FittedMLP, path: str | Path | None = None) -
 
     Raises
     ------
-    ImportError
+    MissingDependencyError
         The package onnx is not installed; the message says how to install it.
     InvalidInputError
         The estimator is not fitted, or a class label is neither text nor a number that ONNX has.
@@ -85,7 +85,7 @@ def export(model: MLP | Estimator | FittedMLP, path: str | Path | None = None) -
     try:
         import onnx
     except ImportError as error:
-        raise ImportError(
+        raise MissingDependencyError(
             "exporting needs the package onnx: pip install 'fusedmlp[onnx]'"
         ) from error
     mlp = _as_mlp(model)

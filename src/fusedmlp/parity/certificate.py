@@ -23,6 +23,7 @@ from fusedmlp.parity.fingerprints import (
 from fusedmlp.parity.finite_differences import GradientCheck, gradient_checks
 from fusedmlp.parity.trajectories import Trajectory, trajectories
 from fusedmlp.registry import create
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,7 +143,7 @@ def certify(
     }
     devices = {name: str(backend.device()) for name, backend in backends.items()}
     report = report or (lambda _line: None)
-    rows = f"{len(dataset.x_train):,} rows to train on"
+    rows = f"{counted(len(dataset.x_train), 'row')} to train on"
     found = Certificate(devices, f"{dataset.name}, {rows}", seed)
 
     report("operations, one by one, on random numbers")

@@ -21,6 +21,7 @@ from fusedmlp.parity.comparison import NamedArray, compare
 from fusedmlp.parity.masks import MASKED_STEPS, dropout_masks
 from fusedmlp.parity.problems import OPTIMIZERS, STORAGES, engine, order, problem, start
 from fusedmlp.tolerance import kernel_bound
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -86,9 +87,7 @@ def parity_checks() -> Iterator[ParityCheck]:
     for name, optimizer in OPTIMIZERS.items():
         yield ParityCheck(f"training step, {name}", partial(training_step, optimizer=optimizer))
     for rows in (1, 1500):
-        yield ParityCheck(
-            f"prediction of {rows:,} row{'s' * (rows > 1)}", partial(prediction, rows=rows)
-        )
+        yield ParityCheck(f"prediction of {counted(rows, 'row')}", partial(prediction, rows=rows))
 
 
 def comparisons(

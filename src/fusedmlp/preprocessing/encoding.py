@@ -18,6 +18,7 @@ from fusedmlp.preprocessing.columns import (
     column_from_dict,
 )
 from fusedmlp.preprocessing.table import Table, listed
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,14 +148,18 @@ class Preprocessing:
         target = data["target"]
         return cls(columns, data["has_names"] is True, None if target is None else str(target))
 
+    def __repr__(self) -> str:
+        """Describe the columns in one line, without their statistics."""
+        return f"Preprocessing({self})"
+
     def __str__(self) -> str:
         n_texts = len(self.text_columns)
         parts = [
-            f"{n} {kind}{'s' if n > 1 else ''}"
+            counted(n, kind)
             for n, kind in ((len(self.columns) - n_texts, "number"), (n_texts, "text"))
             if n
         ]
-        return f"{' and '.join(parts)} a row, {self.n_inputs} inputs"
+        return f"{' and '.join(parts)} a row, {counted(self.n_inputs, 'input')}"
 
     def _encode_numbers(
         self, table: Table, numbers: list[tuple[int, NumberColumn]], inputs: NDArray[np.float64]
@@ -210,7 +215,7 @@ class Preprocessing:
     def _by_position(self, table: Table) -> list[int]:
         if table.n_columns != len(self.columns):
             raise InvalidInputError(
-                f"{table.where} has {table.n_columns} columns, the model was trained on "
+                f"{table.where} has {counted(table.n_columns, 'column')}, the model was trained on "
                 f"{len(self.columns)}: {listed(self.names)}"
             )
         return list(range(table.n_columns))

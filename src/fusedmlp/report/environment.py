@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from fusedmlp import diagnostics
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ def environment(command: Sequence[str]) -> dict[str, object]:
         "packages": {k: v for k, v in diagnostics.package_versions().items() if v is not None},
         "blas": [
             f"{library['used_by'] or 'other'}: {library['name']} {library['version']}, "
-            f"{library['kernels'] or 'unnamed'} kernels, {library['threads']} threads"
+            f"{library['kernels'] or 'unnamed'} kernels, {counted(library['threads'], 'thread')}"
             for library in diagnostics.blas_libraries()
         ],
         "variables": diagnostics.variables(os.environ),

@@ -135,6 +135,9 @@ class HistoryWriter(Callback):
         self.every_seconds = every_seconds
         self._written = -float("inf")
 
+    def __repr__(self) -> str:
+        return f"HistoryWriter({str(self.folder)!r})"
+
     def on_epoch_end(self, run: TrainingView, record: EpochRecord) -> None:
         """Write if the last write is long enough ago."""
         if time.monotonic() - self._written >= self.every_seconds:

@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,6 @@ def check_arguments(what: str, function: Callable[..., object], *arguments: str)
         signature.bind(*arguments)
     except TypeError as error:
         raise InvalidInputError(
-            f"{what} {name_of(function)}{signature} is called with {len(arguments)} "
-            f"argument{'s' * (len(arguments) > 1)}, {' and '.join(arguments)}: {error}"
+            f"{what} {name_of(function)}{signature} is called with "
+            f"{counted(len(arguments), 'argument')}, {' and '.join(arguments)}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""The record of each epoch, and its CSV and JSON Lines forms."""
+"""The record of each epoch, and its forms: CSV, JSON Lines, a table in notebooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from fusedmlp.html_table import html_table
 from fusedmlp.io.atomic import write_atomically
+from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,11 +51,27 @@ class EpochRecord:
     seconds: float
     samples_per_s: float
 
+    def __repr__(self) -> str:
+        """Write the fields in one line; rounded, and without those that are None."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return f"EpochRecord({', '.join(f'{n}={_cell(v)}' for n, v in values if v is not None)})"
+
 
 COLUMNS = tuple(f.name for f in fields(EpochRecord))
 
 OPTIONAL_COLUMNS = ("train_accuracy", "validation_loss", "validation_accuracy")
 """Fields that may be None."""
+
+_SHOWN_EPOCHS = 10
+"""Epochs in the table of a notebook."""
+
+
+def _cell(value: float | None) -> str:
+    """Write a field with four digits, or with all before the point where these are up to nine."""
+    if value is None:
+        return ""
+    is_whole = isinstance(value, int) or 1e3 <= abs(value) < 1e9
+    return f"{value:.0f}" if is_whole else f"{value:.4g}"
 
 
 @dataclass
@@ -76,6 +94,31 @@ class History:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __repr__(self) -> str:
+        """Describe the training in one line: epochs, the last losses, and how it ended."""
+        parts = [counted(len(self), "epoch")]
+        if self.records:
+            parts.append(f"training loss {self.last.train_loss:.5g}")
+            if self.last.validation_loss is not None:
+                parts.append(f"validation loss {self.last.validation_loss:.5g}")
+        return f"History({', '.join([*parts, *self._end()])})"
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: a table of the last epochs."""
+        shown = self.records[-_SHOWN_EPOCHS:]
+        hidden = len(self) - len(shown)
+        last = [f"the last {len(shown)} are shown"] if hidden else []
+        title = f"History: {', '.join([counted(len(self), 'epoch'), *last, *self._end()])}"
+        if not shown:
+            return html_table(title, COLUMNS, ())
+        names = [name for name in COLUMNS if any(v is not None for v in self.column(name))]
+        rows = ([_cell(getattr(record, name)) for name in names] for record in shown)
+        return html_table(title, [name.replace("_", " ") for name in names], rows)
+
+    def _end(self) -> list[str]:
+        best = [] if self.best_epoch is None else [f"best epoch {self.best_epoch}"]
+        return best if self.stopped is None else [*best, f"stopped: {self.stopped}"]
 
     @property
     def last(self) -> EpochRecord:
