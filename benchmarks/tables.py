@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -33,7 +32,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from typer.testing import CliRunner
 
+from fusedmlp.cli.app import build
 from fusedmlp.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -125,15 +126,10 @@ def score_of_command(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> floa
     with tempfile.TemporaryDirectory() as folder:
         for name, frame in (("train.csv", train), ("test.csv", test)):
             frame.to_csv(Path(folder, name), index=False)
-        words = ["train", "--dataset", "train.csv", "--test", "test.csv", "--seed", str(seed)]
-        done = subprocess.run(
-            [sys.executable, "-m", "fusedmlp", *words, "--output", "out", "--json"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
+        files = ["--dataset", f"{folder}/train.csv", "--test", f"{folder}/test.csv"]
+        words = ["train", *files, "--seed", str(seed), "--output", f"{folder}/out", "--json"]
+        done = CliRunner().invoke(build(), words)
+    if done.exit_code:
         sys.exit(f"fusedmlp {' '.join(words)} failed:\n{done.stderr}")
     result = json.loads(done.stdout)
     return result["test_r2"] if result["test_accuracy"] is None else result["test_accuracy"]
@@ -167,6 +163,8 @@ def scores(name: str, seeds: int) -> dict[str, list[float]]:
         found["fusedmlp"].append(score_of_command(train, test, seed))
         kind = MLPRegressor if is_quantity else MLPClassifier
         found["scikit-learn"].append(score_of_pipeline(train, test, seed, kind))
+        last = ", ".join(f"{who} {values[-1]:.3f}" for who, values in found.items())
+        print(f"{name}, seed {seed}: {last}", file=sys.stderr)
     return found
 
 
