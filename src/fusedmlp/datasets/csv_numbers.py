@@ -64,7 +64,8 @@ def read_numbers(file: Iterable[str]) -> NumberRows | None:
     if len(first) != numbers.shape[1]:
         return None
     found = np.array(numbers_of_lines, dtype=np.int64)
-    return NumberRows([cell.strip() for cell in first], second, numbers, found)
+    first, second = ([cell.strip() for cell in cells] for cells in (first, second))
+    return NumberRows(first, second, numbers, found)
 
 
 def delimiter_of(line: str) -> str:
