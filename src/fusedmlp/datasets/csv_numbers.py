@@ -1,4 +1,4 @@
-"""``.csv`` files of numbers alone, read by ``numpy.loadtxt``: about ten times as fast as by cells.
+"""``.csv`` files of numbers alone, read by ``numpy.loadtxt``, which is faster than cell by cell.
 
 A file with text, a missing cell, quotes or a fault is not read here but in csv_file.py, whose
 errors name the line. Each cell that is accepted here is the same number there.
