@@ -149,7 +149,7 @@ def test_text_needs_an_output_of_classes(output):
 
 def test_a_trained_model_takes_its_own_labels_alone():
     mlp = trained(text())
-    unknown = r"\[3\] is 'dog', which is not a label of the model: it has 'ant', 'bee', 'cat'"
+    unknown = r"\[3\] is 'dog', which is not one of the labels 'ant', 'bee', 'cat'"
     for call in (
         lambda y: mlp.evaluate(X, y),
         lambda y: TRAINER.fit(mlp, X, y),

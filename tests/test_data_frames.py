@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pickle
 from decimal import Decimal
 from fractions import Fraction
 
@@ -12,7 +13,7 @@ import pytest
 import scipy.sparse
 
 from fusedmlp import MLP, Adam, Trainer
-from fusedmlp.errors import InvalidInputError
+from fusedmlp.errors import FileFormatError, InvalidInputError
 from fusedmlp.validation import as_inputs
 from problems import flat
 
@@ -143,6 +144,63 @@ def test_arrays_of_a_stored_dtype_are_not_copied_at_the_entrance(dtype, tmp_path
     assert as_inputs(sparse) is sparse
 
 
+NAMED = {"named frame", "polars", "pyarrow", "records"}
+
+
+def model_of_names(form, folder):
+    """Return a model that was trained on a named table, and one trained on its array."""
+    on_table, on_array = (MLP([3, 4, 3], "tanh", backend="numpy", seed=1) for _ in range(2))
+    trainer = Trainer(Adam(0.01), epochs=2, batch_size=8)
+    trainer.fit(on_table, FORMS[form](X, folder), Y)
+    trainer.fit(on_array, X, Y)
+    return on_table, on_array
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_finds_the_columns_of_its_training_by_name(form, tmp_path):
+    given, plain = model_of_names(form, tmp_path)
+    assert given.feature_names == (("f0", "f1", "f2") if form in NAMED else None)
+    given.save(tmp_path / "model.safetensors")
+    loaded = MLP.load(tmp_path / "model.safetensors", backend="numpy")
+    shuffled = by_column(X)
+    other = pd.DataFrame({"more": ["text"] * len(X)} | dict(reversed(shuffled.items())))
+    for mlp in (given, loaded, pickle.loads(pickle.dumps(given))):
+        np.testing.assert_array_equal(mlp.predict_proba(X), plain.predict_proba(X))
+        if form in NAMED:
+            for x in (other, PolarsFrame(dict(other.items())), other.to_records(index=False)):
+                np.testing.assert_array_equal(mlp.predict_proba(x), plain.predict_proba(X))
+            assert mlp.evaluate(other, Y) == plain.evaluate(X, Y)
+            with pytest.raises(InvalidInputError, match=r"lacks the columns f1 .* it has f0, g"):
+                mlp.predict(pd.DataFrame({"f0": X[:, 0], "g": X[:, 1], "f2": X[:, 2]}))
+            twice = pd.DataFrame(X[:, [0, 1, 2, 2]], columns=["f0", "f1", "f2", "f2"])
+            with pytest.raises(InvalidInputError, match="2 columns named 'f2'"):
+                mlp.predict(twice)
+
+
+def test_validation_and_further_training_match_columns_by_name(tmp_path):
+    frame = pd.DataFrame(by_column(X))
+    backwards = frame[frame.columns[::-1]]
+    trainer, results = Trainer(Adam(0.01), epochs=2, batch_size=8), []
+    for x in (frame, backwards):
+        mlp = MLP([3, 4, 3], "tanh", backend="numpy", seed=1)
+        losses = [
+            trainer.fit(mlp, rows, Y, validation_data=(x, Y)).last.validation_loss
+            for rows in (frame, x)
+        ]
+        assert mlp.feature_names == ("f0", "f1", "f2")
+        results.append((losses, flat(mlp.parameters).tobytes()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("names", [["f0", "f1"], ["f0", "f1", "f1"], 3])
+def test_unsound_names_in_a_model_file_are_refused(names, tmp_path):
+    mlp, _ = model_of_names("named frame", tmp_path)
+    mlp.feature_names = names
+    mlp.save(tmp_path / "model.safetensors")
+    with pytest.raises(FileFormatError, match="not a sound model file"):
+        MLP.load(tmp_path / "model.safetensors")
+
+
 def test_only_a_table_of_uint8_alone_is_pixels():
     pixels = np.array([[0, 255], [51, 102]], np.uint8)
     mlp = MLP([2, 3], backend="numpy")
@@ -161,9 +219,15 @@ def beside_numbers(values):
     ("x", "message"),
     [
         (beside_numbers(["3", "4"]), "column 'other' of x, row 0, is '3': text is no number"),
-        (beside_numbers(pd.Categorical(["u", "v"])), "row 0, is 'u': text is .*pandas.get_dummies"),
+        (
+            beside_numbers(pd.Categorical(["u", "v"])),
+            "row 0, is 'u': text is .*preprocessing.Preprocessing enc",
+        ),
         (beside_numbers([1, "b"]), "column 'other' of x, row 1, is 'b'"),
-        (beside_numbers(pd.array([1, None], "Int64")), "row 1, is (nan|<NA>): .* drop or fill"),
+        (
+            beside_numbers(pd.array([1, None], "Int64")),
+            "row 1, is (nan|<NA>): .* drop or fill .*Preprocessing fills",
+        ),
         (beside_numbers(pd.array([True, None], "boolean")), "column 'other' of x, row 1, is <NA>"),
         (beside_numbers([None, 2.5]), "column 'other' of x, row 0, is nan"),
         (beside_numbers([1.0, np.inf]), "column 'other' of x, row 1, is inf"),

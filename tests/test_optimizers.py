@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.network import Parameters
 from fusedmlp.optimizers import SGD, Adam, Lion, make_optimizer
+from fusedmlp.portable import half_cosine, inverse_powers, powers
 from fusedmlp.training.schedules import (
     SCHEDULES,
     Adaptive,
@@ -182,6 +185,41 @@ def test_values_of_the_schedules():
     assert cycle[-1] == pytest.approx(1 / 250_000)
     with pytest.raises(UnknownNameError, match="schedule 'linear'"):
         make_schedule("linear")
+
+
+def test_half_cosines_and_inverse_powers_are_those_of_numpy():
+    x, t = np.linspace(0.0, 1.0, 1001), np.arange(1.0, 1001.0)
+    found = half_cosine(x)
+    np.testing.assert_allclose(found, 0.5 * (1.0 + np.cos(np.pi * x)), rtol=0, atol=4e-16)
+    np.testing.assert_allclose(found[::-1], 0.5 * (1.0 - np.cos(np.pi * x)), rtol=0, atol=4e-16)
+    assert (found[0], found[-1]) == (1, 0)
+    assert (np.diff(found) < 0).all()
+    for power in (0.0, 0.5, 3.0):
+        np.testing.assert_allclose(inverse_powers(t, power), t**-power, rtol=8e-15)
+
+
+def test_powers_are_rounded_once():
+    for base, first in ((0.95, 0), (0.95, 300), (1.0, 7), (0.5, 5)):
+        exact = [float(Fraction(base) ** t) for t in range(first, first + 20)]
+        assert powers(base, first, 20).tolist() == exact
+
+
+RATES = {
+    "constant": "477afa2cb9000084",
+    "step": "23b454fe49d4bb46",
+    "exponential": "bcefb12072c80d58",
+    "cosine": "ccc1534f3aac5e50",
+    "inverse-scaling": "e4b9843607bb3f82",
+    "one-cycle": "cef3c39a4be360f6",
+    "adaptive": "00ae0e223fe774e1",
+}
+"""Hashes of rates; they must be the same on every processor."""
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rates_have_the_same_bits_everywhere(name):
+    rates = all_rates(make_schedule(name), lr=0.1, steps_per_epoch=7, epochs=30, losses=[1.0] * 30)
+    assert hashlib.sha256(rates.tobytes()).hexdigest()[:16] == RATES[name]
 
 
 def test_adaptive_reduces_the_rate_after_patience_epochs_without_improvement():

@@ -17,7 +17,7 @@ from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import host_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -150,16 +150,35 @@ class Targets:
             return self.given
         if self.given.shape[1:] not in ((), (1,)):
             return self.given  # a wrong shape: its message is that of the engines
-        index = {label: number for number, label in enumerate(labels)}
-        values = self.given.reshape(-1).tolist()
-        found: IntArray = np.fromiter((index.get(value, -1) for value in values), np.int64)
-        if (found < 0).any():
-            row = int(np.argmax(found < 0))
-            raise InvalidInputError(
-                f"{self._name}[{row}] is {values[row]!r:.60}, which is not a label of the model: "
-                f"it has {shown(labels)}"
-            )
-        return found
+        return class_indices(self.given.reshape(-1), labels, lambda row: f"{self._name}[{row}]")
+
+
+def class_indices(
+    values: npt.NDArray[Any], labels: Sequence[Label], place: Callable[[int], str]
+) -> IntArray:
+    """Return the position in ``labels`` of each target: (N,).
+
+    Parameters
+    ----------
+    values
+        (N,) targets of any dtype; 1.0 and True equal the label 1.
+    place
+        Takes a row; returns what messages call its target.
+
+    Raises
+    ------
+    InvalidInputError
+        A target is not one of the labels.
+    """
+    position = {label: index for index, label in enumerate(labels)}
+    given = values.tolist()
+    found: IntArray = np.fromiter((position.get(value, -1) for value in given), np.int64)
+    if (found < 0).any():
+        row = int(np.argmax(found < 0))
+        raise InvalidInputError(
+            f"{place(row)} is {given[row]!r:.60}, which is not one of the labels {shown(labels)}"
+        )
+    return found
 
 
 def shown(labels: Sequence[Label]) -> str:

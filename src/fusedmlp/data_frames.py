@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -25,6 +25,10 @@ Table: TypeAlias = Any
 
 Place: TypeAlias = "Callable[[tuple[int, ...]], str]"
 """Takes the index of an element; returns what messages call it."""
+
+
+SHOWN_NAMES: Final = 20
+"""Names that a message lists at most."""
 
 
 class Column(NamedTuple):
@@ -40,20 +44,67 @@ def columns_of(table: Table) -> list[Column] | None:
     Tables are the data frames of pandas and polars and what has their methods, pyarrow's tables
     and NumPy's structured arrays.
     """
-    kind = type(table)
-    if issubclass(kind, np.ndarray):
-        pairs = [(name, table[name]) for name in table.dtype.names or ()]
-        if not pairs:
-            return None
-    elif hasattr(kind, "iter_columns"):  # polars
-        pairs = [(column.name, column) for column in table.iter_columns()]
-    elif hasattr(kind, "column_names") and hasattr(kind, "columns"):  # pyarrow
-        pairs = list(zip(table.column_names, table.columns, strict=True))
-    elif hasattr(kind, "items") and hasattr(kind, "columns"):  # pandas
-        pairs = list(table.items())
-    else:
+    pairs = _named_columns(table)
+    if pairs is None:
         return None
     return [Column(str(name), np.asarray(values)) for name, values in pairs]
+
+
+def column_names(table: Table) -> tuple[str, ...] | None:
+    """Return the names of a table's columns.
+
+    None for anything else, and for the numbers that pandas gives to columns without names.
+    """
+    names = [name for name, _ in _named_columns(table) or ()]
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(map(str, names))
+
+
+def _named_columns(table: Table) -> list[tuple[object, Any]] | None:
+    kind = type(table)
+    if issubclass(kind, np.ndarray):
+        return [(name, table[name]) for name in table.dtype.names or ()] or None
+    if hasattr(kind, "iter_columns"):  # polars
+        return [(column.name, column) for column in table.iter_columns()]
+    if hasattr(kind, "column_names") and hasattr(kind, "columns"):  # pyarrow
+        return list(zip(table.column_names, table.columns, strict=True))
+    if hasattr(kind, "items") and hasattr(kind, "columns"):  # pandas
+        return list(table.items())
+    return None
+
+
+def positions(wanted: Sequence[str], found: Sequence[str], where: str) -> list[int]:
+    """Return the position in ``found`` of each column that a model was trained on.
+
+    Parameters
+    ----------
+    where
+        What messages call the table.
+
+    Raises
+    ------
+    InvalidInputError
+        A column is missing, or there are several of its name.
+    """
+    position = {name: j for j, name in enumerate(found)}
+    absent = [name for name in wanted if name not in position]
+    if absent:
+        raise InvalidInputError(
+            f"{where} lacks the columns {listed(absent)} that the model was trained on; it has "
+            f"{listed(found)}"
+        )
+    if len(position) < len(found) and (twice := [n for n in wanted if found.count(n) > 1]):
+        raise InvalidInputError(
+            f"{where} has {found.count(twice[0])} columns named {twice[0]!r}: leave one of them"
+        )
+    return [position[name] for name in wanted]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a message, at most :data:`SHOWN_NAMES` of them."""
+    known = list(names)
+    return ", ".join(known[:SHOWN_NAMES]) + (", …" if len(known) > SHOWN_NAMES else "")
 
 
 def stacked(name: str, columns: list[Column], rows: int) -> npt.NDArray[Any]:
@@ -152,7 +203,8 @@ def is_missing(value: object) -> bool:
 def missing(place: str, value: object) -> InvalidInputError:
     """Return the error for a value that is missing, NaN or infinite."""
     return InvalidInputError(
-        f"{place} is {value}: values must be present and finite; drop or fill such rows"
+        f"{place} is {value}: values must be present and finite; drop or fill such rows "
+        "(fusedmlp.preprocessing.Preprocessing fills missing inputs)"
     )
 
 
@@ -184,8 +236,8 @@ def _not_a_number(place: str, value: object) -> InvalidInputError:
         )
     if isinstance(value, str):
         return InvalidInputError(
-            f"{place} is {_plain(value)!r:.60}: text is no number; encode it, in inputs as one "
-            "column of zeros and ones for each text (pandas.get_dummies), or leave it out"
+            f"{place} is {_plain(value)!r:.60}: text is no number; in inputs, "
+            "fusedmlp.preprocessing.Preprocessing encodes it as columns of zeros and ones"
         )
     if is_missing(value):
         return missing(place, value)

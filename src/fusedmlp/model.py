@@ -94,6 +94,11 @@ class MLP:
         all of one type. A training on such targets sets them; ``predict`` returns them, and
         ``evaluate`` and a further training take them. None where targets are class indices from 0
         to K-1. Assigned labels also become ``class_names``, as text.
+    feature_names
+        Names of the D inputs: the columns of the data frame of the first training, stored with the
+        model. In later data frames these columns are found by name, in any order, and others are
+        ignored; arrays have no names and are taken in this order. None where training was on
+        arrays, and for models with a preprocessing, which has names of its own.
     preprocessing
         Makes the network's inputs of the columns of a table, stored with the model. Methods that
         take ``x`` then take data frames and arrays with these columns. None for inputs as they are.
@@ -130,6 +135,7 @@ class MLP:
         self.history: History | None = None
         self.class_names: tuple[str, ...] | None = None
         self._labels: Labels | None = None
+        self.feature_names: tuple[str, ...] | None = None
         self.preprocessing: Preprocessing | None = None
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
@@ -213,9 +219,17 @@ class MLP:
             engine = self._engine or self._inference_engine()
             return engine.forward(inputs)
 
-    def network_inputs(self, x: InputsLike) -> Inputs:
-        """Convert inputs, through the preprocessing if the model has one, for an engine."""
-        return as_inputs(x if self.preprocessing is None else self.preprocessing.transform(x))
+    def network_inputs(self, x: InputsLike, feature_names: tuple[str, ...] | None = None) -> Inputs:
+        """Convert inputs, through the preprocessing if the model has one, for an engine.
+
+        Parameters
+        ----------
+        feature_names
+            In place of those of a model that has none yet.
+        """
+        if self.preprocessing is not None:
+            return as_inputs(self.preprocessing.transform(x))
+        return as_inputs(x, self.feature_names or feature_names)
 
     def predict_proba(self, x: InputsLike) -> FloatArray:
         """Probabilities (N, K): of each class for softmax, of each label for sigmoid outputs."""
@@ -295,6 +309,7 @@ class MLP:
             self.class_names,
             self._labels,
             self.preprocessing,
+            self.feature_names,
         )
         save_model(Path(path), content)
 
@@ -333,6 +348,7 @@ class MLP:
         mlp.labels = file.labels
         mlp.class_names = file.class_names
         mlp.preprocessing = file.preprocessing
+        mlp.feature_names = file.feature_names
         return mlp
 
     def _repr_html_(self) -> str:
@@ -352,8 +368,9 @@ class MLP:
         return {k: v for k, v in self.__dict__.items() if k != "_engine_lock"} | {"_engine": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        # Models that were pickled before there were labels lack them.
-        self.__dict__.update({"_labels": None} | state, _engine_lock=threading.Lock())
+        # Models that were pickled before there were labels and names of inputs lack them.
+        absent = {"_labels": None, "feature_names": None}
+        self.__dict__.update(absent | state, _engine_lock=threading.Lock())
 
     def _inference_engine(self) -> Engine:
         """Return the engine, built if needed. Callers hold the lock: an engine is not reentrant."""

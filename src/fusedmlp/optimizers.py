@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.portable import powers
 from fusedmlp.scalars import store_reals
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class Adam:
         -------
         (n_steps, 2) float64
         """
-        powers = [_powers(beta, first_step + 1, n_steps) for beta in (self.beta1, self.beta2)]
-        return 1.0 - np.stack(powers, axis=1)
+        columns = [powers(beta, first_step + 1, n_steps) for beta in (self.beta1, self.beta2)]
+        return 1.0 - np.stack(columns, axis=1)
 
     def epsilons(self, first_step: int, n_steps: int) -> Float64Vector:
         """Return the ε that is added to the corrected √v in each step, in float64 on the host.
@@ -188,12 +188,6 @@ know a formula by its position here."""
 OPTIMIZER_NAMES: Final = ("sgd", "momentum", "nesterov", "adam", "adamw", "lion")
 """Names that :func:`make_optimizer` takes: a formula, with or without weight decay."""
 
-_FRACTION_BITS: Final = 192
-"""Binary places of the fixed-point numbers of :func:`_powers`: far more than a float64 has."""
-
-_NEGLIGIBLE: Final = 1 << (_FRACTION_BITS - 64)
-"""Fixed-point 2⁻⁶⁴."""
-
 DEFAULT_MOMENTUM: Final = 0.9
 DEFAULT_WEIGHT_DECAY: Final = 0.01
 
@@ -243,29 +237,6 @@ def as_optimizer(optimizer: Optimizer | str) -> Optimizer:
             f"a name of {', '.join(OPTIMIZER_NAMES)}"
         )
     return optimizer
-
-
-def _powers(base: float, first: int, count: int) -> Float64Vector:
-    """Return base^t for ``count`` values of t from ``first``, for 0 ≤ base < 1.
-
-    In fixed point with integers, rounded once: the powers of NumPy and of C libraries differ in the
-    last bit between processors, and strict mode promises the same bits everywhere.
-    """
-    powers = np.zeros(count)
-    one = 1 << _FRACTION_BITS
-    factor = int(Fraction(base) * one)
-    power, square, exponent = one, factor, first
-    while exponent and power:
-        if exponent & 1:
-            power = power * square >> _FRACTION_BITS
-        square = square * square >> _FRACTION_BITS
-        exponent >>= 1
-    for i in range(count):
-        if power < _NEGLIGIBLE:  # 1 − power is 1 from here on
-            break
-        powers[i] = power / one
-        power = power * factor >> _FRACTION_BITS
-    return powers
 
 
 def _check_positive(name: str, value: float) -> None:

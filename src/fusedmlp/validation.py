@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import numpy as np
 
-from fusedmlp.data_frames import as_numbers
+from fusedmlp.data_frames import as_numbers, column_names, columns_of, positions, stacked
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import NUMERIC, host_array, host_copy, on_device
 from fusedmlp.wording import counted
@@ -66,16 +66,21 @@ def is_sparse(x: object) -> TypeGuard[scipy.sparse.csr_array]:
     return hasattr(x, "indptr") or (hasattr(x, "tocsr") and hasattr(x, "nnz"))
 
 
-def as_inputs(x: InputsLike) -> Inputs:
+def as_inputs(x: InputsLike, feature_names: tuple[str, ...] | None = None) -> Inputs:
     """Return inputs of any kind as an array or CSR matrix with a shape, once for all later steps.
 
     Arrays in device memory are returned as they are, numeric arrays and CSR without a copy. Values
     are not checked: engines do that.
 
+    Parameters
+    ----------
+    feature_names
+        Columns to take from a data frame whose columns have names; None for all of them.
+
     Raises
     ------
     InvalidInputError
-        It is something else than numbers, or has no rows and columns.
+        It is something else than numbers, has no rows and columns, or lacks a column.
     """
     if type(x) is np.ndarray and x.dtype.kind in NUMERIC:
         return x
@@ -85,7 +90,13 @@ def as_inputs(x: InputsLike) -> Inputs:
         import scipy.sparse
 
         return scipy.sparse.csr_array(x)
-    return cast("Inputs", x if on_device(x) else host_array("x", x))
+    if on_device(x):
+        return cast("Inputs", x)
+    if feature_names is not None and (found := column_names(x)) is not None:
+        columns = columns_of(x) or []
+        order = positions(feature_names, found, "x")
+        return cast("Inputs", stacked("x", [columns[j] for j in order], len(columns[0].values)))
+    return cast("Inputs", host_array("x", x))
 
 
 def validate_data(

@@ -111,7 +111,7 @@ def test_rows_of_one_class_can_be_measured(cli, letters, tmp_path, kind):
 def test_unknown_labels_and_missing_columns_are_refused(cli, letters, tmp_path):
     letters.replace({"kind": {"spam": "eggs"}}).to_csv(tmp_path / "eggs.csv", index=False)
     cli("evaluate", "out", "--dataset", "eggs.csv").failed(
-        ExitCode.USAGE, "eggs.csv", "unknown labels 'eggs'", "'ham', 'spam'"
+        ExitCode.USAGE, "eggs.csv", "is 'eggs'", "not one of the labels 'ham', 'spam'"
     )
     letters[["size", "kind"]].to_csv(tmp_path / "less.csv", index=False)
     for command in (("evaluate", "out", "--dataset"), ("predict", "out")):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fusedmlp.datasets import TableOptions, load_csv, load_dataset
+from fusedmlp.datasets import Fitted, TableOptions, load_csv, load_dataset
 from fusedmlp.datasets.csv_file import read_csv
+from fusedmlp.datasets.csv_numbers import read_numbers
+from fusedmlp.datasets.targets import TargetCoding
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 
 PLAIN = {"scale": "none", "test": 0}
@@ -227,8 +231,8 @@ NUMBERS = "\n".join(["1,0", "2,1"] * 10)
         ("a,a,c\n1,2,0\n3,4,1\n", "2 columns have the name 'a'"),
         ("a,b,c\n1,2,0\n3,1e999,1\n", "line 3, column 'b': inf is not finite"),
         ("a;b;c\n1,5;2;0\n3,25;4;1\n", "column 'a' has numbers with a decimal comma"),
-        ("a,b,c\n1,2,0\n3,4,\n", "row 1 has no target"),
-        ("a,b,c\n1,2,red\n3,4,\n", "row 1 has no target"),
+        ("a,b,c\n1,2,0\n3,4,\n", "table.csv, target column 'c': line 3 has no target"),
+        ("a,b,c\n\n1,2,red\n3,4,\n", "line 4 has no target"),
         ("a,b,c\n1,2,1\n3,4,1\n", "every row has the target 1; expected"),
         ("a,b,c\n1,2,red\n3,4,red\n", "every row has the target 'red'"),
         ("a,b,c\n1,,0\n3,,1\n", "column 'b' has no value in any training row"),
@@ -248,8 +252,113 @@ def test_faults(table, text, words):
 
 
 def test_text_is_no_quantity(table):
-    with pytest.raises(InvalidInputError, match=r"target 'red' in row 0 is text; .* needs numbers"):
+    with pytest.raises(
+        InvalidInputError, match=r"target 'red' in line 2 is text; .* needs numbers"
+    ):
         load_dataset(table("a,y\n1,red\n2,blue\n"), task="regression")
+
+
+def test_faults_of_targets_name_the_file_and_the_line(table):
+    test = table("y,a\n0,1\n\n1,2\n0.5,3\n", name="test.csv")
+    train = table("a,y\n1,0\n2,1\n3,0\n")
+    with pytest.raises(InvalidInputError, match=r"test.csv, .*: target 0.5 in line 5 has a frac"):
+        load_dataset(train, test=test, target="y", task="classification")
+    test = table("1,0\n2,1\n\n3,\n", name="test.csv")
+    with pytest.raises(InvalidInputError, match=r"test.csv, target column 1: line 4 has no target"):
+        load_dataset(table("1,0\n2,1\n3,0\n"), test=test)
+    fitted = Fitted(None, TargetCoding("classification", 2, ("ham", "spam")))
+    words = "line 4 is 'eggs', which is not one of the labels 'ham', 'spam'"
+    with pytest.raises(InvalidInputError, match=words):
+        load_dataset(table("a,y\n1,ham\n2,spam\n3,eggs\n"), fitted=fitted, **PLAIN)
+    # The rows of a part keep their lines.
+    text = "a,y\n" + "".join(f"{i},{i + 0.5 if i < 10 else ''}\n" for i in range(11))
+    with pytest.raises(InvalidInputError, match="line 12 has no target"):
+        load_dataset(table(text), fitted=Fitted(None, TargetCoding("regression", 1, None)))
+
+
+def test_labels_of_text_may_look_like_numbers(table):
+    train, test = table("a,y\n1,2\n2,x\n3,3\n"), table("a,y\n1,3\n2,2\n", name="test.csv")
+    data = load_dataset(train, test=test)
+    assert (data.labels, data.y_test.tolist()) == (("2", "3", "x"), [1, 0])
+
+
+NUMERIC = (
+    "a,b\n1,2\n3,4\n",
+    "1,2\n3,nan\r\n\n-inf,1e999\n",
+    "2;1\n3;4",
+    "0,1,2\n3.5,4,1\n5,6,0\n",
+    ",b,y\n9,1,2\n8,3,4\n",
+    '"a,b",c\n1,2\n3,4\n',
+    "a,b\r1,2\r3,4\r",
+    "?,2\n1, 3 \n",
+    " 1 ,\t2\n 3,4\n",
+    "a,b\n\x1c1,2\n3,4\n",
+)
+OTHER = (
+    "a,b\n1,2\n  \n3,4\n",
+    "a,b\n1,2\n3\n",
+    "a\n1,2\n",
+    "a,b\n1,\n2,3\n",
+    'a,b\n1,"2"\n',
+    "a,b\n1_0,2\n",
+    "a,b\n\u0661,2\n",
+    "\na,b\n1,2\n",
+    '"a\nb",c\n1,2\n',
+    "a,b\n",
+    "1,2\n",
+    "",
+    "a,b\n1,2#3\n",
+    "a,b\n0x10,2\n",
+    "\n1,x\n",
+)
+
+
+@pytest.mark.parametrize("text", [*NUMERIC, *OTHER])
+def test_files_of_numbers_are_the_same_by_either_way(table, monkeypatch, text):
+    path = table(text)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        assert (read_numbers(file) is not None) == (text in NUMERIC)
+
+    def read():
+        lines = []
+        try:
+            found = read_csv(path, report=lines.append)
+        except InvalidInputError as error:
+            return str(error), lines
+        return found.numbers.tolist(), found.names, found.lines.tolist(), list(found.texts), lines
+
+    fast = repr(read())  # NaN is equal to itself as text
+    monkeypatch.setattr("fusedmlp.datasets.csv_file.read_numbers", lambda _: None)
+    assert repr(read()) == fast
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["1", "-2.5", "1e5", ".5", "nan", " 7", "", "x", "1_0", '"3"', "inf"]),
+            min_size=1,
+            max_size=3,
+        ),
+        max_size=4,
+    ),
+    st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_drawn_files_are_the_same_by_either_way(table, rows, end):
+    path = table(end.join(map(",".join, rows)) + end)
+
+    def read():
+        try:
+            found = read_csv(path)
+        except InvalidInputError as error:
+            return str(error)
+        texts = {j: values.tolist() for j, values in found.texts.items()}
+        return repr((found.numbers.tolist(), texts, found.names, found.lines.tolist()))
+
+    fast = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fusedmlp.datasets.csv_file.read_numbers", lambda _: None)
+        assert read() == fast
 
 
 def test_unreadable(table, tmp_path):

@@ -9,6 +9,7 @@ import typer
 from fusedmlp.cli.outputs import MODEL_NAME
 from fusedmlp.cli.settings import RunOptions
 from fusedmlp.datasets import Fitted
+from fusedmlp.datasets.targets import TargetCoding
 from fusedmlp.io.atomic import storage_errors
 from fusedmlp.model import MLP
 from fusedmlp.network import OUTPUT_OF_TASK
@@ -46,7 +47,8 @@ class SavedModel:
             return None
         network = self.mlp.network
         task = next(task for task, output in OUTPUT_OF_TASK.items() if output == network.output)
-        return Fitted(self.mlp.preprocessing, task, network.n_outputs, self.mlp.labels)
+        coding = TargetCoding(task, network.n_outputs, self.mlp.labels)
+        return Fitted(self.mlp.preprocessing, coding)
 
     @property
     def output_names(self) -> list[str]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from fusedmlp.datasets.csv_columns import MISSING, Columns, LateTextError, as_numbers, is_number
+from fusedmlp.datasets.csv_numbers import delimiter_of, read_numbers
 from fusedmlp.datasets.file_errors import convert_read_errors
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 from fusedmlp.preprocessing.table import Table
@@ -23,13 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from fusedmlp.datasets.csv_columns import Row
+    from fusedmlp.datasets.csv_numbers import NumberRows
 
-    Row = tuple[int, list[str]]  # line number from 1, cells without surrounding blanks
     Report = Callable[[str], None]
-
-MISSING: Final = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
-"""Cells without a value, in lower case."""
 
 MISTYPED_SHARE: Final = 0.1
 """A column with a smaller share of cells that are no numbers has mistakes, not categories."""
@@ -74,10 +73,14 @@ def read_csv(
     try:
         with convert_read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
             reader = _Reader(path, frozenset(text_columns), report, frozenset(names))
+            if not text_columns and file.seekable():  # a pipe can be read once
+                if (rows := read_numbers(file)) is not None:
+                    return reader.of_numbers(rows)
+                file.seek(0)
             while True:
                 try:
                     return reader.read(_rows(file))
-                except _LateTextError as late:
+                except LateTextError as late:
                     # A column of numbers in the first chunks has text further down.
                     reader = replace(reader, text_numbers=reader.text_numbers | {late.column})
                     file.seek(0)
@@ -87,11 +90,6 @@ def read_csv(
         ) from error
     except csv.Error as error:
         raise DataUnavailableError(f"{path}: not a table of text: {error}") from error
-
-
-class _LateTextError(Exception):
-    def __init__(self, column: int) -> None:
-        self.column = column
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,18 @@ class _Reader:
     expected_names: frozenset[str]
     text_numbers: frozenset[int] = field(default_factory=frozenset)
 
+    def of_numbers(self, rows: NumberRows) -> Table:
+        """Return the table of a file of numbers."""
+        names = self._names([rows.first, rows.second])
+        numbers, lines = rows.numbers, rows.lines
+        if names is None:
+            first = as_numbers(rows.first)
+            assert first is not None, "text above numbers is a header"
+            numbers, lines = np.vstack([first, numbers]), np.append(1, lines)
+        table = Table(numbers, {}, names, str(self.path), lines)
+        self._check(table)
+        return self._without_index(table)
+
     def read(self, rows: Iterator[Row]) -> Table:
         """Read all rows."""
         chunks = self._chunks(rows)
@@ -123,12 +133,12 @@ class _Reader:
                 raise InvalidInputError(
                     f"{self.path}: a header and no rows, expected at least one row"
                 )
-        columns = _Columns(self._known_texts(names, len(first[0][1])))
+        columns = Columns(self._known_texts(names, len(first[0][1])))
         for chunk in chain([first], chunks):
             self._check_lengths(chunk, len(names or first[0][1]))
             columns.add(chunk)
         table = columns.table(names, str(self.path))
-        self._check(table, columns)
+        self._check(table)
         return self._without_index(table)
 
     def _chunks(self, rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -145,11 +155,11 @@ class _Reader:
         first, *others = rows
         if self.expected_names and self.expected_names <= set(first):
             return tuple(first)
-        if not others and any(map(_is_number, first)):
+        if not others and any(map(is_number, first)):
             return None
         if not _is_header(first, others):
             return None
-        if all(map(_is_number, first)):
+        if all(map(is_number, first)):
             self.report(f"{self.path.name}: the first line, {','.join(first)[:60]}, has the names")
         return tuple(name or f"column {j}" if j else name for j, name in enumerate(first))
 
@@ -166,20 +176,21 @@ class _Reader:
                     f"{n_columns} as in the first line"
                 )
 
-    def _check(self, table: Table, columns: _Columns) -> None:
+    def _check(self, table: Table) -> None:
         """Refuse infinite numbers, and columns of numbers with a few other cells."""
+        assert table.lines is not None
         infinite = np.isinf(table.numbers)
         if infinite.any():
             row, column = (int(i) for i in np.argwhere(infinite)[0])
             raise InvalidInputError(
-                f"{self.path}: line {columns.lines[row]}, {table.label(column)}: "
+                f"{self.path}: line {table.lines[row]}, {table.label(column)}: "
                 f"{table.numbers[row, column]} is not finite; expected finite numbers"
             )
         known = self._known_texts(table.names, table.n_columns) - self.text_numbers
         for j, texts in table.texts.items():
             if j in known:
                 continue
-            wrong = [i for i, cell in enumerate(texts) if cell is not None and not _is_number(cell)]
+            wrong = [i for i, cell in enumerate(texts) if cell is not None and not is_number(cell)]
             n_cells = sum(cell is not None for cell in texts)
             if all(cell is None or _DECIMAL_COMMA.fullmatch(cell) for cell in texts):
                 raise InvalidInputError(
@@ -188,7 +199,7 @@ class _Reader:
                 )
             if 0 < len(wrong) < MISTYPED_SHARE * n_cells:
                 raise InvalidInputError(
-                    f"{self.path}: line {columns.lines[wrong[0]]}, {table.label(j)}: "
+                    f"{self.path}: line {table.lines[wrong[0]]}, {table.label(j)}: "
                     f"{texts[wrong[0]]!r} is no number, and {n_cells - len(wrong):,} of "
                     f"{n_cells:,} cells of the column are: correct it, or leave the column out"
                 )
@@ -208,48 +219,6 @@ class _Reader:
         return table.select(range(1, table.n_columns))
 
 
-class _Columns:
-    """The columns of the chunks that were read so far."""
-
-    def __init__(self, texts: set[int]) -> None:
-        self._texts = texts
-        self._numbers: list[NDArray[np.float64]] = []
-        self._text_parts: list[dict[int, list[str | None]]] = []
-        self.lines: list[int] = []
-
-    def add(self, chunk: Sequence[Row]) -> None:
-        """Convert a chunk of rows.
-
-        Raises
-        ------
-        _LateTextError
-            A column that was numbers in earlier chunks has text in this one.
-        """
-        self.lines += [line for line, _ in chunk]
-        columns = list(zip(*(cells for _, cells in chunk), strict=True))
-        numbers = np.full((len(chunk), len(columns)), np.nan)
-        text_parts: dict[int, list[str | None]] = {}
-        for j, cells in enumerate(columns):
-            found = None if j in self._texts else as_numbers(cells)
-            if found is not None:
-                numbers[:, j] = found
-                continue
-            if j not in self._texts and self._numbers:
-                raise _LateTextError(j)
-            self._texts.add(j)
-            text_parts[j] = [None if cell.lower() in MISSING else cell for cell in cells]
-        self._numbers.append(numbers)
-        self._text_parts.append(text_parts)
-
-    def table(self, names: tuple[str, ...] | None, where: str) -> Table:
-        """Return all rows."""
-        texts = {
-            j: np.array([cell for part in self._text_parts for cell in part[j]], dtype=object)
-            for j in sorted(self._texts)
-        }
-        return Table(np.concatenate(self._numbers), texts, names, where)
-
-
 def _rows(file: Iterable[str]) -> Iterator[Row]:
     """Yield every line that is not blank."""
     lines = iter(file)
@@ -260,42 +229,10 @@ def _rows(file: Iterable[str]) -> Iterator[Row]:
             break
     else:
         return
-    reader = csv.reader(chain(head, lines), delimiter=_delimiter(head[-1]))
+    reader = csv.reader(chain(head, lines), delimiter=delimiter_of(head[-1]))
     for cells in reader:
         if cells:
             yield reader.line_num, [cell.strip() for cell in cells]
-
-
-def _delimiter(line: str) -> str:
-    """Return the separator of cells: a comma if the first line has one."""
-    return next((sign for sign in (",", ";", "\t") if sign in line), ",")
-
-
-def _is_number(cell: str) -> bool:
-    # Python also reads 1_000 and the digits of other scripts as numbers; other tools do not.
-    if "_" in cell or not cell.isascii():
-        return False
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def as_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
-    """Convert cells to numbers, NaN where one is missing; None if one is text."""
-    joined = "".join(cells)
-    if "_" in joined or not joined.isascii():
-        return None
-    try:
-        return np.array(cells, dtype=np.float64)
-    except ValueError:
-        pass
-    try:
-        filled = ["nan" if cell.lower() in MISSING else cell for cell in cells]
-        return np.array(filled, dtype=np.float64)
-    except ValueError:
-        return None
 
 
 def _is_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
@@ -305,10 +242,10 @@ def _is_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
         return True
     are_numbers = [as_numbers(cells) is not None for cells in columns]
     pairs = list(zip(first, are_numbers, strict=False))
-    if any(is_number and not _is_number(c) and c.lower() not in MISSING for c, is_number in pairs):
+    if any(below and not is_number(c) and c.lower() not in MISSING for c, below in pairs):
         return True
     named = first[1:] if not first[0] else first  # pandas' index has an empty name
-    if all(map(_is_number, named)):
+    if all(map(is_number, named)):
         return len(first) > 2 and list(named) == list(map(str, range(len(named))))
     if any(are_numbers):
         return False

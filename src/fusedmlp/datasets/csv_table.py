@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fusedmlp.datasets.csv_file import read_csv
 from fusedmlp.datasets.options import DEFAULTS, TableOptions
 from fusedmlp.datasets.raw_data import RawData, as_dataset
+from fusedmlp.datasets.targets import RawTargets
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.io.paths import expanded
 from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-    from numpy.typing import NDArray
 
     from fusedmlp.datasets.dataset import Dataset
     from fusedmlp.preprocessing import Table
@@ -53,10 +52,8 @@ def load_csv(path: Path, options: TableOptions = DEFAULTS) -> Dataset:
         if options.target is None:
             options = replace(options, target=preprocessing.target)
     x, y, target = _read(path, texts, names, options)
-    shown = f"target column {target!r}" if x.names is not None else f"target column {target}"
-    raw = RawData(
-        path.stem, f"{path} ({shown})", x, y, where=f"{path.name}, {shown}", target=target
-    )
+    shown = _target_column(x, target)
+    raw = RawData(path.stem, f"{path} ({shown})", x, y, target=target)
     if isinstance(options.test, str | Path):
         texts |= {x.name(j) for j in x.texts}
         of_test_file = replace(options, target=target)
@@ -68,8 +65,8 @@ def load_csv(path: Path, options: TableOptions = DEFAULTS) -> Dataset:
 
 def _read(
     path: Path, texts: Collection[str], names: Collection[str], options: TableOptions
-) -> tuple[Table, NDArray[Any], str]:
-    """Return the inputs, the target (N,), and the name or number of the target."""
+) -> tuple[Table, RawTargets, str]:
+    """Return the inputs, the target, and the name or number of its column."""
     table = read_csv(path, texts, options.report, names)
     dropped = {table.find(column) for column in options.drop}
     kept = [j for j in range(table.n_columns) if j not in dropped]
@@ -83,4 +80,10 @@ def _read(
         raise InvalidInputError(f"{path}: {table.label(target)} is the target: do not drop it")
     y = table.texts[target] if target in table.texts else table.numbers[:, target]
     kept.remove(target)
-    return table.select(kept), y, table.name(target)
+    name = table.name(target)
+    where = f"{path.name}, {_target_column(table, name)}"
+    return table.select(kept), RawTargets(y, where, table.lines), name
+
+
+def _target_column(table: Table, name: str) -> str:
+    return f"target column {name}" if table.names is None else f"target column {name!r}"

@@ -8,6 +8,7 @@ from fusedmlp.datasets.cache import NotPresentError
 from fusedmlp.datasets.idx import find_idx_files, read_idx, read_raw
 from fusedmlp.datasets.options import AS_STORED, TableOptions
 from fusedmlp.datasets.raw_data import RawData, as_dataset, as_rows
+from fusedmlp.datasets.targets import RawTargets
 from fusedmlp.errors import DataUnavailableError
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def load_idx_folder(folder: Path, options: TableOptions = AS_STORED) -> Dataset:
         )
     name = folder.resolve().name
     x_train, image_shape = as_rows(read_idx(found["train-images"]), f"{name}: train")
-    raw = RawData(name, str(folder), x_train, read_idx(found["train-labels"]))
+    raw = RawData(name, str(folder), x_train, RawTargets(read_idx(found["train-labels"]), name))
     raw.image_shape = image_shape
     if "t10k" in parts:
         raw.x_test, _ = as_rows(read_idx(found["t10k-images"]), f"{name}: t10k")
-        raw.y_test = read_idx(found["t10k-labels"])
+        raw.y_test = RawTargets(read_idx(found["t10k-labels"]), f"{name}: t10k")
     return as_dataset(raw, options)

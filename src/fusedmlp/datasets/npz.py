@@ -26,6 +26,7 @@ from fusedmlp.datasets.file_errors import (
 )
 from fusedmlp.datasets.options import AS_STORED, TableOptions
 from fusedmlp.datasets.raw_data import RawData, as_dataset, as_rows
+from fusedmlp.datasets.targets import RawTargets
 from fusedmlp.errors import DataUnavailableError, InvalidInputError
 from fusedmlp.validation import check_finite
 
@@ -64,14 +65,15 @@ def load_npz(path: Path, options: TableOptions = AS_STORED) -> Dataset:
     """
     arrays = read_npz(path, _choose_keys, _KEYS)
     x_train, image_shape = as_rows(arrays["x_train"], f"{path}: x_train")
-    raw = RawData(path.stem, str(path), x_train, arrays["y_train"], image_shape=image_shape)
+    y_train = RawTargets(arrays["y_train"], path.stem)
+    raw = RawData(path.stem, str(path), x_train, y_train, image_shape=image_shape)
     if "x_test" in arrays:
         x_test, _ = as_rows(arrays["x_test"], f"{path}: x_test")
         if x_test.dtype != x_train.dtype and np.uint8 not in (x_test.dtype, x_train.dtype):
             with np.errstate(over="ignore"):  # infinite values are found below
                 x_test = x_test.astype(x_train.dtype)
             check_finite(f"{path}: x_test as {x_train.dtype}", x_test)
-        raw.x_test, raw.y_test = x_test, arrays["y_test"]
+        raw.x_test, raw.y_test = x_test, RawTargets(arrays["y_test"], f"{path.stem}: y_test")
     return as_dataset(raw, options)
 
 

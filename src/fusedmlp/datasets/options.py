@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from fusedmlp.class_labels import Label
     from fusedmlp.datasets.dataset import Task
+    from fusedmlp.datasets.targets import TargetCoding
     from fusedmlp.preprocessing import Preprocessing, Scale
 
 
@@ -24,14 +24,12 @@ class Fitted:
     ----------
     preprocessing
         Of its training rows; None for inputs that stay as they are.
-    task, n_outputs, labels
-        Of its target; see :class:`fusedmlp.datasets.Dataset`.
+    target
+        Of its target.
     """
 
     preprocessing: Preprocessing | None
-    task: Task
-    n_outputs: int
-    labels: tuple[Label, ...] | None
+    target: TargetCoding
 
 
 @dataclass(frozen=True, slots=True)

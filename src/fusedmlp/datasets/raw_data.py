@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 
 from fusedmlp.datasets.dataset import Dataset, Inputs
-from fusedmlp.datasets.targets import TargetCoding
+from fusedmlp.datasets.targets import RawTargets, TargetCoding
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.preprocessing import Preprocessing, Table
 from fusedmlp.validation import check_finite
@@ -46,8 +46,6 @@ class RawData:
         A table, or rows (N, D) of :func:`as_rows`.
     y_train, y_test
         Targets as in :meth:`fusedmlp.datasets.targets.TargetCoding.of`.
-    where
-        Name of the targets in messages.
     target
         Name of the target column, or None.
     image_shape
@@ -57,10 +55,9 @@ class RawData:
     name: str
     source: str
     x_train: NDArray[Inputs] | Table
-    y_train: NDArray[Any]
+    y_train: RawTargets
     x_test: NDArray[Inputs] | Table | None = None
-    y_test: NDArray[Any] | None = None
-    where: str = ""
+    y_test: RawTargets | None = None
     target: str | None = None
     image_shape: tuple[int, int] | None = None
 
@@ -112,10 +109,10 @@ def as_dataset(raw: RawData, options: TableOptions) -> Dataset:
         ("train", raw.x_train, raw.y_train),
         ("test", raw.x_test, raw.y_test),
     ):
-        if x is not None and y is not None and (y.ndim == 0 or len(y) != _n_rows(x)):
+        if x is not None and y is not None and y.values.shape[:1] != (_n_rows(x),):
             raise InvalidInputError(
                 f"{raw.name}: {part} has {_n_rows(x)} rows of inputs and targets of shape "
-                f"{y.shape}; expected as many targets as rows"
+                f"{y.values.shape}; expected as many targets as rows"
             )
     coding = _coding(raw, options)
     is_table = _is_table(raw, options)
@@ -132,16 +129,16 @@ def _n_rows(x: NDArray[Any] | Table) -> int:
 
 
 def _coding(raw: RawData, options: TableOptions) -> TargetCoding:
-    where, fitted = raw.where or raw.name, options.fitted
-    if fitted is not None:
-        return TargetCoding(fitted.task, fitted.n_outputs, fitted.labels, where)
+    if options.fitted is not None:
+        return options.fitted.target
     targets = [raw.y_train] if raw.y_test is None else [raw.y_train, raw.y_test]
-    if len({y.shape[1:] for y in targets}) > 1:
+    shapes = [y.values.shape for y in targets]
+    if len({shape[1:] for shape in shapes}) > 1:
         raise InvalidInputError(
-            f"{raw.name}: targets have the shapes {' and '.join(str(y.shape) for y in targets)}; "
-            "expected the same columns"
+            f"{raw.name}: targets have the shapes {' and '.join(map(str, shapes))}; expected the "
+            "same columns"
         )
-    return TargetCoding.of(np.concatenate(targets), options.task, where, options.report)
+    return TargetCoding.of(targets, options.task, options.report)
 
 
 def _is_table(raw: RawData, options: TableOptions) -> bool:
@@ -171,7 +168,7 @@ def _is_table(raw: RawData, options: TableOptions) -> bool:
 def _split(raw: RawData, coding: TargetCoding, options: TableOptions) -> RawData:
     """Keep a share of the rows for testing; of each class alike where that is possible."""
     assert not isinstance(options.test, str), "a test file has been read"
-    n_rows = len(raw.y_train)
+    n_rows = _n_rows(raw.x_train)
     if options.test is None and n_rows < FEWEST_ROWS:
         options.report(f"{raw.name}: {counted(n_rows, 'row')}: too few for a test part")
         return raw
@@ -188,16 +185,16 @@ def _split(raw: RawData, coding: TargetCoding, options: TableOptions) -> RawData
     return replace(
         raw,
         x_train=_take(raw.x_train, train),
-        y_train=raw.y_train[train],
+        y_train=raw.y_train.take(train),
         x_test=_take(raw.x_train, test),
-        y_test=raw.y_train[test],
+        y_test=raw.y_train.take(test),
     )
 
 
 def _parts(raw: RawData, coding: TargetCoding, n_test: int, seed: int) -> tuple[IntArray, IntArray]:
     from sklearn.model_selection import train_test_split
 
-    n_rows, classes = len(raw.y_train), None
+    n_rows, classes = _n_rows(raw.x_train), None
     if coding.task == "classification":
         y = coding.encode(raw.y_train, np.float64)
         counts = np.bincount(y, minlength=coding.n_outputs)

@@ -38,6 +38,7 @@ class ModelFile:
     class_names: tuple[str, ...] | None = None
     labels: Labels | None = None
     preprocessing: Preprocessing | None = None
+    feature_names: tuple[str, ...] | None = None
 
 
 def save_model(path: Path, model: ModelFile) -> None:
@@ -56,6 +57,8 @@ def save_model(path: Path, model: ModelFile) -> None:
     }
     if model.preprocessing is not None:
         header["preprocessing"] = model.preprocessing.to_dict()
+    if model.feature_names is not None:
+        header["feature_names"] = model.feature_names
     write_parameters(path, MODEL_FORMAT, header, {"": model.parameters})
 
 
@@ -83,4 +86,16 @@ def load_model(path: Path) -> ModelFile:
                 f"its preprocessing makes {counted(preprocessing.n_inputs, 'input')}, its network "
                 f"has {file.network.n_inputs}"
             )
-        return ModelFile(file.network, file.groups[""], seed, class_names, labels, preprocessing)
+        inputs = file.header.get("feature_names")
+        feature_names = None if inputs is None else tuple(str(name) for name in inputs)
+        if feature_names is not None and (
+            len(feature_names) != len(set(feature_names))
+            or len(feature_names) != file.network.n_inputs
+        ):
+            raise InvalidInputError(
+                f"its names of inputs are not {file.network.n_inputs} different ones"
+            )
+        parameters = file.groups[""]
+        return ModelFile(
+            file.network, parameters, seed, class_names, labels, preprocessing, feature_names
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusedmlp.data_frames import listed, positions
 from fusedmlp.errors import InvalidInputError, UnknownNameError
 from fusedmlp.preprocessing.columns import (
     SCALES,
@@ -17,7 +18,7 @@ from fusedmlp.preprocessing.columns import (
     Scale,
     column_from_dict,
 )
-from fusedmlp.preprocessing.table import Table, listed
+from fusedmlp.preprocessing.table import Table
 from fusedmlp.wording import counted
 
 if TYPE_CHECKING:
@@ -184,8 +185,10 @@ class Preprocessing:
 
     def _matched(self, table: Table) -> Table:
         """Return the columns of training, in their order, checked to be of their kinds."""
-        by_name = self.has_names and table.names is not None
-        order = self._by_name(table) if by_name else self._by_position(table)
+        if self.has_names and table.names is not None:
+            order = positions(self.names, table.names, table.where)
+        else:
+            order = self._by_position(table)
         matched = table.select(order)
         for j, column in enumerate(self.columns):
             is_text = j in matched.texts
@@ -201,16 +204,6 @@ class Preprocessing:
                     f"text there ({listed(str(c) for c in column.categories)})"
                 )
         return matched
-
-    def _by_name(self, table: Table) -> list[int]:
-        position = {name: j for j, name in enumerate(table.names or ())}
-        absent = [name for name in self.names if name not in position]
-        if absent:
-            raise InvalidInputError(
-                f"{table.where} lacks the columns {listed(absent)} that the model was trained on; "
-                f"it has {listed(position)}"
-            )
-        return [position[name] for name in self.names]
 
     def _by_position(self, table: Table) -> list[int]:
         if table.n_columns != len(self.columns):

@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusedmlp.data_frames import Column, columns_of, is_missing
+from fusedmlp.data_frames import Column, columns_of, is_missing, listed
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import host_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from fusedmlp.interop import ForeignArray
-
-SHOWN_NAMES = 20
-"""Names that a message lists at most."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -40,12 +37,15 @@ class Table:
         The C names, or None where columns have a position only.
     where
         Origin, for messages.
+    lines
+        (N,) lines of the file, from 1; None for rows in memory.
     """
 
     numbers: NDArray[np.floating[Any]]
     texts: Mapping[int, NDArray[np.object_]]
     names: tuple[str, ...] | None
     where: str
+    lines: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Check that names are distinct."""
@@ -103,7 +103,12 @@ class Table:
         for j, (name, values) in enumerate(columns):
             found = None if name in text_columns else _as_numbers(values)
             if found is None:
-                texts[j] = _as_texts(values, f"{where}: column {name!r}")
+                if values.dtype.kind not in "buifOUT":
+                    raise InvalidInputError(
+                        f"{where}: column {name!r} holds {values.dtype}: expected numbers or text; "
+                        "convert it, or leave it out"
+                    )
+                texts[j] = as_texts(values)
             else:
                 numbers[:, j] = found
         return cls(numbers, texts, tuple(name for name, _ in columns), where)
@@ -129,16 +134,17 @@ class Table:
     def take(self, rows: NDArray[np.int64]) -> Table:
         """Return a table of some rows."""
         texts = {j: values[rows] for j, values in self.texts.items()}
-        return replace(self, numbers=self.numbers[rows], texts=texts)
+        lines = None if self.lines is None else self.lines[rows]
+        return replace(self, numbers=self.numbers[rows], texts=texts, lines=lines)
 
     def select(self, columns: Sequence[int]) -> Table:
         """Return a table of some columns, in the given order."""
         is_whole = list(columns) == list(range(self.n_columns))
-        return Table(
-            self.numbers if is_whole else self.numbers[:, list(columns)],
-            {new: self.texts[old] for new, old in enumerate(columns) if old in self.texts},
-            None if self.names is None else tuple(self.names[j] for j in columns),
-            self.where,
+        return replace(
+            self,
+            numbers=self.numbers if is_whole else self.numbers[:, list(columns)],
+            texts={new: self.texts[old] for new, old in enumerate(columns) if old in self.texts},
+            names=None if self.names is None else tuple(self.names[j] for j in columns),
         )
 
     def find(self, column: str | int) -> int:
@@ -160,12 +166,6 @@ class Table:
         )
 
 
-def listed(names: Iterable[str]) -> str:
-    """Return names for a message, at most :data:`SHOWN_NAMES` of them."""
-    known = list(names)
-    return ", ".join(known[:SHOWN_NAMES]) + (", …" if len(known) > SHOWN_NAMES else "")
-
-
 def _as_numbers(values: NDArray[Any]) -> NDArray[np.float64] | None:
     """Return a column as numbers, NaN where a value is missing; None where it holds text."""
     if values.dtype.kind in "buif":
@@ -178,11 +178,8 @@ def _as_numbers(values: NDArray[Any]) -> NDArray[np.float64] | None:
     return np.array([np.nan if is_missing(value) else float(value) for value in values])
 
 
-def _as_texts(values: NDArray[Any], where: str) -> NDArray[np.object_]:
-    if values.dtype.kind not in "buifOUT":
-        raise InvalidInputError(
-            f"{where} holds {values.dtype}: expected numbers or text; convert it, or leave it out"
-        )
+def as_texts(values: NDArray[Any]) -> NDArray[np.object_]:
+    """Return numbers, booleans and text (N,) as text, None where a value is missing."""
     texts = np.full(len(values), None, dtype=object)
     for row, value in enumerate(values):
         if not is_missing(value):

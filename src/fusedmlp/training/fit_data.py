@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fusedmlp.class_labels import Targets
-from fusedmlp.data_frames import as_numbers
+from fusedmlp.data_frames import as_numbers, column_names
 from fusedmlp.errors import InvalidInputError
 from fusedmlp.interop import host_copy
 from fusedmlp.training.row_weights import row_weights
@@ -34,14 +34,15 @@ class FitData:
     ----------
     x, y, weights
         Inputs, targets and weights for engines.
-    labels
-        Labels that the model will have; None for class indices.
+    labels, feature_names
+        Those that the model will have; None for class indices, and for inputs without names.
     """
 
     x: Inputs
     y: npt.NDArray[Any]
     weights: npt.NDArray[Any] | None
     labels: Labels | None
+    feature_names: tuple[str, ...] | None
 
 
 def fit_data(
@@ -60,7 +61,12 @@ def fit_data(
     """
     if y is None:
         raise InvalidInputError("training needs targets: y is None")
-    inputs, targets = mlp.network_inputs(x), Targets("y", y, mlp.network)
+    names = mlp.feature_names
+    if names is None and mlp.preprocessing is None:
+        names = column_names(x)
+        if len(set(names or ())) < len(names or ()):
+            names = None  # columns of one name cannot be told apart later
+    inputs, targets = mlp.network_inputs(x, names), Targets("y", y, mlp.network)
     check_input_shape(inputs.shape, mlp.network)
     labels = targets.named_by(mlp.labels, mlp.class_names) or targets.learned()
     encoded = targets.encoded(labels)
@@ -69,11 +75,11 @@ def fit_data(
         weights = as_numbers("sample_weight", host_copy("sample_weight", sample_weight))
     if class_weight is not None:
         weights = row_weights(class_weight, encoded, weights, mlp.network, labels)
-    return FitData(inputs, encoded, weights, labels)
+    return FitData(inputs, encoded, weights, labels, names)
 
 
 def validation_arrays(
-    given: ValidationData, mlp: MLP, labels: Labels | None
+    given: ValidationData, mlp: MLP, training: FitData
 ) -> tuple[Inputs, npt.NDArray[Any], npt.ArrayLike | None]:
     """Convert the arguments of an engine's ``stage`` for the validation rows.
 
@@ -87,5 +93,6 @@ def validation_arrays(
             f"validation_data is a {type(given).__qualname__}: give (x, y) or (x, y, sample_weight)"
         )
     x, y, *weights = given
-    encoded = Targets("y of validation_data", y, mlp.network).encoded(labels)
-    return mlp.network_inputs(x), encoded, weights[0] if weights else None
+    encoded = Targets("y of validation_data", y, mlp.network).encoded(training.labels)
+    inputs = mlp.network_inputs(x, training.feature_names)
+    return inputs, encoded, weights[0] if weights else None

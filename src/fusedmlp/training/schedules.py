@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 import numpy as np
 
 from fusedmlp.errors import InvalidInputError, UnknownNameError
+from fusedmlp.portable import half_cosine, inverse_powers, powers
 from fusedmlp.scalars import real, store_reals, whole
 from fusedmlp.training.functions import check_arguments, name_of
 
@@ -90,7 +91,7 @@ class Step:
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
         """See :meth:`Schedule.rates`."""
-        return np.full(span.n_steps, lr * self.factor ** (span.epoch // self.every))
+        return np.full(span.n_steps, lr * powers(self.factor, span.epoch // self.every, 1)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Exponential:
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
         """See :meth:`Schedule.rates`."""
-        return np.full(span.n_steps, lr * self.factor**span.epoch)
+        return np.full(span.n_steps, lr * powers(self.factor, span.epoch, 1)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,7 @@ class Cosine:
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
         """See :meth:`Schedule.rates`."""
-        rates: Float64Vector = lr * 0.5 * (1.0 + np.cos(np.pi * span.progress()))
-        return rates
+        return lr * half_cosine(span.progress())
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,7 @@ class InverseScaling:
 
     def rates(self, lr: float, span: Span) -> Float64Vector:
         """See :meth:`Schedule.rates`."""
-        rates: Float64Vector = lr / (span.steps() + 1.0) ** self.power
-        return rates
+        return lr * inverse_powers(span.steps() + 1.0, self.power)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +264,7 @@ def as_schedule(schedule: ScheduleLike) -> Schedule:
 
 
 def _half_cosine(start: float, end: float, progress: Float64Vector) -> Float64Vector:
-    rates: Float64Vector = end + (start - end) * 0.5 * (1.0 + np.cos(np.pi * progress))
-    return rates
+    return end + (start - end) * half_cosine(np.clip(progress, 0.0, 1.0))
 
 
 def _check_factor(factor: float) -> None:

@@ -161,7 +161,8 @@ class Trainer:
         Parameters
         ----------
         x
-            (N, D) numbers, as :meth:`MLP.forward` takes them.
+            (N, D) numbers, as :meth:`MLP.forward` takes them. The first data frame names the
+            inputs: :attr:`MLP.feature_names`.
         y
             (N,) or (N, 1) class indices from 0 to K-1, or K distinct labels: text, whole numbers,
             floats such as 1.0 or booleans, which become :attr:`MLP.labels` in ascending order. For
@@ -216,7 +217,7 @@ class Trainer:
         validation = ValidationRows(data, held_out) if held_out.size else None
         if validation_data is not None:
             validation = ValidationRows(
-                engine.stage(*validation_arrays(validation_data, mlp, given.labels))
+                engine.stage(*validation_arrays(validation_data, mlp, given))
             )
 
         def order(epoch: int) -> IntArray:
@@ -249,6 +250,7 @@ class Trainer:
         )
         if given.labels != mlp.labels:
             mlp.labels = given.labels
+        mlp.feature_names = given.feature_names
         with TrainingLoop(EpochChunks(engine, data), settings, keeper.history) as loop:
             try:
                 loop.run()
