@@ -53,9 +53,9 @@ print(f"{rows:,} rows / {batch} rows in a batch = {rows // batch} steps in an ep
 # -----------------------
 #
 # The workshop's network had one hidden layer of 256 sigmoid units. Its learning rate was 0.01, and
-# it was trained for 200 "epochs". But its code computed the number of batches from the number of
-# **epochs**, where the number of **rows** was meant. Four batches resulted, so an "epoch" saw
-# 256 rows. ``rows_per_epoch=256`` repeats this exactly.
+# it was trained for 200 "epochs". But to get the number of batches, its code divided the number of
+# **epochs** by the batch size, where the number of **rows** was meant. The result was four batches,
+# so an "epoch" saw 256 rows. ``rows_per_epoch=256`` repeats this exactly.
 #
 # No backend is named here. The library then chooses the fastest one for the network, usually the
 # compiled engine. At its very first use, that engine is compiled once, for about 20 seconds.
