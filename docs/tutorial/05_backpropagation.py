@@ -112,6 +112,7 @@ ax.plot(W2[0, 0] + near, here + slope * near, "--", color=ORANGE, label=f"slope 
 ax.plot(W2[0, 0], here, "o", color=ORANGE)
 ax.set(xlabel="weight W2[0, 0]", ylabel="loss", title="The derivative is a slope")
 ax.legend()
+plt.show()
 
 # %%
 # Moving each weight costs two forward passes per weight. For the network of chapter 8, which reads
@@ -166,6 +167,7 @@ for left, gradient in ((0.55, "$\\nabla W_1, \\nabla b_1$"), (3.5, "$\\nabla W_2
     ax.text(left, 1.5, f"(2)  {gradient}", ha="center", color=ORANGE, fontsize=13)
 ax.set(xlim=(-0.7, 7.5), ylim=(-1.6, 1.9), title="Forward to the right, backward to the left")
 ax.axis("off")
+plt.show()
 
 # %%
 # Formula 1: the last delta is the error
@@ -245,6 +247,7 @@ for row in range(3):
 axes[0, 0].set_ylabel("$\\hat y$")
 axes[1, 0].set_ylabel("$\\delta_2$")
 fig.suptitle("Green: the right class")
+plt.show()
 
 # %%
 # Formula 2: from a delta to the gradients of its layer
@@ -325,6 +328,7 @@ text = f"$\\delta_{{1,0}}$\n{delta1[0, 0]:.4f}"
 ax.text(-2.4, 0, text, ha="center", va="center", bbox=frame | {"edgecolor": BLUE})
 ax.set(xlim=(-3.3, 6.3), ylim=(-1.6, 1.6), title="A hidden unit collects the deltas of all outputs")
 ax.axis("off")
+plt.show()
 
 # %%
 # All gradients, checked
@@ -347,6 +351,7 @@ ends = [min(each.min() for each in measured), max(each.max() for each in measure
 ax.plot(ends, ends, color=GREY, zorder=0)
 ax.set(xlabel="measured slope", ylabel="backpropagation", title="Both ways give the same numbers")
 ax.legend()
+plt.show()
 
 # %%
 # Any depth

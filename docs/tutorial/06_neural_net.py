@@ -180,6 +180,7 @@ for ax, pixels, digit in zip(axes.flat, data.x_train, data.y_train, strict=False
     ax.imshow(pixels.reshape(8, 8), cmap="gray_r")
     ax.set_title(f"class {digit}")
     ax.axis("off")
+plt.show()
 
 # %%
 # A network with 32 hidden units, and 500 steps on all training pictures together:
@@ -201,6 +202,7 @@ ax.axhline(np.log(10), linestyle="--", color=GREY)
 ax.text(len(losses), np.log(10) * 0.85, "guessing: log 10", ha="right", color=GREY)
 ax.set(xlabel="iteration", ylabel="training loss", yscale="log", title="The network learns")
 ax.grid(alpha=0.3)
+plt.show()
 
 # %%
 # Test pictures that it gets wrong, with the true class, an arrow, and its own answer. Some of them
@@ -215,6 +217,7 @@ for ax, row in zip(axes, wrong, strict=False):
     ax.set_title(f"{data.y_test[row]} → {predicted[row]}")
 for ax in axes:
     ax.axis("off")
+plt.show()
 
 # %%
 # The same training with the library

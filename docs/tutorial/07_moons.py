@@ -31,6 +31,7 @@ for k, colour, marker in ((0, BLUE, "o"), (1, ORANGE, "s")):
     ax.plot(*moons.x_train[moons.y_train == k].T, marker, color=colour, label=f"class {k}")
 ax.set(xlabel="input 1", ylabel="input 2", title="No straight line separates them")
 ax.legend()
+plt.show()
 
 # %%
 # The workshop's training
@@ -94,6 +95,7 @@ for iterations, figure in zip(MOONS_ITERATIONS, MOONS_FIGURES, strict=True):
 # is the boundary, where both classes have the probability ½. One epoch of the animation is 1,000
 # steps.
 animation = recorder.animation(interval_ms=300)
+plt.show()
 
 # %%
 # Six of its frames. The first weights say almost the same for every point. Then the network finds a
@@ -105,6 +107,7 @@ for ax, epoch in zip(axes.flat, (0, 1, 2, 5, 10, 20), strict=True):
     ax.get_legend().remove()
     ax.set_title(f"{1000 * epoch:,} steps", fontsize=11)
     ax.label_outer()
+plt.show()
 
 # %%
 # The loss falls quickly at first, and more and more slowly later. The second curve is the loss on
@@ -118,6 +121,7 @@ ax.plot(steps, unseen, "s-", color=ORANGE, label="1,000 unseen points")
 ax.set(xlabel="steps", ylabel="loss", ylim=(0, None), title="Training points and unseen points")
 ax.legend()
 ax.grid(alpha=0.3)
+plt.show()
 
 best = int(np.argmin(unseen))
 print(
@@ -193,6 +197,7 @@ for ax, (name, (_, history)) in zip(axes.flat, trained.items(), strict=True):
     ax.label_outer()
     ax.grid(alpha=0.3)
 axes[0, 0].legend(loc="upper left", fontsize=10)
+plt.show()
 
 # %%
 # The same in numbers, for the final networks:
@@ -218,6 +223,7 @@ for ax, (name, (network, _)) in zip(axes.flat, trained.items(), strict=True):
     ax.get_legend().remove()
     ax.set_title(name, fontsize=11)
     ax.label_outer()
+plt.show()
 
 # %%
 # None of the remedies is always the best one. Whether and how much to use is decided by the

@@ -35,6 +35,7 @@ axes[0].imshow(digit, cmap="gray_r")
 axes[0].set(title=f"28 × 28 pixels, class {mnist.y_train[0]}", xticks=[], yticks=[])
 axes[1].plot(mnist.x_train[0], color=BLUE, linewidth=1)
 axes[1].set(xlabel="number of the pixel", ylabel="value", title="the same as a row of 784 numbers")
+plt.show()
 
 # %%
 # Batches and epochs
@@ -52,9 +53,9 @@ print(f"{rows:,} rows / {batch} rows in a batch = {rows // batch} steps in an ep
 # -----------------------
 #
 # The workshop's network had one hidden layer of 256 sigmoid units. Its learning rate was 0.01, and
-# it was trained for 200 "epochs". But its code computed the number of batches from the number of
-# **epochs**, where the number of **rows** was meant. Four batches resulted, so an "epoch" saw
-# 256 rows. ``rows_per_epoch=256`` repeats this exactly.
+# it was trained for 200 "epochs". But to get the number of batches, its code divided the number of
+# **epochs** by the batch size, where the number of **rows** was meant. The result was four batches,
+# so an "epoch" saw 256 rows. ``rows_per_epoch=256`` repeats this exactly.
 #
 # No backend is named here. The library then chooses the fastest one for the network, usually the
 # compiled engine. At its very first use, that engine is compiled once, for about 20 seconds.
@@ -74,8 +75,9 @@ def workshop_training(init, epochs, rows_per_epoch):
     return network, history, network.evaluate(mnist.x_test, mnist.y_test).accuracy
 
 
-faithful, history, accuracy = workshop_training("workshop", epochs=200, rows_per_epoch=256)
-figure = plot.history(history)
+_, history, accuracy = workshop_training("workshop", epochs=200, rows_per_epoch=256)
+plot.history(history)
+plt.show()
 
 # %%
 # The results beside those of the workshop. Its random numbers are not known. The column "accepted"
@@ -116,6 +118,7 @@ for init, colour in (("workshop", ORANGE), ("glorot", BLUE)):
     ax.hist(a1.ravel(), bins=60, range=(0, 1), color=colour, alpha=0.7, label=f'init="{init}"')
 ax.set(xlabel="hidden value $a_1$", ylabel="count", title="Hidden units before training")
 ax.legend()
+plt.show()
 
 # %%
 # **Large steps.** The gradients are summed over the 64 rows. A learning rate of 0.01 for the sum is
@@ -154,7 +157,8 @@ print(f"{sound_history.records[0].train_loss:.1f} with both signs")
 network = MLP([784, 256, 10], hidden="sigmoid")
 trainer = Trainer(make_optimizer("nesterov", 0.5), "one-cycle", epochs=8, validation=0.1)
 history = trainer.fit(network, mnist.x_train, mnist.y_train)
-figure = plot.history(history)
+plot.history(history)
+plt.show()
 
 # %%
 tested = network.evaluate(mnist.x_test, mnist.y_test)
@@ -173,7 +177,8 @@ assert tested.accuracy > 0.975
 #
 # An accuracy is one number. A **confusion matrix** shows more: each row is a true class, each
 # column a predicted one. The diagonal has the right answers.
-ax = plot.confusion_matrix(network, mnist.x_test, mnist.y_test)
+plot.confusion_matrix(network, mnist.x_test, mnist.y_test)
+plt.show()
 
 # %%
 # The pairs that are confused most often:
@@ -189,7 +194,8 @@ for index in np.argsort(-counts)[:5]:
 # %%
 # And the worst digits: those for which the network is most sure of a wrong answer. Over each
 # picture stand the true class, the answer, and its probability.
-figure = plot.misclassified(network, mnist.x_test, mnist.y_test, count=15)
+plot.misclassified(network, mnist.x_test, mnist.y_test, count=15)
+plt.show()
 
 # %%
 # What the hidden units look at
@@ -197,7 +203,8 @@ figure = plot.misclassified(network, mnist.x_test, mnist.y_test, count=15)
 #
 # Each hidden unit has one weight for each pixel, so its weights are a picture as well. Ink on
 # orange pixels raises the value of the unit, ink on blue pixels lowers it.
-figure = plot.first_layer_weights(network, count=15)
+plot.first_layer_weights(network, count=15)
+plt.show()
 
 # %%
 # What to do next

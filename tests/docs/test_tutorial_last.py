@@ -96,10 +96,13 @@ def test_the_lines_and_the_numbers_on_the_page_of_backpropagation(monkeypatch, c
     """The page asserts that its gradients are right, and finds the lines of the engine."""
     import matplotlib.pyplot as plt
 
-    monkeypatch.setattr(plt, "rcParams", plt.rcParams.copy())
     plt.switch_backend("agg")
-    page = runpy.run_path(str(TUTORIAL / "05_backpropagation.py"))
+    pictures = []
+    monkeypatch.setattr(plt, "show", lambda: pictures.append(plt.gcf()))
+    with plt.rc_context():
+        page = runpy.run_path(str(TUTORIAL / "05_backpropagation.py"))
     plt.close("all")
+    assert len(set(pictures)) == 5
     printed = capsys.readouterr().out
     assert "self._operations.product(f.T, delta, dW)" in printed
     assert "self._operations.product(delta, weights[layer].T, below)" in printed
