@@ -45,7 +45,7 @@ def test_moons_with_mean_gradients_miss_the_figures(backend):
 def test_a_missed_figure_is_named_and_exits_with_4(cli, monkeypatch):
     faithful = [figure.workshop for figure in workshop.MOONS_FIGURES]
 
-    def losses(recipe, _backend, _seed):
+    def losses(recipe, *_):
         return [0.9, *faithful[1:]] if recipe is MOONS_WORKSHOP else [0.001] * 5
 
     monkeypatch.setattr(workshop, "moons_losses", losses)
@@ -86,7 +86,7 @@ def mnist():
 
 @pytest.mark.slow
 def test_mnist_lands_on_the_workshops_figures(backend, mnist):
-    values = workshop.mnist_results(MNIST_WORKSHOP, backend, 3, mnist)
+    values = workshop.mnist_results(workshop.train_mnist(MNIST_WORKSHOP, backend, 3, mnist), mnist)
     assert missed(workshop.MNIST_FIGURES, values) == []
 
 
@@ -100,7 +100,8 @@ def test_mnist_lands_on_the_workshops_figures(backend, mnist):
     ],
 )
 def test_broken_mnist_recipes_miss_a_figure(backend, mnist, change, caught_by):
-    values = workshop.mnist_results(replace(MNIST_WORKSHOP, **change), backend, 0, mnist)
+    mlp = workshop.train_mnist(replace(MNIST_WORKSHOP, **change), backend, 0, mnist)
+    values = workshop.mnist_results(mlp, mnist)
     assert caught_by in missed(workshop.MNIST_FIGURES, values)
 
 

@@ -21,6 +21,7 @@ from fusedmlp.cli.outputs import OutputFolder
 from fusedmlp.cli.recipes import DEFAULT_RECIPE, Recipe
 from fusedmlp.cli.settings import DataOptions, RunOptions, Settings
 from fusedmlp.errors import InvalidInputError
+from fusedmlp.plot.style import check_matplotlib_installed
 
 _MAY_CHANGE = [
     flag(name)
@@ -32,7 +33,7 @@ _MAY_CHANGE = [
 
 @dataclass(frozen=True, slots=True)
 class FolderOptions:
-    """The folder that a training writes."""
+    """The folder that a training writes, and whether pictures belong to it."""
 
     output: Annotated[
         Path | None,
@@ -53,6 +54,15 @@ class FolderOptions:
             variable=None,
         ),
     ] = None
+    plot: Annotated[
+        bool,
+        Option(
+            "Also draw pictures that suit the data into the folder, as PNG files; needs "
+            "fusedmlp[plot].",
+            " ",
+            RUNNING,
+        ),
+    ] = False
 
 
 def train(
@@ -71,6 +81,8 @@ def train(
     from fusedmlp.cli.training import Training
 
     given = folders.apply(FolderOptions())
+    if given.plot:
+        check_matplotlib_installed()
     if given.resume is None:
         settings = Settings(
             data=data.apply(DataOptions()),
@@ -80,7 +92,7 @@ def train(
         settings.recipe.check()
         with OutputFolder.new(given.output, settings.data.dataset) as folder:
             training = Training(settings, folder, recipe.values)
-            training.run().print(as_json=json_)
+            training.run(plot=given.plot).print(as_json=json_)
         return
     if "output" in folders.typed:
         raise InvalidInputError(
@@ -97,7 +109,7 @@ def train(
         settings.recipe.check()
         training = Training(settings, folder)
         training.note_changed_epochs(stored.recipe.epochs)
-        training.run().print(as_json=json_)
+        training.run(plot=given.plot).print(as_json=json_)
 
 
 def _resumed(stored: T, overrides: Overrides[T], folder: Path) -> T:

@@ -141,8 +141,11 @@ class Training:
                 f"rate now follows that of {recipe.epochs} epochs"
             )
 
-    def run(self) -> Result:
-        """Train, save, measure; after an error or an interrupt, save the last finished epoch."""
+    def run(self, *, plot: bool) -> Result:
+        """Train, save, measure; after an error or an interrupt, save the last finished epoch.
+
+        With ``plot``, draw pictures of a training that has reached its end.
+        """
         run = self.settings.run
         named = BackendChoice.if_named(run)  # fails before the data are read
         dataset = self.settings.data.load(run.seed, console.note)
@@ -155,7 +158,12 @@ class Training:
         self._announce(dataset, mlp, choice)
         compile_seconds = self._fit(mlp, dataset)
         self._save(mlp, dataset)
-        return self._result(dataset, mlp, str(choice.selection), compile_seconds)
+        result = self._result(dataset, mlp, str(choice.selection), compile_seconds)
+        if plot:
+            from fusedmlp.cli.pictures import draw_pictures
+
+            draw_pictures(mlp, dataset, self.folder.path)
+        return result
 
     def _announce(self, dataset: Dataset, mlp: MLP, choice: BackendChoice) -> None:
         test = "no" if dataset.x_test is None else f"{len(dataset.x_test):,}"

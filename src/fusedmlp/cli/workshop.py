@@ -8,7 +8,7 @@ the bound for the repaired recipe, which has to surpass the workshop.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from fusedmlp.cli.recipes import DEFAULT_RECIPE, Recipe
 from fusedmlp.network import Network, Objective, initialise, zeros
 
 if TYPE_CHECKING:
-    from fusedmlp.backend import Backend
+    from collections.abc import Callable
+
+    from fusedmlp.backend import Backend, Engine
     from fusedmlp.datasets import Dataset
+    from fusedmlp.model import MLP
     from fusedmlp.training.callbacks import Callback
 
 MOONS_DATA_SEED: Final = 0
@@ -172,15 +175,22 @@ REPRODUCTIONS: Final = {
 }
 
 
-def moons_losses(recipe: Recipe, backend: Backend, seed: int) -> list[float]:
+Watch: TypeAlias = "Callable[[int, float, Engine], None]"
+"""Takes the number of iterations done, the loss on all points, and the engine, to read it."""
+
+WATCH_EVERY: Final = 1_000
+"""Iterations from one call of a :data:`Watch` to the next: the frames of the workshop's GIF."""
+
+
+def moons_losses(
+    recipe: Recipe, backend: Backend, seed: int, watch: Watch | None = None
+) -> list[float]:
     """Train on the two moons; return the losses after ``MOONS_ITERATIONS``.
 
     The recipe has full batches, a constant learning rate and no validation rows; ``seed`` draws the
-    initial weights.
+    initial weights. ``watch`` is called before the first iteration and every ``WATCH_EVERY``.
     """
-    from fusedmlp.datasets import load_moons
-
-    dataset = load_moons(seed=MOONS_DATA_SEED)
+    dataset = moons()
     network, optimizer = recipe.network(dataset), recipe.make_optimizer()
     engine = backend.compile(
         EngineSpec(
@@ -195,34 +205,52 @@ def moons_losses(recipe: Recipe, backend: Backend, seed: int) -> list[float]:
     slots = tuple(zeros(network, recipe.dtype) for _ in optimizer.slots)
     engine.load(State(initialise(network, seed, recipe.dtype, recipe.init), slots, 0))
     data = engine.stage(dataset.x_train, dataset.y_train)
+    watched = () if watch is None else range(0, recipe.epochs + 1, WATCH_EVERY)
     losses = []
     done = 0
-    for iteration in MOONS_ITERATIONS:
+    for iteration in sorted({*MOONS_ITERATIONS, *watched}):
         if iteration > recipe.epochs:
             break
         steps = iteration - done  # in one call of the engine: each takes microseconds
-        order = np.tile(np.arange(recipe.batch_size), steps)
-        engine.train_epoch(data, order, np.full(steps, recipe.lr))
-        losses.append(engine.evaluate(data).loss)
+        if steps:
+            order = np.tile(np.arange(recipe.batch_size), steps)
+            engine.train_epoch(data, order, np.full(steps, recipe.lr))
+        loss = engine.evaluate(data).loss
+        if watch is not None and iteration in watched:
+            watch(iteration, loss, engine)
+        if iteration in MOONS_ITERATIONS:
+            losses.append(loss)
         done = iteration
     return losses
 
 
-def mnist_results(
+def moons() -> Dataset:
+    """Return the points of the moons."""
+    from fusedmlp.datasets import load_moons
+
+    return load_moons(seed=MOONS_DATA_SEED)
+
+
+def train_mnist(
     recipe: Recipe,
     backend: Backend,
     seed: int,
     dataset: Dataset,
     callbacks: tuple[Callback, ...] = (),
-) -> list[float]:
-    """Train on MNIST; return loss and accuracy of the first and last epoch, and on test rows."""
+) -> MLP:
+    """Train on MNIST; the returned model has the history."""
+    mlp = recipe.model(dataset, seed=seed, backend=backend)
+    recipe.trainer(callbacks=callbacks).fit(mlp, dataset.x_train, dataset.y_train)
+    return mlp
+
+
+def mnist_results(mlp: MLP, dataset: Dataset) -> list[float]:
+    """Return loss and accuracy of the first and last epoch, and the accuracy on test rows."""
     assert dataset.x_test is not None
     assert dataset.y_test is not None
-    mlp = recipe.model(dataset, seed=seed, backend=backend)
-    trainer = recipe.trainer(callbacks=callbacks)
-    history = trainer.fit(mlp, dataset.x_train, dataset.y_train)
+    assert mlp.history is not None
     tested = mlp.evaluate(dataset.x_test, dataset.y_test)
-    first, last = history.records[0], history.last
+    first, last = mlp.history.records[0], mlp.history.last
     values = (
         first.train_loss, first.train_accuracy, last.train_loss, last.train_accuracy,
         tested.accuracy,

@@ -6,11 +6,12 @@ Needs the extra ``fusedmlp[report]``; importing it does not.
 """
 
 from fusedmlp.report.environment import environment, environment_rows
-from fusedmlp.report.page import Column, Page, Table, check_report_installed
+from fusedmlp.report.page import Column, Page, Picture, Table, check_report_installed
 
 __all__ = [
     "Column",
     "Page",
+    "Picture",
     "Table",
     "check_report_installed",
     "environment",

@@ -6,6 +6,7 @@ page refers to nothing outside itself, so that it opens offline.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -45,13 +46,41 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as a file: PNG or GIF.
+
+    Parameters
+    ----------
+    content
+        The file's bytes.
+    media_type
+        ``image/png`` or ``image/gif``.
+    width
+        Pixels of the page that it is shown on at most.
+    description
+        What it shows, for readers who do not see it.
+    """
+
+    content: bytes
+    media_type: Literal["image/png", "image/gif"]
+    width: int
+    description: str
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data URI, which needs no other file."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.content).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
 class _Block:
     """One piece of a section; the template renders each kind."""
 
-    kind: Literal["text", "table", "figure", "folded"]
+    kind: Literal["text", "table", "figure", "folded", "picture"]
     text: str = ""
     table: Table | None = None
     svg: str = ""
+    picture: Picture | None = None
 
 
 @dataclass(slots=True)
@@ -97,6 +126,10 @@ class Page:
     def figure(self, svg: str, caption: str) -> None:
         """Add a drawing of :func:`fusedmlp.report.figures.as_svg`, which is not escaped."""
         self._sections[-1].blocks.append(_Block("figure", caption, svg=svg))
+
+    def picture(self, picture: Picture, caption: str) -> None:
+        """Add a picture, which becomes part of the page and shrinks on a narrow one."""
+        self._sections[-1].blocks.append(_Block("picture", caption, picture=picture))
 
     def html(self) -> str:
         """Return the page.
