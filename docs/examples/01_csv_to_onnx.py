@@ -110,8 +110,9 @@ print(mlp.predict(new), mlp.predict_proba(new).round(3), sep="\n")
 # ----
 # The ONNX file holds the preprocessing too. In a table with text, each column is an input of the
 # model.
-import fusedmlp.io.onnx
 import onnxruntime
+
+import fusedmlp.io.onnx
 
 fusedmlp.io.onnx.export(mlp, folder / "flats.onnx")
 session = onnxruntime.InferenceSession(folder / "flats.onnx")
@@ -119,8 +120,8 @@ for entry in [*session.get_inputs(), *session.get_outputs()]:
     print(f"{entry.name:14}{entry.type:16}{entry.shape}")
 
 # %%
-# onnxruntime takes one array (N, 1) for each column, float32 for numbers. A missing number is NaN, a
-# missing text is ``""``. It gives the same labels, and the same probabilities to six digits.
+# onnxruntime takes one array (N, 1) for each column, float32 for numbers. A missing number is NaN,
+# a missing text is ``""``. It gives the same labels, and the same probabilities to six digits.
 columns = {}
 for entry in session.get_inputs():
     values = new[[entry.name]]

@@ -47,8 +47,8 @@ print(f"as a dense matrix it would have {rows.shape[0] * rows.shape[1]:,} values
 
 # %%
 # The classifier takes the sparse rows and the labels as they are. It is scikit-learn's
-# ``MLPClassifier`` by its parameters, so it fits into any pipeline. Words are many and rows are few,
-# so dropout and early stopping keep the network from learning the rows by heart.
+# ``MLPClassifier`` by its parameters, so it fits into any pipeline. Words are many and rows are
+# few, so dropout and early stopping keep the network from learning the rows by heart.
 from sklearn.pipeline import make_pipeline
 
 from fusedmlp.sklearn import MLPClassifier

@@ -37,7 +37,7 @@ print(f"{len(whole_history)} epochs, last validation loss {whole_history.last.va
 # training needs to go on: weights, the optimizer's state, the number of steps and the history.
 
 
-def ctrl_c(run, record):
+def ctrl_c(_run, record):
     """Interrupt the training after epoch 5."""
     if record.epoch == 5:
         raise KeyboardInterrupt
@@ -74,8 +74,8 @@ print(f"{sum(array.size for array in resumed.parameters):,} equal weights")
 #
 # What is checked
 # ---------------
-# A checkpoint knows the settings and has a digest of the data. Going on with others would be another
-# training, so it is refused.
+# A checkpoint knows the settings and has a digest of the data. Going on with others would be
+# another training, so it is refused.
 from fusedmlp.errors import InvalidInputError
 
 try:
@@ -91,8 +91,8 @@ assert "optimizer" in message
 # With commands
 # -------------
 # ``fusedmlp train`` writes a checkpoint into its output folder, about once a second. ``--resume``
-# reads the settings from there. Here a training of 4 epochs is extended to 12, and compared with one
-# of 12. The learning rate is constant, for the reason at the end of this page.
+# reads the settings from there. Here a training of 4 epochs is extended to 12, and compared with
+# one of 12. The learning rate is constant, for the reason at the end of this page.
 import hashlib
 import shlex
 import subprocess
@@ -106,9 +106,13 @@ def run(command):
     print(f"$ {command}\n{done.stdout}")
 
 
-run("fusedmlp train --dataset digits --schedule constant --epochs 4 --output short")
+run(
+    "fusedmlp train --dataset digits --optimizer adam --schedule constant --epochs 4 --output short"
+)
 run("fusedmlp train --resume short --epochs 12")
-run("fusedmlp train --dataset digits --schedule constant --epochs 12 --output long")
+run(
+    "fusedmlp train --dataset digits --optimizer adam --schedule constant --epochs 12 --output long"
+)
 digests = {
     name: hashlib.sha256((folder / name / "model.safetensors").read_bytes()).hexdigest()
     for name in ("short", "long")
@@ -121,5 +125,6 @@ assert digests["short"] == digests["long"]
 # Two things to know:
 #
 # - ``epochs`` counts all epochs, those before the interruption included.
-# - The schedules ``cosine`` and ``one-cycle`` are planned for the number of epochs. Extending such a
-#   training changes its plan, so that it differs from one that had the larger number from the start.
+# - The schedules ``cosine`` and ``one-cycle`` are planned for the number of epochs. Extending such
+#   a training changes its plan, so that it differs from one that had the larger number from the
+#   start.

@@ -57,7 +57,8 @@ assert str(chosen) == "numba"
 del os.environ["FUSEDMLP_BACKEND"]
 
 # %%
-# By flag, for one command. The estimators of :mod:`fusedmlp.sklearn` take ``backend=`` like a model.
+# By flag, for one command. The estimators of :mod:`fusedmlp.sklearn` take ``backend=`` like a
+# model.
 import shlex
 import subprocess
 import sys

@@ -32,8 +32,8 @@ work = "--dataset digits --backends numpy,numba --networks 64-32-10 --batch-size
 (folder / "bench.json").write_text(run(f"fusedmlp bench {work} --rounds 3 --threads 1 --json"))
 
 # %%
-# ``--json`` keeps every round. Without it the command prints this table, and with ``--html FILE`` it
-# writes a page with charts.
+# ``--json`` keeps every round. Without it the command prints this table, and with ``--html FILE``
+# it writes a page with charts.
 from fusedmlp.bench import compare, tables
 from fusedmlp.bench.results import records
 
@@ -52,8 +52,8 @@ print(tables.headline(document))
 #
 # The same by hand
 # ----------------
-# Every round has a ratio of its own, because both engines took a turn in it. The figure is the median
-# of these ratios.
+# Every round has a ratio of its own, because both engines took a turn in it. The figure is the
+# median of these ratios.
 from statistics import median
 
 (task,) = document["tasks"]
@@ -84,8 +84,8 @@ print(f"waited for a CPU: {numba.waited:.0%} of the time")
 print(f"one figure is stated: {numba.has_certain_ratio}")
 
 # %%
-# Suppose another program had taken half of the CPU during one round of Numba. Its time in that round
-# doubles, and the rounds no longer agree.
+# Suppose another program had taken half of the CPU during one round of Numba. Its time in that
+# round doubles, and the rounds no longer agree.
 import copy
 
 disturbed = copy.deepcopy(document)

@@ -9,9 +9,9 @@ bit? The command ``fusedmlp parity`` measures it, and this page shows its parts 
 # %%
 # Operation by operation
 # ----------------------
-# A check runs one operation of an engine on random numbers. Its bound is 16·eps·√depth, where eps is
-# the distance from 1 to the next number of the type, and depth is the number of terms in the sum. A
-# difference far below its bound is rounding; one above it is a fault.
+# A check runs one operation of an engine on random numbers. Its bound is 16·eps·√depth, where eps
+# is the distance from 1 to the next number of the type, and depth is the number of terms in the
+# sum. A difference far below its bound is rounding; one above it is a fault.
 from collections import defaultdict
 
 from fusedmlp.parity.checks import parity_checks
@@ -22,7 +22,7 @@ backends = backend_class("numba")(), backend_class("numpy")()
 found = defaultdict(list)
 for check in parity_checks():
     for pair in zip(*(check.run(backend, "float32") for backend in backends), strict=True):
-        found[check.name.partition(",")[0]].append(
+        found[check.name.partition(", ")[0]].append(
             compare(check.name, ("numba", "numpy"), "float32", *pair)
         )
 
@@ -34,8 +34,8 @@ for operation, comparisons in found.items():
 
 # %%
 # The command does this in float32 and float64, compares gradients with finite differences, follows
-# whole trainings step by step and compares hashes. It exits with 4 if a bound is breached, so it can
-# stand in a script that decides about a release:
+# whole trainings step by step and compares hashes. It exits with 4 if a bound is breached, so it
+# can stand in a script that decides about a release:
 #
 # .. code-block:: sh
 #
@@ -44,9 +44,9 @@ for operation, comparisons in found.items():
 #
 # A training for any number of threads
 # ------------------------------------
-# A hash of the trained weights changes if a single bit does. With Numba it is the same for one thread
-# and for more: each number is added up by one thread, in an order that does not depend on how many
-# there are.
+# A hash of the trained weights changes if a single bit does. With Numba it is the same for one
+# thread and for more: each number is added up by one thread, in an order that does not depend on
+# how many there are.
 import hashlib
 import os
 
@@ -65,7 +65,12 @@ def digest(arrays):
 def trained(backend, threads=None, strict=False, hidden=256, epochs=2):
     """Return a trained model."""
     mlp = MLP(
-        [64, hidden, 10], hidden="relu", dropout=0.1, backend=backend, threads=threads, strict=strict
+        [64, hidden, 10],
+        hidden="relu",
+        dropout=0.1,
+        backend=backend,
+        threads=threads,
+        strict=strict,
     )
     Trainer("adam", epochs=epochs, batch_size=96).fit(mlp, data.x_train, data.y_train)
     return mlp
@@ -74,12 +79,12 @@ def trained(backend, threads=None, strict=False, hidden=256, epochs=2):
 counts = sorted({1, 2, 3, os.cpu_count() or 1})
 hashes = {threads: digest(trained("numba", threads).parameters) for threads in counts}
 for threads, each in hashes.items():
-    print(f"{threads} threads: {each}")
+    print(f"threads {threads}: {each}")
 assert len(set(hashes.values())) == 1
 
 # %%
-# NumPy's products run in a BLAS library that may divide them by the number of threads, so its backend
-# does not promise this. A backend says so itself:
+# NumPy's products run in a BLAS library that may divide them by the number of threads, so its
+# backend does not promise this. A backend says so itself:
 for backend in ("numpy", "numba"):
     print(f"{backend}: bits depend on threads: {backend_class(backend).bits_depend_on_threads}")
 
@@ -87,9 +92,9 @@ for backend in ("numpy", "numba"):
 # A row alone or among others
 # ---------------------------
 # Does a prediction depend on the rows that happen to be in the same call? Many libraries choose
-# another kernel for one row than for a thousand, and round differently. Here are the probabilities of
-# 300 rows in calls of different sizes, with the numbers of rows whose bits differ from those of the
-# single call.
+# another kernel for one row than for a thousand, and round differently. Here are the probabilities
+# of 300 rows in calls of different sizes, with the numbers of rows whose bits differ from those of
+# the single call.
 rows = data.x_train[:300].astype("float32")
 
 
@@ -114,9 +119,9 @@ for backend in ("numba", "numpy"):
 #
 # Strict mode
 # -----------
-# Different backends round differently, so their weights agree to some digits and not in all bits. In
-# strict mode, sums have a fixed order and functions such as exp are defined to the last bit. Then the
-# trained weights are equal on all backends. It is ten to twenty times slower.
+# Different backends round differently, so their weights agree to some digits and not in all bits.
+# In strict mode, sums have a fixed order and functions such as exp are defined to the last bit.
+# Then the trained weights are equal on all backends. It is ten to twenty times slower.
 for strict in (False, True):
     hashes = {
         backend: digest(trained(backend, strict=strict, hidden=16, epochs=1).parameters)

@@ -2,8 +2,8 @@
 In place of scikit-learn's MLP
 ==============================
 
-An existing program uses scikit-learn's ``MLPClassifier`` in a pipeline and a grid search. One import
-changes. The page checks that the results stay, and shows what is new.
+An existing program uses scikit-learn's ``MLPClassifier`` in a pipeline and a grid search. One
+import changes. The page checks that the results stay, and shows what is new.
 """
 
 # %%
@@ -32,8 +32,9 @@ print(f"accuracy on the test rows {search.score(x_test, y_test):.3f}")
 # %%
 # The same weights
 # ----------------
-# Random numbers are drawn in the same order. With the same ``random_state`` both start from the same
-# weights and train on the same batches, so in float64 they end at the same weights, up to rounding.
+# Random numbers are drawn in the same order. With the same ``random_state`` both start from the
+# same weights and train on the same batches, so in float64 they end at the same weights, up to
+# rounding.
 import warnings
 
 import numpy as np
@@ -59,8 +60,8 @@ assert isinstance(ours, neural_network.MLPClassifier)
 # %%
 # What is new
 # -----------
-# The validation loss of each epoch, class weights, dropout, any schedule, float32 and a choice of the
-# backend, all as parameters:
+# The validation loss of each epoch, class weights, dropout, any schedule, float32 and a choice of
+# the backend, all as parameters:
 best = search.best_estimator_[-1]
 print(f"validation loss, first and last: {best.validation_loss_curve_[0]:.3f}", end=", ")
 print(f"{best.validation_loss_curve_[-1]:.3f}")
@@ -82,8 +83,8 @@ print(modern.coefs_[0].dtype, f"validation accuracy {modern.best_validation_scor
 # %%
 # Files
 # -----
-# Pickle works as before, and executes code when it is loaded. ``save`` writes a safetensors file, which
-# holds numbers and names only.
+# Pickle works as before, and executes code when it is loaded. ``save`` writes a safetensors file,
+# which holds numbers and names only.
 import tempfile
 from pathlib import Path
 

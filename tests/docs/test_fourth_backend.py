@@ -6,11 +6,11 @@ The tests are those of the package's own backends; the two fixtures put the exam
 from __future__ import annotations
 
 import pytest
+from example_scripts import run
+
 from test_contract import *  # noqa: F403
 from test_gradients import *  # noqa: F403
 from test_parity import *  # noqa: F403
-
-from examples import run
 
 
 @pytest.fixture(scope="session")
