@@ -45,7 +45,7 @@ print("".join((folder / "flats.csv").read_text().splitlines(keepends=True)[:6]))
 # %%
 # With commands
 # -------------
-# ``fusedmlp train`` needs the file and nothing else. It says what it decided about the columns, and
+# ``fusedmlp train`` needs the file and nothing else. It says what it read and what it trains, and
 # keeps a fifth of the rows for testing. The function below runs a command as a terminal would.
 import shlex
 import subprocess
@@ -53,10 +53,12 @@ import sys
 
 
 def run(command):
-    """Run a command in the folder, and print it with its output."""
+    """Run a command in the folder, and print what it prints, but for the lines of the epochs."""
     program = [sys.executable, "-m", *shlex.split(command)]
-    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=True)
-    print(f"$ {command}\n{done.stdout}")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(program, cwd=folder, check=True, **pipes)
+    print(f"$ {command}")
+    print(*(line for line in done.stdout.splitlines() if not line.startswith("epoch ")), sep="\n")
 
 
 run("fusedmlp train --dataset flats.csv --output out --epochs 60")
