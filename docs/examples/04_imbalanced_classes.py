@@ -138,4 +138,4 @@ assert abs(means["plain"] - share) < 0.02 < means["balanced"] - share
 # weight of 2 means the same as the row twice. It multiplies the class weight.
 amount = np.random.default_rng(0).lognormal(0, 1, len(y_train))
 weighted = train(class_weight="balanced", sample_weight=amount)
-report("weighted by amount", weighted)
+recall = report("weighted by amount", weighted)

@@ -110,7 +110,7 @@ except UnknownNameError as error:
 # ``threads=`` limits the CPU threads of a model, ``--threads`` those of a command; without them,
 # ``OMP_NUM_THREADS`` does, which joblib sets in its worker processes. With Numba the number changes
 # no bit of the result: :doc:`10_certifying_parity` shows it.
-show(MLP([64, 32, 10], backend="numba", threads=1))
+chosen = show(MLP([64, 32, 10], backend="numba", threads=1))
 
 # %%
 # Which one?
