@@ -88,6 +88,7 @@ for loss, fitted in models.items():
     print(f"distance to the true rate {errors[loss]:.2f}   {negative:.1%} negative")
 assert (models["poisson"].predict(x_test) > 0).all()
 assert errors["poisson"] < errors["squared_error"]
+assert abs(np.subtract(*(fitted.score(x_test, y_test) for fitted in models.values()))) < 0.02
 
 # %%
 # R² rates both networks alike, because it weighs a miss at night as one in the rush hour. The
