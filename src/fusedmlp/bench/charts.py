@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from fusedmlp.bench.results import records
 from fusedmlp.bench.tables import first_training, ratio_text
-from fusedmlp.report.figures import COLOURS, MARKERS, new_figure, tidy
+from fusedmlp.plot.style import COLOURS, MARKERS, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fusedmlp.report.figures import COLOURS, GREY, MARKERS, as_svg, new_figure, tidy
+from fusedmlp.plot.style import COLOURS, GREY, MARKERS, new_figure, tidy
+from fusedmlp.report.figures import as_svg
 from fusedmlp.tolerance import TRAJECTORY_STEPS
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from fusedmlp.io.atomic import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
@@ -95,6 +97,12 @@ class History:
     def to_jsonl(self) -> str:
         """Return one JSON object and line for each epoch."""
         return "".join(json.dumps(asdict(record)) + "\n" for record in self.records)
+
+    def plot(self) -> Figure:
+        """Draw the curves of loss and accuracy; see :func:`fusedmlp.plot.history`."""
+        from fusedmlp import plot
+
+        return plot.history(self)
 
     def save(self, folder: Path) -> None:
         """Write ``history.csv`` and ``history.jsonl`` into ``folder``.
