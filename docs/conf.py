@@ -30,7 +30,7 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "README.md", "**/GALLERY_HEADER.rst", "tutorial", "examples"]
+exclude_patterns = ["_*", "README.md", "locales", "tutorial", "examples", "sg_execution_times.rst"]
 
 html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
@@ -85,6 +85,7 @@ if IS_SPANISH:
     language = "es"
     root_doc = "generated/tutorial/index"
     include_patterns = ["generated/tutorial/**"]
+    html_additional_pages = {"index": "to-tutorial.html"}
     extensions.append("sphinx.ext.intersphinx")
     # Of the English build, whose pages are one folder above the Spanish ones.
     intersphinx_mapping = {"en": ("..", str(Path(__file__).parent / "_build" / "objects.inv"))}

@@ -59,7 +59,7 @@ def draw(question):
     tidy(axes)
     if question.kind != "line":
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("\n".join(textwrap.wrap(question.unit, 48)))
+        axes.set_xlabel("\n".join(textwrap.wrap(question.unit, 40)))
     if len(series) > 1:
         figure.legend(loc="outside lower left", frameon=False, fontsize=10.5)
     return figure
@@ -68,6 +68,8 @@ def draw(question):
 def points(axes, question, series):
     """Draw a row for each label and a point for each machine; a line spans its runs."""
     step = 0.68 / max(1, len(series))
+    for at in range(0, len(question.numbers), 2):
+        axes.axhspan(at - 0.5, at + 0.5, color=GREY, alpha=0.08, linewidth=0)
     for number, name in enumerate(series):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         found = [(at, row[name]) for at, row in enumerate(question.numbers.values()) if row.get(name)]

@@ -61,9 +61,9 @@ def page(found):
 
 
 def _answer(question):
-    """Return a question with its chart, whose text has the medians."""
-    picture = f"![{question.description}](_static/results/{question.name}.svg)"
-    return [f"## {question.text}", "", picture, "", f"{question.note} The chart: {question.unit}."]
+    """Return a question with its chart."""
+    picture = f"![{question.alternative}](_static/results/{question.name}.svg)"
+    return [f"## {question.text}", "", picture, "", question.note]
 
 
 def _folded(title, lines):

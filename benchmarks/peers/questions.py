@@ -83,12 +83,22 @@ class Question:
 
     @property
     def description(self):
-        """All medians in words: the text of the picture, by which a test knows its numbers."""
+        """All medians in words, which the chart's file carries."""
         rows = []
         for row, found in self.numbers.items():
             cells = [f"{k} {statistics.median(v):.3g}" for k, v in found.items() if v]
             rows.append(f"{row}: {'; '.join(cells)}")
         return f"{self.unit}. {'. '.join(rows)}."
+
+    @property
+    def alternative(self):
+        """The chart in words, for readers who do not see it: each row from lowest to highest."""
+        rows = []
+        for row, found in self.numbers.items():
+            middles = [statistics.median(v) for v in found.values() if v]
+            ends = dict.fromkeys(f"{end(middles):.3g}" for end in (min, max))
+            rows.append(f"{row} {' to '.join(ends)}")
+        return f"Chart, {self.unit}: {', '.join(rows)}"
 
 
 def questions(found):
@@ -98,7 +108,7 @@ def questions(found):
         Question(
             "training",
             "Is training faster than with PyTorch, JAX or scikit-learn?",
-            "times as fast as the other library",
+            "times as fast as with the other library",
             "784-256-10 with sigmoid units, batches of 64 rows of MNIST, plain SGD, float32. Each "
             "library counts with its fastest form and number of threads.",
             by_library(found, "small"),
@@ -106,7 +116,7 @@ def questions(found):
         Question(
             "workloads",
             "For which networks?",
-            "times as fast as the fastest other library",
+            "times as fast as with the fastest other library",
             "Small: 784-256-10. Large: 784-1024-1024-10, relu, batches of 1,024. Tiny: 2-5-2 on "
             "200 points. Skipping zeros of the inputs helps MNIST; *without zeros* has none.",
             by_workload(found),
@@ -115,14 +125,14 @@ def questions(found):
         Question(
             "one-row",
             "Is one prediction faster?",
-            "times as fast as the other library",
+            "times as fast as with the other library",
             "One row through 784-256-10, from a Python call to its result.",
             by_library(found, "predict-1"),
         ),
         Question(
             "many-rows",
             "Are many predictions faster?",
-            "times as fast as the other library",
+            "times as fast as with the other library",
             "10,000 rows through 784-256-10 in one call.",
             by_library(found, "predict-10000"),
         ),

@@ -35,7 +35,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SGD:
-    """Stochastic gradient descent, with momentum μ if it is above 0."""
+    """Stochastic gradient descent, with momentum μ if it is above 0.
+
+    Parameters
+    ----------
+    lr
+        Base learning rate, above 0.
+    momentum
+        μ, in [0, 1).
+    nesterov
+        Take the gradient's step from where the momentum leads; needs a momentum.
+    """
 
     lr: float = 0.1
     momentum: float = 0.0
