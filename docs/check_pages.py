@@ -110,7 +110,9 @@ def faults_of(path: Path, folder: Path) -> list[str]:
 def style_faults(path: Path, folder: Path) -> list[str]:
     """Return what a style sheet or a picture loads from another server."""
     found = IN_STYLE.finditer(path.read_text("utf-8"))
-    return [f"{path.relative_to(folder)} loads {each[0][:80]} from another server" for each in found]
+    return [
+        f"{path.relative_to(folder)} loads {each[0][:80]} from another server" for each in found
+    ]
 
 
 def pages(folder: Path) -> list[Path]:

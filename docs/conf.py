@@ -26,6 +26,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "mathml",
+    "math_font",
     "spanish_pages",
 ]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
@@ -40,6 +41,7 @@ html_css_files = ["fusedmlp.css"]
 templates_path = ["_templates"]
 html_show_sourcelink = False
 html_copy_source = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "header_links_before_dropdown": 6,
     "navbar_end": ["language-link", "theme-switcher"],
@@ -85,6 +87,9 @@ if IS_SPANISH:
     language = "es"
     root_doc = "generated/tutorial/index"
     include_patterns = ["generated/tutorial/**"]
+    html_theme_options["navbar_center"] = []
+    html_theme_options["secondary_sidebar_items"] = ["page-toc"]
+    html_sidebars = {"**": ["chapters"]}
     html_additional_pages = {"index": "to-tutorial.html"}
     extensions.append("sphinx.ext.intersphinx")
     # Of the English build, whose pages are one folder above the Spanish ones.

@@ -72,7 +72,9 @@ def points(axes, question, series):
         axes.axhspan(at - 0.5, at + 0.5, color=GREY, alpha=0.08, linewidth=0)
     for number, name in enumerate(series):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        found = [(at, row[name]) for at, row in enumerate(question.numbers.values()) if row.get(name)]
+        found = [
+            (at, row[name]) for at, row in enumerate(question.numbers.values()) if row.get(name)
+        ]
         offset = step * (number - (len(series) - 1) / 2)
         heights = [at + offset for at, _ in found]
         middles = [statistics.median(each) for _, each in found]
@@ -102,7 +104,9 @@ def curves(axes, question, series):
     from matplotlib.ticker import NullLocator
 
     for number, name in enumerate(series):
-        found = [(int(k), statistics.median(v[name])) for k, v in question.numbers.items() if name in v]
+        found = [
+            (int(k), statistics.median(v[name])) for k, v in question.numbers.items() if name in v
+        ]
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         axes.plot(*zip(*found, strict=True), color=colour, marker=marker, label=name)
     axes.set_xscale("log", base=2)

@@ -71,9 +71,7 @@ def _machine(folder):
     path = folder / "estimators.json"
     estimators = json.loads(path.read_text("utf-8")) if path.exists() else {}
     bench = next(iter(all_of("bench.json")), None)
-    return Machine(
-        folder.name, all_of("run-*.json"), all_of("startup*.json"), estimators, bench
-    )
+    return Machine(folder.name, all_of("run-*.json"), all_of("startup*.json"), estimators, bench)
 
 
 def measured_most(found):

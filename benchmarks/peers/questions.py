@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fusedmlp.bench.results import records
-from fusedmlp.bench.subjects import NUMBA, NUMPY
+from fusedmlp.bench.subjects import NUMPY
 from peers import startup
 from peers.documents import measured_most, values
 from peers.targets import ratios_against, second_thread, share_of_peak
@@ -177,7 +177,13 @@ def questions(found):
             "amount",
         ),
     ]
-    return [each for each in every if any(map(any, map(dict.values, each.numbers.values())))]
+    answered = (replace(each, numbers=without_empty_rows(each.numbers)) for each in every)
+    return [each for each in answered if each.numbers]
+
+
+def without_empty_rows(numbers):
+    """Leave out the rows that no machine has measured."""
+    return {row: found for row, found in numbers.items() if any(found.values())}
 
 
 def medians(runs, name, libraries):
@@ -192,7 +198,7 @@ def by_library(found, task):
         library: {machine.title: medians(machine.runs, task, names) for machine in found}
         for library, names in LIBRARIES.items()
     }
-    return {library: each for library, each in numbers.items() if any(each.values())}
+    return without_empty_rows(numbers)
 
 
 def by_workload(found):
@@ -207,7 +213,9 @@ def by_task(found, labels, value, scale=1.0):
     """Return a value of some tasks, by task and machine."""
     return {
         label: {
-            machine.title: [scale * each for each in values(machine.runs, partial(value, task=name))]
+            machine.title: [
+                scale * each for each in values(machine.runs, partial(value, task=name))
+            ]
             for machine in found
         }
         for name, label in labels.items()
@@ -274,12 +282,15 @@ def speedup(times):
 
 
 def headline(found):
-    """Return one sentence about speed; the landing page quotes it."""
-    parts = []
+    """Return one sentence about speed, which the landing page quotes; empty without numbers."""
+    numbers, parts = by_library(found, "small"), []
     for library in ("JAX", "PyTorch", "scikit-learn"):
-        each = [statistics.median(v) for v in by_library(found, "small")[library].values() if v]
-        parts.append(f"{min(each):.1f} to {max(each):.1f} times as fast as {library}")
+        each = [statistics.median(v) for v in numbers.get(library, {}).values() if v]
+        if each:
+            parts.append(f"{min(each):.1f} to {max(each):.1f} times as fast as {library}")
+    if not parts:
+        return ""
     return (
-        f"On two cores it trains a small network on MNIST {parts[0]}, {parts[1]} and {parts[2]}, "
+        f"On two cores it trains a small network on MNIST {', '.join(parts[:-1])} and {parts[-1]}, "
         f"on {len(found)} kinds of processor."
     )

@@ -88,7 +88,9 @@ def written(node: nodes.Node, latex: str, display: str) -> str:
 
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
     """Write a formula in a line of text."""
-    self.body.append(f'<span class="math notranslate">{written(node, node.astext(), "inline")}</span>')
+    self.body.append(
+        f'<span class="math notranslate">{written(node, node.astext(), "inline")}</span>'
+    )
     raise nodes.SkipNode
 
 

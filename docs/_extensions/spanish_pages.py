@@ -23,7 +23,7 @@ TITLE = '<div class="sphx-glr-thumbnail-title">'
 
 
 def add_language(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+    app: Sphinx, page: str, _template: str, context: dict[str, Any], _: object
 ) -> None:
     """Give the template of a tutorial page the address of the page in the other language."""
     if not page.startswith(TUTORIAL):
@@ -55,8 +55,19 @@ def translate_titles(app: Sphinx, doctree: nodes.document, page: str) -> None:
             node.children = [nodes.Text(html)]
 
 
+def lead_code_to_english(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Correct the links of names in code, which sphinx-gallery writes as if from the top folder."""
+    if app.config.language != "es":
+        return
+    for node in doctree.findall(nodes.reference):
+        is_code = any(name.startswith("sphx-glr-backref") for name in node["classes"])
+        if is_code and node.get("refuri", "").startswith("../"):
+            node["refuri"] = "../" * page.count("/") + node["refuri"]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect both functions."""
+    """Connect the functions, the last one behind sphinx-gallery's."""
     app.connect("html-page-context", add_language)
     app.connect("doctree-resolved", translate_titles)
+    app.connect("doctree-resolved", lead_code_to_english, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,7 +15,8 @@ import fusedmlp
 PAGES = Path(__file__).parents[2] / "docs" / "api"
 
 DIRECTIVE = re.compile(
-    r"^\.\. auto(module|class|function|data|exception|method):: ([\w.]+)\n((?:   :.*\n)*)", re.MULTILINE
+    r"^\.\. auto(module|class|function|data|exception|method):: ([\w.]+)\n((?:   :.*\n)*)",
+    re.MULTILINE,
 )
 
 SUBJECTS = (
@@ -89,9 +90,11 @@ def documented():
             members = re.search(r":members:(.*)", options)
             if members is not None:
                 chosen = members[1].replace(",", " ").split()
-                found += [getattr(target, name) for name in chosen] if chosen else [
-                    *names_of(target).values()
-                ]
+                found += (
+                    [getattr(target, name) for name in chosen]
+                    if chosen
+                    else [*names_of(target).values()]
+                )
     return found
 
 
