@@ -99,11 +99,11 @@ def faults_of(path: Path, folder: Path) -> list[str]:
         target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
         if target.is_dir():
             target /= "index.html"
+        has_anchors = parts.fragment and target.suffix == ".html"
         if not target.exists():
             faults.append(f"{name} links to {link}, which does not exist")
-        elif parts.fragment and target.suffix == ".html":
-            if unquote(parts.fragment) not in parsed(target).anchors:
-                faults.append(f"{name} links to {link}, but that page has no such anchor")
+        elif has_anchors and unquote(parts.fragment) not in parsed(target).anchors:
+            faults.append(f"{name} links to {link}, but that page has no such anchor")
     return faults
 
 

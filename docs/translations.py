@@ -11,10 +11,13 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from babel.messages.catalog import Catalog, Message
 from babel.messages.pofile import read_po
 from sphinx_intl.basic import update
+
+if TYPE_CHECKING:
+    from babel.messages.catalog import Catalog, Message
 
 LOCALES = Path(__file__).parent / "locales"
 TRANSLATED = "generated/tutorial"

@@ -24,21 +24,21 @@ HEAD = """\
 
 {headline}
 
-Each chart has a point for each machine, at the median of its runs, and a line from the lowest to the highest
-run. Right of the grey line at 1×, the Numba backend is faster. The machines:
+Each chart has a point for each machine, at the median of its runs, and a line from the lowest to
+the highest run. Right of the grey line at 1×, the Numba backend is faster. The machines:
 
 {machines}
 
-[Measuring](benchmarks.md) says how, and what a ratio means. Every library is used in its best ordinary form
-(`benchmarks/adapters`), in the same rounds as ours.
-`nox -s benchmarks -- peers` measures, and `python -m peers page` writes this page from `benchmarks/results`.
+[Measuring](benchmarks.md) says how, and what a ratio means. Every library is used in its best
+ordinary form (`benchmarks/adapters`), in the same rounds as ours. `nox -s benchmarks -- peers`
+measures, and `python -m peers page` writes this page from `benchmarks/results`.
 """
 
 NOTE = """\
-Each figure is the median over all runs on that machine; the range over the runs follows in parentheses where there
-are several. **A ratio is bold only if the Numba backend was faster in every round of every run**; where it is not bold,
-nothing can be claimed. GFLOP/s, and so the share of the measured multiply-add peak, count all products of dense
-matrices, also where zeros are skipped."""
+Each figure is the median over all runs on that machine; the range over the runs follows in
+parentheses where there are several. **A ratio is bold only if the Numba backend was faster in every
+round of every run**; where it is not bold, nothing can be claimed. GFLOP/s, and so the share of the
+measured multiply-add peak, count all products of dense matrices, also where zeros are skipped."""
 
 
 def write(folder=RESULTS, target=PAGE):

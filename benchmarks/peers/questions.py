@@ -211,13 +211,12 @@ def by_workload(found):
 
 def by_task(found, labels, value, scale=1.0):
     """Return a value of some tasks, by task and machine."""
+
+    def scaled(machine, name):
+        return [scale * each for each in values(machine.runs, partial(value, task=name))]
+
     return {
-        label: {
-            machine.title: [
-                scale * each for each in values(machine.runs, partial(value, task=name))
-            ]
-            for machine in found
-        }
+        label: {machine.title: scaled(machine, name) for machine in found}
         for name, label in labels.items()
     }
 

@@ -1,8 +1,8 @@
 """The font of the formulas, STIX Two Math, with the characters that formulas use.
 
 Browsers take brackets that grow, roots and large sums from the MATH table of a font, and a computer
-may have no such font. The ziamath package has it, under the SIL Open Font License; fontTools reduces
-it from 1.5 MB to what pages need.
+may have no such font. The ziamath package has it, under the SIL Open Font License; fontTools
+reduces it from 1.5 MB to what pages need.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHARACTERS = (
     range(0x391, 0x3F6),  # Greek
     range(0x2010, 0x2060),  # dashes, dots, primes
     range(0x20D0, 0x20F0),  # accents of symbols
-    range(0x2100, 0x2150),  # ℓ, ℝ
+    range(0x2100, 0x2150),  # symbols like letters
     range(0x2190, 0x21D6),  # arrows
     range(0x2200, 0x22F2),  # operators
     range(0x2308, 0x230C),  # ceilings and floors

@@ -34,7 +34,7 @@ SUBJECTS = (
     "training.history",
     "training.schedules",
 )
-"""Modules of which every public name is for users. Others have names that only the package needs."""
+"""Modules of which every public name is for users; others have names for the package alone."""
 
 INTERNAL = {
     "fusedmlp.network.initialise",

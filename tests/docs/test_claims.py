@@ -57,7 +57,7 @@ def test_a_row_has_the_same_bits_alone_and_among_others(pixels, scale):
 
 
 def test_strict_mode_has_the_same_bits_for_a_row_alone(pixels):
-    x, y = pixels
+    x, _ = pixels
     for name in ("numpy", "numba"):
         mlp = MLP([784, 16, 10], backend=backend_class(name)(strict=True), seed=3)
         together = mlp.predict_proba(x[:40])

@@ -18,7 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 import translations
 
 HEADER = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n'
-TEMPLATE = '\nmsgid "The step"\nmsgstr ""\n\nmsgid "Here :math:`z` is ``x``, see :doc:`02 <two>`."\nmsgstr ""\n'
+TEMPLATE = (
+    '\nmsgid "The step"\nmsgstr ""\n'
+    '\nmsgid "Here :math:`z` is ``x``, see :doc:`02 <two>`."\nmsgstr ""\n'
+)
 WHOLE = (
     '\nmsgid "The step"\nmsgstr "El escalón"\n'
     '\nmsgid "Here :math:`z` is ``x``, see :doc:`02 <two>`."\n'
