@@ -197,7 +197,8 @@ def docs(session: nox.Session) -> None:
     links, addresses that a page would load from another server, and texts of the tutorial that are
     not translated. ``-- --translate`` writes such texts into docs/locales instead.
     """
-    install(session, "docs")
+    install(session, "docs", "pytest")
+    session.run("pytest", "-q", "tests/docs/test_mathml.py", "tests/docs/test_translations.py")
     source, temporary = ROOT / "docs", Path(session.create_tmp())
     output, templates = source / "_build", temporary / "templates"
     for folder in (output, source / "generated", temporary):

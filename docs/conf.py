@@ -53,7 +53,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "results": []}
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

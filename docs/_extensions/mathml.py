@@ -34,6 +34,24 @@ MISREAD = re.compile(r"\\[a-zA-Z]+|>&(?:amp;)?<")
 """Text of the output that shows an unknown command, or an ``&`` outside a table."""
 
 
+CHARACTER = re.compile(r"&#x([0-9A-F]+);")
+
+FUNCTION = re.compile(r"<m[io]>(\w{2,})</m[io]>(?=(<mo[^>]*>(?:&#x00028;|\())?)")
+"""A function's name, and the bracket that may follow."""
+
+SIGN = re.compile(r"(<mo[^>]*>(?:[=,<>([{←∈≤≥]|&lt;|&gt;)</mo>)<mo>−</mo>")
+"""A minus behind a relation, a comma or an opening bracket: the sign of what follows."""
+
+
+def spaced(found: str) -> str:
+    """Return MathML with TeX's spaces around names of functions, and none behind a sign."""
+    text = CHARACTER.sub(lambda each: escape(chr(int(each[1], 16))), found)
+    text = FUNCTION.sub(
+        lambda each: f'<mo lspace="0.17em" rspace="{0 if each[2] else 0.17}em">{each[1]}</mo>', text
+    )
+    return SIGN.sub(r'\1<mo form="prefix">−</mo>', text)
+
+
 def mathml(latex: str, display: str) -> str:
     """Return the ``<math>`` element of a formula.
 
@@ -60,7 +78,7 @@ def mathml(latex: str, display: str) -> str:
             f"latex2mathml cannot convert {misread[0]!r} in the formula {latex!r}: "
             "write it with other commands"
         )
-    return found
+    return spaced(found)
 
 
 def display_latex(text: str) -> tuple[str, str]:

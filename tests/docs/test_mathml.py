@@ -22,7 +22,7 @@ from mathml import display_latex, mathml  # noqa: E402 - after the path is set
 
 def plain(text):
     """Return the characters of a formula without its elements."""
-    return re.sub(r"<[^>]+>|\s", "", text).replace("&#x02212;", "−").replace("&#x0003D;", "=")
+    return re.sub(r"<[^>]+>|\s", "", text)
 
 
 def test_rows_of_an_aligned_formula_are_rows_of_a_table():
@@ -34,6 +34,14 @@ def test_rows_of_an_aligned_formula_are_rows_of_a_table():
 
 def test_operators_have_no_backslash():
     assert "\\" not in mathml(r"\arg\max_k \operatorname{erf} z", "inline")
+
+
+def test_functions_and_signs_have_the_spaces_of_tex():
+    assert '<mo lspace="0.17em" rspace="0.17em">log</mo><msub>' in mathml(r"y\log p_i", "inline")
+    assert '<mo lspace="0.17em" rspace="0em">log</mo>' in mathml(r"\log(p)", "inline")
+    assert '<mo>=</mo><mo form="prefix">−</mo>' in mathml("z=-800", "inline")
+    assert '<mo form="prefix">' not in mathml("a-b=(c)-d", "inline")
+    assert "<mi>z</mi>" in mathml("z", "inline")
 
 
 @pytest.mark.parametrize("latex", [r"\nosuchcommand x", "a &= b", "x^"])
