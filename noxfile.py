@@ -62,6 +62,14 @@ VERSION_TESTS = (
 """Short tests that call every library of CPU_EXTRAS and of the package."""
 
 
+DOCS_TESTS = (
+    "tests/docs/test_gif_animations.py",
+    "tests/docs/test_mathml.py",
+    "tests/docs/test_translations.py",
+)
+"""Tests of the documentation's own tools, which need its libraries."""
+
+
 def install(session: nox.Session, *groups: str, package: bool = True) -> None:
     """Install dependency groups of pyproject.toml and, with ``package``, the package itself."""
     needed = [r for group in groups for r in nox.project.dependency_groups(PYPROJECT, group)]
@@ -198,7 +206,7 @@ def docs(session: nox.Session) -> None:
     not translated. ``-- --translate`` writes such texts into docs/locales instead.
     """
     install(session, "docs", "pytest")
-    session.run("pytest", "-q", "tests/docs/test_mathml.py", "tests/docs/test_translations.py")
+    session.run("pytest", "-q", *DOCS_TESTS)
     source, temporary = ROOT / "docs", Path(session.create_tmp())
     output, templates = source / "_build", temporary / "templates"
     for folder in (output, source / "generated", temporary):

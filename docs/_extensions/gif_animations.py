@@ -27,13 +27,18 @@ def scrape(block: object, block_vars: dict[str, Any], gallery_conf: dict[str, An
     from matplotlib import pyplot as plt
     from matplotlib.animation import Animation
 
-    variables = block_vars["example_globals"].values()
-    animations = {each._fig.number: each for each in variables if isinstance(each, Animation)}  # noqa: SLF001 - sphinx-gallery reads it too
+    # By identity: a number is given again once its figure is closed.
+    animations = {
+        id(each._fig): each  # noqa: SLF001 - sphinx-gallery reads it too
+        for each in block_vars["example_globals"].values()
+        if isinstance(each, Animation)
+    }
     paths = []
-    for number in animations.keys() & {*plt.get_fignums()}:
-        path = Path(next(block_vars["image_path_iterator"])).with_suffix(".gif")
-        animations[number].save(path, writer="pillow")
-        plt.close(number)
-        paths.append(path)
+    for figure in map(plt.figure, plt.get_fignums()):
+        if id(figure) in animations:
+            path = Path(next(block_vars["image_path_iterator"])).with_suffix(".gif")
+            animations[id(figure)].save(path, writer="pillow")
+            plt.close(figure)
+            paths.append(path)
     drawn = figure_rst(paths, gallery_conf["src_dir"]) if paths else ""
     return drawn + matplotlib_scraper(block, block_vars, gallery_conf)
