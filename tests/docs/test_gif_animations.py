@@ -14,7 +14,7 @@ pytest.importorskip("sphinx_gallery", reason="nox -s docs runs this")
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "_extensions"))
 
-import gif_animations  # noqa: E402 - after the path is set
+import gif_animations
 
 
 def test_an_animation_is_a_gif_and_the_next_figure_is_not(tmp_path):
@@ -23,6 +23,7 @@ def test_an_animation_is_a_gif_and_the_next_figure_is_not(tmp_path):
     from matplotlib import pyplot as plt
     from matplotlib.animation import FuncAnimation
     from PIL import Image
+    from sphinx_gallery.gen_gallery import DEFAULT_GALLERY_CONF
     from sphinx_gallery.scrapers import ImagePathIterator
 
     mpl.use("agg")
@@ -34,13 +35,12 @@ def test_an_animation_is_a_gif_and_the_next_figure_is_not(tmp_path):
         "image_path_iterator": ImagePathIterator(str(tmp_path / "image_{0:03}.png")),
         "example_globals": {"animation": animation},
     }
-    settings = {
-        "src_dir": str(tmp_path), "matplotlib_animations": (False, None), "image_srcset": ()
-    }  # fmt: skip
+    settings = DEFAULT_GALLERY_CONF | {"src_dir": str(tmp_path), "matplotlib_animations": (False,)}
     texts = [gif_animations.scrape(block, found, settings)]
     plt.subplots()
     texts.append(gif_animations.scrape(block, found, settings))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image_001.gif", "image_002.png"]
-    assert Image.open(tmp_path / "image_001.gif").n_frames == 3
+    with Image.open(tmp_path / "image_001.gif") as image:
+        assert image.n_frames == 3
     assert "image_001.gif" in texts[0]
     assert "image_002.png" in texts[1]
