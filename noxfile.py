@@ -62,6 +62,14 @@ VERSION_TESTS = (
 """Short tests that call every library of CPU_EXTRAS and of the package."""
 
 
+DOCS_TESTS = (
+    "tests/docs/test_gif_animations.py",
+    "tests/docs/test_mathml.py",
+    "tests/docs/test_translations.py",
+)
+"""Tests of the documentation's own tools, which need its libraries."""
+
+
 def install(session: nox.Session, *groups: str, package: bool = True) -> None:
     """Install dependency groups of pyproject.toml and, with ``package``, the package itself."""
     needed = [r for group in groups for r in nox.project.dependency_groups(PYPROJECT, group)]
@@ -191,11 +199,33 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into docs/_build; warnings are errors."""
-    install(session, "docs")
-    output = ROOT / "docs" / "_build"
-    shutil.rmtree(output, ignore_errors=True)
-    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", str(output), *session.posargs)
+    """Build the documentation from nothing into docs/_build, English and Spanish, and check it.
+
+    Every script of the tutorial and of the examples runs once. Warnings are errors, as are dangling
+    links, addresses that a page would load from another server, and texts of the tutorial that are
+    not translated. ``-- --translate`` writes such texts into docs/locales instead.
+    """
+    install(session, "docs", "pytest")
+    session.run("pytest", "-q", *DOCS_TESTS)
+    source, temporary = ROOT / "docs", Path(session.create_tmp())
+    output, templates = source / "_build", temporary / "templates"
+    for folder in (output, source / "generated", temporary):
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def build(target: Path, *options: str) -> None:
+        trees = temporary / f"trees-{target.name}"
+        words = ("sphinx-build", "-W", "--keep-going", "-q", "-d", str(trees), *options)
+        session.run(*words, str(source), str(target))
+
+    build(output)
+    # The gallery's scripts are unchanged now, so that they do not run again.
+    build(templates, "-b", "gettext", "-t", "spanish", "-D", "language=en")
+    if "--translate" in session.posargs:
+        session.run("python", "docs/translations.py", "refresh", str(templates))
+        return
+    session.run("python", "docs/translations.py", "check", str(templates))
+    build(output / "es", "-t", "spanish")
+    session.run("python", "docs/check_pages.py", str(output))
     session.log(f"open {output / 'index.html'}")
 
 

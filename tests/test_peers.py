@@ -29,10 +29,13 @@ from fusedmlp.bench.tasks import Task  # noqa: E402
 from fusedmlp.bench.worker import Worker, WorkerError  # noqa: E402
 from fusedmlp.errors import ExitCode, FileFormatError  # noqa: E402
 from fusedmlp.registry import backend_class  # noqa: E402
-from peers import page, subjects  # noqa: E402
+from peers import charts, page, subjects  # noqa: E402
 from peers.__main__ import main  # noqa: E402
+from peers.questions import Question, questions, speedup  # noqa: E402
 from peers.targets import TARGETS, best  # noqa: E402
 from workloads import BY_NAME, TASKS, quick, rows_of  # noqa: E402
+
+WRITE_THE_PAGE = "run `python -m peers page` in benchmarks"
 
 TINY = Task("tiny", sizes=(6, 8, 3), inputs="normal", batch_size=8, rows=40, samples=40)
 
@@ -235,9 +238,60 @@ def test_adam_is_compared_in_its_own_rounds_where_a_run_has_both():
 
 
 def test_the_page_is_written_from_its_documents():
-    assert page.page(page.machines()) == page.PAGE.read_text("utf-8"), (
-        "run `python -m peers page` in benchmarks"
-    )
+    assert page.page(page.machines()) == page.PAGE.read_text("utf-8"), WRITE_THE_PAGE
+
+
+def test_each_question_has_the_chart_of_its_numbers():
+    asked = questions(page.machines())
+    files = {path.stem: path for path in charts.FOLDER.glob("*.svg")}
+    assert len(asked) > 8
+    assert files.keys() == {each.name for each in asked}, WRITE_THE_PAGE
+    for each in asked:
+        assert charts.described(files[each.name]) == charts.description(each), WRITE_THE_PAGE
+        assert f"## {each.text}\n" in page.PAGE.read_text("utf-8")
+
+
+def test_the_documents_have_no_library_that_cannot_be_measured():
+    for machine in page.machines():
+        for run in machine.runs:
+            for each in run["tasks"]:
+                assert {entry["peer"] for entry in each["entries"]} <= set(subjects.NAMES)
+
+
+def test_a_chart_has_each_median_and_the_range_of_the_runs():
+    numbers = {"JAX": {"A": [2.0, 3.0, 7.0], "B": [1.5]}, "PyTorch": {"A": [4.0], "B": []}}
+    question = Question("some", "Is it?", "times as fast", "Small.", numbers)
+    (axes,) = charts.draw(question).axes
+    a, b = (line for line in axes.get_lines() if line.get_label() in "AB")
+    assert list(a.get_xdata()) == [3.0, 4.0]
+    assert list(b.get_xdata()) == [1.5]
+    spans = [segment[:, 0].tolist() for each in axes.collections for segment in each.get_segments()]
+    assert spans == [[2.0, 7.0], [4.0, 4.0], [1.5, 1.5]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["JAX", "PyTorch"]
+    assert question.description == "times as fast. JAX: A 3; B 1.5. PyTorch: A 4."
+    assert question.alternative == "Chart, times as fast: JAX 1.5 to 3, PyTorch 4"
+
+
+def test_growth_is_drawn_where_it_was_measured(tmp_path):
+    def task(width, batch, seconds):
+        small = replace(BY_NAME["small"], sizes=(784, width, 10), batch_size=batch)
+        return of_task("small", entry(NUMBA, [seconds])) | {"task": small.to_dict()}
+
+    tasks = [task(256, 16, 4.0), task(256, 64, 2.0), task(256, 256, 1.0), task(64, 64, 0.5)]
+    about = {"cpu": "A CPU", "cores": 2, "vector_features": ["avx2"]}
+    base = document.new({}, []) | {"machine": about}
+    for name, found in (("run-1", []), ("bench", tasks)):
+        document.write(base | {"tasks": found}, tmp_path / "machine" / f"{name}.json")
+    asked = {each.name: each for each in questions(page.machines(tmp_path))}
+    label = "numba, 1 thread"
+    assert asked["batch"].numbers == {
+        "16": {label: [25.0]}, "64": {label: [50.0]}, "256": {label: [100.0]}
+    }  # fmt: skip
+    assert asked["width"].numbers == {"64": {label: [200.0]}, "256": {label: [50.0]}}
+    (axes,) = charts.draw(asked["batch"]).axes
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == [16, 64, 256]
+    assert list(line.get_ydata()) == [25.0, 50.0, 100.0]
 
 
 def test_the_readme_quotes_the_results():
@@ -245,7 +299,7 @@ def test_the_readme_quotes_the_results():
     quoted = re.search(r"time on an? (.+?) \((\d+\.\d) ×; one row to predict, (\d+\.\d) ×\)", text)
     (found,) = [machine for machine in page.machines() if machine.title == quoted[1]]
     fit, row = (
-        page.speedup(found.estimators[name])
+        speedup(found.estimators[name])
         for name in ("fit, 10 epochs, adam", "predict_proba, 1 rows")
     )
     assert (quoted[2], quoted[3]) == (f"{fit:.1f}", f"{row:.1f}")
@@ -258,8 +312,8 @@ def test_the_estimators_add_at_most_a_tenth_and_predict_one_row_faster(machine):
     for times in machine.estimators.values():
         if "engine" in times:
             assert np.median(times["ours"]) <= 1.10 * np.median(times["engine"])
-            assert page.speedup(times) > 1.0
-    assert page.speedup(machine.estimators["predict_proba, 1 rows"]) > 1.0
+            assert speedup(times) > 1.0
+    assert speedup(machine.estimators["predict_proba, 1 rows"]) > 1.0
 
 
 def test_the_estimators_are_measured_as_the_page_reads_them(tmp_path, monkeypatch, capsys):
@@ -278,7 +332,7 @@ def test_the_estimators_are_measured_as_the_page_reads_them(tmp_path, monkeypatc
     printed = capsys.readouterr().out
     for name, times in found.items():
         title = re.escape(re.sub(r"\b1 rows", "1 row", name))
-        assert re.search(rf"^\| {title} \|.*\| {page.speedup(times):.1f} \|", printed, re.MULTILINE)
+        assert re.search(rf"^\| {title} \|.*\| {speedup(times):.1f} \|", printed, re.MULTILINE)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ SEARCH_COST_TRAINING: Final = 16
 SEARCH_COST_FORWARD: Final = 40
 """Units whose sums take as long as the search for a nonzero input: in training once for a product
 and its gradient, mostly in packed rows; in predictions for a product alone, in rows as they come.
-docs/account.md, under Zeros, says how these three numbers were found."""
+benchmarks/README.md says how these three numbers were found."""
 
 SAMPLED_ROWS: Final = 1024
 """Evenly spaced rows that the density is measured on."""

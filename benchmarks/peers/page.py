@@ -1,109 +1,78 @@
-"""Writes docs/results.md from the committed documents, and from nothing else.
+"""Writes docs/results.md and its charts from the committed documents, and from nothing else.
 
-Every folder of benchmarks/results with a ``run-1.json`` is a machine: its runs, and perhaps
-``startup*.json`` and ``estimators.json``. A test compares the page with them.
+A test compares the page, and the descriptions that the charts carry, with the documents.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
-from dataclasses import dataclass
-from pathlib import Path
 
-from fusedmlp.bench import document
-from fusedmlp.bench.subjects import NUMBA, NUMPY
+from fusedmlp.bench.subjects import NUMBA
 from fusedmlp.bench.tasks import Task
-from peers import startup
+from peers import charts, startup
+from peers.documents import RESULTS, ROOT, machines, values
+from peers.questions import LIBRARIES, headline, questions, speedup
 from peers.targets import TARGETS, best, rate, ratios_against, share_of_peak, task_entries
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
 
-VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
-"""Names of vector extensions, the widest first."""
-
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
-
-LIBRARIES = {
-    "PyTorch": ("torch", "torch-compile"),
-    "JAX": ("jax",),
-    "TensorFlow": ("tensorflow", "tensorflow-xla"),
-    "scikit-learn": ("sklearn",),
-    "thinc": ("thinc",),
-    "ONNX Runtime": ("onnxruntime",),
-    "NumPy backend": (NUMPY,),
-}
-"""Columns of a machine's table, each with its subjects, of which the fastest counts."""
 
 HEAD = """\
 # Results
 
-Written by `python -m peers page` from the documents in `benchmarks/results`, which
-`nox -s benchmarks -- peers`, its mode `startup`, and `python benchmarks/estimators.py` measured.
-[Measuring](benchmarks.md) says how. Every library is used in its best ordinary form
-(`benchmarks/adapters`), and each subject counts with its best number of threads. TensorFlow and
-thinc were measured by an earlier version.
+{headline}
 
-Each figure is the median over all runs on that machine; the range over the runs follows in
-parentheses where there are several. **A ratio is bold only if the Numba backend was faster in
-every round of every run**; where it is not bold, nothing can be claimed. Rates belong to their
-machine and day; ratios hold better. GFLOP/s, and so the share of the measured multiply-add peak,
-count all products of dense matrices. MNIST's pixels are four fifths zeros, which the Numba backend
-skips: more than 100% is possible. `small-dense` has no zeros to skip.
+Each chart has a point for each machine, at the median of its runs, and a line from the lowest to
+the highest run. Right of the grey line at 1×, the Numba backend is faster. The machines:
 
-Experiments and their results: [Measurements](account.md).
+{machines}
+
+[Measuring](benchmarks.md) says how, and what a ratio means. Every library is used in its best
+ordinary form (`benchmarks/adapters`), in the same rounds as ours. `nox -s benchmarks -- peers`
+measures, and `python -m peers page` writes this page from `benchmarks/results`.
 """
 
-
-@dataclass(frozen=True)
-class Machine:
-    """The documents of one machine."""
-
-    name: str
-    runs: list
-    startups: list
-    estimators: dict
-
-    @property
-    def title(self):
-        """CPU with family and model, cores and vectors: processors of one name differ in both."""
-        about = self.runs[0]["machine"]
-        vectors = next((v for f, v in VECTORS.items() if f in about["vector_features"]), "")
-        cpu = about["cpu"]
-        match about.get("family", "").split():  # vendor, family, model, stepping
-            case [_, family, model, *_]:
-                cpu += f" (family {family}, model {model})"
-        parts = [cpu, f"{about['cores']} core{'s' * (about['cores'] > 1)}", vectors]
-        return ", ".join(filter(None, parts))
-
-
-def machines(folder=RESULTS):
-    """Read all documents, ordered by the machine's name."""
-    return [_machine(path.parent) for path in sorted(folder.glob("*/run-1.json"))]
-
-
-def _machine(folder):
-    def all_of(pattern):
-        return [document.read(path) for path in sorted(folder.glob(pattern))]
-
-    path = folder / "estimators.json"
-    estimators = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return Machine(folder.name, all_of("run-*.json"), all_of("startup*.json"), estimators)
+NOTE = """\
+Each figure is the median over all runs on that machine; the range over the runs follows in
+parentheses where there are several. **A ratio is bold only if the Numba backend was faster in every
+round of every run**; where it is not bold, nothing can be claimed. GFLOP/s, and so the share of the
+measured multiply-add peak, count all products of dense matrices, also where zeros are skipped."""
 
 
 def write(folder=RESULTS, target=PAGE):
-    """Write the page; return its file."""
-    target.write_text(page(machines(folder)), encoding="utf-8")
+    """Write the page and its charts; return the page's file."""
+    found = machines(folder)
+    charts.write(questions(found))
+    target.write_text(page(found), encoding="utf-8")
     return target
 
 
 def page(found):
     """Return the whole page."""
-    parts = [HEAD.splitlines(), _descriptions(found), _targets(found), *map(_section, found)]
+    listed = "\n".join(f"- {each.title}: {_runs(each)}" for each in found)
+    parts = [HEAD.format(headline=headline(found), machines=listed).splitlines()]
+    parts += [_answer(each) for each in questions(found)]
+    parts.append(["## All figures"])
+    parts.append(_folded("Workloads and targets", [*_descriptions(found), "", *_targets(found)]))
+    parts += [_folded(each.title, _section(each)) for each in found]
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def _answer(question):
+    """Return a question with its chart."""
+    picture = f"![{question.alternative}](_static/results/{question.name}.svg)"
+    return [f"## {question.text}", "", picture, "", question.note]
+
+
+def _folded(title, lines):
+    """Return lines that are hidden until their title is clicked."""
+    return ["<details>", f"<summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
+def _runs(machine):
+    return f"{len(machine.runs)} run{'s' * (len(machine.runs) > 1)}, {machine.days}"
 
 
 def summary(values, form, unit=""):
@@ -122,7 +91,7 @@ def _descriptions(found):
         for each in run["tasks"]
     }
     lines = [f"- `{name}`: {_described(task)}" for name, task in tasks.items()]
-    return ["## Workloads", "", "On MNIST, except `moons` and `small-dense`:", "", *lines]
+    return [NOTE, "", "Workloads, on MNIST except `moons` and `small-dense`:", "", *lines]
 
 
 def _targets(found):
@@ -131,31 +100,23 @@ def _targets(found):
         "would like. The verdict is that of the machine's weakest run."
     )
     titles = ["target", "must", "aim", *(machine.title for machine in found)]
-    lines = ["## Targets", "", note, "", *_header(titles, 1)]
+    lines = [note, "", *_header(titles, 1)]
     for target in TARGETS:
         cells = [target.name, target.written(target.must), target.written(target.aim)]
         for machine in found:
-            values = _values(machine.runs, target.value) or _values(machine.startups, target.value)
-            written = [target.written(statistics.median(values))] if values else []
-            verdict = target.verdict(values)
+            own = values(machine.runs, target.value) or values(machine.startups, target.value)
+            written = [target.written(statistics.median(own))] if own else []
+            verdict = target.verdict(own)
             shown = f"**{verdict}**" if verdict == "missed" else verdict
             cells.append(", ".join([*written, shown]))
         lines.append(_row(cells))
     return lines
 
 
-def _values(documents, value):
-    """Return the value of each document that has it."""
-    return [found for each in documents if (found := value(each)) is not None]
-
-
 def _section(machine):
     runs = machine.runs
-    days = sorted({run["date"][:10] for run in runs})
-    when = " to ".join(dict.fromkeys((days[0], days[-1])))
     versions = ", ".join(f"{k} {v}" for k, v in runs[-1]["versions"].items())
-    about = f"{len(runs)} run{'s' * (len(runs) > 1)}, {when}. Versions: {versions}."
-    lines = [f"## {machine.title}", "", about]
+    lines = [f"{_runs(machine)}. Versions: {versions}."]
     note = (
         "Speed of the Numba backend (samples per second, or time of a step), and its ratio to the "
         "speed of each library:"
@@ -217,12 +178,6 @@ def _speed(samples_per_s, task):
     if task.is_counted_in_steps:
         return summary([1e6 * task.batch_size / rate for rate in samples_per_s], "{:,.1f}", " µs")
     return summary(samples_per_s, "{:,.0f}", "/s")
-
-
-def speedup(times):
-    """Return how many times as fast the estimator is as scikit-learn's: the rounds' median."""
-    pairs = zip(times["ours"], times["scikit-learn"], strict=True)
-    return statistics.median(theirs / ours for ours, theirs in pairs)
 
 
 def estimators_table(found):

@@ -244,7 +244,13 @@ class Data:
 
 
 class Engine(ABC):
-    """One network on one device; the fields of its :class:`EngineSpec` are attributes."""
+    """One network on one device.
+
+    Parameters
+    ----------
+    spec
+        The network, the optimizer and the settings; its fields are attributes of the engine.
+    """
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec

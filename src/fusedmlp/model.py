@@ -47,7 +47,15 @@ PREDICT_BATCH: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Mean loss, and the fraction of rows predicted right (None for real targets)."""
+    """What an evaluation found.
+
+    Parameters
+    ----------
+    loss
+        Mean over the rows, without the L2 penalty.
+    accuracy
+        Fraction of the rows that are predicted right; None for real targets.
+    """
 
     loss: float
     accuracy: float | None

@@ -8,11 +8,11 @@ rate from the schedule and t the number of the step, from 1.
 sgd        θ ← θ − lr·g
 momentum   v ← μ·v − lr·g;  θ ← θ + v                                        (Polyak, 1964)
 nesterov   v ← μ·v − lr·g;  θ ← θ + μ·v − lr·g                        (Sutskever et al., 2013)
-adam       m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g²
+adam       m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g²;
            θ ← θ − lr·(m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)           (Kingma and Ba, 2015)
            with ``eps_hat``, ε = ε̂ / √(1 − β₂ᵗ)            (there, at the end of section 2)
 adamw      θ ← θ − lr·λ·θ (weights only), then adam            (Loshchilov and Hutter, 2019)
-lion       u = sign(β₁·m + (1 − β₁)·g);  θ ← θ − lr·λ·θ (weights only) − lr·u
+lion       u = sign(β₁·m + (1 − β₁)·g);  θ ← θ − lr·λ·θ (weights only) − lr·u;
            m ← β₂·m + (1 − β₂)·g                                       (Chen et al., 2023)
 =========  ==================================================================================
 """
@@ -35,7 +35,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SGD:
-    """Stochastic gradient descent, with momentum μ if it is above 0."""
+    """Stochastic gradient descent, with momentum μ if it is above 0.
+
+    Parameters
+    ----------
+    lr
+        Base learning rate, above 0.
+    momentum
+        μ, in [0, 1).
+    nesterov
+        Take the gradient's step from where the momentum leads; needs a momentum.
+    """
 
     lr: float = 0.1
     momentum: float = 0.0

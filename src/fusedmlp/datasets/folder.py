@@ -50,6 +50,13 @@ def load_idx_folder(folder: Path, options: TableOptions = AS_STORED) -> Dataset:
 
     Plain files are memory-mapped, ``.gz`` files are loaded.
 
+    Parameters
+    ----------
+    folder
+        Where the files are.
+    options
+        The task and the test part; the others are for tables.
+
     Raises
     ------
     DataUnavailableError

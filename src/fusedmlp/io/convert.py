@@ -55,6 +55,13 @@ def from_sklearn(estimator: FittedMLP, *, backend: str | Backend | None = None) 
 
     Text labels become ``class_names``; predictions are class numbers in the order of ``classes_``.
 
+    Parameters
+    ----------
+    estimator
+        Fitted; a pipeline's last step, not the pipeline.
+    backend
+        As :class:`fusedmlp.MLP` takes it.
+
     Raises
     ------
     InvalidInputError
@@ -97,6 +104,8 @@ def from_state_dict(
         trained with a loss on logits has the output of that loss: softmax for cross-entropy.
         PyTorch's modules are ``Sigmoid``, ``Tanh``, ``ReLU``, ``Identity``, ``LeakyReLU``,
         ``ELU``, ``GELU`` and ``SiLU``, each with its default arguments.
+    backend
+        As :class:`fusedmlp.MLP` takes it.
 
     Raises
     ------
@@ -125,6 +134,11 @@ def to_state_dict(mlp: MLP) -> dict[str, torch.Tensor]:
 
     ``activation`` is the module that :func:`from_state_dict` names. The last layer returns
     logits, which PyTorch's losses take. Dropout modules would shift the numbers in the names.
+
+    Parameters
+    ----------
+    mlp
+        A network of any sizes, of float32 or float64 weights.
 
     Raises
     ------

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TargetScale:
-    """Mean c and standard deviation s of the training targets, (K,) each."""
+    """The statistics of the training targets.
+
+    Parameters
+    ----------
+    center
+        Mean c, (K,).
+    scale
+        Standard deviation s, (K,); 1 where all targets are equal.
+    """
 
     center: NDArray[np.float64]
     scale: NDArray[np.float64]

@@ -33,12 +33,57 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
     """Multilayer perceptron classifier, in place of scikit-learn's of the same name.
 
     All parameters, attributes and defaults are those of
-    ``sklearn.neural_network.MLPClassifier``. These are added:
+    ``sklearn.neural_network.MLPClassifier``; ``dropout``, ``backend``, ``dtype``, ``threads``,
+    ``class_weight`` and ``callbacks`` are added, and values of ``activation`` and
+    ``learning_rate``.
 
     Parameters
     ----------
+    hidden_layer_sizes
+        Units of each hidden layer; a number for a single one.
     activation
-        Also ``leaky_relu``, ``elu``, ``gelu`` and ``silu``, the core's activations of these names.
+        Of the hidden layers: ``identity``, ``logistic``, ``tanh``, ``relu``; also ``leaky_relu``,
+        ``elu``, ``gelu`` and ``silu``, the core's activations of these names.
+    solver
+        ``adam``, ``sgd`` or ``lbfgs``; the last takes all rows at once, for small data sets.
+    alpha
+        L2 penalty λ: ½·λ·ΣW² / B is added to the mean loss of a batch of B rows.
+    batch_size
+        Rows of a step; ``auto`` for 200, or all where there are fewer.
+    learning_rate
+        ``constant``, ``invscaling`` or ``adaptive``, for ``sgd``. Also ``step``, ``exponential``,
+        ``cosine``, ``inverse-scaling`` and ``one-cycle``, or an object of
+        :mod:`fusedmlp.training.schedules`: planned for ``max_iter`` epochs, also for ``adam``.
+    learning_rate_init
+        Learning rate of the first step, for ``sgd`` and ``adam``.
+    power_t
+        Power of t in ``invscaling``.
+    max_iter
+        Epochs at most; for ``lbfgs`` its iterations.
+    shuffle
+        Draw a new row order for every epoch, for ``sgd`` and ``adam``.
+    random_state
+        Seed or generator of the starting weights, the batches and the validation rows.
+    tol
+        A loss or score that improves by less than this for ``n_iter_no_change`` epochs ends the
+        training.
+    verbose
+        Print the loss of each epoch.
+    warm_start
+        ``fit`` goes on from the present weights.
+    momentum, nesterovs_momentum
+        μ of ``sgd``, and whether it is Nesterov's.
+    early_stopping
+        Hold out ``validation_fraction`` of the rows, end when their score no longer improves, and
+        keep the best weights.
+    validation_fraction
+        Share of the rows that are held out for ``early_stopping``.
+    beta_1, beta_2, epsilon
+        Decay rates of the moments of ``adam``, and its ε.
+    n_iter_no_change
+        Epochs without improvement before the training ends.
+    max_fun
+        Evaluations of the loss at most, for ``lbfgs``.
     dropout
         Probability in [0, 1) with which a hidden unit is silenced in a training step.
     backend
@@ -51,10 +96,6 @@ class MLPClassifier(EngineMLP, neural_network.MLPClassifier):
         ``OMP_NUM_THREADS`` allows, which joblib sets in its processes.
     class_weight
         ``balanced`` or a weight for each label; multiplies the sample weights.
-    learning_rate
-        Also ``step``, ``exponential``, ``cosine``, ``inverse-scaling`` and ``one-cycle``, or an
-        object of :mod:`fusedmlp.training.schedules`: planned for ``max_iter`` epochs, also for
-        ``adam``.
     callbacks
         Objects of :class:`fusedmlp.training.callbacks.Callback`, called by ``fit``.
         ``set_callbacks`` takes those of scikit-learn, such as its ``ProgressBar``.

@@ -30,9 +30,14 @@ class MLPRegressor(EngineMLP, neural_network.MLPRegressor):
     """Multilayer perceptron regressor, in place of scikit-learn's of the same name.
 
     All parameters, attributes and defaults are those of
-    ``sklearn.neural_network.MLPRegressor``, with ``loss="poisson"`` for counts and rates.
-    ``dropout``, ``backend``, ``dtype``, ``threads`` and ``callbacks`` are added, and values of
-    ``activation`` and ``learning_rate``: see :class:`fusedmlp.sklearn.MLPClassifier`.
+    ``sklearn.neural_network.MLPRegressor``; ``dropout``, ``backend``, ``dtype``, ``threads`` and
+    ``callbacks`` are added, and values of ``activation`` and ``learning_rate``. All but ``loss``
+    are explained at :class:`fusedmlp.sklearn.MLPClassifier`.
+
+    Parameters
+    ----------
+    loss
+        ``squared_error``, or ``poisson`` for counts and rates of at least 0.
     """
 
     _kind = "MLPRegressor"

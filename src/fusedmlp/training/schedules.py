@@ -79,7 +79,15 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """lr·factorⁿ, where n grows by one every ``every`` epochs."""
+    """lr·factorⁿ, where n grows by one every ``every`` epochs.
+
+    Parameters
+    ----------
+    every
+        Epochs with the same rate, at least 1.
+    factor
+        In (0, 1].
+    """
 
     every: int = 10
     factor: float = 0.5
@@ -96,7 +104,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """lr·factorᵉ in epoch e, from 0."""
+    """lr·factorᵉ in epoch e, from 0.
+
+    Parameters
+    ----------
+    factor
+        In (0, 1].
+    """
 
     factor: float = 0.95
 
@@ -120,7 +134,13 @@ class Cosine:
 
 @dataclass(frozen=True, slots=True)
 class InverseScaling:
-    """lr / (t + 1)^power with t steps taken before; the power 0.5 is scikit-learn's default."""
+    """lr / (t + 1)^power with t steps taken before.
+
+    Parameters
+    ----------
+    power
+        At least 0; the default is scikit-learn's.
+    """
 
     power: float = 0.5
 
@@ -139,6 +159,13 @@ class OneCycle:
     """Half a cosine from lr/25 up to lr over the first 30 %, then half of one down to lr/250,000.
 
     The policy is that of Smith and Topin (2019); shape and constants are PyTorch's.
+
+    Parameters
+    ----------
+    rise
+        Share of the steps until the rate is highest, in (0, 1).
+    start_divisor, end_divisor
+        The first rate is lr / ``start_divisor``, the last lr / ``end_divisor``; at least 1.
     """
 
     rise: float = 0.3
@@ -165,8 +192,16 @@ class OneCycle:
 class Adaptive:
     """Keep lr while the training loss falls; lower it when it stalls.
 
-    The rate is multiplied by ``factor`` each time ``patience`` successive epochs fail to lower the
-    best training loss by ``tolerance``. Defaults are scikit-learn's.
+    Defaults are scikit-learn's.
+
+    Parameters
+    ----------
+    factor
+        Multiplies the rate when the loss has stalled; in (0, 1].
+    patience
+        Successive epochs that fail to lower the best training loss before it counts as stalled.
+    tolerance
+        Least decrease of the best loss that counts.
     """
 
     factor: float = 0.2
