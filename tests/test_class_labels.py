@@ -158,7 +158,7 @@ def test_a_trained_model_takes_its_own_labels_alone():
     ):
         with refused(unknown):
             call(text({3: "dog"}))
-    with refused(r"y\[0\] is \d, which is not a label"):
+    with refused(r"y\[0\] is \d, which is not one of the labels"):
         mlp.evaluate(X, INDICES)
     TRAINER.fit(mlp, X, np.where(INDICES == 0, "ant", "cat"))  # some of the labels
     assert mlp.labels == NAMES

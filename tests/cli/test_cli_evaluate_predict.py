@@ -139,7 +139,7 @@ def test_predict_names_the_classes(cli, tmp_path):
     [
         ("absent.csv", None, ExitCode.DATA_UNAVAILABLE, ("neither a file", ".npz", "digits")),
         ("a.csv", b"", ExitCode.USAGE, ("empty",)),
-        ("a.csv", b"1,2\n3\n", ExitCode.USAGE, ("line 2", "1 cells, expected 2")),
+        ("a.csv", b"1,2\n3\n", ExitCode.USAGE, ("line 2", "1 cell, expected 2")),
         ("a.csv", b"1,2\n3,x\n", ExitCode.USAGE, ("column 1 holds text ('2')", "--drop")),
         ("a.csv", b"1,2\n3,4\n", ExitCode.USAGE, ("2 columns", "64 inputs", "--drop")),
         ("a.csv", b"1," * 63 + b"nan\n", ExitCode.USAGE, ("column 63", "no value in row 0")),

@@ -73,7 +73,7 @@ def test_quantities_get_their_predictions(cli, tmp_path, table):
 def test_without_matplotlib_nothing_is_trained(cli, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     outcome = cli("train", *QUICK, "--plot", "--output", "out")
-    outcome.failed(ExitCode.BACKEND_UNAVAILABLE, "matplotlib", "pip install 'fusedmlp[plot]'")
+    outcome.failed(ExitCode.FAILURE, "matplotlib", "pip install 'fusedmlp[plot]'")
     assert not (tmp_path / "out").exists()
     assert cli("train", *QUICK, "--output", "out").code == 0
 
@@ -242,4 +242,4 @@ def test_a_page_that_cannot_be_written_is_an_error_before_the_training(cli, tmp_
     cli("reproduce", "moons", "--html", tmp_path).failed(ExitCode.USAGE, "is a folder")
     monkeypatch.setitem(sys.modules, "jinja2", None)
     outcome = cli("reproduce", "moons", "--html", "moons.html")
-    outcome.failed(ExitCode.BACKEND_UNAVAILABLE, "pip install 'fusedmlp[report]'")
+    outcome.failed(ExitCode.FAILURE, "pip install 'fusedmlp[report]'")

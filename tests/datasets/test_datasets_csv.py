@@ -204,7 +204,7 @@ def test_few_rows_have_no_test_part_unless_asked(table):
     lines = []
     path = table(rows([0, 1, 0, 1]))
     assert load_dataset(path, report=lines.append).x_test is None
-    assert "4 rows are too few for a test part" in lines[-1]
+    assert "4 rows: too few for a test part" in lines[-1]
     assert len(load_dataset(path, test=0.5).x_test) == 2
     with pytest.raises(InvalidInputError, match=r"test 0.05: 4 rows have no such part"):
         load_dataset(path, test=0.05)
@@ -222,7 +222,7 @@ NUMBERS = "\n".join(["1,0", "2,1"] * 10)
         ("", "empty, expected at least one row"),
         ("\n \n\n", "empty, expected at least one row"),
         ("a,b,c\n", "a header and no rows"),
-        ("1\n2\n", "1 columns, expected inputs and a target"),
+        ("1\n2\n", "1 column, expected inputs and a target"),
         ("a,b,c\n1,2,0\n3,4\n", "line 3 has 2 cells, expected 3"),
         ("a,b,c\n1,2,0\n\n3,4,1,5\n", "line 4 has 4 cells"),
         (f"a,y\n{NUMBERS}\nx,1\n", "line 22, column 'a': 'x' is no number, and 20 of 21 cells"),

@@ -263,7 +263,7 @@ def test_density_looks_at_a_sample_of_many_rows():
         ({"y_train": np.zeros(3, np.int32)}, "y_train is int32, expected int64"),
         ({"x_test": np.zeros((1, 3), np.uint8)}, "x_test has 3 columns"),
         ({"x_test": np.zeros((1, 2))}, "columns of float64, expected 2 of uint8"),
-        ({"class_names": ("a",)}, "1 class names for 3 outputs"),
+        ({"class_names": ("a",)}, "1 class name for 3 outputs"),
         ({"task": "regression"}, r"y_train has shape \(3,\), expected \(3, 3\)"),
     ],
 )
