@@ -225,6 +225,7 @@ def docs(session: nox.Session) -> None:
         return
     session.run("python", "docs/translations.py", "check", str(templates))
     build(output / "es", "-t", "spanish")
+    session.run("python", "docs/demo_pages.py", str(output / "demo"))
     session.run("python", "docs/check_pages.py", str(output))
     session.log(f"open {output / 'index.html'}")
 
