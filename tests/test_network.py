@@ -90,7 +90,7 @@ def test_parameters_are_validated():
     network = Network((3, 4, 2))
     good = initialise(network, 0)
     good.check(network)
-    with pytest.raises(InvalidInputError, match="1 layers do not fit a network of 2"):
+    with pytest.raises(InvalidInputError, match="1 layer do not fit a network of 2"):
         Parameters(good.weights[:1], good.biases[:1]).check(network)
     with pytest.raises(InvalidInputError, match=r"b2 has shape \(3,\), the network needs \(2,\)"):
         Parameters(good.weights, (good.biases[0], np.zeros(3))).check(network)

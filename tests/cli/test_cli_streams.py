@@ -261,7 +261,9 @@ def test_a_signal_before_training_begins_leaves_no_folder(tmp_path, name):
         "t.BackendChoice.if_named = load\nfrom fusedmlp.cli import main\nmain()\n"
     )
     args = [sys.executable, "-c", code, "train", "--dataset", "moons"]
-    done = subprocess.run(args, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        args, capture_output=True, text=True, timeout=120, preexec_fn=reset_signals
+    )
     assert done.returncode == 128 + signal.Signals[name]
     assert done.stderr == "interrupted\n"
     assert list(tmp_path.iterdir()) == []

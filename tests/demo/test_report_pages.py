@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fusedmlp.plot.style import new_figure
 from fusedmlp.report import Column, Page, Table
-from fusedmlp.report.figures import as_svg, new_figure
+from fusedmlp.report.figures import as_svg
 
 pytestmark = pytest.mark.browser
 

@@ -65,6 +65,7 @@ def test_strict_mode_has_the_same_bits_for_a_row_alone(pixels):
             np.testing.assert_array_equal(mlp.predict_proba(x[at : at + 1])[0], together[at])
 
 
-def test_the_landing_page_quotes_the_results():
-    text = (ROOT / "docs" / "index.md").read_text("utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_pages_quote_the_results(page):
+    text = " ".join((ROOT / page).read_text("utf-8").split())
     assert headline(machines()) in text
