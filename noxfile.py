@@ -35,6 +35,14 @@ TARGETS = {"generic": "", "haswell": "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+m
 """Processors, with their features, that the Numba engine is also compiled for: 16-byte vectors, and
 AVX2 with FMA."""
 
+TARGETS_TESTS = (
+    "tests/numba_backend/test_numba_kernels.py",
+    "tests/numba_backend/test_numba_products.py",
+    "tests/numba_backend/test_numba_simd.py",
+    "tests/test_golden.py::test_no_bit_has_changed[numba]",
+    "tests/test_golden.py::test_no_bit_has_changed[numba-strict]",
+)
+
 TESTS_PROGRAMS = (ROOT / ".nox" / "tests" / "bin", ROOT / ".nox" / "tests" / "Scripts")
 """Where the environment of ``tests`` has its programs, on Windows the latter."""
 
@@ -99,8 +107,8 @@ def targets(session: nox.Session) -> None:
     each processor, so that nothing is compiled twice. A processor with this machine's vectors is
     skipped, because ``tests`` has run the same code; two processes then share the other's tests.
 
-    test_golden.py takes the place of test_gradients.py: the engine has the recorded bits for the
-    width of the vectors. test_numba_caching.py chooses processors itself.
+    The golden table stands for the engine and for strict mode: with its recorded bits they pass
+    what this machine's engine passes. The rest are tests of the parts that depend on a processor.
     """
     python = shutil.which("python", path=os.pathsep.join(map(str, TESTS_PROGRAMS)))
     if python is None:
@@ -126,10 +134,7 @@ def targets(session: nox.Session) -> None:
         *processes,
         "-m",
         "not slow and not gpu",
-        "--ignore=tests/numba_backend/test_numba_caching.py",
-        "tests/numba_backend",
-        "tests/test_strict.py",
-        "tests/test_golden.py::test_no_bit_has_changed[numba]",
+        *TARGETS_TESTS,
         *session.posargs,
         env=ONE_BLAS_THREAD,
     )
