@@ -1,6 +1,6 @@
 """Trains the networks of the documentation's demo pages: ``python docs/demo_pages.py FOLDER``.
 
-The pages are those of ``fusedmlp demo``; ``nox -s docs`` publishes them with the rest.
+``fusedmlp demo`` writes the same pages. ``nox -s docs`` publishes them with the rest.
 """
 
 from __future__ import annotations
